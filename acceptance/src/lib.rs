@@ -1,1 +1,20 @@
-//! placeholder
+//! The acceptance harness: real gateways, real mounts, a real `terraform`, driven as a person would drive them.
+//!
+//! It owns the life of everything that a test or the demo starts: processes, mounts, loop devices, directories. What it
+//! promises above all is that nothing of that is left behind: not when a check fails, not on a panic, not on Ctrl-C
+//! ([`cleanup`]). It knows the product only from outside: the `lifeboat` command, the API, the mount and Terraform.
+//! It needs Linux, root, `/dev/fuse` and loop devices, and refuses with the reason where one is missing.
+//!
+//! No test waits by sleeping: [`eventually`] polls a condition until a deadline and reports what it saw last.
+
+pub mod binaries;
+pub mod cleanup;
+pub mod command;
+pub mod device;
+pub mod gateway;
+pub mod ledger;
+pub mod mounts;
+pub mod terraform;
+mod wait;
+
+pub use wait::{eventually, retry_until};

@@ -1,1 +1,24 @@
-//! placeholder
+//! The data path: every protected write from the moment it arrives to the moment it is a recovery point in a vault,
+//! and back.
+//!
+//! ```text
+//! front end ─write──> group (assigns LSN) ─> journal ─durable─> image (destage, by address)
+//!                                              └─durable─> shipper ─segment─> vault
+//! vault ─segments, map─> tree (any recovery point) ─> read-only volume, branch, rehydrated image
+//! ```
+//! It knows blocks, records, points, branches and epochs. It never knows HTTP, FUSE, Terraform or policies' names.
+//! Disk, object store and clock come from outside, so that a seed replays a run.
+
+pub mod disk;
+pub mod error;
+pub mod image;
+pub mod journal;
+mod overlay;
+pub mod record;
+mod sync;
+pub mod volume;
+pub mod write_path;
+
+pub use error::{EngineError, ErrorKind};
+pub use record::{LogRecord, Op, PointMark};
+pub use volume::BlockVolume;

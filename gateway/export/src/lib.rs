@@ -1,1 +1,26 @@
-//! placeholder
+//! Files in front of the engine: volumes, recovery points and branches as files of a FUSE mount.
+//!
+//! ```text
+//! application ─> kernel ─> fuse (shell) ─> fs (what a request means) ─> engine's BlockVolume
+//!                                             └─> tree (the server's names)
+//! mount: start, replace a dead one, unmount
+//! ```
+//! The only place that knows errno and kernel requests. It never knows groups, vaults or policies: the server lends it an
+//! [`ExportTree`].
+
+mod cloexec;
+pub mod errno;
+pub mod fs;
+mod fuse;
+pub mod inode;
+mod mount;
+mod mountinfo;
+mod options;
+mod tree;
+
+pub use mount::{Mount, MountError, Unmounted};
+pub use options::MountOptions;
+pub use tree::{Dir, DirStat, ExportTree, FILE_SUFFIX, File, FileStat, NAME_BYTES_MAX, Space};
+
+#[cfg(test)]
+extern crate self as lifeboat_export;

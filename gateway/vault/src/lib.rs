@@ -1,1 +1,41 @@
-//! placeholder
+//! The vault: objects in a bucket or a directory, the keys that protect them, and the control plane's documents.
+//!
+//! ```text
+//! store     what an object store must do, and nothing more: create-only writes, reads, listings, deletes
+//! backend   that, over `object_store`: a directory, memory          directory   what durability on a disk takes besides
+//! once      a create whose reply was lost, settled by reading back   probe       refuses a store that breaks its promises
+//! faulty    a store that fails as planned, for tests
+//! secret    key sources, derivation, wrapping                        envelope    JSON with a MAC, one encoding per content
+//! vault     vault/<rev>.json: create, open, settings, key slots      keyring     keys/<owner>/<n>
+//! catalog   catalog/<kind>/<id>/<rev>.json
+//! ```
+//!
+//! Every object is written once under a fresh name (I-7); what is read is verified before it is used (I-9, I-10). No
+//! state lives outside the store: a process may die anywhere and the next one starts from the objects alone. This
+//! crate knows nothing of segments, maps or volumes' contents, and never retries by itself for longer than one
+//! call: [`StoreClass`] and [`VaultErrorKind`] tell the caller whether to.
+
+mod ambient;
+mod backend;
+mod catalog;
+mod directory;
+mod envelope;
+mod error;
+mod faulty;
+mod keyring;
+mod once;
+mod probe;
+mod secret;
+mod store;
+mod vault;
+
+pub use ambient::{Clock, Entropy, VaultOptions};
+pub use catalog::{Catalog, Document};
+pub use error::{StoreClass, StoreError, VaultError, VaultErrorKind};
+pub use faulty::{Counts, Effect, FaultyStore, OpKind, Request, Rule};
+pub use keyring::VolumeKeys;
+pub use once::{Landed, create_exact, create_once};
+pub use probe::probe;
+pub use secret::{KdfStrength, KeySource};
+pub use store::{Access, ObjectMeta, Store, open_store};
+pub use vault::{KeySlot, Vault, VaultInfo, VaultSettings};

@@ -1,0 +1,155 @@
+//! The written documentation, held against the repository: every relative link leads to a file and a heading that exist,
+//! every target of `make` and every file that a document names in a code span is there.
+//!
+//! Links to the outside are not followed: a test must not need a network.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use lifeboat_acceptance::binaries::repository;
+
+/// A link found in a document.
+#[derive(Debug, PartialEq, Eq)]
+struct Link {
+    target: String,
+    line: usize,
+}
+
+fn documents() -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut next = vec![repository().to_owned()];
+    while let Some(dir) = next.pop() {
+        for entry in std::fs::read_dir(&dir)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with('.') || name == "target" {
+                continue;
+            }
+            if path.is_dir() {
+                next.push(path);
+            } else if name.ends_with(".md") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Links outside code blocks and code spans.
+fn links(text: &str) -> Vec<Link> {
+    let mut found = Vec::new();
+    let mut in_block = false;
+    for (index, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+            continue;
+        }
+        if in_block {
+            continue;
+        }
+        let plain: String = line.split('`').enumerate().filter(|(i, _)| i % 2 == 0).map(|(_, part)| part).collect();
+        let mut rest = plain.as_str();
+        while let Some(start) = rest.find("](") {
+            rest = &rest[start + 2..];
+            let Some(end) = rest.find(')') else { break };
+            found.push(Link { target: rest[..end].to_owned(), line: index + 1 });
+            rest = &rest[end..];
+        }
+    }
+    found
+}
+
+/// The anchors of a document's headings, as code forges make them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut in_block = false;
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+        }
+        let heading = line.trim_start_matches('#');
+        if in_block || heading.len() == line.len() || !heading.starts_with(' ') {
+            continue;
+        }
+        let kept: String = heading
+            .trim()
+            .to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-' || *c == '_')
+            .collect();
+        found.insert(kept.replace(' ', "-"));
+    }
+    found
+}
+
+/// What is wrong with a link in `document`, if anything.
+fn fault(document: &Path, link: &Link) -> Option<String> {
+    let target = &link.target;
+    if target.contains("://") || target.starts_with("mailto:") {
+        return None;
+    }
+    let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let file = if path.is_empty() { document.to_owned() } else { document.parent()?.join(path) };
+    let at = format!("{}:{}: ({target})", document.display(), link.line);
+    if !file.exists() {
+        return Some(format!("{at} leads nowhere"));
+    }
+    if !anchor.is_empty() && !anchors(&std::fs::read_to_string(&file).ok()?).contains(anchor) {
+        return Some(format!("{at} names a heading that is not there"));
+    }
+    None
+}
+
+#[test]
+fn every_relative_link_leads_somewhere() {
+    let documents = documents().unwrap();
+    assert!(documents.len() >= 10, "too few documents found: {documents:?}");
+    let mut checked = 0;
+    let mut faults = Vec::new();
+    for document in &documents {
+        for link in links(&std::fs::read_to_string(document).unwrap()) {
+            checked += 1;
+            faults.extend(fault(document, &link));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(checked >= 20, "only {checked} links found: the reader of links is broken");
+}
+
+#[test]
+fn every_make_target_that_a_document_names_exists() {
+    let makefile = std::fs::read_to_string(repository().join("GNUmakefile")).unwrap();
+    let targets: BTreeSet<&str> = makefile
+        .lines()
+        .filter(|line| !line.starts_with(['\t', '#', '.', ' ']))
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(name, rest)| !name.contains(' ') && !rest.starts_with('='))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(targets.contains("test") && targets.contains("demo"), "{targets:?}");
+    for document in documents().unwrap() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for (_, after) in text.split('`').collect::<Vec<_>>().chunks(2).filter_map(|pair| {
+            let [outside, inside] = pair else { return None };
+            Some((outside, *inside))
+        }) {
+            let Some(target) = after.strip_prefix("make ") else { continue };
+            let target = target.split_whitespace().next().unwrap_or_default();
+            assert!(targets.contains(target), "{}: there is no `make {target}`", document.display());
+        }
+    }
+}
+
+#[test]
+fn a_broken_link_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let document = dir.path().join("a.md");
+    std::fs::write(&document, "# Known words\n\n[b](b.md) [c](#known-words) [d](#unknown)\n```\n[x](y.md)\n```\n")
+        .unwrap();
+    let found = links(&std::fs::read_to_string(&document).unwrap());
+    assert_eq!(found.len(), 3);
+    let faults: Vec<_> = found.iter().filter_map(|link| fault(&document, link)).collect();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults[0].contains("leads nowhere") && faults[1].contains("not there"), "{faults:?}");
+}

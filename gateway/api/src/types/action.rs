@@ -1,0 +1,108 @@
+//! Bodies of the verbs: `POST /v1/groups/{id}:verb`. Each answers 202 and a job.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// How a failover treats the side that is lost or left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailoverKind {
+    /// A writable copy beside the running one; nothing else changes.
+    Test,
+    /// The active gateway stops and ships everything first: nothing is lost.
+    Planned,
+    /// The active gateway is taken to be lost, and fenced.
+    Unplanned,
+}
+
+impl FailoverKind {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Test => "test",
+            Self::Planned => "planned",
+            Self::Unplanned => "unplanned",
+        }
+    }
+}
+
+/// `:failover`. The gateway that gets the request becomes the recovery gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailoverRequest {
+    /// How.
+    pub kind: FailoverKind,
+    /// `latest`, `latest-processed`, `latest-app-consistent`, a time (the newest point not after it) or a point's id.
+    /// A planned failover takes none but `latest`.
+    #[serde(default = "default_point")]
+    pub point: String,
+}
+
+/// Default of `point`.
+#[must_use]
+pub fn default_point() -> String {
+    "latest".to_owned()
+}
+
+/// `:commit`: the failover stands; its point can no longer be changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CommitRequest {}
+
+/// `:cleanup`: ends test failovers and drops what was written in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CleanupRequest {
+    /// The branch of one test; all tests of the group when absent.
+    #[serde(default)]
+    pub branch_id: Option<String>,
+}
+
+/// `:release`: the active gateway stops writing, ships everything and gives its place up in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReleaseRequest {}
+
+/// `:resume`: after a release, the same gateway starts again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ResumeRequest {}
+
+/// How a failback brings the primary's disk forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailbackMode {
+    /// Moves only the blocks that differ, while the recovery side runs; then a short stop.
+    MinimizeDowntime,
+    /// Fetches everything.
+    FullDownload,
+}
+
+impl FailbackMode {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MinimizeDowntime => "minimize-downtime",
+            Self::FullDownload => "full-download",
+        }
+    }
+}
+
+/// `:failback`: the group goes back to its home gateway. Any gateway takes the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailbackRequest {
+    /// How.
+    #[serde(default = "default_failback_mode")]
+    pub mode: FailbackMode,
+}
+
+/// Default of `mode`.
+#[must_use]
+pub const fn default_failback_mode() -> FailbackMode {
+    FailbackMode::MinimizeDowntime
+}
+
+/// `:point`: takes a recovery point now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PointRequest {
+    /// At most 255 bytes.
+    #[serde(default)]
+    pub label: String,
+}

@@ -1,0 +1,241 @@
+//! Consistency groups, their recovery points and how well they are protected.
+
+use lifeboat_model::{
+    BranchId, GatewayId, GroupId, JobId, PointId, PointKind, PolicyId, SiteId, Timestamp, VaultId, VolumeId,
+    state::Health,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::resource;
+
+/// A consistency group as declared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GroupSpec {
+    /// The vault it is shipped to. Cannot be changed.
+    #[schema(value_type = String)]
+    pub vault_id: VaultId,
+    /// The site where it is at home. Cannot be changed.
+    #[schema(value_type = String)]
+    pub site_id: SiteId,
+    /// Letters, digits, `.`, `_`, `-`, at most 63 characters; unique in the vault.
+    pub name: String,
+    /// The policy that governs it.
+    #[schema(value_type = String)]
+    pub policy_id: PolicyId,
+}
+
+/// Where a group stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProtectionState {
+    /// Declared; its gateway hasn't begun.
+    #[default]
+    Pending,
+    /// Being set up.
+    Creating,
+    /// Active at home, shipped to the vault.
+    Protected,
+    /// Moving to another site.
+    FailingOver,
+    /// Active at another site, shipped to the vault from there.
+    FailedOver,
+    /// Moving back home.
+    FailingBack,
+    /// Being removed.
+    Deleting,
+    /// Setting it up failed; see the job.
+    Failed,
+}
+
+impl ProtectionState {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Creating => "creating",
+            Self::Protected => "protected",
+            Self::FailingOver => "failing-over",
+            Self::FailedOver => "failed-over",
+            Self::FailingBack => "failing-back",
+            Self::Deleting => "deleting",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl std::fmt::Display for ProtectionState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A group as observed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GroupStatus {
+    /// Where it stands.
+    pub state: ProtectionState,
+    /// Made for a single volume that has a policy and no group; not to be changed by itself.
+    pub implicit: bool,
+    /// Its volumes.
+    #[schema(value_type = Vec<String>)]
+    pub volume_ids: Vec<VolumeId>,
+    /// The gateway where it is at home: that of its volumes.
+    #[schema(value_type = Option<String>)]
+    pub home_gateway_id: Option<GatewayId>,
+    /// The gateway that serves it now.
+    #[schema(value_type = Option<String>)]
+    pub active_gateway_id: Option<GatewayId>,
+    /// That gateway's site.
+    #[schema(value_type = Option<String>)]
+    pub active_site_id: Option<SiteId>,
+    /// That site's name.
+    pub active_site: Option<String>,
+    /// The branch that is written now.
+    #[schema(value_type = Option<String>)]
+    pub active_branch_id: Option<BranchId>,
+    /// Whether the last failover was committed: its point can no longer be changed.
+    pub committed: bool,
+    /// Whether its gateway gave it up in order, by `:release`, and it can't be written until `:resume` or a failover.
+    pub released: bool,
+    /// The recovery point that the last failover started from.
+    pub failover: Option<FailoverView>,
+    /// Test failovers that are up.
+    pub tests: Vec<TestView>,
+    /// Its health.
+    #[schema(value_type = String)]
+    pub health: Health,
+    /// Why it isn't healthy, and anything else worth knowing.
+    pub reasons: Vec<String>,
+    /// The job that works on it now, or that failed last.
+    #[schema(value_type = Option<String>)]
+    pub job_id: Option<JobId>,
+}
+
+/// A failover that is in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FailoverView {
+    /// `planned` or `unplanned`.
+    pub kind: String,
+    /// The job that did it.
+    #[schema(value_type = String)]
+    pub job_id: JobId,
+    /// The recovery point it started from.
+    #[schema(value_type = String)]
+    pub point_id: PointId,
+    /// That point's time.
+    #[schema(value_type = String, format = DateTime)]
+    pub point_time: Timestamp,
+}
+
+/// A test failover that is up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TestView {
+    /// The job that made it.
+    #[schema(value_type = String)]
+    pub job_id: JobId,
+    /// Its branch.
+    #[schema(value_type = String)]
+    pub branch_id: BranchId,
+    /// The gateway where it runs.
+    #[schema(value_type = String)]
+    pub gateway_id: GatewayId,
+    /// The recovery point it started from.
+    #[schema(value_type = String)]
+    pub point_id: PointId,
+    /// That point's time.
+    #[schema(value_type = String, format = DateTime)]
+    pub point_time: Timestamp,
+    /// The directory of its volumes in the mount; absent at other gateways.
+    pub path: Option<String>,
+}
+
+resource! {
+    /// A consistency group: volumes that share one write order.
+    Group, GroupId, GroupSpec, GroupStatus
+}
+
+/// A recovery point.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Point {
+    /// Opaque, unique.
+    #[schema(value_type = String)]
+    pub id: PointId,
+    /// Its group.
+    #[schema(value_type = String)]
+    pub group_id: GroupId,
+    /// The branch it lies on.
+    #[schema(value_type = String)]
+    pub branch_id: BranchId,
+    /// When it was taken.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// `crash-consistent`, `app-consistent`, `manual` or `final`.
+    #[schema(value_type = String)]
+    pub kind: PointKind,
+    /// A label; empty for none.
+    pub label: String,
+    /// Its position in the group's write order.
+    pub lsn: u64,
+    /// The tenure in which it was taken.
+    pub epoch: u64,
+    /// The directory in the answering gateway's mount where its volumes can be read; absent without a mount.
+    pub path: Option<String>,
+    /// Its volumes; only when the point is read by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<Vec<PointVolume>>,
+}
+
+/// A volume as a recovery point holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PointVolume {
+    /// The volume.
+    #[schema(value_type = String)]
+    pub id: VolumeId,
+    /// Its name, when the volume still exists.
+    pub name: Option<String>,
+    /// Its size, bytes.
+    pub size_bytes: u64,
+    /// The root hash of its content, 64 hexadecimal digits: the same for the same content, wherever it is computed.
+    pub root: String,
+}
+
+/// How well a group is protected, as the gateway that answers knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProtectionStatus {
+    /// The group.
+    #[schema(value_type = String)]
+    pub group_id: GroupId,
+    /// Its name.
+    pub group: String,
+    /// Where it stands.
+    pub state: ProtectionState,
+    /// The gateway that serves it.
+    #[schema(value_type = Option<String>)]
+    pub active_gateway_id: Option<GatewayId>,
+    /// The name of its site.
+    pub active_site: Option<String>,
+    /// Its health.
+    #[schema(value_type = String)]
+    pub health: Health,
+    /// Why it isn't healthy, and anything else worth knowing.
+    pub reasons: Vec<String>,
+    /// Seconds of acknowledged writes that a disaster now would lose.
+    pub landed_rpo_seconds: Option<f64>,
+    /// The policy's limit for it, seconds.
+    pub rpo_threshold_seconds: f64,
+    /// The newest recovery point in the vault.
+    pub latest_recovery_point: Option<Point>,
+    /// Bytes acknowledged and not yet in the vault.
+    pub backlog_bytes: u64,
+    /// Bytes of the journal in use.
+    pub journal_bytes_used: u64,
+    /// Bytes written per second, averaged over about a minute.
+    pub churn_bytes_per_second: f64,
+    /// On a recovery gateway: bytes already fetched from the vault.
+    pub hydrated_bytes: Option<u64>,
+    /// When this was observed; the present unless another gateway serves the group.
+    #[schema(value_type = String, format = DateTime)]
+    pub observed: Timestamp,
+}

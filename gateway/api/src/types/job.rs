@@ -1,0 +1,233 @@
+//! Jobs and events: what was done, is being done, went wrong.
+
+use lifeboat_model::{
+    BranchId, EventId, GatewayId, GroupId, JobId, PointId, Timestamp, VaultId, VolumeId,
+    state::{Health, JobState},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobKind {
+    /// Sets a group up at its home gateway.
+    EnableProtection,
+    /// Takes a recovery point.
+    TakePoint,
+    /// A writable copy beside the running one.
+    TestFailover,
+    /// Moves in order, loses nothing.
+    PlannedFailover,
+    /// Moves after a disaster.
+    UnplannedFailover,
+    /// Makes a failover final.
+    Commit,
+    /// Ends test failovers.
+    Cleanup,
+    /// Stops in order.
+    Release,
+    /// Starts again after a release.
+    Resume,
+    /// Moves back home.
+    Failback,
+}
+
+impl JobKind {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EnableProtection => "enable-protection",
+            Self::TakePoint => "take-point",
+            Self::TestFailover => "test-failover",
+            Self::PlannedFailover => "planned-failover",
+            Self::UnplannedFailover => "unplanned-failover",
+            Self::Commit => "commit",
+            Self::Cleanup => "cleanup",
+            Self::Release => "release",
+            Self::Resume => "resume",
+            Self::Failback => "failback",
+        }
+    }
+}
+
+impl std::fmt::Display for JobKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A job. It survives the end of every process that works on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Job {
+    /// Opaque, unique.
+    #[schema(value_type = String)]
+    pub id: JobId,
+    /// Raised by everything that happens to it; send it as `since` to wait for the next change.
+    pub revision: u64,
+    /// What it does.
+    pub kind: JobKind,
+    /// To which group.
+    #[schema(value_type = String)]
+    pub group_id: GroupId,
+    /// That group's name.
+    pub group: String,
+    /// The gateway that leads it.
+    #[schema(value_type = String)]
+    pub gateway_id: GatewayId,
+    /// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
+    #[schema(value_type = String)]
+    pub state: JobState,
+    /// When it was asked for.
+    #[schema(value_type = String, format = DateTime)]
+    pub created: Timestamp,
+    /// When its first step began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished: Option<Timestamp>,
+    /// Its steps, in order.
+    pub steps: Vec<JobStep>,
+    /// Why it failed: what happened, to what, what to do.
+    pub cause: Option<String>,
+    /// What it found and did.
+    pub result: JobResult,
+}
+
+impl Job {
+    /// Whether nothing more will happen to it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, JobState::Succeeded | JobState::Failed | JobState::Cancelled)
+    }
+}
+
+/// One step of a job, done by one gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobStep {
+    /// What it does.
+    pub name: String,
+    /// Who does it.
+    #[schema(value_type = String)]
+    pub gateway_id: GatewayId,
+    /// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
+    #[schema(value_type = String)]
+    pub state: JobState,
+    /// When it began, the last time it was begun.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished: Option<Timestamp>,
+    /// What it is doing, for people.
+    pub message: String,
+    /// How far it is.
+    pub progress: Option<StepProgress>,
+}
+
+/// How far a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StepProgress {
+    /// Bytes done.
+    pub done_bytes: u64,
+    /// Bytes in all, as far as is known now.
+    pub total_bytes: u64,
+}
+
+/// What a job found and did. What doesn't apply to its kind is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobResult {
+    /// The recovery point taken, or started from.
+    #[schema(value_type = Option<String>)]
+    pub point_id: Option<PointId>,
+    /// That point's time.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub point_time: Option<Timestamp>,
+    /// The branch made, or gone back to.
+    #[schema(value_type = Option<String>)]
+    pub branch_id: Option<BranchId>,
+    /// Failover: seconds between the recovery point and the request; what was written in them is lost at most. 0 when
+    /// planned.
+    pub rpo_seconds: Option<f64>,
+    /// Failover: seconds from the request until the volumes were writable at the recovery site.
+    pub rto_seconds: Option<f64>,
+    /// Failback: seconds during which neither side could be written.
+    pub downtime_seconds: Option<f64>,
+    /// Failback: size of the volumes, bytes.
+    pub bytes_volume: Option<u64>,
+    /// Failback: bytes that were compared.
+    pub bytes_compared: Option<u64>,
+    /// Failback: bytes that differed between the two sides.
+    pub bytes_changed: Option<u64>,
+    /// Failback: bytes fetched from the vault.
+    pub bytes_moved: Option<u64>,
+    /// Failback: passes over the data.
+    pub passes: Option<u32>,
+    /// Failback: the branch that keeps what the primary had written and not shipped.
+    #[schema(value_type = Option<String>)]
+    pub orphan_branch_id: Option<BranchId>,
+    /// Failover: the volumes' files in the recovery gateway's mount.
+    pub paths: Vec<String>,
+}
+
+/// Something worth remembering.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Opaque, unique; later events sort later.
+    #[schema(value_type = String)]
+    pub id: EventId,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// `healthy` for information, `warning`, `critical`.
+    #[schema(value_type = String)]
+    pub severity: Health,
+    /// What kind of event, for programs: `group.fenced`, `job.failed`, …
+    pub kind: String,
+    /// For people.
+    pub message: String,
+    /// The vault it is kept in.
+    #[schema(value_type = String)]
+    pub vault_id: VaultId,
+    /// The gateway that saw it.
+    #[schema(value_type = Option<String>)]
+    pub gateway_id: Option<GatewayId>,
+    /// The group it is about.
+    #[schema(value_type = Option<String>)]
+    pub group_id: Option<GroupId>,
+    /// The volume it is about.
+    #[schema(value_type = Option<String>)]
+    pub volume_id: Option<VolumeId>,
+    /// The job it is about.
+    #[schema(value_type = Option<String>)]
+    pub job_id: Option<JobId>,
+}
+
+/// The answering gateway's own account of itself: `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GatewayReport {
+    /// Version of the process.
+    pub version: String,
+    /// Identity of the process; kept in its state directory.
+    pub process_id: String,
+    /// The name it was started with.
+    pub name: String,
+    /// The site it was started with.
+    pub site: Option<String>,
+    /// The declarations it took up, one for each vault at most.
+    #[schema(value_type = Vec<String>)]
+    pub gateway_ids: Vec<GatewayId>,
+    /// Where it mounts its volumes.
+    pub mount_path: Option<String>,
+    /// Its health.
+    #[schema(value_type = String)]
+    pub health: Health,
+    /// Why it isn't healthy.
+    pub reasons: Vec<String>,
+    /// Its vaults.
+    pub vaults: Vec<super::Vault>,
+    /// How well each group is protected.
+    pub protection: Vec<super::ProtectionStatus>,
+}

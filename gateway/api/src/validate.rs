@@ -1,0 +1,452 @@
+//! The rules that say which values make sense, shared by server and provider.
+//!
+//! Every function takes the path of the field and adds to a list, so that all that is wrong is said at once. Nothing
+//! here looks anything up: a rule that needs the vault (a name that is taken, an id that doesn't exist) is the server's.
+
+use std::time::Duration;
+
+use crate::problem::FieldError;
+use crate::types::{
+    BandwidthLimit, EncryptionKey, GatewaySpec, GroupSpec, KeySourceKind, PolicySpec, Resync, RetentionRule, SiteSpec,
+    VaultCreate, VolumeSpec,
+};
+
+/// Smallest volume, bytes.
+pub const VOLUME_BYTES_MIN: u64 = 1 << 20;
+/// Largest volume, bytes.
+pub const VOLUME_BYTES_MAX: u64 = 64 << 40;
+/// Smallest block of a volume, bytes.
+pub const BLOCK_BYTES: u64 = 4096;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// What is wrong, in the order of the fields.
+pub type Errors = Vec<FieldError>;
+
+/// A body whose values can be checked without looking anything up.
+pub trait Validate {
+    /// Adds what is wrong to `errors`, under paths that begin with `prefix` (empty, or ending in a dot).
+    fn check(&self, prefix: &str, errors: &mut Errors);
+
+    /// Everything that is wrong.
+    ///
+    /// # Errors
+    /// The fields at fault, at least one.
+    fn validate(&self) -> Result<(), Errors> {
+        let mut errors = Errors::new();
+        self.check("", &mut errors);
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+fn fault(errors: &mut Errors, field: impl Into<String>, message: impl Into<String>) {
+    errors.push(FieldError { field: field.into(), message: message.into() });
+}
+
+/// A duration as people write it: a whole number and one of `ms`, `s`, `m`, `h`, `d`. Several may follow one another,
+/// larger units first (`1h30m`).
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+    let wrong = || format!("{text:?} is no duration: expected a number and a unit, for example 5s, 15m, 24h or 15d");
+    let mut rest = text;
+    let mut millis = 0_u64;
+    let mut smallest = u64::MAX;
+    if text.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, tail) = tail.split_at(letters);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        if *factor >= smallest {
+            return Err(wrong());
+        }
+        smallest = *factor;
+        millis = number.checked_mul(*factor).and_then(|part| millis.checked_add(part)).ok_or_else(wrong)?;
+        rest = tail;
+    }
+    Ok(Duration::from_millis(millis))
+}
+
+/// A duration as [`parse_duration`] reads it, in the largest units that give it exactly.
+#[must_use]
+pub fn format_duration(duration: Duration) -> String {
+    let mut millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (unit, factor) in [("d", 86_400_000_u64), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
+        if let Some(count) = millis.checked_div(factor).filter(|count| *count > 0) {
+            text.push_str(&format!("{count}{unit}"));
+            millis %= factor;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// A duration between two bounds; `None` when a fault was added.
+pub fn duration(field: &str, text: &str, min: Duration, max: Duration, errors: &mut Errors) -> Option<Duration> {
+    match parse_duration(text) {
+        Ok(value) if value < min || value > max => {
+            fault(
+                errors,
+                field,
+                format!("must lie between {} and {}, not {text}", format_duration(min), format_duration(max)),
+            );
+            None
+        }
+        Ok(value) => Some(value),
+        Err(message) => {
+            fault(errors, field, message);
+            None
+        }
+    }
+}
+
+/// A name that also serves as a file name: gateways, groups, volumes.
+pub fn file_name(field: &str, text: &str, errors: &mut Errors) {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let sound = (1..=63).contains(&text.len())
+        && text.bytes().all(allowed)
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if !sound {
+        fault(
+            errors,
+            field,
+            format!(
+                "{text:?} can't be a name: use 1 to 63 letters, digits, `.`, `_` or `-`, beginning with a letter or digit"
+            ),
+        );
+    }
+}
+
+/// A name that is only shown: vaults, sites, policies.
+pub fn title(field: &str, text: &str, errors: &mut Errors) {
+    let length = text.chars().count();
+    let sound = (1..=64).contains(&length) && text.trim() == text && !text.chars().any(char::is_control);
+    if !sound {
+        fault(
+            errors,
+            field,
+            format!(
+                "{text:?} can't be a name: use 1 to 64 characters, without spaces at the ends or control characters"
+            ),
+        );
+    }
+}
+
+/// An absolute path on the gateway.
+pub fn absolute_path(field: &str, text: &str, errors: &mut Errors) {
+    let sound = text.starts_with('/') && !text.contains('\0') && !text.split('/').any(|part| part == "..");
+    if !sound {
+        fault(errors, field, format!("{text:?} must be an absolute path on the gateway, without `..`"));
+    }
+}
+
+/// Where a vault is kept.
+pub fn storage_url(field: &str, text: &str, errors: &mut Errors) {
+    if let Some(path) = text.strip_prefix("file://") {
+        let sound = path.starts_with('/')
+            && path.len() > 1
+            && !path.contains(['\0', '?', '#'])
+            && !path.split('/').any(|part| part == "..");
+        if !sound {
+            fault(
+                errors,
+                field,
+                format!("{text:?} must name a directory by its absolute path, for example file:///srv/vault"),
+            );
+        }
+        return;
+    }
+    let message = match text.split_once("://").map(|(scheme, _)| scheme) {
+        Some(scheme @ ("s3" | "az" | "gs")) => {
+            format!("this version keeps vaults in directories only (file:///…), not yet in {scheme}://")
+        }
+        _ => format!("{text:?} is no storage URL: expected file:///absolute/directory"),
+    };
+    fault(errors, field, message);
+}
+
+/// A size of a volume in bytes.
+pub fn volume_size(field: &str, bytes: u64, errors: &mut Errors) {
+    if !(VOLUME_BYTES_MIN..=VOLUME_BYTES_MAX).contains(&bytes) {
+        fault(errors, field, format!("must lie between 1 MiB and 64 TiB, not {bytes} bytes"));
+    } else if !bytes.is_multiple_of(BLOCK_BYTES) {
+        fault(errors, field, format!("must be a multiple of {BLOCK_BYTES} bytes, not {bytes}"));
+    }
+}
+
+/// `auto`, `off`, `zstd:1` to `zstd:19`; the level of the last.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_compression(text: &str) -> Result<CompressionSetting, String> {
+    match text {
+        "auto" => Ok(CompressionSetting::Auto),
+        "off" => Ok(CompressionSetting::Off),
+        _ => text
+            .strip_prefix("zstd:")
+            .and_then(|level| level.parse::<i32>().ok().filter(|l| (1..=19).contains(l) && l.to_string() == level))
+            .map(CompressionSetting::Level)
+            .ok_or_else(|| format!("{text:?} must be `auto`, `off`, or `zstd:1` to `zstd:19`")),
+    }
+}
+
+/// What `compression` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompressionSetting {
+    /// By content and backlog.
+    Auto,
+    /// None.
+    Off,
+    /// zstd at this level.
+    Level(i32),
+}
+
+/// Minutes since midnight of `HH:MM`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_time_of_day(text: &str) -> Result<u16, String> {
+    let wrong = || format!("{text:?} is no time of day: expected HH:MM, for example 08:30");
+    let (hours, minutes) = text.split_once(':').filter(|(h, m)| h.len() == 2 && m.len() == 2).ok_or_else(wrong)?;
+    let hours: u16 = hours.parse().ok().filter(|h| *h < 24).ok_or_else(wrong)?;
+    let minutes: u16 = minutes.parse().ok().filter(|m| *m < 60).ok_or_else(wrong)?;
+    Ok(hours * 60 + minutes)
+}
+
+/// Both times of a window, or neither; not the same.
+fn window(names: (&str, &str), times: (Option<&str>, Option<&str>), errors: &mut Errors) {
+    match times {
+        (None, None) => {}
+        (Some(start), Some(end)) => {
+            for (field, text) in [(names.0, start), (names.1, end)] {
+                if let Err(message) = parse_time_of_day(text) {
+                    fault(errors, field, message);
+                }
+            }
+            if start == end {
+                fault(errors, names.1, "must differ from the start of the window");
+            }
+        }
+        (Some(_), None) => fault(errors, names.1, "is required with the start of the window"),
+        (None, Some(_)) => fault(errors, names.0, "is required with the end of the window"),
+    }
+}
+
+/// A retention schedule: each rule reaches further back than the one before and keeps points no closer together; the
+/// points it asks for exist.
+pub fn retention(field: &str, rules: &[RetentionRule], interval: Option<Duration>, errors: &mut Errors) {
+    if rules.is_empty() {
+        fault(errors, field, "needs at least one rule, for example every = \"all\", for = \"24h\"");
+    }
+    if rules.len() > 16 {
+        fault(errors, field, "can't have more than 16 rules");
+    }
+    let mut previous: Option<(Duration, Duration)> = None;
+    for (index, rule) in rules.iter().enumerate() {
+        let every_path = format!("{field}[{index}].every");
+        let for_path = format!("{field}[{index}].for");
+        let every = if rule.every == "all" {
+            interval
+        } else {
+            duration(&every_path, &rule.every, Duration::from_secs(1), 366 * DAY, errors)
+        };
+        let keep = duration(&for_path, &rule.keep_for, Duration::from_secs(60), 3660 * DAY, errors);
+        let (Some(every), Some(keep)) = (every, keep) else { continue };
+        if interval.is_some_and(|interval| every < interval) {
+            let message = format!(
+                "asks for points every {}, but recovery_point_interval gives one every {} at most",
+                rule.every,
+                format_duration(interval.unwrap_or_default())
+            );
+            fault(errors, &every_path, message);
+        }
+        if every > keep {
+            fault(errors, &for_path, format!("must not be shorter than every ({})", rule.every));
+        }
+        if let Some((every_before, keep_before)) = previous {
+            if every <= every_before {
+                fault(errors, &every_path, "must be longer than in the rule before: later rules keep fewer points");
+            }
+            if keep <= keep_before {
+                fault(errors, &for_path, "must be longer than in the rule before: later rules reach further back");
+            }
+        }
+        previous = Some((every, keep));
+    }
+}
+
+fn resync(prefix: &str, resync: &Resync, errors: &mut Errors) {
+    if !(10..=95).contains(&resync.at_log_percent) {
+        fault(
+            errors,
+            format!("{prefix}at_log_percent"),
+            format!("must lie between 10 and 95, not {}", resync.at_log_percent),
+        );
+    }
+    window(
+        (&format!("{prefix}window_start"), &format!("{prefix}window_end")),
+        (resync.window_start.as_deref(), resync.window_end.as_deref()),
+        errors,
+    );
+    if let Some(zone) = &resync.timezone {
+        let plausible = !zone.is_empty()
+            && zone.len() <= 64
+            && zone.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'+'));
+        if !plausible {
+            fault(
+                errors,
+                format!("{prefix}timezone"),
+                format!("{zone:?} is no IANA time zone, for example Europe/Zurich"),
+            );
+        }
+    }
+}
+
+fn bandwidth(prefix: &str, limit: &BandwidthLimit, errors: &mut Errors) {
+    if !(1..=100_000).contains(&limit.mbps) {
+        fault(errors, format!("{prefix}mbps"), format!("must lie between 1 and 100000, not {}", limit.mbps));
+    }
+    for (index, day) in limit.days.iter().enumerate() {
+        let field = format!("{prefix}days[{index}]");
+        if !["mon", "tue", "wed", "thu", "fri", "sat", "sun"].contains(&day.as_str()) {
+            fault(errors, field, format!("{day:?} must be one of mon, tue, wed, thu, fri, sat, sun"));
+        } else if limit.days.iter().take(index).any(|earlier| earlier == day) {
+            fault(errors, field, format!("{day} stands here twice"));
+        }
+    }
+    window(
+        (&format!("{prefix}start"), &format!("{prefix}end")),
+        (limit.start.as_deref(), limit.end.as_deref()),
+        errors,
+    );
+}
+
+/// A key source with the one field that goes with it.
+fn encryption(prefix: &str, key: &EncryptionKey, errors: &mut Errors) {
+    let (passphrase, key_file) = (format!("{prefix}passphrase"), format!("{prefix}key_file"));
+    match key.key_source {
+        KeySourceKind::Passphrase => {
+            match &key.passphrase {
+                None => fault(errors, passphrase, "is required when key_source is `passphrase`"),
+                Some(text) if text.expose().chars().count() < 8 => {
+                    fault(errors, passphrase, "must have at least 8 characters");
+                }
+                Some(_) => {}
+            }
+            if key.key_file.is_some() {
+                fault(errors, key_file, "goes with key_source `key_file` only");
+            }
+        }
+        KeySourceKind::KeyFile => {
+            match &key.key_file {
+                None => fault(errors, key_file, "is required when key_source is `key_file`"),
+                Some(path) => absolute_path(&key_file, path, errors),
+            }
+            if key.passphrase.is_some() {
+                fault(errors, passphrase, "goes with key_source `passphrase` only");
+            }
+        }
+    }
+}
+
+impl Validate for VaultCreate {
+    fn check(&self, prefix: &str, errors: &mut Errors) {
+        title(&format!("{prefix}name"), &self.name, errors);
+        storage_url(&format!("{prefix}storage_url"), &self.storage_url, errors);
+        encryption(&format!("{prefix}encryption."), &self.encryption, errors);
+        if self.soft_delete_days > 3650 {
+            fault(
+                errors,
+                format!("{prefix}soft_delete_days"),
+                format!("must lie between 0 and 3650, not {}", self.soft_delete_days),
+            );
+        }
+    }
+}
+
+impl Validate for SiteSpec {
+    fn check(&self, prefix: &str, errors: &mut Errors) {
+        title(&format!("{prefix}name"), &self.name, errors);
+        if self.description.as_ref().is_some_and(|text| text.chars().count() > 1024) {
+            fault(errors, format!("{prefix}description"), "can't be longer than 1024 characters");
+        }
+    }
+}
+
+impl Validate for GatewaySpec {
+    fn check(&self, prefix: &str, errors: &mut Errors) {
+        file_name(&format!("{prefix}name"), &self.name, errors);
+        if let Some(roles) = &self.roles {
+            if roles.is_empty() {
+                fault(errors, format!("{prefix}roles"), "needs at least one role; leave it out for all roles");
+            }
+            if roles.iter().enumerate().any(|(index, role)| roles.iter().take(index).any(|earlier| earlier == role)) {
+                fault(errors, format!("{prefix}roles"), "names a role twice");
+            }
+        }
+        if let Some(path) = &self.mount_path {
+            absolute_path(&format!("{prefix}mount_path"), path, errors);
+        }
+    }
+}
+
+impl Validate for PolicySpec {
+    fn check(&self, prefix: &str, errors: &mut Errors) {
+        let field = |name: &str| format!("{prefix}{name}");
+        title(&field("name"), &self.name, errors);
+        let interval = duration(
+            &field("recovery_point_interval"),
+            &self.recovery_point_interval,
+            Duration::from_secs(1),
+            HOUR,
+            errors,
+        );
+        let floor = interval.unwrap_or(Duration::from_secs(1));
+        if let Some(text) = &self.app_consistent_interval {
+            duration(&field("app_consistent_interval"), text, floor, 7 * DAY, errors);
+        }
+        retention(&field("retention"), &self.retention, interval, errors);
+        duration(&field("rpo_threshold"), &self.rpo_threshold, floor, 7 * DAY, errors);
+        if let Some(spec) = &self.resync {
+            resync(&field("resync."), spec, errors);
+        }
+        for (index, limit) in self.bandwidth_limit.iter().enumerate() {
+            bandwidth(&field(&format!("bandwidth_limit[{index}].")), limit, errors);
+        }
+        if let Err(message) = parse_compression(&self.compression) {
+            fault(errors, field("compression"), message);
+        }
+    }
+}
+
+impl Validate for GroupSpec {
+    fn check(&self, prefix: &str, errors: &mut Errors) {
+        file_name(&format!("{prefix}name"), &self.name, errors);
+    }
+}
+
+impl Validate for VolumeSpec {
+    fn check(&self, prefix: &str, errors: &mut Errors) {
+        let field = |name: &str| format!("{prefix}{name}");
+        file_name(&field("name"), &self.name, errors);
+        volume_size(&field("size_bytes"), self.size_bytes, errors);
+        match (self.group_id.is_some(), self.policy_id.is_some()) {
+            (true, true) => fault(errors, field("policy_id"), "can't stand beside group_id: the group has the policy"),
+            (false, false) => fault(errors, field("group_id"), "either group_id or policy_id is required"),
+            _ => {}
+        }
+        if self.cache_bytes.is_some_and(|bytes| !((64 << 20)..=(64 << 40)).contains(&bytes)) {
+            fault(errors, field("cache_bytes"), "must lie between 64 MiB and 64 TiB");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! The rules, one by one: what passes, what is refused, and under which field.
+
+use lifeboat_model::{GatewayId, GroupId, PolicyId, VaultId};
+
+use super::*;
+
+fn fields(body: &impl Validate) -> Vec<String> {
+    body.validate().err().unwrap_or_default().into_iter().map(|error| error.field).collect()
+}
+
+fn rule(every: &str, keep_for: &str) -> RetentionRule {
+    RetentionRule { every: every.into(), keep_for: keep_for.into() }
+}
+
+fn policy() -> PolicySpec {
+    PolicySpec {
+        vault_id: VaultId::new(),
+        name: "gold".into(),
+        recovery_point_interval: "5s".into(),
+        app_consistent_interval: Some("1h".into()),
+        retention: vec![rule("all", "1h"), rule("5m", "24h"), rule("1h", "15d")],
+        rpo_threshold: "5m".into(),
+        resync: Some(Resync { at_log_percent: 50, window_start: None, window_end: None, timezone: None }),
+        bandwidth_limit: vec![BandwidthLimit { mbps: 100, days: vec!["mon".into()], start: None, end: None }],
+        compression: "auto".into(),
+    }
+}
+
+#[test]
+fn durations_are_read_and_shown() {
+    for (text, millis) in [("5s", 5000), ("250ms", 250), ("15m", 900_000), ("1h30m", 5_400_000), ("15d", 1_296_000_000)]
+    {
+        let duration = parse_duration(text).expect(text);
+        assert_eq!(duration, Duration::from_millis(millis));
+        assert_eq!(format_duration(duration), text);
+    }
+    for text in [
+        "",
+        "5",
+        "s",
+        "5 s",
+        "-5s",
+        "5S",
+        "5s5s",
+        "1m1h",
+        "1.5h",
+        "99999999999999999999d",
+        "18446744073709551615d",
+        "5µs",
+    ] {
+        assert!(parse_duration(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_sound_policy_passes() {
+    assert_eq!(policy().validate(), Ok(()));
+}
+
+#[test]
+fn retention_that_cannot_work_is_refused_under_its_field() {
+    for (rules, expected) in [
+        (vec![], vec!["retention"]),
+        (vec![rule("1s", "1h")], vec!["retention[0].every"]),
+        (vec![rule("all", "1h"), rule("5m", "30m")], vec!["retention[1].for"]),
+        (vec![rule("5m", "1h"), rule("5m", "2h")], vec!["retention[1].every"]),
+        (vec![rule("2h", "1h")], vec!["retention[0].for"]),
+        (vec![rule("all", "1h"), rule("all", "2h")], vec!["retention[1].every"]),
+        (vec![rule("often", "1h")], vec!["retention[0].every"]),
+        (vec![rule("all", "5s")], vec!["retention[0].for"]),
+    ] {
+        assert_eq!(fields(&PolicySpec { retention: rules.clone(), ..policy() }), expected, "{rules:?}");
+    }
+}
+
+#[test]
+fn every_other_field_of_a_policy_is_checked() {
+    let limit = |mbps, days: &[&str], start: Option<&str>, end: Option<&str>| BandwidthLimit {
+        mbps,
+        days: days.iter().map(ToString::to_string).collect(),
+        start: start.map(Into::into),
+        end: end.map(Into::into),
+    };
+    let spec = PolicySpec {
+        name: " gold".into(),
+        recovery_point_interval: "2h".into(),
+        app_consistent_interval: Some("soon".into()),
+        rpo_threshold: "8d".into(),
+        resync: Some(Resync {
+            at_log_percent: 5,
+            window_start: Some("25:00".into()),
+            window_end: Some("06:00".into()),
+            timezone: Some("Mars Base".into()),
+        }),
+        bandwidth_limit: vec![
+            limit(0, &[], None, None),
+            limit(10, &["mon", "monday", "mon"], None, None),
+            limit(10, &[], Some("08:00"), None),
+            limit(10, &[], Some("08:00"), Some("08:00")),
+        ],
+        compression: "gzip".into(),
+        ..policy()
+    };
+    assert_eq!(
+        fields(&spec),
+        [
+            "name",
+            "recovery_point_interval",
+            "app_consistent_interval",
+            "rpo_threshold",
+            "resync.at_log_percent",
+            "resync.window_start",
+            "resync.timezone",
+            "bandwidth_limit[0].mbps",
+            "bandwidth_limit[1].days[1]",
+            "bandwidth_limit[1].days[2]",
+            "bandwidth_limit[2].end",
+            "bandwidth_limit[3].end",
+            "compression",
+        ]
+    );
+}
+
+#[test]
+fn an_rpo_threshold_below_the_interval_is_refused() {
+    assert_eq!(fields(&PolicySpec { rpo_threshold: "4s".into(), ..policy() }), ["rpo_threshold"]);
+}
+
+#[test]
+fn volumes_have_a_sound_name_size_and_one_owner() {
+    let sound = VolumeSpec {
+        name: "db".into(),
+        gateway_id: GatewayId::new(),
+        size_bytes: 1 << 30,
+        group_id: None,
+        policy_id: Some(PolicyId::new()),
+        cache_bytes: None,
+    };
+    assert_eq!(sound.validate(), Ok(()));
+    for size in [0, 4096, (1 << 20) + 1, VOLUME_BYTES_MAX + 4096] {
+        assert_eq!(fields(&VolumeSpec { size_bytes: size, ..sound.clone() }), ["size_bytes"]);
+    }
+    for name in ["", ".", "..", "a/b", "-x", "ü", "a b", &"x".repeat(64)] {
+        assert_eq!(fields(&VolumeSpec { name: name.into(), ..sound.clone() }), ["name"], "{name:?}");
+    }
+    assert_eq!(fields(&VolumeSpec { policy_id: None, ..sound.clone() }), ["group_id"]);
+    assert_eq!(fields(&VolumeSpec { group_id: Some(GroupId::new()), ..sound }), ["policy_id"]);
+}
+
+#[test]
+fn a_vault_needs_a_directory_and_the_key_that_its_source_names() {
+    let create = |url: &str, key_source, passphrase: Option<&str>, key_file: Option<&str>| VaultCreate {
+        name: "v".into(),
+        storage_url: url.into(),
+        encryption: EncryptionKey {
+            key_source,
+            passphrase: passphrase.map(|p| crate::types::Secret::new(p.into())),
+            key_file: key_file.map(Into::into),
+        },
+        soft_delete_days: 14,
+        attach: false,
+    };
+    use KeySourceKind::{KeyFile, Passphrase};
+    assert!(create("file:///srv/v", Passphrase, Some("long enough"), None).validate().is_ok());
+    assert!(create("file:///srv/v", KeyFile, None, Some("/etc/key")).validate().is_ok());
+    for url in ["/srv/v", "file://srv/v", "file:///", "file:///a/../b", "s3://b/p", "ftp://x", "file:///a?b"] {
+        assert_eq!(fields(&create(url, Passphrase, Some("long enough"), None)), ["storage_url"], "{url}");
+    }
+    assert_eq!(fields(&create("file:///v", Passphrase, None, None)), ["encryption.passphrase"]);
+    assert_eq!(fields(&create("file:///v", Passphrase, Some("short"), None)), ["encryption.passphrase"]);
+    assert_eq!(fields(&create("file:///v", KeyFile, None, Some("key"))), ["encryption.key_file"]);
+    assert_eq!(fields(&create("file:///v", KeyFile, Some("long enough"), Some("/k"))), ["encryption.passphrase"]);
+}
+
+#[test]
+fn secrets_do_not_show() {
+    let key = EncryptionKey {
+        key_source: KeySourceKind::Passphrase,
+        passphrase: Some(crate::types::Secret::new("canary-secret".into())),
+        key_file: None,
+    };
+    assert!(!format!("{key:?}").contains("canary"));
+}
+
+#[test]
+fn compression_is_one_of_three() {
+    assert_eq!(parse_compression("zstd:19"), Ok(CompressionSetting::Level(19)));
+    for text in ["", "zstd", "zstd:", "zstd:0", "zstd:20", "zstd:+3", "AUTO"] {
+        assert!(parse_compression(text).is_err(), "{text:?}");
+    }
+}

@@ -1,0 +1,328 @@
+//! Local files as the engine sees them: a directory of named files with positional reads and writes.
+//!
+//! Everything that the engine keeps on a disk goes through [`Disk`] and [`DiskFile`], so that a simulated disk can drop,
+//! reorder and tear what was not synced. A failed sync is final for the file (the kernel forgets dirty pages that it
+//! could not write): callers poison the group and never retry it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory of files.
+pub trait Disk: Send + Sync + std::fmt::Debug {
+    /// Opens a file for reading and writing; creates it, empty, when `create` is set and it is missing.
+    ///
+    /// # Errors
+    /// What the system says; `NotFound` for a missing file.
+    fn open(&self, name: &str, create: bool, io: Io) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Names of the files, in order.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Deletes a file; a missing one is no error.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes created and removed names survive the loss of power.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn sync_names(&self) -> io::Result<()>;
+
+    /// Where it is, for messages.
+    fn path(&self) -> PathBuf;
+}
+
+/// How a file is read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// Through the page cache.
+    Buffered,
+    /// Past the page cache where the file system can; addresses, offsets and lengths are multiples of the block size.
+    Direct,
+}
+
+/// One file.
+pub trait DiskFile: Send + Sync + std::fmt::Debug {
+    /// Length, bytes.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Sets the length; what is added reads as zeroes.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Fills `buf` from `offset` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` past the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of `data` at `offset`.
+    ///
+    /// # Errors
+    /// What the system says; the range is undefined then.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes the range read as zeroes and gives its space back where the file system can.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Makes everything written so far survive the loss of power.
+    ///
+    /// # Errors
+    /// What the system says. After an error nothing since the last success may be taken as durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A directory of the host's file system.
+#[derive(Debug)]
+pub struct LocalDisk {
+    dir: PathBuf,
+}
+
+impl LocalDisk {
+    /// The directory `dir`, created when it is missing (its parent must exist).
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
+        match std::fs::create_dir(dir) {
+            Ok(()) => {
+                if let Some(parent) = dir.parent() {
+                    File::open(parent)?.sync_all()?;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Arc::new(Self { dir: dir.to_owned() }))
+    }
+}
+
+impl Disk for LocalDisk {
+    fn open(&self, name: &str, create: bool, io: Io) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.dir.join(name);
+        let options = |flags: i32| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(create).mode(0o600).custom_flags(flags);
+            options
+        };
+        let file = match io {
+            Io::Buffered => options(0).open(&path)?,
+            // tmpfs and some network file systems refuse O_DIRECT with EINVAL: buffered is as safe, only slower.
+            Io::Direct => match options(libc::O_DIRECT).open(&path) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => options(0).open(&path)?,
+                opened => opened?,
+            },
+        };
+        Ok(Arc::new(LocalFile { file }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = std::fs::read_dir(&self.dir)?
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.dir.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.clone()
+    }
+}
+
+#[derive(Debug)]
+struct LocalFile {
+    file: File,
+}
+
+impl DiskFile for LocalFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, flags, offset, len) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_zeroes(self, offset, len),
+            done => Ok(done?),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// For file systems that can't punch holes.
+fn write_zeroes(file: &dyn DiskFile, offset: u64, len: u64) -> io::Result<()> {
+    const CHUNK: u64 = 1 << 20;
+    let zeroes = AlignedBuf::zeroed(usize::try_from(CHUNK.min(len)).unwrap_or(usize::MAX));
+    let mut done = 0;
+    while done < len {
+        let step = CHUNK.min(len - done);
+        file.write_at(&zeroes.as_slice()[..usize::try_from(step).unwrap_or(usize::MAX)], offset + done)?;
+        done += step;
+    }
+    Ok(())
+}
+
+/// A growable buffer whose first byte lies on a 4 KiB boundary, as direct I/O wants it.
+///
+/// It over-allocates by one alignment and starts inside, which needs no unsafe code and wastes at most 4 KiB.
+#[derive(Debug)]
+pub struct AlignedBuf {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+const ALIGN: usize = 4096;
+
+impl AlignedBuf {
+    /// An empty buffer with room for `capacity` bytes.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        let bytes = vec![0; capacity + ALIGN];
+        let start = bytes.as_ptr().align_offset(ALIGN);
+        Self { bytes, start, len: 0 }
+    }
+
+    /// A buffer of `len` zeroes.
+    #[must_use]
+    pub fn zeroed(len: usize) -> Self {
+        let mut buf = Self::with_capacity(len);
+        buf.len = len;
+        buf
+    }
+
+    /// Appends `data`.
+    pub fn extend(&mut self, data: &[u8]) {
+        let end = self.len + data.len();
+        self.reserve(end);
+        self.bytes[self.start + self.len..self.start + end].copy_from_slice(data);
+        self.len = end;
+    }
+
+    /// Appends zeroes up to the next multiple of the alignment.
+    pub fn pad(&mut self) {
+        let end = self.len.next_multiple_of(ALIGN);
+        self.reserve(end);
+        self.bytes[self.start + self.len..self.start + end].fill(0);
+        self.len = end;
+    }
+
+    /// Empties the buffer and keeps its memory.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+
+    /// What is in it, to be overwritten.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+
+    /// Bytes in it.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it is empty.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn reserve(&mut self, len: usize) {
+        if self.start + len > self.bytes.len() {
+            let mut larger = Self::with_capacity(len.max(self.bytes.len() * 2));
+            larger.len = self.len;
+            larger.bytes[larger.start..larger.start + self.len].copy_from_slice(self.as_slice());
+            *self = larger;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aligned_buffers_stay_aligned_while_they_grow() {
+        let mut buf = AlignedBuf::with_capacity(10);
+        for round in 0..200_usize {
+            buf.extend(&vec![u8::try_from(round).expect("small"); 1000]);
+            assert_eq!(buf.as_slice().as_ptr().align_offset(ALIGN), 0);
+        }
+        assert_eq!(buf.as_slice()[199 * 1000], 199);
+        buf.pad();
+        assert_eq!(buf.len() % ALIGN, 0);
+    }
+
+    #[test]
+    fn a_local_directory_keeps_punches_and_lists_files() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = LocalDisk::open(&dir.path().join("group")).expect("opens");
+        let file = disk.open("a.img", true, Io::Direct).expect("creates");
+        file.set_len(16384).expect("grows");
+        let mut ones = AlignedBuf::with_capacity(8192);
+        ones.extend(&[1; 8192]);
+        file.write_at(ones.as_slice(), 4096).expect("writes");
+        file.punch(4096, 4096).expect("punches");
+        file.sync().expect("syncs");
+        let mut read = AlignedBuf::zeroed(16384);
+        file.read_at(read.as_mut_slice(), 0).expect("reads");
+        assert!(read.as_slice()[..8192].iter().all(|byte| *byte == 0));
+        assert!(read.as_slice()[8192..12288].iter().all(|byte| *byte == 1));
+        assert_eq!(disk.list().expect("lists"), ["a.img"]);
+        disk.remove("a.img").expect("removes");
+        disk.remove("a.img").expect("a missing file is no error");
+        assert!(disk.open("a.img", false, Io::Buffered).is_err());
+    }
+}

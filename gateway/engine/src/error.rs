@@ -1,0 +1,94 @@
+//! The engine's one error type: a coarse kind that tells the caller what to do, and a sentence for people.
+
+use std::fmt;
+
+/// What the caller has to do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Try again later: network, throttling, time-out, a full cache.
+    Retry,
+    /// The request itself is wrong: out of range, wrong size, unknown volume.
+    Invalid,
+    /// No such volume, point or branch.
+    NotFound,
+    /// Another gateway holds the branch now, or the volume is read-only by its nature.
+    Fenced,
+    /// The disk is full.
+    NoSpace,
+    /// Local data is damaged, or the disk reported an error: needs a person, never retried.
+    Damaged,
+    /// The vault's data fails its checks: needs a person.
+    Tampered,
+    /// The key does not open the vault.
+    WrongKey,
+    /// Written by a newer version of Lifeboat.
+    NewerFormat,
+    /// The group or gateway is being closed.
+    Closed,
+}
+
+/// An engine error: kind, what happened to what and what to do, and its cause.
+#[derive(Debug)]
+pub struct EngineError {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl EngineError {
+    /// An error of this kind with a sentence for people.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// The same, with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// An I/O error on a local file, sorted by what the caller can do about it.
+    #[must_use]
+    pub fn io(what: impl fmt::Display, source: std::io::Error) -> Self {
+        let kind = match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            _ => ErrorKind::Damaged,
+        };
+        Self::new(kind, format!("{what}: {source}")).with_source(source)
+    }
+
+    /// What the caller has to do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for EngineError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// The engine's results.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// Turns what the format crate says about local bytes into an engine error.
+pub(crate) fn format_error(what: &'static str) -> impl Fn(lifeboat_format::FormatError) -> EngineError {
+    move |error| {
+        let kind = match error {
+            lifeboat_format::FormatError::NewerVersion { .. } => ErrorKind::NewerFormat,
+            lifeboat_format::FormatError::WrongKey { .. } => ErrorKind::WrongKey,
+            _ => ErrorKind::Damaged,
+        };
+        EngineError::new(kind, format!("{what}: {error}")).with_source(error)
+    }
+}

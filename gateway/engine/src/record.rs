@@ -1,0 +1,63 @@
+//! Log records: what a group's write order is made of.
+
+use bytes::Bytes;
+use lifeboat_model::{Extent, Lsn, PointId, PointKind, Timestamp, VolumeId};
+
+/// One record of a group's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRecord {
+    /// Its position in the group's write order.
+    pub lsn: Lsn,
+    /// What it does.
+    pub op: Op,
+}
+
+/// What a record does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Replaces blocks from `lba` on; `data` is a whole number of blocks.
+    Write {
+        /// The volume written.
+        volume: VolumeId,
+        /// First block.
+        lba: u64,
+        /// The new content.
+        data: Bytes,
+    },
+    /// The blocks read as zeroes from here on.
+    Zero {
+        /// The volume written.
+        volume: VolumeId,
+        /// The blocks.
+        extent: Extent,
+    },
+    /// The blocks are no longer used; they read as zeroes from here on.
+    Trim {
+        /// The volume written.
+        volume: VolumeId,
+        /// The blocks.
+        extent: Extent,
+    },
+    /// The volume has this many blocks from here on (also the record that introduces a volume to a group).
+    Resize {
+        /// The volume.
+        volume: VolumeId,
+        /// Its size, blocks.
+        blocks: u64,
+    },
+    /// A recovery point: the state after every record before this one.
+    Point(PointMark),
+}
+
+/// A recovery point as the log holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointMark {
+    /// Its identifier, the same in every log that takes part.
+    pub id: PointId,
+    /// When it was taken.
+    pub time: Timestamp,
+    /// How it came to be.
+    pub kind: PointKind,
+    /// A label for people; empty for none. At most 255 bytes.
+    pub label: String,
+}

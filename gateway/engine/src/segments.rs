@@ -1,0 +1,371 @@
+//! Reading a group's objects from the vault: segment indexes, frames, map nodes, epochs; each verified, each cached
+//! within a bound.
+//!
+//! A [`Reader`] belongs to one group of one vault and is shared by everything that reads it: views of points, writers,
+//! rehydration. All it caches is immutable (objects are written once), so nothing is ever invalidated. It holds at most
+//! [`ReaderLimits`] bytes and has at most so many requests under way; it writes nothing. Dropping a future of it leaves
+//! nothing half done.
+
+mod cache;
+mod maps;
+pub(crate) mod names;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use lifeboat_format::hash::BlockHasher;
+use lifeboat_format::keys::{DataKey, GroupKey};
+use lifeboat_format::segment::{
+    FrameNo, SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX, SegmentHash, SegmentHeader, SegmentIndex, SegmentObject,
+    SegmentPlace, SegmentTrailer, TRAILER_LEN, open_frame_with,
+};
+use lifeboat_model::{GroupId, MapId, SegmentId, VolumeId};
+use lifeboat_vault::Vault;
+use tokio::sync::Semaphore;
+
+use crate::cause;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::tree::Node;
+use cache::Cache;
+
+pub(crate) use maps::{MapHead, MapListing};
+
+/// Objects up to this length are read as a whole: one request instead of three, and the frames come along.
+const WHOLE_OBJECT_MAX: u64 = 256 << 10;
+/// What is read from the end of a longer object, in the hope that its index fits.
+const TAIL_LEN: u64 = 128 << 10;
+/// Frames less than this apart are read by one request.
+const GAP_MAX: u64 = 64 << 10;
+/// Longest read of frames by one request.
+const SPAN_MAX: u64 = 4 << 20;
+/// Reads of frames under way for one caller.
+const SPANS_PARALLEL: usize = 8;
+
+/// Bounds of a [`Reader`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReaderLimits {
+    /// Bytes of segment indexes (and of small segments as a whole) kept.
+    pub index_bytes: usize,
+    /// Bytes of decrypted frames kept.
+    pub frame_bytes: usize,
+    /// Bytes of map nodes kept.
+    pub node_bytes: usize,
+    /// Requests to the vault under way.
+    pub requests: usize,
+}
+
+impl Default for ReaderLimits {
+    fn default() -> Self {
+        Self { index_bytes: 32 << 20, frame_bytes: 32 << 20, node_bytes: 32 << 20, requests: 32 }
+    }
+}
+
+/// The keys of one volume, as reading needs them.
+#[derive(Clone, Debug)]
+pub(crate) struct VolumeReader {
+    pub(crate) data: DataKey,
+    pub(crate) hasher: Arc<BlockHasher>,
+}
+
+/// A segment whose header, index and trailer are proved.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) id: SegmentId,
+    pub(crate) header: SegmentHeader,
+    pub(crate) index: SegmentIndex,
+    pub(crate) hash: SegmentHash,
+    /// The whole object, if it is small.
+    body: Option<Bytes>,
+}
+
+/// Decrypted frames, and what getting them cost.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    frames: HashMap<(SegmentId, u32), Bytes>,
+    /// Bytes read from the vault.
+    pub(crate) fetched: u64,
+}
+
+impl Frames {
+    /// One block of a frame.
+    pub(crate) fn block(&self, segment: SegmentId, frame: u32, slot: u8) -> Result<Bytes> {
+        let start = usize::from(slot).saturating_mul(lifeboat_model::BLOCK_SIZE);
+        let end = start.saturating_add(lifeboat_model::BLOCK_SIZE);
+        self.frames
+            .get(&(segment, frame))
+            .filter(|raw| raw.len() >= end)
+            .map(|raw| raw.slice(start..end))
+            .ok_or_else(|| cause::tampered(format!("frame {frame} of segment {segment} has no slot {slot}")))
+    }
+}
+
+/// Reads the objects of one group.
+#[derive(Debug)]
+pub struct Reader {
+    vault: Arc<Vault>,
+    group: GroupId,
+    key: GroupKey,
+    segments: Cache<SegmentId, Arc<Segment>>,
+    frames: Cache<(SegmentId, u32), Bytes>,
+    nodes: Cache<(MapId, u32), Arc<Node>>,
+    heads: Cache<MapId, Arc<MapHead>>,
+    epochs: Cache<String, Bytes>,
+    volumes: Mutex<HashMap<VolumeId, VolumeReader>>,
+    requests: Semaphore,
+}
+
+impl Reader {
+    /// A reader of the group. Makes no key and writes nothing.
+    ///
+    /// # Errors
+    /// `NotFound` when the vault has no such group, `Retry` when it can't be reached, `WrongKey`.
+    pub async fn open(vault: &Arc<Vault>, group: GroupId, limits: ReaderLimits) -> Result<Arc<Self>> {
+        let key = vault.existing_group_key(group).await.map_err(cause::vault)?;
+        Ok(Arc::new(Self {
+            vault: Arc::clone(vault),
+            group,
+            key,
+            segments: Cache::new(limits.index_bytes),
+            frames: Cache::new(limits.frame_bytes),
+            nodes: Cache::new(limits.node_bytes),
+            heads: Cache::new(4 << 20),
+            epochs: Cache::new(1 << 20),
+            volumes: Mutex::default(),
+            requests: Semaphore::new(limits.requests.max(1)),
+        }))
+    }
+
+    /// The vault.
+    #[must_use]
+    pub const fn vault(&self) -> &Arc<Vault> {
+        &self.vault
+    }
+
+    /// The group.
+    #[must_use]
+    pub const fn group(&self) -> GroupId {
+        self.group
+    }
+
+    pub(crate) const fn key(&self) -> &GroupKey {
+        &self.key
+    }
+
+    /// The keys of a volume.
+    pub(crate) async fn volume(&self, volume: VolumeId) -> Result<VolumeReader> {
+        let known = || self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known().get(&volume) {
+            return Ok(found.clone());
+        }
+        let keys = self.vault.volume_keys(volume).await.map_err(cause::vault)?.keys;
+        let found =
+            VolumeReader { hasher: Arc::new(BlockHasher::new(&keys.hash)), data: keys.data.clone() };
+        known().insert(volume, found.clone());
+        Ok(found)
+    }
+
+    /// Reads a whole object.
+    pub(crate) async fn get(&self, key: &str, max_bytes: u64) -> Result<Bytes> {
+        let _permit = self.permit().await?;
+        self.vault.store().get(key, max_bytes).await.map_err(cause::store)
+    }
+
+    /// Reads part of an object.
+    pub(crate) async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        let _permit = self.permit().await?;
+        self.vault.store().get_range(key, range).await.map_err(cause::store)
+    }
+
+    async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
+        self.requests.acquire().await.map_err(|_| EngineError::new(ErrorKind::Closed, "the reader is closed"))
+    }
+
+    /// A small object that never changes, cached.
+    pub(crate) async fn small(&self, key: &str, max_bytes: u64) -> Result<Bytes> {
+        self.epochs.get_or_load(&key.to_owned(), Bytes::len, self.get(key, max_bytes)).await
+    }
+
+    /// The index of a segment that must be there; `len` is its length where a listing said it.
+    pub(crate) async fn segment(&self, id: SegmentId, len: Option<u64>) -> Result<Arc<Segment>> {
+        let weigh = |segment: &Arc<Segment>| segment.memory();
+        self.segments.get_or_load(&id, weigh, async { self.load_segment(id, len).await.map(Arc::new) }).await
+    }
+
+    async fn load_segment(&self, id: SegmentId, len: Option<u64>) -> Result<Segment> {
+        let key = names::segment(self.group, id);
+        let missing = |error: EngineError| match error.kind() {
+            ErrorKind::NotFound => cause::tampered(format!("segment {key} is not in the vault")).with_source(error),
+            _ => error,
+        };
+        let len = match len {
+            Some(len) => len,
+            None => {
+                let _permit = self.permit().await?;
+                self.vault.store().head(&key).await.map_err(cause::store).map_err(missing)?.size
+            }
+        };
+        let place = SegmentPlace { vault: self.vault.id(), group: self.group, id };
+        let refused = |error| cause::object(&key, error);
+        if len <= WHOLE_OBJECT_MAX {
+            let body = self.get(&key, len).await.map_err(missing)?;
+            let object = SegmentObject::open(&body, &place, &self.key).map_err(refused)?;
+            let (header, index, hash) = (object.header, object.index, object.trailer.hash());
+            return Ok(Segment { id, header, index, hash, body: Some(body) });
+        }
+        if len > SEGMENT_LEN_MAX {
+            return Err(cause::tampered(format!("segment {key} is {len} bytes long, longer than any was written")));
+        }
+        let tail_at = len.saturating_sub(TAIL_LEN);
+        let header_len = u64::try_from(SEGMENT_HEADER_LEN).unwrap_or(u64::MAX);
+        let (header, tail) =
+            futures::try_join!(self.get_range(&key, 0..header_len), self.get_range(&key, tail_at..len))
+                .map_err(missing)?;
+        let header = SegmentHeader::decode(&header, &place).map_err(refused)?;
+        let trailer_at = tail.len().saturating_sub(TRAILER_LEN);
+        let trailer = SegmentTrailer::decode(tail.get(trailer_at..).unwrap_or_default(), len).map_err(refused)?;
+        let range = trailer.index_range();
+        let index = match range.start.checked_sub(tail_at).and_then(|skip| usize::try_from(skip).ok()) {
+            Some(skip) => tail.slice(skip.min(trailer_at)..trailer_at),
+            None => self.get_range(&key, range).await.map_err(missing)?,
+        };
+        let (index, hash) = (SegmentIndex::open(&header, &trailer, &index, &self.key).map_err(refused)?, trailer.hash());
+        Ok(Segment { id, header, index, hash, body: None })
+    }
+
+    /// Decrypts frames, reading those that are near each other by one request. The caller bounds how many.
+    pub(crate) async fn frames(&self, wanted: &BTreeSet<(SegmentId, u32)>) -> Result<Frames> {
+        let mut out = Frames::default();
+        let mut missing: BTreeMap<SegmentId, Vec<u32>> = BTreeMap::new();
+        for &(segment, frame) in wanted {
+            match self.frames.get(&(segment, frame)) {
+                Some(raw) => {
+                    out.frames.insert((segment, frame), raw);
+                }
+                None => missing.entry(segment).or_default().push(frame),
+            }
+        }
+        let spans: Vec<Vec<Span>> = stream::iter(missing)
+            .map(|(segment, frames)| async move {
+                let segment = self.segment(segment, None).await?;
+                Ok::<_, EngineError>(spans(&segment, &frames))
+            })
+            .buffered(SPANS_PARALLEL)
+            .map(|spans| spans.and_then(std::convert::identity))
+            .try_collect()
+            .await?;
+        let mut read =
+            stream::iter(spans.into_iter().flatten()).map(|span| self.read_span(span)).buffer_unordered(SPANS_PARALLEL);
+        while let Some((frames, fetched)) = read.try_next().await? {
+            out.fetched = out.fetched.saturating_add(fetched);
+            for (key, raw) in frames {
+                self.frames.insert(&key, raw.clone(), raw.len());
+                out.frames.insert(key, raw);
+            }
+        }
+        Ok(out)
+    }
+
+    async fn read_span(&self, span: Span) -> Result<(Vec<((SegmentId, u32), Bytes)>, u64)> {
+        let Span { segment, frames, range } = span;
+        let key = names::segment(self.group, segment.id);
+        let (bytes, fetched) = match &segment.body {
+            Some(body) => {
+                let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+                let part = bounds.filter(|(_, end)| *end <= body.len()).map(|(start, end)| body.slice(start..end));
+                (part.ok_or_else(|| cause::tampered(format!("{key}: a frame is past its end")))?, 0)
+            }
+            None => (self.get_range(&key, range.clone()).await?, range.end.saturating_sub(range.start)),
+        };
+        let mut keys: HashMap<VolumeId, DataKey> = HashMap::new();
+        for &frame in &frames {
+            let volume = volume_of(&segment, frame).map_err(|error| cause::object(&key, error))?;
+            if let std::collections::hash_map::Entry::Vacant(slot) = keys.entry(volume) {
+                slot.insert(self.volume(volume).await?.data);
+            }
+        }
+        let task = move || decode_span(&segment, &frames, range.start, &bytes, &keys);
+        let decoded = tokio::task::spawn_blocking(task)
+            .await
+            .map_err(|error| EngineError::new(ErrorKind::Closed, format!("decrypting {key} was given up: {error}")))?;
+        Ok((decoded.map_err(|error| cause::object(&key, error))?, fetched))
+    }
+}
+
+/// Frames of one segment that one request reads.
+#[derive(Debug)]
+struct Span {
+    segment: Arc<Segment>,
+    frames: Vec<u32>,
+    range: Range<u64>,
+}
+
+/// Groups frames (numbers ascending) into reads.
+fn spans(segment: &Arc<Segment>, frames: &[u32]) -> Result<Vec<Span>> {
+    let mut spans: Vec<Span> = Vec::new();
+    for &frame in frames {
+        let entry = segment.index.frame(FrameNo(frame)).map_err(|error| cause::object(&segment.id.to_string(), error))?;
+        let range = entry.range();
+        match spans.last_mut() {
+            Some(last)
+                if range.start <= last.range.end.saturating_add(GAP_MAX)
+                    && range.end.saturating_sub(last.range.start) <= SPAN_MAX =>
+            {
+                last.range.end = range.end;
+                last.frames.push(frame);
+            }
+            _ => spans.push(Span { segment: Arc::clone(segment), frames: vec![frame], range }),
+        }
+    }
+    Ok(spans)
+}
+
+fn volume_of(segment: &Segment, frame: u32) -> Result<VolumeId, lifeboat_format::FormatError> {
+    Ok(segment.index.volume_of(segment.index.frame(FrameNo(frame))?)?.volume)
+}
+
+/// Decrypts frames out of `bytes`, which begin at `start` in their segment.
+fn decode_span(
+    segment: &Segment,
+    frames: &[u32],
+    start: u64,
+    bytes: &Bytes,
+    keys: &HashMap<VolumeId, DataKey>,
+) -> Result<Vec<((SegmentId, u32), Bytes)>, lifeboat_format::FormatError> {
+    let what = "segment frame";
+    let context = segment.header.frame_context(0);
+    let frame_keys: HashMap<VolumeId, _> =
+        keys.iter().map(|(volume, key)| (*volume, context.frame_key(key))).collect();
+    frames
+        .iter()
+        .map(|&frame| {
+            let range = segment.index.frame(FrameNo(frame))?.range();
+            let bounds = usize::try_from(range.start.saturating_sub(start))
+                .ok()
+                .zip(usize::try_from(range.end.saturating_sub(start)).ok());
+            let stored = bounds.and_then(|(from, to)| bytes.get(from..to)).unwrap_or_default();
+            let key = frame_keys
+                .get(&volume_of(segment, frame)?)
+                .ok_or(lifeboat_format::FormatError::WrongKey { what })?;
+            let raw = open_frame_with(&context, &segment.index, FrameNo(frame), stored, key)?;
+            Ok(((segment.id, frame), Bytes::from(raw)))
+        })
+        .collect()
+}
+
+impl Segment {
+    /// Bytes that it takes in memory, about.
+    fn memory(&self) -> usize {
+        let frames = self.index.frames.iter().map(|frame| {
+            frame.runs.capacity().saturating_mul(16).saturating_add(frame.hashes.capacity().saturating_mul(16))
+        });
+        frames
+            .sum::<usize>()
+            .saturating_add(self.index.frames.capacity().saturating_mul(96))
+            .saturating_add(self.index.operations.capacity().saturating_mul(40))
+            .saturating_add(self.body.as_ref().map_or(0, Bytes::len))
+            .saturating_add(1024)
+    }
+}

@@ -1,0 +1,335 @@
+//! The map of one volume: a Merkle radix tree from block address to block hash and place in the log.
+//!
+//! ```text
+//! level n   root: Child                 a Child is  Empty                    zeroes only
+//!  …        Inner: 256 Child                        Stored { hash, at }      in a map object of the vault
+//! level 0   Leaf: 512 blocks                        Fresh  { hash, node }    in memory, in no map object yet
+//! ```
+//! Owns: the tree's shape and its hash, updates, lookups, differences. A [`Tree`] is a value: cloning it costs one
+//! reference count, and changing the clone leaves the original as it was, which is what makes a recovery point or a
+//! branch free. The depth follows from the volume's size alone, and the hash from content alone.
+//!
+//! Refuses: a stored node whose content doesn't hash to what its parent says ([`NodeStore`] checks every load).
+//!
+//! Memory: stored nodes live in the node store's bounded cache and nowhere else; only fresh nodes are held by the tree,
+//! until a map object holds them ([`Tree::store`]). A crash loses fresh nodes, and the log has what is needed to make
+//! them again.
+
+mod changes;
+mod diff;
+mod node;
+#[cfg(test)]
+pub(crate) mod tests;
+mod update;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lifeboat_format::hash::{BlockHasher, blocks_under, tree_levels};
+use lifeboat_model::{Extent, RootHash, VolumeId};
+
+use crate::error::{EngineError, ErrorKind, Result};
+
+pub use diff::Diff;
+pub use node::{Child, Inner, Leaf, Location, Node, NodeRef, Slot};
+pub(crate) use node::{from_stored, to_stored};
+pub use changes::Changes;
+pub use update::{Change, To};
+
+/// What names a stored node and proves it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NodeAt {
+    /// The volume whose tree it belongs to.
+    pub volume: VolumeId,
+    /// Its level; 0 is a leaf.
+    pub level: u8,
+    /// Where it is stored, and the hash that its parent holds for it.
+    pub node: NodeRef,
+}
+
+/// Where stored nodes come from. Implementations keep a bounded cache and give out verified nodes only.
+#[async_trait]
+pub trait NodeStore: Send + Sync + std::fmt::Debug {
+    /// The node, proven to have the level and the hash asked for.
+    ///
+    /// # Errors
+    /// `Retry` when the vault can't be reached, `Tampered` when the node is not what its parent says.
+    async fn load(&self, node: &NodeAt) -> Result<Arc<Node>>;
+}
+
+/// Takes the fresh nodes of a tree, children before their parents.
+pub trait NodeSink {
+    /// Keeps the node and says where it will be found. Every child of it is stored by then.
+    ///
+    /// # Errors
+    /// When the map object has no room for it.
+    fn put(&mut self, hasher: &BlockHasher, level: u8, node: &Node) -> Result<NodeRef>;
+}
+
+/// Refuses a node that is not what its parent says it is.
+///
+/// # Errors
+/// `Tampered` when level or hash differ.
+pub fn verify_node(hasher: &BlockHasher, wanted: &NodeAt, node: &Node) -> Result<()> {
+    let level_matches = matches!(node, Node::Leaf(_)) == (wanted.level == 0);
+    if level_matches && node.hash(hasher, wanted.level) == wanted.node.hash {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        ErrorKind::Tampered,
+        format!(
+            "a map node of {} (level {}, in {}) is not the one its parent names: the vault's data was altered; \
+             run a scrub and restore the object from a copy",
+            wanted.volume, wanted.level, wanted.node.object.id
+        ),
+    ))
+}
+
+/// One stretch of a volume, as [`Tree::lookup`] gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Zeroes.
+    Zero(Extent),
+    /// One block with content.
+    Block {
+        /// Its address.
+        lba: u64,
+        /// Its hash and place.
+        slot: Slot,
+    },
+}
+
+/// The map of one volume at one moment.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    volume: VolumeId,
+    hasher: Arc<BlockHasher>,
+    blocks: u64,
+    levels: u8,
+    root: Child,
+}
+
+impl Tree {
+    /// A volume of `blocks` zero blocks.
+    #[must_use]
+    pub fn empty(volume: VolumeId, hasher: Arc<BlockHasher>, blocks: u64) -> Self {
+        Self { volume, hasher, blocks, levels: tree_levels(blocks), root: Child::Empty }
+    }
+
+    /// The tree that a map object names: `root` is `None` for a volume of zeroes.
+    #[must_use]
+    pub fn stored(volume: VolumeId, hasher: Arc<BlockHasher>, blocks: u64, root: Option<NodeRef>) -> Self {
+        let root = root.map_or(Child::Empty, Child::Stored);
+        Self { volume, hasher, blocks, levels: tree_levels(blocks), root }
+    }
+
+    /// The volume.
+    #[must_use]
+    pub const fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
+    /// Its size in blocks.
+    #[must_use]
+    pub const fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// What hashes its blocks and nodes.
+    #[must_use]
+    pub const fn hasher(&self) -> &Arc<BlockHasher> {
+        &self.hasher
+    }
+
+    /// The hash of the volume's whole content.
+    #[must_use]
+    pub fn root_hash(&self) -> RootHash {
+        self.root.hash()
+    }
+
+    /// The root as a map object stores it: `None` for zeroes. Meaningful once [`Self::store`] has run.
+    #[must_use]
+    pub const fn root_ref(&self) -> Option<&NodeRef> {
+        match &self.root {
+            Child::Stored(node) => Some(node),
+            Child::Empty | Child::Fresh { .. } => None,
+        }
+    }
+
+    /// Whether any node is in memory only.
+    #[must_use]
+    pub const fn is_fresh(&self) -> bool {
+        matches!(self.root, Child::Fresh { .. })
+    }
+
+    /// Bytes of the nodes that are in memory only.
+    #[must_use]
+    pub fn fresh_memory(&self) -> usize {
+        fresh_memory(&self.root)
+    }
+
+    /// Changes the volume's size. Growing adds zeroes, and levels where the size needs them; shrinking drops what is
+    /// past the new end, so that growing again finds zeroes there.
+    ///
+    /// # Errors
+    /// As [`NodeStore::load`]: shrinking opens the nodes on the new edge.
+    pub async fn resize(&mut self, store: &dyn NodeStore, blocks: u64) -> Result<()> {
+        if blocks < self.blocks {
+            let past = Change { extent: Extent { lba: blocks, blocks: self.blocks.saturating_sub(blocks) }, to: To::Zero };
+            self.update(store, &[past]).await?;
+        }
+        let levels = tree_levels(blocks);
+        while self.levels > levels {
+            self.root = self.first_child(store).await?;
+            self.levels = self.levels.saturating_sub(1);
+        }
+        self.raise(levels);
+        self.blocks = blocks;
+        Ok(())
+    }
+
+    /// Wraps the root until the tree has so many levels.
+    fn raise(&mut self, levels: u8) {
+        while self.levels < levels {
+            self.levels = self.levels.saturating_add(1);
+            let below = std::mem::replace(&mut self.root, Child::Empty);
+            self.root = Inner::with_first(below).into_child(&self.hasher, self.levels);
+        }
+    }
+
+    async fn first_child(&self, store: &dyn NodeStore) -> Result<Child> {
+        Ok(match self.open(store, &self.root, self.levels).await? {
+            None => Child::Empty,
+            Some(node) => node.children().first().cloned().unwrap_or(Child::Empty),
+        })
+    }
+
+    /// The node behind a child; `None` when it is empty.
+    async fn open(&self, store: &dyn NodeStore, child: &Child, level: u8) -> Result<Option<Arc<Node>>> {
+        open_child(store, self.volume, level, child).await
+    }
+
+    /// What the blocks of `extent` hold, in address order, without gaps. Blocks past the end are left out.
+    ///
+    /// # Errors
+    /// As [`NodeStore::load`].
+    pub async fn lookup(&self, store: &dyn NodeStore, extent: Extent) -> Result<Vec<Run>> {
+        let end = extent.end().min(self.blocks);
+        let mut runs = Vec::new();
+        let mut lba = extent.lba;
+        while lba < end {
+            let (leaf, from, until) = self.leaf_at(store, lba).await?;
+            let stop = until.min(end);
+            match leaf {
+                None => push_zero(&mut runs, Extent { lba, blocks: stop.saturating_sub(lba) }),
+                Some(node) => push_leaf(&mut runs, &node, from, lba, stop),
+            }
+            lba = stop;
+        }
+        Ok(runs)
+    }
+
+    /// The leaf that holds `lba`, or `None` inside an empty subtree; and the blocks that the leaf or subtree covers.
+    async fn leaf_at(&self, store: &dyn NodeStore, lba: u64) -> Result<(Option<Arc<Node>>, u64, u64)> {
+        let mut level = self.levels;
+        let mut child = self.root.clone();
+        let mut base = 0_u64;
+        loop {
+            let until = base.saturating_add(blocks_under(level));
+            let Some(node) = self.open(store, &child, level).await? else { return Ok((None, base, until)) };
+            if level == 0 {
+                return Ok((Some(node), base, until));
+            }
+            let step = blocks_under(level.saturating_sub(1));
+            let index = lba.saturating_sub(base).checked_div(step).unwrap_or(0);
+            base = base.saturating_add(index.saturating_mul(step));
+            child = usize::try_from(index)
+                .ok()
+                .and_then(|index| node.children().get(index))
+                .cloned()
+                .unwrap_or(Child::Empty);
+            level = level.saturating_sub(1);
+        }
+    }
+
+    /// Hands every fresh node to `sink`, children first. Afterwards the tree holds no node: its memory is given back,
+    /// and every node is found through its reference. On an error the tree is as it was.
+    ///
+    /// # Errors
+    /// As [`NodeSink::put`].
+    pub fn store(&mut self, sink: &mut dyn NodeSink) -> Result<()> {
+        self.root = store_child(&self.hasher, self.levels, &self.root, sink)?;
+        Ok(())
+    }
+
+    /// The blocks whose content differs between `self` and `target`, in address order, within `target`'s size. Subtrees
+    /// that are equal are skipped unread.
+    #[must_use]
+    pub fn diff(&self, target: &Tree) -> Diff {
+        let (mut from, mut to) = (self.clone(), target.clone());
+        let levels = from.levels.max(to.levels);
+        from.raise(levels);
+        to.raise(levels);
+        Diff::new(&from, &to)
+    }
+}
+
+/// The node behind a child of that level; `None` when it is empty.
+async fn open_child(
+    store: &dyn NodeStore,
+    volume: VolumeId,
+    level: u8,
+    child: &Child,
+) -> Result<Option<Arc<Node>>> {
+    match child {
+        Child::Empty => Ok(None),
+        Child::Fresh { node, .. } => Ok(Some(Arc::clone(node))),
+        Child::Stored(node) => store.load(&NodeAt { volume, level, node: node.clone() }).await.map(Some),
+    }
+}
+
+fn store_child(hasher: &BlockHasher, level: u8, child: &Child, sink: &mut dyn NodeSink) -> Result<Child> {
+    let Child::Fresh { node, .. } = child else { return Ok(child.clone()) };
+    let at = match &**node {
+        Node::Leaf(_) => sink.put(hasher, level, node)?,
+        Node::Inner(inner) => {
+            let below = level.saturating_sub(1);
+            let children: Result<Vec<Child>> =
+                inner.children().iter().map(|child| store_child(hasher, below, child, sink)).collect();
+            sink.put(hasher, level, &Node::Inner(Inner::new(children?)))?
+        }
+    };
+    Ok(Child::Stored(at))
+}
+
+/// Bytes of the nodes under `child` that are in memory only.
+fn fresh_memory(child: &Child) -> usize {
+    match child {
+        Child::Fresh { node, .. } => {
+            node.children().iter().map(fresh_memory).fold(node.memory(), usize::saturating_add)
+        }
+        Child::Empty | Child::Stored(_) => 0,
+    }
+}
+
+fn push_zero(runs: &mut Vec<Run>, extent: Extent) {
+    if let Some(Run::Zero(last)) = runs.last_mut()
+        && last.end() == extent.lba
+    {
+        last.blocks = last.blocks.saturating_add(extent.blocks);
+        return;
+    }
+    if extent.blocks > 0 {
+        runs.push(Run::Zero(extent));
+    }
+}
+
+fn push_leaf(runs: &mut Vec<Run>, node: &Node, base: u64, lba: u64, stop: u64) {
+    let Node::Leaf(leaf) = node else { return };
+    for lba in lba..stop {
+        match leaf.get(lba.saturating_sub(base)) {
+            None => push_zero(runs, Extent { lba, blocks: 1 }),
+            Some(slot) => runs.push(Run::Block { lba, slot }),
+        }
+    }
+}

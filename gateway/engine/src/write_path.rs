@@ -1,0 +1,841 @@
+//! The write path of a group: LSNs, acknowledgement, group commit, overlay, destaging. Everything here is synchronous and
+//! is driven in steps, so that tests can put a crash between any two of them.
+//!
+//! ```text
+//! submit ─LSN, overlay─> open batch ──commit──> journal ──sync──> durable ──destage──> images ──save──> state, reclaim
+//!    ack after commit ────────┘   flush: ack after sync ──┘                            (frozen layer only)
+//! ```
+//! Locks, always taken in this order: destage → journal → sync → core. `core` is held for memory operations only.
+//!
+//! - An acknowledged record is in the kernel; a flushed one is durable. Records are acknowledged in LSN order.
+//! - Only durable records reach an image (the frozen layer waits for its sync) or a reader of [`WritePath::durable`].
+//! - Space for a batch exists, zero-filled, before its records get an LSN: a full disk refuses a write, it never
+//!   loses one that was accepted.
+//! - A failed journal write or sync, or a failed image sync, *poisons* the group: nothing is acknowledged any more, what is
+//!   there stays readable. The kernel forgets what it could not write, so that trying again would be a lie.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lifeboat_format::journal::EntryOp;
+use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Epoch, Extent, GroupId, Lsn, Timestamp, VolumeId};
+use tokio::sync::oneshot;
+
+use crate::disk::Disk;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::image::Image;
+use crate::journal::{BATCH_ENTRIES, Journal, JournalSizes, LogReader, OpenBatch};
+use crate::overlay::{Content, Overlay, Run};
+use crate::record::{LogRecord, Op, PointMark};
+use crate::sync::Lock;
+
+#[cfg(test)]
+mod tests;
+
+/// Bounds of a write path.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of data that may wait for the images, in memory.
+    pub overlay_bytes: u64,
+    /// Bytes of one batch, at most.
+    pub batch_bytes: usize,
+    /// Bytes accepted and not yet in the kernel, at most.
+    pub queue_bytes: u64,
+    /// Files of the journal.
+    pub journal: JournalSizes,
+}
+
+impl Limits {
+    /// Limits for a journal of that many bytes.
+    pub fn for_journal(limit_bytes: u64, overlay_bytes: u64) -> Self {
+        let file_bytes = (limit_bytes / 8).clamp(1 << 20, 64 << 20).next_multiple_of(BLOCK_SIZE_U64);
+        let batch_bytes = usize::try_from(file_bytes / 4).unwrap_or(usize::MAX).min(4 << 20);
+        Self { overlay_bytes, batch_bytes, queue_bytes: file_bytes / 4, journal: JournalSizes { file_bytes, limit_bytes } }
+    }
+
+    /// Longest payload of one record.
+    pub fn record_bytes_max(&self) -> usize {
+        (self.batch_bytes / 2).min(1 << 20) / BLOCK_SIZE * BLOCK_SIZE
+    }
+}
+
+/// One acknowledgement to come.
+pub type Ack = oneshot::Receiver<Result<()>>;
+type AckSender = oneshot::Sender<Result<()>>;
+
+/// What a submission came to.
+#[derive(Debug)]
+pub enum Submitted {
+    /// It has this LSN; the acknowledgement follows.
+    Accepted(Lsn, Ack),
+    /// No room just now: wait for [`WritePath::room`], then submit again.
+    Wait,
+}
+
+/// Why a group accepts no writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Writable,
+    ReadOnly(String),
+    Poisoned(String),
+}
+
+/// Figures for status.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    pub last: Lsn,
+    pub durable: Lsn,
+    pub image: Lsn,
+    pub overlay_bytes: u64,
+    pub journal_bytes: u64,
+    pub mode: Mode,
+    pub journal_full: Option<String>,
+    pub bytes_accepted: u64,
+}
+
+#[derive(Debug)]
+pub struct WritePath {
+    group: GroupId,
+    disk: Arc<dyn Disk>,
+    limits: Limits,
+    epoch: Lock<Epoch>,
+    destaging: Lock<()>,
+    journal: Lock<Journal>,
+    syncing: Lock<()>,
+    core: Lock<Core>,
+    commit_wanted: Condvar,
+    sync_wanted: Condvar,
+    upkeep_wanted: Condvar,
+    room: tokio::sync::Notify,
+}
+
+#[derive(Debug)]
+struct Core {
+    mode: Mode,
+    stopping: bool,
+    next: Lsn,
+    open: Queued,
+    sealed: VecDeque<Queued>,
+    queued_bytes: u64,
+    written: Lsn,
+    durable: Lsn,
+    flushes: Vec<(Lsn, AckSender)>,
+    sync_upto: Lsn,
+    volumes: BTreeMap<VolumeId, VolumeEntry>,
+    frozen_at: Option<Lsn>,
+    image: Lsn,
+    /// A free journal file is ready.
+    spare_ready: bool,
+    /// Bytes left in the journal's current file.
+    file_room: u64,
+    /// Why no further file could be prepared.
+    journal_full: Option<EngineErrorNote>,
+    bytes_accepted: u64,
+}
+
+#[derive(Debug, Clone)]
+struct EngineErrorNote {
+    kind: ErrorKind,
+    text: String,
+}
+
+#[derive(Debug)]
+struct Queued {
+    batch: OpenBatch,
+    acks: Vec<AckSender>,
+}
+
+impl Queued {
+    fn new() -> Self {
+        Self { batch: OpenBatch::new(), acks: Vec::new() }
+    }
+}
+
+#[derive(Debug)]
+struct VolumeEntry {
+    image: Arc<Image>,
+    overlay: Overlay,
+}
+
+/// A piece of a volume's content.
+#[derive(Debug)]
+pub enum Piece {
+    /// From the overlay.
+    Memory(Extent, Option<Bytes>),
+    /// To be read from the image.
+    Image(Extent),
+    /// Absent at this gateway: to be read from the point that the branch forked from.
+    Absent(Extent),
+}
+
+impl WritePath {
+    /// A write path over an empty journal whose first record will be `first`.
+    pub fn create(disk: &Arc<dyn Disk>, group: GroupId, epoch: Epoch, limits: Limits, first: Lsn) -> Result<Self> {
+        let journal = Journal::create(disk, group, limits.journal, first)?;
+        Ok(Self::assemble(disk, group, epoch, limits, journal, first.previous(), BTreeMap::new()))
+    }
+
+    /// Opens the journal after a stop or a crash: records after `image_lsn` go to the overlay again.
+    ///
+    /// `needed_after`: the older of what the images hold and what was shipped.
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        group: GroupId,
+        epoch: Epoch,
+        limits: Limits,
+        images: Vec<(VolumeId, Arc<Image>)>,
+        image_lsn: Lsn,
+        needed_after: Lsn,
+    ) -> Result<Self> {
+        let mut volumes: BTreeMap<VolumeId, VolumeEntry> =
+            images.into_iter().map(|(id, image)| (id, VolumeEntry { image, overlay: Overlay::default() })).collect();
+        let journal = Journal::open(disk, group, limits.journal, needed_after.min(image_lsn), &mut |record| {
+            if record.lsn > image_lsn { replay(&mut volumes, record) } else { Ok(()) }
+        })?;
+        Ok(Self::assemble(disk, group, epoch, limits, journal, image_lsn, volumes))
+    }
+
+    fn assemble(
+        disk: &Arc<dyn Disk>,
+        group: GroupId,
+        epoch: Epoch,
+        limits: Limits,
+        journal: Journal,
+        image: Lsn,
+        volumes: BTreeMap<VolumeId, VolumeEntry>,
+    ) -> Self {
+        let next = journal.next_lsn();
+        let core = Core {
+            mode: Mode::Writable,
+            stopping: false,
+            next,
+            open: Queued::new(),
+            sealed: VecDeque::new(),
+            queued_bytes: 0,
+            written: next.previous(),
+            durable: next.previous(),
+            flushes: Vec::new(),
+            sync_upto: Lsn::ZERO,
+            volumes,
+            frozen_at: None,
+            image,
+            spare_ready: journal.spare_bytes() > 0,
+            file_room: journal.file_room(),
+            journal_full: None,
+            bytes_accepted: 0,
+        };
+        Self {
+            group,
+            disk: Arc::clone(disk),
+            limits,
+            epoch: Lock::new(epoch),
+            destaging: Lock::new(()),
+            journal: Lock::new(journal),
+            syncing: Lock::new(()),
+            core: Lock::new(core),
+            commit_wanted: Condvar::new(),
+            sync_wanted: Condvar::new(),
+            upkeep_wanted: Condvar::new(),
+            room: tokio::sync::Notify::new(),
+        }
+    }
+
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The tenure that batches are marked with from now on.
+    pub fn set_epoch(&self, epoch: Epoch) {
+        *self.epoch.lock() = epoch;
+    }
+
+    /// Adds a volume with its image; the caller submits the [`Op::Resize`] that introduces it.
+    pub fn add_volume(&self, id: VolumeId, image: Arc<Image>) {
+        self.core.lock().volumes.insert(id, VolumeEntry { image, overlay: Overlay::default() });
+    }
+
+    /// Forgets a volume; its records stay in the journal.
+    pub fn remove_volume(&self, id: VolumeId) {
+        let _no_destage = self.destaging.lock();
+        self.core.lock().volumes.remove(&id);
+    }
+
+    pub fn image(&self, id: VolumeId) -> Option<Arc<Image>> {
+        self.core.lock().volumes.get(&id).map(|entry| Arc::clone(&entry.image))
+    }
+
+    /// Refuses writes from now on (`None`: accepts them again). A poisoned group stays poisoned.
+    pub fn set_read_only(&self, why: Option<String>) {
+        let mut core = self.core.lock();
+        if !matches!(core.mode, Mode::Poisoned(_)) {
+            core.mode = why.map_or(Mode::Writable, Mode::ReadOnly);
+        }
+        drop(core);
+        self.room.notify_waiters();
+    }
+
+    pub fn figures(&self) -> Figures {
+        let journal_bytes = self.journal.lock().used_bytes();
+        let core = self.core.lock();
+        Figures {
+            last: core.next.previous(),
+            durable: core.durable,
+            image: core.image,
+            overlay_bytes: core.overlay_bytes(),
+            journal_bytes,
+            mode: core.mode.clone(),
+            journal_full: core.journal_full.as_ref().map(|note| note.text.clone()),
+            bytes_accepted: core.bytes_accepted,
+        }
+    }
+
+    /// Newest durable record.
+    pub fn durable(&self) -> Lsn {
+        self.core.lock().durable
+    }
+
+    /// Gives a record its place in the write order, makes it readable, and queues it for the journal.
+    ///
+    /// # Errors
+    /// `Invalid` outside the volume, `NotFound` for an unknown volume, `Fenced`, `Damaged` when poisoned, `NoSpace`.
+    pub fn submit(&self, op: &Op) -> Result<Submitted> {
+        let mut core = self.core.lock();
+        core.accepts_writes(self.group)?;
+        let entry = EntryParts::of(op);
+        if entry.payload.len() > self.limits.record_bytes_max() {
+            return Err(EngineError::new(ErrorKind::Invalid, "a record longer than a batch holds: split the write"));
+        }
+        core.check_target(op)?;
+        let need = (entry.payload.len() + 2 * BLOCK_SIZE) as u64;
+        if !core.has_room(need, &self.limits)? {
+            self.upkeep_wanted.notify_one();
+            return Ok(Submitted::Wait);
+        }
+        if core.open.batch.entries() >= BATCH_ENTRIES || core.open.batch.bytes() + entry.payload.len() > self.limits.batch_bytes {
+            let full = std::mem::replace(&mut core.open, Queued::new());
+            core.sealed.push_back(full);
+        }
+        let before = core.open.batch.bytes();
+        core.open
+            .batch
+            .push(entry.volume, entry.op, entry.lba, entry.blocks, &entry.payload)
+            .map_err(|error| EngineError::new(ErrorKind::Invalid, error.to_string()))?;
+        let grown = if before <= BLOCK_SIZE { core.open.batch.bytes() } else { core.open.batch.bytes() - before };
+        core.queued_bytes += grown as u64;
+        core.bytes_accepted += entry.payload.len() as u64;
+        let lsn = core.next;
+        core.next = lsn.next();
+        let (sender, ack) = oneshot::channel();
+        core.open.acks.push(sender);
+        core.apply(lsn, op);
+        drop(core);
+        self.commit_wanted.notify_one();
+        Ok(Submitted::Accepted(lsn, ack))
+    }
+
+    /// Waits, at most for a while, until there may be room again.
+    pub async fn room(&self) {
+        // A wake-up between the refusal and this call is not remembered: the bound makes it harmless.
+        let _ = tokio::time::timeout(Duration::from_millis(20), self.room.notified()).await;
+    }
+
+    /// Asks that everything submitted so far becomes durable; `None` when it is already.
+    pub fn flush(&self) -> Result<Option<Ack>> {
+        let mut core = self.core.lock();
+        if let Mode::Poisoned(why) = &core.mode {
+            return Err(poisoned(self.group, why));
+        }
+        let upto = core.next.previous();
+        if core.durable >= upto {
+            return Ok(None);
+        }
+        let (sender, ack) = oneshot::channel();
+        core.flushes.push((upto, sender));
+        core.sync_upto = core.sync_upto.max(upto);
+        drop(core);
+        self.commit_wanted.notify_one();
+        self.sync_wanted.notify_one();
+        Ok(Some(ack))
+    }
+
+    /// Where the blocks of an extent are to be read.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown volume.
+    pub fn locate(&self, volume: VolumeId, extent: Extent) -> Result<(Arc<Image>, Vec<Piece>)> {
+        let core = self.core.lock();
+        let entry = core.volumes.get(&volume).ok_or_else(|| no_volume(volume))?;
+        let image = Arc::clone(&entry.image);
+        let runs = entry.overlay.within(extent);
+        drop(core);
+        let mut pieces = Vec::with_capacity(runs.len() * 2 + 1);
+        let mut at = extent.lba;
+        let gap = |from: u64, to: u64, pieces: &mut Vec<Piece>| {
+            if from < to {
+                for (part, present) in image.presence_of(Extent { lba: from, blocks: to - from }) {
+                    pieces.push(if present { Piece::Image(part) } else { Piece::Absent(part) });
+                }
+            }
+        };
+        for run in runs {
+            gap(at, run.extent.lba, &mut pieces);
+            at = run.extent.end();
+            pieces.push(match run.content {
+                Content::Data(data) => Piece::Memory(run.extent, Some(data)),
+                Content::Zero => Piece::Memory(run.extent, None),
+            });
+        }
+        gap(at, extent.end(), &mut pieces);
+        Ok((image, pieces))
+    }
+
+    /// Takes the next batch to the journal and acknowledges it; false when there was none.
+    ///
+    /// # Errors
+    /// What the disk says; the group is poisoned then.
+    pub fn commit(&self) -> Result<bool> {
+        let mut journal = self.journal.lock();
+        let (mut queued, durable) = {
+            let mut core = self.core.lock();
+            if let Mode::Poisoned(why) = &core.mode {
+                return Err(poisoned(self.group, why));
+            }
+            let next = core.sealed.pop_front().or_else(|| {
+                (!core.open.batch.is_empty()).then(|| std::mem::replace(&mut core.open, Queued::new()))
+            });
+            match next {
+                Some(queued) => (queued, core.durable),
+                None => return Ok(false),
+            }
+        };
+        let bytes = queued.batch.bytes() as u64;
+        let epoch = *self.epoch.lock();
+        if let Err(error) = journal.append(&mut queued.batch, epoch, durable, Timestamp::now()) {
+            drop(journal);
+            self.poison(&error);
+            let _ = queued.acks.drain(..).map(|ack| ack.send(Err(poisoned(self.group, &error.to_string())))).count();
+            return Err(error);
+        }
+        let mut core = self.core.lock();
+        core.written = journal.next_lsn().previous();
+        core.queued_bytes = core.queued_bytes.saturating_sub(bytes);
+        core.spare_ready = journal.spare_bytes() > 0;
+        core.file_room = journal.file_room();
+        let wake_upkeep = !core.spare_ready;
+        let wake_sync = core.sync_due();
+        drop(core);
+        drop(journal);
+        for ack in queued.acks {
+            let _ = ack.send(Ok(()));
+        }
+        if wake_sync {
+            self.sync_wanted.notify_one();
+        }
+        if wake_upkeep {
+            self.upkeep_wanted.notify_one();
+        }
+        self.room.notify_waiters();
+        Ok(true)
+    }
+
+    /// Makes everything committed so far durable, and answers the flushes that waited for it.
+    ///
+    /// # Errors
+    /// What the disk says; the group is poisoned then.
+    pub fn sync(&self) -> Result<Lsn> {
+        let serial = self.syncing.lock();
+        let ticket = self.journal.lock().begin_sync();
+        let durable = match ticket.finish() {
+            Ok(durable) => durable,
+            Err(error) => {
+                drop(serial);
+                let error = EngineError::io(format!("sync the journal of {}", self.group), error);
+                self.poison(&error);
+                return Err(error);
+            }
+        };
+        let mut core = self.core.lock();
+        if let Mode::Poisoned(why) = &core.mode {
+            return Err(poisoned(self.group, why));
+        }
+        core.durable = core.durable.max(durable);
+        let durable = core.durable;
+        let (done, waiting) = std::mem::take(&mut core.flushes).into_iter().partition(|(upto, _)| *upto <= durable);
+        core.flushes = waiting;
+        drop(core);
+        drop(serial);
+        let done: Vec<(Lsn, AckSender)> = done;
+        for (_, ack) in done {
+            let _ = ack.send(Ok(()));
+        }
+        Ok(durable)
+    }
+
+    /// Commits and syncs until `upto` is durable.
+    ///
+    /// # Errors
+    /// As [`WritePath::commit`] and [`WritePath::sync`].
+    pub fn make_durable(&self, upto: Lsn) -> Result<()> {
+        while self.core.lock().written < upto {
+            if !self.commit()? && self.core.lock().written < upto {
+                // Another thread has the batch in its hands.
+                std::thread::yield_now();
+            }
+        }
+        if self.core.lock().durable < upto {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything submitted so far to the images and makes it durable there; false when there was nothing.
+    ///
+    /// # Errors
+    /// `NoSpace` when an image can't grow into a full disk: nothing is lost, try again. Anything else poisons the group.
+    pub fn destage(&self) -> Result<bool> {
+        let _serial = self.destaging.lock();
+        let (frozen_at, work) = {
+            let mut core = self.core.lock();
+            if core.frozen_at.is_none() && core.volumes.values().all(|entry| entry.overlay.is_empty()) {
+                // Points and sizes alone leave nothing for the images.
+                core.image = core.image.max(core.durable);
+                return Ok(false);
+            }
+            let frozen_at = core.frozen_at.unwrap_or(core.next.previous());
+            core.frozen_at = Some(frozen_at);
+            let work: Vec<(Arc<Image>, Vec<Run>)> = core
+                .volumes
+                .values_mut()
+                .map(|entry| (Arc::clone(&entry.image), entry.overlay.freeze_at(frozen_at)))
+                .filter(|(_, runs)| !runs.is_empty())
+                .collect();
+            (frozen_at, work)
+        };
+        self.make_durable(frozen_at)?;
+        if let Err(error) = write_images(&work) {
+            if error.kind() != ErrorKind::NoSpace {
+                self.poison(&error);
+            }
+            return Err(error);
+        }
+        let mut core = self.core.lock();
+        core.volumes.values_mut().for_each(|entry| entry.overlay.thaw());
+        core.frozen_at = None;
+        core.image = frozen_at;
+        drop(core);
+        self.room.notify_waiters();
+        Ok(true)
+    }
+
+    /// Prepares the journal's next file when none is ready.
+    pub fn prepare(&self) -> Result<()> {
+        let (name, length) = {
+            let mut journal = self.journal.lock();
+            if journal.spare_bytes() > 0 {
+                self.note_spare(&journal, None);
+                return Ok(());
+            }
+            if !journal.may_grow() {
+                let text = format!(
+                    "the journal of {} is at its limit of {} MiB: writes wait until the vault has taken more of it",
+                    self.group,
+                    self.limits.journal.limit_bytes >> 20
+                );
+                self.note_spare(&journal, Some(EngineErrorNote { kind: ErrorKind::Retry, text }));
+                return Ok(());
+            }
+            journal.reserve_name()
+        };
+        let made = Journal::fill_spare(&self.disk, name, length);
+        let mut journal = self.journal.lock();
+        match made {
+            Ok(spare) => {
+                journal.add_spare(spare);
+                self.note_spare(&journal, None);
+                Ok(())
+            }
+            Err(error) => {
+                self.note_spare(&journal, Some(EngineErrorNote { kind: error.kind(), text: error.to_string() }));
+                Err(error)
+            }
+        }
+    }
+
+    fn note_spare(&self, journal: &Journal, full: Option<EngineErrorNote>) {
+        let mut core = self.core.lock();
+        core.spare_ready = journal.spare_bytes() > 0;
+        core.file_room = journal.file_room();
+        core.journal_full = full;
+        drop(core);
+        self.room.notify_waiters();
+    }
+
+    /// Gives journal files back whose records are in the images and in the vault.
+    pub fn reclaim(&self, upto: Lsn) {
+        let mut journal = self.journal.lock();
+        journal.reclaim(upto);
+        self.note_spare(&journal, None);
+    }
+
+    /// For reading records after `after` back.
+    pub fn reader(&self, after: Lsn) -> LogReader {
+        self.journal.lock().reader(after)
+    }
+
+    /// Takes the group out of service: nothing is acknowledged from here on.
+    fn poison(&self, error: &EngineError) {
+        let mut core = self.core.lock();
+        if matches!(core.mode, Mode::Poisoned(_)) {
+            return;
+        }
+        tracing::error!(group = %self.group, %error, "the group takes no more writes: its disk failed");
+        core.mode = Mode::Poisoned(error.to_string());
+        let mut acks: Vec<AckSender> = core.flushes.drain(..).map(|(_, ack)| ack).collect();
+        acks.append(&mut core.open.acks);
+        let sealed: Vec<AckSender> = core.sealed.iter_mut().flat_map(|queued| queued.acks.drain(..)).collect();
+        acks.extend(sealed);
+        drop(core);
+        for ack in acks {
+            let _ = ack.send(Err(poisoned(self.group, &error.to_string())));
+        }
+        self.room.notify_waiters();
+    }
+
+    /// Ends the loops below.
+    pub fn stop(&self) {
+        self.core.lock().stopping = true;
+        self.commit_wanted.notify_all();
+        self.sync_wanted.notify_all();
+        self.upkeep_wanted.notify_all();
+    }
+
+    /// Wakes [`WritePath::upkeep_loop`].
+    pub fn wake_upkeep(&self) {
+        self.upkeep_wanted.notify_all();
+    }
+
+    /// Commits batches as they come, until [`WritePath::stop`].
+    pub fn commit_loop(&self) {
+        loop {
+            let mut core = self.core.lock();
+            while !core.stopping && (core.sealed.is_empty() && core.open.batch.is_empty() || core.is_poisoned()) {
+                core = wait(&self.commit_wanted, core, Duration::from_secs(1));
+            }
+            if core.stopping {
+                return;
+            }
+            drop(core);
+            // The cause is in the group's state, and everybody who waited was told.
+            let _ = self.commit();
+        }
+    }
+
+    /// Syncs when a flush wants it, until [`WritePath::stop`].
+    pub fn sync_loop(&self) {
+        loop {
+            let mut core = self.core.lock();
+            while !core.stopping && !core.sync_due() {
+                core = wait(&self.sync_wanted, core, Duration::from_secs(1));
+            }
+            if core.stopping {
+                return;
+            }
+            drop(core);
+            let _ = self.sync();
+        }
+    }
+
+    /// Prepares journal files and destages: when the overlay is a quarter full, when a writer waits, and every
+    /// `interval` otherwise; until [`WritePath::stop`]. `after` runs after each round, with whether anything was destaged.
+    pub fn upkeep_loop(&self, interval: Duration, mut after: impl FnMut(bool)) {
+        loop {
+            let mut core = self.core.lock();
+            if !core.stopping && core.spare_ready && core.overlay_bytes() < self.limits.overlay_bytes / 4 {
+                core = wait(&self.upkeep_wanted, core, interval);
+            }
+            if core.stopping {
+                return;
+            }
+            let failing = core.is_poisoned() || core.journal_full.is_some();
+            drop(core);
+            if let Err(error) = self.prepare() {
+                tracing::warn!(group = %self.group, %error, "no further journal file could be prepared");
+            }
+            let destaged = match self.destage() {
+                Ok(destaged) => destaged,
+                Err(error) => {
+                    tracing::warn!(group = %self.group, %error, "writing to the images failed");
+                    false
+                }
+            };
+            after(destaged);
+            if failing && !destaged {
+                let core = self.core.lock();
+                if core.stopping {
+                    return;
+                }
+                drop(wait(&self.upkeep_wanted, core, interval));
+            }
+        }
+    }
+}
+
+fn wait<'a>(condvar: &Condvar, guard: MutexGuard<'a, Core>, timeout: Duration) -> MutexGuard<'a, Core> {
+    condvar.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
+}
+
+fn write_images(work: &[(Arc<Image>, Vec<Run>)]) -> Result<()> {
+    for (image, runs) in work {
+        for run in runs {
+            match &run.content {
+                Content::Data(data) => image.write(run.extent.lba, data)?,
+                Content::Zero => image.zero(run.extent)?,
+            }
+        }
+    }
+    work.iter().try_for_each(|(image, _)| image.sync())
+}
+
+impl Core {
+    fn overlay_bytes(&self) -> u64 {
+        self.volumes.values().map(|entry| entry.overlay.data_bytes()).sum()
+    }
+
+    fn is_poisoned(&self) -> bool {
+        matches!(self.mode, Mode::Poisoned(_))
+    }
+
+    fn accepts_writes(&self, group: GroupId) -> Result<()> {
+        match &self.mode {
+            Mode::Writable => Ok(()),
+            Mode::ReadOnly(why) => Err(EngineError::new(ErrorKind::Fenced, why.clone())),
+            Mode::Poisoned(why) => Err(poisoned(group, why)),
+        }
+    }
+
+    fn sync_due(&self) -> bool {
+        !self.is_poisoned() && self.flushes.iter().any(|(upto, _)| *upto <= self.written && *upto > self.durable)
+    }
+
+    fn check_target(&self, op: &Op) -> Result<()> {
+        let (volume, extent) = match op {
+            Op::Write { volume, lba, data } => {
+                if data.is_empty() || data.len() % BLOCK_SIZE != 0 {
+                    return Err(EngineError::new(ErrorKind::Invalid, "a record's data is a whole number of blocks"));
+                }
+                (volume, Extent { lba: *lba, blocks: (data.len() / BLOCK_SIZE) as u64 })
+            }
+            Op::Zero { volume, extent } | Op::Trim { volume, extent } => (volume, *extent),
+            Op::Resize { volume, .. } => (volume, Extent { lba: 0, blocks: 0 }),
+            Op::Point(_) => return Ok(()),
+        };
+        let entry = self.volumes.get(volume).ok_or_else(|| no_volume(*volume))?;
+        if extent.end() > entry.image.blocks() {
+            return Err(EngineError::new(
+                ErrorKind::Invalid,
+                format!("blocks {} to {} of {volume} lie past its end at {}", extent.lba, extent.end(), entry.image.blocks()),
+            ));
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, need: u64, limits: &Limits) -> Result<bool> {
+        if self.overlay_bytes() + need > limits.overlay_bytes.max(2 * need) && self.overlay_bytes() > 0 {
+            return Ok(false);
+        }
+        if self.queued_bytes > 0 && self.queued_bytes + need > limits.queue_bytes {
+            return Ok(false);
+        }
+        let in_file = self.file_room >= self.queued_bytes + need + limits.batch_bytes as u64;
+        if in_file || self.spare_ready {
+            return Ok(true);
+        }
+        match &self.journal_full {
+            Some(note) if note.kind != ErrorKind::Retry => Err(EngineError::new(note.kind, note.text.clone())),
+            _ => Ok(false),
+        }
+    }
+
+    /// Makes a record readable.
+    fn apply(&mut self, lsn: Lsn, op: &Op) {
+        if let Some((volume, run)) = run_of(lsn, op) {
+            if let Some(entry) = self.volumes.get_mut(&volume) {
+                entry.overlay.insert(run);
+            }
+        }
+    }
+}
+
+/// The overlay run that a record stands for; none for points and sizes.
+fn run_of(lsn: Lsn, op: &Op) -> Option<(VolumeId, Run)> {
+    match op {
+        Op::Write { volume, lba, data } => {
+            let extent = Extent { lba: *lba, blocks: (data.len() / BLOCK_SIZE) as u64 };
+            Some((*volume, Run { extent, lsn, content: Content::Data(data.clone()) }))
+        }
+        Op::Zero { volume, extent } | Op::Trim { volume, extent } => {
+            Some((*volume, Run { extent: *extent, lsn, content: Content::Zero }))
+        }
+        Op::Resize { .. } | Op::Point(_) => None,
+    }
+}
+
+/// Puts a record found in the journal into the overlay again. Records of volumes that are gone are passed over.
+fn replay(volumes: &mut BTreeMap<VolumeId, VolumeEntry>, record: LogRecord) -> Result<()> {
+    if let Op::Resize { volume, blocks } = &record.op {
+        return volumes.get(volume).map_or(Ok(()), |entry| entry.image.grow(*blocks));
+    }
+    if let Some((volume, run)) = run_of(record.lsn, &record.op) {
+        if let Some(entry) = volumes.get_mut(&volume) {
+            entry.overlay.insert(run);
+        }
+    }
+    Ok(())
+}
+
+/// A record as the journal's format has it.
+struct EntryParts {
+    volume: VolumeId,
+    op: EntryOp,
+    lba: u64,
+    blocks: u64,
+    payload: Bytes,
+}
+
+impl EntryParts {
+    fn of(op: &Op) -> Self {
+        let bare = |volume: VolumeId, op, extent: Extent| Self { volume, op, lba: extent.lba, blocks: extent.blocks, payload: Bytes::new() };
+        match op {
+            Op::Write { volume, lba, data } => Self {
+                volume: *volume,
+                op: EntryOp::Write,
+                lba: *lba,
+                blocks: (data.len() / BLOCK_SIZE) as u64,
+                payload: data.clone(),
+            },
+            Op::Zero { volume, extent } => bare(*volume, EntryOp::Zero, *extent),
+            Op::Trim { volume, extent } => bare(*volume, EntryOp::Trim, *extent),
+            Op::Resize { volume, blocks } => bare(*volume, EntryOp::Resize, Extent { lba: 0, blocks: *blocks }),
+            Op::Point(PointMark { id, time, kind, label }) => Self {
+                volume: VolumeId::from_bytes([0; 16]),
+                op: EntryOp::Point,
+                lba: 0,
+                blocks: 0,
+                payload: lifeboat_format::journal::encode_point(id.to_bytes(), *time, kind.code(), label).into(),
+            },
+        }
+    }
+}
+
+fn poisoned(group: GroupId, why: &str) -> EngineError {
+    EngineError::new(
+        ErrorKind::Damaged,
+        format!("{group} takes no more writes, because its disk failed ({why}): replace the disk and recover the volumes from the vault"),
+    )
+}
+
+fn no_volume(volume: VolumeId) -> EngineError {
+    EngineError::new(ErrorKind::NotFound, format!("{volume} is not open at this gateway"))
+}

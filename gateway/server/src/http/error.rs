@@ -1,0 +1,86 @@
+//! The one place where an error becomes an HTTP answer.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use lifeboat_api::problem::PROBLEM_JSON;
+use lifeboat_api::{FieldError, Problem, ProblemCode};
+use lifeboat_engine::{EngineError, ErrorKind};
+use lifeboat_vault::{VaultError, VaultErrorKind};
+
+/// An error that knows its HTTP answer.
+#[derive(Debug)]
+pub(crate) struct ApiError(pub(crate) Problem);
+
+/// Results of handlers.
+pub(crate) type ApiResult<T> = Result<T, ApiError>;
+
+impl ApiError {
+    pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self(Problem::new(code, detail))
+    }
+
+    pub(crate) fn field(field: &str, message: impl Into<String>) -> Self {
+        Self(Problem::invalid_field(field, message))
+    }
+
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(ProblemCode::Conflict, detail)
+    }
+
+    pub(crate) fn not_found(what: &str, id: &str) -> Self {
+        Self::new(ProblemCode::NotFound, format!("there is no {what} {id} here; list them to see what there is"))
+    }
+}
+
+impl From<Vec<FieldError>> for ApiError {
+    fn from(errors: Vec<FieldError>) -> Self {
+        Self(Problem::invalid(errors))
+    }
+}
+
+impl From<VaultError> for ApiError {
+    fn from(error: VaultError) -> Self {
+        let code = match error.kind() {
+            VaultErrorKind::Retry => ProblemCode::Unavailable,
+            VaultErrorKind::InvalidInput => ProblemCode::Invalid,
+            VaultErrorKind::NotFound => ProblemCode::NotFound,
+            VaultErrorKind::AlreadyExists | VaultErrorKind::Conflict => ProblemCode::Conflict,
+            _ => ProblemCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        let code = match error.kind() {
+            ErrorKind::Retry | ErrorKind::Closed => ProblemCode::Unavailable,
+            ErrorKind::Invalid => ProblemCode::Invalid,
+            ErrorKind::NotFound => ProblemCode::NotFound,
+            ErrorKind::Fenced => ProblemCode::Conflict,
+            _ => ProblemCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Self(problem) = self;
+        if problem.status >= 500 {
+            tracing::warn!(code = problem.code.as_str(), detail = %problem.detail, "request failed");
+        }
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if problem.code == ProblemCode::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if problem.code == ProblemCode::Unavailable {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+}

@@ -1,0 +1,233 @@
+//! The gateway's state directory: its lock, its identity, its secrets, the vaults that it is attached to.
+//!
+//! ```text
+//! STATE/lock                 held while the process runs; names its process id
+//! STATE/process.id           identity of this gateway's state, made once
+//! STATE/ca.pem ca.key        the authority that signs the server's certificate, made once
+//! STATE/admin.token          256 random bits, mode 0600, made once
+//! STATE/vaults.json          attached vaults with their keys, mode 0600
+//! STATE/management.address   where the API answers, while it does
+//! STATE/groups/GROUP/…       the engine's local state of each group
+//! ```
+//! Files are written under a temporary name, synced and renamed: after a crash each is there whole, or isn't. It refuses
+//! a directory that another process has locked.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use lifeboat_api::{KeySourceKind, Secret};
+use lifeboat_model::{GroupId, VaultId};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+/// A state directory that this process holds.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    process_id: String,
+    /// Keeps the lock; the kernel gives it back when the process ends, however it ends.
+    _lock: File,
+}
+
+/// A vault as this gateway reaches it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Its id.
+    pub id: VaultId,
+    /// Its name, for messages while it can't be reached.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// What opens it.
+    pub key_source: KeySourceKind,
+    /// With `passphrase`.
+    pub passphrase: Option<Secret>,
+    /// With `key_file`.
+    pub key_file: Option<String>,
+}
+
+impl StateDir {
+    /// Takes the directory, making it when only its last component is missing.
+    ///
+    /// # Errors
+    /// One sentence: it can't be made, isn't writable, or another process holds it.
+    pub fn take(path: &Path) -> anyhow::Result<Self> {
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => bail!("the state directory {} can't be made: {error}", path.display()),
+        }
+        let path = fs::canonicalize(path)
+            .with_context(|| format!("the state directory {} can't be used", path.display()))?;
+        let lock_path = path.join("lock");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|error| anyhow::anyhow!("the state directory {} can't be written: {error}", path.display()))?;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut holder = String::new();
+            // Who holds it is a courtesy: that it is held is what counts.
+            let _ = lock.read_to_string(&mut holder);
+            bail!(
+                "the state directory {} is in use by another gateway (process {}): stop that one, or give this one a --state of its own",
+                path.display(),
+                holder.trim()
+            );
+        }
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(|error| anyhow::anyhow!("the state directory {} can't be written: {error}", path.display()))?;
+        let mut state = Self { path, process_id: String::new(), _lock: lock };
+        state.process_id = state.text_or_make("process.id", || Ok(uuid::Uuid::new_v4().to_string()))?;
+        Ok(state)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The identity of this gateway's state.
+    #[must_use]
+    pub fn process_id(&self) -> &str {
+        &self.process_id
+    }
+
+    /// Where the engine keeps what belongs to a group, one directory for each instance.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> PathBuf {
+        self.path.join("groups").join(group.to_string())
+    }
+
+    /// Groups that have local state here.
+    pub fn groups(&self) -> Vec<GroupId> {
+        let Ok(entries) = fs::read_dir(self.path.join("groups")) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect()
+    }
+
+    /// The text of a file; made by `make` and kept, mode 0600, when there is none.
+    ///
+    /// # Errors
+    /// It can't be read, or can't be written.
+    pub fn text_or_make(&self, name: &str, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
+        let path = self.path.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => Ok(text.trim_end().to_owned()),
+            Ok(_) => bail!("{} is empty: restore it, or remove it to have a new one made", path.display()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let text = make()?;
+                self.write(name, text.as_bytes(), 0o600)?;
+                Ok(text)
+            }
+            Err(error) => bail!("{} can't be read: {error}", path.display()),
+        }
+    }
+
+    /// Replaces a file.
+    ///
+    /// # Errors
+    /// The disk is full, or can't be written.
+    pub fn write(&self, name: &str, content: &[u8], mode: u32) -> anyhow::Result<()> {
+        let path = self.path.join(name);
+        let temporary = self.path.join(format!(".{name}.new"));
+        let written = (|| {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.write_all(content)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.path)?.sync_all()
+        })();
+        written.map_err(|error: std::io::Error| {
+            let _ = fs::remove_file(&temporary);
+            anyhow::anyhow!("{} can't be written: {error}", path.display())
+        })
+    }
+
+    /// Removes a file that may be there.
+    pub fn remove(&self, name: &str) {
+        if let Err(error) = fs::remove_file(self.path.join(name))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(name, %error, "file in the state directory can't be removed");
+        }
+    }
+
+    /// The vaults that this gateway is attached to.
+    ///
+    /// # Errors
+    /// The file is damaged.
+    pub fn attachments(&self) -> anyhow::Result<Vec<Attachment>> {
+        let path = self.path.join("vaults.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => bail!("{} can't be read: {error}", path.display()),
+        };
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged: remove it and attach the vaults again (`lifeboat vault open`)", path.display()))
+    }
+
+    /// Remembers the vaults that this gateway is attached to.
+    ///
+    /// # Errors
+    /// The disk is full, or can't be written.
+    pub fn set_attachments(&self, attachments: &[Attachment]) -> anyhow::Result<()> {
+        let text = serde_json::to_vec_pretty(attachments).context("writing down the attached vaults")?;
+        self.write("vaults.json", &text, 0o600)
+    }
+
+    /// Bytes free on its file system.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        rustix::fs::statvfs(&self.path).map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// Bytes in all on its file system.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        rustix::fs::statvfs(&self.path).map_or(0, |space| space.f_blocks.saturating_mul(space.f_frsize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_refused_and_nothing_is_changed() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let state = StateDir::take(directory.path()).expect("free");
+        let id = state.process_id().to_owned();
+        let error = StateDir::take(directory.path()).expect_err("held").to_string();
+        assert!(error.contains("in use by another gateway") && error.contains(&std::process::id().to_string()), "{error}");
+        drop(state);
+        assert_eq!(StateDir::take(directory.path()).expect("free again").process_id(), id);
+    }
+
+    #[test]
+    fn secrets_are_readable_by_their_owner_only() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let state = StateDir::take(directory.path()).expect("free");
+        state.set_attachments(&[]).expect("written");
+        for name in ["vaults.json", "process.id"] {
+            let mode = fs::metadata(directory.path().join(name)).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_missing_parent_is_an_error_that_names_the_directory() {
+        let error = StateDir::take(Path::new("/nonexistent/deep/state")).expect_err("no parent").to_string();
+        assert!(error.contains("/nonexistent/deep/state"), "{error}");
+    }
+}

@@ -1,0 +1,254 @@
+//! How a plan is made from the configuration, the prior state and Terraform's proposal.
+//!
+//! The order matters, and is the one that Terraform's users know from other providers:
+//!
+//! 1. defaults, where the configuration is null
+//! 2. write-only values to null: they reach no plan
+//! 3. if the plan differs from the prior state: computed attributes that the configuration doesn't
+//!    set become unknown. Where nothing differs, nothing becomes unknown: an empty plan stays empty
+//! 4. attribute modifiers (keep the state's value, require replacement, custom)
+//! 5. the resource's own check, which `operations` calls
+//!
+//! A change of the `timeouts` block alone is no difference in step 3: it touches nothing that exists.
+
+use crate::core::sets::match_element;
+use crate::diagnostic::Diagnostics;
+use crate::schema::modify::AttributePlan;
+use crate::schema::{Block, NestedBlock, Nesting, Schema, TIMEOUTS};
+use crate::value::{Object, Path, Value, conform::conform};
+
+/// A plan after step 4.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) planned: Object,
+    pub(crate) requires_replace: Vec<Path>,
+    pub(crate) diagnostics: Diagnostics,
+}
+
+/// Steps 1 to 4, for a create (`prior` is `None`) or an update.
+pub(crate) fn plan(
+    schema: &Schema,
+    config: &Object,
+    prior: Option<&Object>,
+    proposed: Object,
+) -> Planned {
+    let mut planned = proposed;
+    apply_defaults(&schema.block, config, &mut planned);
+    null_write_only(&schema.block, &mut planned);
+    if prior.is_none_or(|prior| differs(prior, &planned)) {
+        mark_computed(&schema.block, config, &mut planned);
+    }
+    let snapshot = planned.clone();
+    let mut walk = Walk {
+        config,
+        prior,
+        planned: &snapshot,
+        requires_replace: Vec::new(),
+        diagnostics: Diagnostics::new(),
+    };
+    walk.block(&schema.block, &Path::root(), config, prior, &mut planned);
+    Planned {
+        planned,
+        requires_replace: walk.requires_replace,
+        diagnostics: walk.diagnostics,
+    }
+}
+
+/// True if anything but the `timeouts` block differs.
+pub(crate) fn differs(a: &Object, b: &Object) -> bool {
+    let rest = |object: &'_ Object| -> Object {
+        let mut rest = object.clone();
+        rest.remove(TIMEOUTS);
+        rest
+    };
+    rest(a) != rest(b)
+}
+
+/// Step 1; also used for the configuration of data sources.
+pub(crate) fn apply_defaults(block: &Block, config: &Object, planned: &mut Object) {
+    for attribute in &block.attributes {
+        let Some(default) = &attribute.default else {
+            continue;
+        };
+        if config.is_null(&attribute.name) {
+            // Defaults were checked against their type when the provider started.
+            let value = conform(default.clone(), &attribute.ty).unwrap_or_default();
+            planned.set(attribute.name.clone(), value);
+        }
+    }
+    for nested in &block.blocks {
+        pairs(nested, config, None, planned, &mut |_, config, _, planned| {
+            apply_defaults(&nested.block, config, planned);
+        });
+    }
+}
+
+/// Step 2; also used on every state that leaves the provider.
+pub(crate) fn null_write_only(block: &Block, object: &mut Object) {
+    for attribute in block.attributes.iter().filter(|a| a.write_only) {
+        object.set(attribute.name.clone(), Value::Null);
+    }
+    for nested in &block.blocks {
+        let Some(value) = object.value_mut(&nested.name) else {
+            continue;
+        };
+        match value {
+            Value::Object(inner) => null_write_only(&nested.block, inner),
+            Value::List(items) | Value::Set(items) => {
+                for item in items {
+                    if let Value::Object(inner) = item {
+                        null_write_only(&nested.block, inner);
+                    }
+                }
+            }
+            Value::Map(map) => {
+                for item in map.values_mut() {
+                    if let Value::Object(inner) = item {
+                        null_write_only(&nested.block, inner);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Step 3.
+fn mark_computed(block: &Block, config: &Object, planned: &mut Object) {
+    for attribute in &block.attributes {
+        if attribute.computed && attribute.default.is_none() && config.is_null(&attribute.name) {
+            planned.set(attribute.name.clone(), Value::Unknown);
+        }
+    }
+    for nested in &block.blocks {
+        pairs(nested, config, None, planned, &mut |_, config, _, planned| {
+            mark_computed(&nested.block, config, planned);
+        });
+    }
+}
+
+/// Step 4.
+struct Walk<'a> {
+    config: &'a Object,
+    prior: Option<&'a Object>,
+    planned: &'a Object,
+    requires_replace: Vec<Path>,
+    diagnostics: Diagnostics,
+}
+
+impl Walk<'_> {
+    fn block(
+        &mut self,
+        block: &Block,
+        path: &Path,
+        config: &Object,
+        prior: Option<&Object>,
+        planned: &mut Object,
+    ) {
+        let null = Value::Null;
+        for attribute in &block.attributes {
+            let path = path.attr(&attribute.name);
+            let Some(value) = planned.value_mut(&attribute.name) else {
+                continue;
+            };
+            let mut replace = false;
+            for modifier in &attribute.modifiers {
+                modifier.apply(&mut AttributePlan {
+                    path: &path,
+                    config_object: self.config,
+                    prior_object: self.prior,
+                    planned_object: self.planned,
+                    config: config.value(&attribute.name).unwrap_or(&null),
+                    prior: prior.and_then(|p| p.value(&attribute.name)).unwrap_or(&null),
+                    planned: value,
+                    requires_replace: &mut replace,
+                    diagnostics: &mut self.diagnostics,
+                });
+            }
+            if replace {
+                self.replace(path);
+            }
+        }
+        for nested in &block.blocks {
+            let base = path.attr(&nested.name);
+            pairs(nested, config, prior, planned, &mut |at, config, prior, planned| {
+                self.block(&nested.block, &base.join(at), config, prior, planned);
+            });
+            let changed = prior.is_some_and(|prior| {
+                prior.value(&nested.name) != planned.value(&nested.name)
+            });
+            if nested.requires_replace && changed {
+                self.replace(base);
+            }
+        }
+    }
+
+    fn replace(&mut self, path: Path) {
+        if self.prior.is_some() && !self.requires_replace.contains(&path) {
+            self.requires_replace.push(path);
+        }
+    }
+}
+
+/// What [`pairs`] calls: the path below the block's name, the element in the configuration, in the
+/// prior state, and in the plan.
+type OnPair<'f> = dyn FnMut(&Path, &Object, Option<&Object>, &mut Object) + 'f;
+
+/// Calls `visit` for each planned element of a nested block, with its counterparts.
+fn pairs(
+    nested: &NestedBlock,
+    config: &Object,
+    prior: Option<&Object>,
+    planned: &mut Object,
+    visit: &mut OnPair<'_>,
+) {
+    let null = Value::Null;
+    let config = config.value(&nested.name).unwrap_or(&null);
+    let prior = prior.and_then(|p| p.value(&nested.name)).unwrap_or(&null);
+    let Some(planned) = planned.value_mut(&nested.name) else {
+        return;
+    };
+    let empty = Object::new();
+    match (nested.nesting, planned) {
+        (Nesting::Single, Value::Object(element)) => {
+            let config = config.as_object().unwrap_or(&empty);
+            visit(&Path::root(), config, prior.as_object(), element);
+        }
+        (Nesting::List, Value::List(items)) => {
+            let in_config = config.as_elements().unwrap_or_default();
+            let in_prior = prior.as_elements().unwrap_or_default();
+            for (i, item) in items.iter_mut().enumerate() {
+                let Value::Object(element) = item else { continue };
+                let config = in_config.get(i).and_then(Value::as_object).unwrap_or(&empty);
+                let prior = in_prior.get(i).and_then(Value::as_object);
+                visit(&Path::root().index(i), config, prior, element);
+            }
+        }
+        (Nesting::Map, Value::Map(map)) => {
+            for (key, item) in map {
+                let Value::Object(element) = item else { continue };
+                let find = |side: &'_ Value| -> Option<Object> {
+                    side.as_map()?.get(key)?.as_object().cloned()
+                };
+                let config = find(config).unwrap_or_default();
+                visit(&Path::root().key(key), &config, find(prior).as_ref(), element);
+            }
+        }
+        (Nesting::Set, Value::Set(items)) => {
+            let in_config = config.as_elements().unwrap_or_default();
+            let in_prior = prior.as_elements().unwrap_or_default();
+            let mut used_config = vec![false; in_config.len()];
+            let mut used_prior = vec![false; in_prior.len()];
+            for item in items {
+                let Value::Object(element) = item else { continue };
+                let config = match_element(&nested.block, element, in_config, &mut used_config);
+                let prior = match_element(&nested.block, element, in_prior, &mut used_prior);
+                visit(&Path::root(), config.unwrap_or(&empty), prior, element);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! What a resource, data source or provider looks like: attributes, nested blocks, and the rules
+//! that hold for them.
+//!
+//! Everything here is declared once and used for the schema that Terraform gets, for validation,
+//! for defaults and for planning. Protocol 5 has no nested attributes: use blocks, or attributes of
+//! object type.
+
+mod attribute;
+mod block;
+mod conform;
+mod duration;
+pub mod modify;
+mod timeouts;
+pub mod validate;
+
+use crate::value::Type;
+
+pub use attribute::Attribute;
+pub use block::{Block, NestedBlock, Nesting};
+pub(crate) use duration::format_duration;
+pub use duration::parse_duration;
+pub(crate) use timeouts::TIMEOUTS;
+pub use timeouts::Timeouts;
+
+/// The schema of a resource, data source, ephemeral resource, action or provider.
+#[derive(Debug, Clone, Default)]
+pub struct Schema {
+    pub(crate) version: i64,
+    pub(crate) block: Block,
+    pub(crate) timeouts: Option<Timeouts>,
+}
+
+impl Schema {
+    /// An empty schema of version 0.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The version that is kept with the state; raise it together with
+    /// [`Resource::upgrade_state`](crate::Resource::upgrade_state).
+    #[must_use]
+    pub fn version(mut self, version: i64) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// What this is, in markdown.
+    #[must_use]
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.block = self.block.description(text);
+        self
+    }
+
+    /// Marks the whole as deprecated, saying what to use instead.
+    #[must_use]
+    pub fn deprecated(mut self, message: impl Into<String>) -> Self {
+        self.block = self.block.deprecated(message);
+        self
+    }
+
+    /// Adds an attribute.
+    #[must_use]
+    pub fn attribute(mut self, attribute: Attribute) -> Self {
+        self.block = self.block.attribute(attribute);
+        self
+    }
+
+    /// Adds a nested block.
+    #[must_use]
+    pub fn block(mut self, nested: NestedBlock) -> Self {
+        self.block = self.block.block(nested);
+        self
+    }
+
+    /// Adds a rule across attributes.
+    #[must_use]
+    pub fn rule(mut self, rule: validate::Rule) -> Self {
+        self.block = self.block.rule(rule);
+        self
+    }
+
+    /// Adds a `timeouts` block; [`Context`](crate::Context) then keeps each operation's deadline.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.block = self.block.block(timeouts.nested_block());
+        self.timeouts = Some(timeouts);
+        self
+    }
+
+    /// The top-level block.
+    pub fn root(&self) -> &Block {
+        &self.block
+    }
+
+    /// The version that is kept with the state.
+    pub fn schema_version(&self) -> i64 {
+        self.version
+    }
+
+    /// The object type that values of this schema have.
+    pub fn value_type(&self) -> Type {
+        self.block.value_type()
+    }
+}
+
+/// What identifies a resource for import by identity (Terraform 1.12 and later).
+#[derive(Debug, Clone, Default)]
+pub struct IdentitySchema {
+    pub(crate) version: i64,
+    pub(crate) attributes: Vec<IdentityAttribute>,
+}
+
+/// One attribute of an [`IdentitySchema`].
+#[derive(Debug, Clone)]
+pub struct IdentityAttribute {
+    pub(crate) name: String,
+    pub(crate) ty: Type,
+    pub(crate) required: bool,
+    pub(crate) description: String,
+}
+
+impl IdentitySchema {
+    /// An empty identity schema of version 0.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The version that is kept with the identity.
+    #[must_use]
+    pub fn version(mut self, version: i64) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Adds an attribute that import must name.
+    #[must_use]
+    pub fn required(self, name: &str, ty: Type, description: &str) -> Self {
+        self.add(name, ty, true, description)
+    }
+
+    /// Adds an attribute that import may leave out.
+    #[must_use]
+    pub fn optional(self, name: &str, ty: Type, description: &str) -> Self {
+        self.add(name, ty, false, description)
+    }
+
+    fn add(mut self, name: &str, ty: Type, required: bool, description: &str) -> Self {
+        self.attributes.push(IdentityAttribute {
+            name: name.to_owned(),
+            ty,
+            required,
+            description: description.to_owned(),
+        });
+        self
+    }
+
+    pub(crate) fn value_type(&self) -> Type {
+        Type::object(self.attributes.iter().map(|a| (a.name.clone(), a.ty.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests;
