@@ -17,6 +17,7 @@ type Action = Box<dyn FnOnce() + Send>;
 static ACTIONS: Mutex<BTreeMap<u64, (String, Action)>> = Mutex::new(BTreeMap::new());
 static STOPPING: AtomicBool = AtomicBool::new(false);
 static WATCH: Once = Once::new();
+const SIGNAL_THREAD: &str = "signals";
 
 /// Runs its action once, when dropped, unless a signal ran it before.
 #[must_use = "dropping the guard at once undoes what it guards"]
@@ -37,7 +38,7 @@ impl Drop for Guard {
 /// Adds an action that undoes something; `label` names it in messages.
 pub fn defer(label: impl Into<String>, action: impl FnOnce() + Send + 'static) -> Guard {
     WATCH.call_once(watch_signals);
-    if STOPPING.load(Ordering::SeqCst) {
+    if stopping() {
         action();
         park();
     }
@@ -47,10 +48,11 @@ pub fn defer(label: impl Into<String>, action: impl FnOnce() + Send + 'static) -
     Guard { id }
 }
 
-/// Whether a signal asked the process to end; whoever would report a failure then waits for that end instead.
+/// Whether a signal asked the process to end; whoever would go on, or report a failure, waits for that end instead.
+/// Always false for the actions that run because of it: they have to go on.
 #[must_use]
 pub fn stopping() -> bool {
-    STOPPING.load(Ordering::SeqCst)
+    STOPPING.load(Ordering::SeqCst) && std::thread::current().name() != Some(SIGNAL_THREAD)
 }
 
 /// Waits for the signal thread to end the process.
@@ -66,7 +68,7 @@ fn actions() -> MutexGuard<'static, BTreeMap<u64, (String, Action)>> {
 }
 
 fn watch_signals() {
-    let started = std::thread::Builder::new().name("signals".into()).spawn(|| {
+    let started = std::thread::Builder::new().name(SIGNAL_THREAD.into()).spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let Ok(runtime) = runtime else { return };
         let signal = runtime.block_on(async {

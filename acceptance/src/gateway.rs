@@ -23,6 +23,8 @@ use crate::{binaries, cleanup, device, eventually, mounts};
 /// the deadline only bounds a failure.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(60);
+/// A command waits for its job; a failback of a test's volume takes seconds.
+const COMMAND_WITHIN: Duration = Duration::from_secs(240);
 
 /// A running gateway, or one that was stopped or killed and can be started again.
 #[derive(Debug)]
@@ -108,7 +110,7 @@ impl Gateway {
     /// Starts it and expects it to refuse: gives how it ended and what it printed on standard error.
     ///
     /// # Errors
-    /// When it runs on instead of ending within ten seconds.
+    /// When it runs on instead of ending within twenty seconds.
     pub fn refused_start(&self) -> Result<Outcome> {
         Run::new(binaries::lifeboat()?)
             .args(self.serve_args())
@@ -276,13 +278,9 @@ impl Gateway {
     /// Runs `lifeboat ARGS` against this gateway, whatever its exit code.
     ///
     /// # Errors
-    /// When it can't be run or overruns two minutes.
+    /// When it can't be run or overruns its deadline.
     pub fn run(&self, args: &[&str]) -> Result<Outcome> {
-        Run::new(binaries::lifeboat()?)
-            .args(args)
-            .envs(&self.client_environment())
-            .within(Duration::from_secs(120))
-            .outcome()
+        Run::new(binaries::lifeboat()?).args(args).envs(&self.client_environment()).within(COMMAND_WITHIN).outcome()
     }
 
     /// Runs `lifeboat ARGS --output json` against this gateway and reads the document that it prints.

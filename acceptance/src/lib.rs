@@ -11,9 +11,12 @@ pub mod binaries;
 pub mod cleanup;
 pub mod command;
 pub mod device;
+pub mod documents;
+pub mod estate;
 pub mod gateway;
 pub mod ledger;
 pub mod mounts;
+pub mod scratch;
 pub mod terraform;
 mod wait;
 

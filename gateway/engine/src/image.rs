@@ -36,6 +36,8 @@ pub struct Image {
     file: Arc<dyn DiskFile>,
     blocks: AtomicU64,
     presence: Option<Lock<Presence>>,
+    /// Held shared by writes of whole blocks, alone by those that read the blocks at their edges first.
+    pub(crate) edges: tokio::sync::RwLock<()>,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,7 @@ impl Image {
         file.sync().map_err(context)?;
         let presence = if lazy { Some(Lock::new(Presence::create(disk, volume, blocks)?)) } else { None };
         disk.sync_names().map_err(context)?;
-        Ok(Self { volume, file, blocks: AtomicU64::new(blocks), presence })
+        Ok(Self { volume, file, blocks: AtomicU64::new(blocks), presence, edges: tokio::sync::RwLock::new(()) })
     }
 
     /// Opens an image; `blocks` is the size that the group's state gives it, which an interrupted growth may not have
@@ -75,7 +77,7 @@ impl Image {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(context(error)),
         };
-        Ok(Self { volume, file, blocks: AtomicU64::new(blocks), presence })
+        Ok(Self { volume, file, blocks: AtomicU64::new(blocks), presence, edges: tokio::sync::RwLock::new(()) })
     }
 
     pub fn blocks(&self) -> u64 {

@@ -9,16 +9,27 @@
 //! It knows blocks, records, points, branches and epochs. It never knows HTTP, FUSE, Terraform or policies' names.
 //! Disk, object store and clock come from outside, so that a seed replays a run.
 
+pub mod branch;
+mod cause;
 pub mod disk;
 pub mod error;
+pub mod group;
 pub mod image;
 pub mod journal;
 mod overlay;
+pub mod points;
 pub mod record;
+pub mod rehydrate;
+pub mod segments;
+pub mod ship;
+mod state;
 mod sync;
+pub mod tree;
+pub mod view;
 pub mod volume;
 pub mod write_path;
 
 pub use error::{EngineError, ErrorKind};
+pub use group::{FailOver, Group, GroupConfig, GroupSettings, GroupStatus, Progress, RehydrateMode, Rehydrated, VolumeSpec};
 pub use record::{LogRecord, Op, PointMark};
 pub use volume::BlockVolume;

@@ -31,7 +31,7 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::tree::Node;
 use cache::Cache;
 
-pub(crate) use maps::{MapHead, MapListing};
+pub(crate) use maps::MapHead;
 
 /// Objects up to this length are read as a whole: one request instead of three, and the frames come along.
 const WHOLE_OBJECT_MAX: u64 = 256 << 10;

@@ -301,8 +301,19 @@ impl WritePath {
     /// # Errors
     /// `Invalid` outside the volume, `NotFound` for an unknown volume, `Fenced`, `Damaged` when poisoned, `NoSpace`.
     pub fn submit(&self, op: &Op) -> Result<Submitted> {
+        self.core.lock().accepts_writes(self.group)?;
+        self.submit_control(op)
+    }
+
+    /// The same for records of the group itself (points, sizes), which a read-only group takes too.
+    ///
+    /// # Errors
+    /// As [`WritePath::submit`], but for `Fenced`.
+    pub fn submit_control(&self, op: &Op) -> Result<Submitted> {
         let mut core = self.core.lock();
-        core.accepts_writes(self.group)?;
+        if let Mode::Poisoned(why) = &core.mode {
+            return Err(poisoned(self.group, why));
+        }
         let entry = EntryParts::of(op);
         if entry.payload.len() > self.limits.record_bytes_max() {
             return Err(EngineError::new(ErrorKind::Invalid, "a record longer than a batch holds: split the write"));

@@ -209,10 +209,8 @@ impl ExportFs {
         if cached && writable {
             return Err(Errno::EROFS);
         }
-        let volume = self
-            .retry(|| self.tree.open(&file))
-            .await
-            .map_err(|error| report(&file, &error, None, Named::ByInode))?;
+        let volume =
+            self.retry(|| self.tree.open(&file)).await.map_err(|error| report(&file, &error, None, Named::ByInode))?;
         if writable && volume.read_only() {
             return Err(Errno::EROFS);
         }
@@ -251,10 +249,12 @@ impl ExportFs {
     }
 
     /// Writes `data` at `offset` and returns how many bytes were taken: fewer when it crosses the end of the volume.
+    /// `flags` are those of the open file, with O_DSYNC or O_SYNC also when this one write asked for it (RWF_DSYNC): with
+    /// direct I/O the kernel sends no fsync after such a write, so that the flush is ours to do before we answer.
     ///
     /// # Errors
     /// EFBIG when it starts at or past the end; EBADF, EROFS, ENOSPC, EIO, ESTALE as [`crate::errno`] says.
-    pub async fn write(&self, handle: u64, offset: u64, data: Bytes) -> Result<usize, Errno> {
+    pub async fn write(&self, handle: u64, offset: u64, data: Bytes, flags: i32) -> Result<usize, Errno> {
         let open = self.writable(handle)?;
         let left = open.volume.size_bytes().saturating_sub(offset);
         if left == 0 {
@@ -266,6 +266,10 @@ impl ExportFs {
         }
         let data = data.slice(..len);
         self.retry(|| open.volume.write(offset, data.clone())).await.map_err(|error| open.report(&error))?;
+        // O_SYNC contains the bit of O_DSYNC.
+        if flags & libc::O_DSYNC != 0 {
+            self.retry(|| open.volume.flush()).await.map_err(|error| open.report(&error))?;
+        }
         Ok(len)
     }
 
@@ -318,10 +322,9 @@ impl ExportFs {
         let dir = self.dir(inode)?;
         let names = match dir {
             Dir::Root => ["volumes", "points", "branches"].map(str::to_owned).to_vec(),
-            _ => self
-                .retry(|| self.tree.list(&dir))
-                .await
-                .map_err(|error| report(&dir, &error, None, Named::ByInode))?,
+            _ => {
+                self.retry(|| self.tree.list(&dir)).await.map_err(|error| report(&dir, &error, None, Named::ByInode))?
+            }
         };
         let suffix = if inode::holds_files(&dir) { FILE_SUFFIX } else { "" };
         let mut listing: Vec<ListedName> = names
@@ -397,7 +400,7 @@ impl ExportFs {
     /// How many inodes the kernel references.
     #[must_use]
     pub fn known_inodes(&self) -> usize {
-        lock(&self.inodes).len()
+        lock(&self.inodes).count()
     }
 
     /// Attributes of nothing in particular, for names whose attributes aren't told.
@@ -456,7 +459,14 @@ impl ExportFs {
         Attr { is_dir: true, mode: 0o500 | (self.options.file_mode & 0o444) | search, ..self.attr(0, node, modified) }
     }
 
-    fn file_attr(&self, inode: u64, node: &Node, size_bytes: u64, read_only: bool, modified: Option<Timestamp>) -> Attr {
+    fn file_attr(
+        &self,
+        inode: u64,
+        node: &Node,
+        size_bytes: u64,
+        read_only: bool,
+        modified: Option<Timestamp>,
+    ) -> Attr {
         let write = if read_only || node.is_point() { 0 } else { 0o222 };
         Attr { size_bytes, mode: self.options.file_mode & (0o444 | write), ..self.attr(inode, node, modified) }
     }

@@ -137,8 +137,7 @@ impl Filesystem for Shell {
 
     async fn open(&self, _: Request, inode: Inode, flags: u32) -> Result<ReplyOpen> {
         let opened = self.0.open(inode, flags.cast_signed()).await?;
-        let flags =
-            if opened.cached { FOPEN_KEEP_CACHE } else { FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES };
+        let flags = if opened.cached { FOPEN_KEEP_CACHE } else { FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES };
         Ok(ReplyOpen { fh: opened.handle, flags })
     }
 
@@ -159,10 +158,10 @@ impl Filesystem for Shell {
         offset: u64,
         data: &[u8],
         _write_flags: u32,
-        _flags: u32,
+        flags: u32,
     ) -> Result<ReplyWrite> {
         // The one copy on our side: fuse3 only lends the bytes.
-        let written = self.0.write(fh, offset, Bytes::copy_from_slice(data)).await?;
+        let written = self.0.write(fh, offset, Bytes::copy_from_slice(data), flags.cast_signed()).await?;
         Ok(ReplyWrite { written: u32::try_from(written).map_err(|_| Errno::EIO)? })
     }
 
@@ -281,4 +280,3 @@ impl Filesystem for Shell {
         Err(self.0.refuse_change(parent).into())
     }
 }
-

@@ -127,7 +127,7 @@ impl Inodes {
 
     /// How many nodes the kernel references.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.known.len()
     }
 }

@@ -287,15 +287,15 @@ impl Mount {
 
     async fn unmount_once(&self, lazy: bool) -> std::io::Result<()> {
         let path = self.path.clone();
-        spawn_blocking(move || unmount_path(&path, lazy)).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        spawn_blocking(move || unmount_path(&path, lazy))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
     }
 
     /// Waits for the first answer, and returns the mount's device number.
     async fn wait_until_served(&self) -> Result<String, MountError> {
-        let refused = |message: String| MountError::Refused {
-            path: self.path.clone(),
-            source: std::io::Error::other(message),
-        };
+        let refused =
+            |message: String| MountError::Refused { path: self.path.clone(), source: std::io::Error::other(message) };
         match probe(&self.path).await {
             Liveness::Alive => {}
             Liveness::Dead(error) => return Err(refused(format!("the new mount ended at once ({error})"))),
@@ -379,8 +379,8 @@ async fn claim(mountpoint: &Path) -> Result<PathBuf, MountError> {
     let path = mountinfo::resolve(mountpoint)
         .map_err(|source| MountError::NoParent { path: mountpoint.to_owned(), source })?;
     for _ in 0..STALE_MAX {
-        let mounts = mountinfo::mounts_at(&path)
-            .map_err(|source| MountError::Unusable { path: path.clone(), source })?;
+        let mounts =
+            mountinfo::mounts_at(&path).map_err(|source| MountError::Unusable { path: path.clone(), source })?;
         let Some(top) = mounts.into_iter().next_back() else { return claim_directory(path) };
         remove_if_stale(&path, &top).await?;
     }

@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn a_line_with_tags_and_escapes_is_read() {
-        let line = br"36 35 0:47 / /mnt/two\040words\134 rw,nosuid shared:1 master:2 - fuse.lifeboat lifeboat rw,user_id=0";
+        let line =
+            br"36 35 0:47 / /mnt/two\040words\134 rw,nosuid shared:1 master:2 - fuse.lifeboat lifeboat rw,user_id=0";
         let entry = parse(line).unwrap();
         assert_eq!(entry.id, 36);
         assert_eq!(entry.device, "0:47");
@@ -84,7 +85,13 @@ mod tests {
 
     #[test]
     fn broken_lines_are_left_out() {
-        for line in [&b""[..], b"36", b"x 35 0:47 / /mnt rw - ext4 a rw", b"36 35 0:47 / /mnt rw ext4 a rw", b"36 35 0:47 / /mnt rw -"] {
+        for line in [
+            &b""[..],
+            b"36",
+            b"x 35 0:47 / /mnt rw - ext4 a rw",
+            b"36 35 0:47 / /mnt rw ext4 a rw",
+            b"36 35 0:47 / /mnt rw -",
+        ] {
             assert_eq!(parse(line), None);
         }
         assert_eq!(unescape(br"a\04"), br"a\04");

@@ -70,7 +70,7 @@ impl fmt::Display for Purpose {
 pub struct Origin {
     /// The parent branch.
     pub branch: BranchId,
-    /// The recovery point at the fork.
+    /// The recovery point at the fork; all zero for an orphan branch, which forks where its writer was cut off.
     pub point: PointId,
     /// Its position: the branch shares the parent's log up to here.
     pub lsn: Lsn,
@@ -161,7 +161,7 @@ pub struct EpochCut {
     pub epoch: Epoch,
     /// Last segment of that epoch that counts; 0 when it has none.
     pub last_seq: SegmentSeq,
-    /// Last position of the branch's log that counts.
+    /// Last position of the branch's log that counts, whichever epoch it is of.
     pub last_lsn: Lsn,
     /// Seal hash of the last segment of the branch that counts; zero when there is none.
     pub last_hash: SegmentHash,

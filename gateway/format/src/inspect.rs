@@ -6,7 +6,10 @@ use std::fmt;
 
 use crate::FormatError;
 use crate::epoch::{CUT, EpochCut, EpochIntent, EpochPlace, INTENT};
-use crate::local::{LocalState, PRESENCE, PRESENCE_HEADER_LEN, Phase, PresenceHeader, STATE, STATE_FILE_LEN};
+use crate::journal::{
+    BatchHeader, Entry, FileHeader, JOURNAL_BLOCK, JOURNAL_VERSION, JournalFormatError, check_payload,
+};
+use crate::local::{GroupState, PRESENCE, PRESENCE_HEADER_LEN, Place, PresenceHeader, STATE, STATE_SLOT, newest_state};
 use crate::map::{self, MAP_HEADER_LEN, MapHeader, MapTrailer};
 use crate::segment::{self, SEGMENT_HEADER_LEN, SegmentHeader, SegmentTrailer, TRAILER_LEN};
 use crate::wire::len64;
@@ -52,7 +55,7 @@ pub fn describe(bytes: &[u8]) -> Result<Description, FormatError> {
         None => return Err(FormatError::Truncated { what: "file", needed: 4, available: len64(bytes.len()) }),
     };
     // A state file whose slot A was never written begins with zeroes.
-    let state_file = bytes.len() == STATE_FILE_LEN && magic == [0; 4];
+    let state_file = bytes.len() == STATE_SLOT.saturating_mul(2) && magic == [0; 4];
     match magic {
         _ if state_file || magic == STATE.magic => describe_state(bytes),
         _ if magic == segment::HEADER.magic => describe_segment(bytes),
@@ -60,6 +63,8 @@ pub fn describe(bytes: &[u8]) -> Result<Description, FormatError> {
         _ if magic == INTENT.magic => describe_intent(bytes),
         _ if magic == CUT.magic => describe_cut(bytes),
         _ if magic == PRESENCE.magic => describe_presence(bytes),
+        _ if &magic == b"LBJF" => describe_journal_file(bytes),
+        _ if &magic == b"LBJB" => describe_journal_batch(bytes),
         _ => Err(FormatError::NotThisKind { what: "file or object of lifeboat", magic }),
     }
 }
@@ -163,36 +168,52 @@ fn describe_cut(bytes: &[u8]) -> Result<Description, FormatError> {
 
 fn describe_state(bytes: &[u8]) -> Result<Description, FormatError> {
     let mut text = Description::new("group state of a gateway");
-    let Some(chosen) = LocalState::choose(bytes)? else {
+    let (a, b) = bytes.split_at_checked(STATE_SLOT).unwrap_or((bytes, &[]));
+    let Some(state) = newest_state(a, b)? else {
         text.field("state", "never written");
         return Ok(text);
     };
-    let state = chosen.state;
     text.field("generation", state.generation);
-    text.field("vault", state.vault);
     text.field("group", state.group);
+    text.field("gateway", state.gateway);
+    text.field("phase", state.phase.state());
     text.field("branch", state.branch);
     text.field("epoch", state.epoch);
-    text.field("incarnation", state.incarnation);
+    text.field("journal begins at", state.journal_first);
     text.field("image position", state.image_lsn);
-    text.field(
-        "shipped",
-        format_args!("position {}, epoch {} number {}", state.shipped.lsn, state.shipped.epoch, state.shipped.seq),
-    );
-    text.field("last seal hash", state.shipped.segment_hash);
-    text.field("phase", state.phase.state());
-    if let Phase::Rehydrating { branch, lsn } = state.phase {
-        text.field("target", format_args!("{branch} at position {lsn}"));
+    text.field("shipped", place(&state.shipped));
+    if let Some(origin) = &state.origin {
+        text.field("forked from", place(origin));
     }
-    text.field("resync needed", if state.map_dirty { "yes" } else { "no" });
+    if let Some(rehydrate) = &state.rehydrate {
+        text.field("follows", rehydrate.branch);
+        text.field("fetches", if rehydrate.full { "everything" } else { "what differs" });
+        text.field("image equals", rehydrate.base.as_ref().map_or_else(|| "unknown".to_owned(), place));
+        if let Some(target) = &rehydrate.target {
+            text.field("pass leads to", place(target));
+        }
+        if let Some((volume, lba)) = &rehydrate.cursor {
+            text.field("pass is at", format_args!("{volume} block {lba}"));
+        }
+        if let Some(orphan) = &rehydrate.orphan {
+            text.field("own tail kept in", orphan);
+        }
+    }
     for volume in &state.volumes {
         let lazy = if volume.lazy { ", filled lazily" } else { "" };
-        text.field("volume", format_args!("{}: {} blocks{lazy}", volume.volume, volume.size_blocks));
+        text.field("volume", format_args!("{} {:?}: {} blocks{lazy}", volume.id, volume.name, volume.blocks));
     }
-    if chosen.other_damaged {
-        text.field("other slot", "torn or damaged");
+    for slot in [a, b] {
+        // A torn slot is what a crash leaves; it is worth a word all the same.
+        if let (false, Err(error)) = (crate::hash::is_zero(slot), GroupState::decode(slot)) {
+            text.problems.push(error);
+        }
     }
     Ok(text)
+}
+
+fn place(place: &Place) -> String {
+    format!("position {} of {}, after segment {} of epoch {}", place.lsn, place.branch, place.seq, place.epoch)
 }
 
 fn describe_presence(bytes: &[u8]) -> Result<Description, FormatError> {
@@ -205,6 +226,70 @@ fn describe_presence(bytes: &[u8]) -> Result<Description, FormatError> {
     let present: u64 = bits.iter().map(|byte| u64::from(byte.count_ones())).sum();
     text.field("blocks present", present);
     Ok(text)
+}
+
+fn describe_journal_file(bytes: &[u8]) -> Result<Description, FormatError> {
+    let header = FileHeader::decode(bytes).map_err(journal_error)?;
+    let mut text = Description::new("journal file");
+    text.field("group", header.group);
+    text.field("use", header.number);
+    text.field("first position", header.first_lsn);
+    text.field("incarnation", header.incarnation);
+    text.field("length", header.length);
+    text.field("begun at", header.time);
+    let mut rest = bytes.get(JOURNAL_BLOCK..).unwrap_or_default();
+    let (mut batches, mut records) = (0_u64, 0_u64);
+    let mut last = None;
+    // Batches of an earlier use may follow the last one of this use: they begin before its first position.
+    while let Ok((batch, _)) = BatchHeader::decode(rest) {
+        let stale = batch.first_lsn < header.first_lsn || last.is_some_and(|last| batch.first_lsn <= last);
+        if stale || check_payload(&batch, rest).is_err() {
+            break;
+        }
+        batches = batches.saturating_add(1);
+        records = records.saturating_add(len64(batch.entries.len()));
+        last = Some(batch.last_lsn());
+        rest = rest.get(batch.total_len()..).unwrap_or_default();
+    }
+    text.field("intact batches", batches);
+    text.field("records in them", records);
+    if let Some(last) = last {
+        text.field("last position", last);
+    }
+    Ok(text)
+}
+
+fn describe_journal_batch(bytes: &[u8]) -> Result<Description, FormatError> {
+    let (batch, checksum) = BatchHeader::decode(bytes).map_err(journal_error)?;
+    let mut text = Description::new("journal batch");
+    text.field("group", batch.group);
+    text.field("incarnation", batch.incarnation);
+    text.field("epoch", batch.epoch);
+    text.field("first position", batch.first_lsn);
+    text.field("last position", batch.last_lsn());
+    text.field("durable position", batch.durable_lsn);
+    text.field("sealed at", batch.time);
+    text.field("length", batch.total_len());
+    text.field("checksum", format_args!("{checksum:08x}"));
+    text.field("previous checksum", format_args!("{:08x}", batch.previous_checksum));
+    for entry in &batch.entries {
+        let Entry { volume, op, lba, blocks, payload_len, .. } = entry;
+        text.field("record", format_args!("{op:?} {volume} block {lba} count {blocks}, {payload_len} bytes"));
+    }
+    if let Err(error) = check_payload(&batch, bytes) {
+        text.problems.push(journal_error(error));
+    }
+    Ok(text)
+}
+
+fn journal_error(error: JournalFormatError) -> FormatError {
+    match error {
+        JournalFormatError::NotThisKind(what) => FormatError::NotThisKind { what, magic: [0; 4] },
+        JournalFormatError::Newer { found } => {
+            FormatError::NewerVersion { what: "journal", found, supported: JOURNAL_VERSION }
+        }
+        JournalFormatError::Damaged(why) => FormatError::Corrupt { what: "journal", at: 0, why },
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

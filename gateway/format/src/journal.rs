@@ -36,7 +36,9 @@ pub enum JournalFormatError {
     #[error("no {0} here")]
     NotThisKind(&'static str),
     /// Written by a newer version of Lifeboat.
-    #[error("journal format {found} is newer than this version understands ({JOURNAL_VERSION}): run the newer version again")]
+    #[error(
+        "journal format {found} is newer than this version understands ({JOURNAL_VERSION}): run the newer version again"
+    )]
     Newer {
         /// The version found.
         found: u16,

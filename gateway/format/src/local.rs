@@ -1,262 +1,321 @@
-//! Local files of a gateway: what it knows of a group across restarts, and which blocks of a branch volume it holds.
+//! Local files of a gateway: what it knows of a group across restarts, and which blocks of a lazy volume it holds.
 //!
 //! ```text
-//! group state   0 slot A (16 KiB)   16384 slot B (16 KiB)      generation n is written to slot n mod 2
+//! group state   0 slot A (64 KiB)   65536 slot B (64 KiB)      generation n is written to slot n mod 2, A for 0
 //! presence      0 header (4 KiB)    4096 one bit a block       bit set = the local file holds the block
 //! ```
 //! A state is written to the slot that the newest one is *not* in, then synced: a crash in between tears only the slot
 //! that nobody needs. A reader takes the newest slot whose checksum is right. A slot of a newer format stops it: falling
 //! back to the older slot would undo what a newer release has promised.
 
-use lifeboat_model::state::GroupState;
-use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, VOLUME_BLOCKS_MAX, VaultId, VolumeId};
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, SegmentSeq, VOLUME_BLOCKS_MAX, VolumeId, state};
 
-use crate::map::LogPosition;
-use crate::wire::{Kind, Put, Reader, len64};
+use crate::wire::{Kind, Put, Reader, len32, len64};
 use crate::{FORMAT_VERSION, FormatError, GROUP_VOLUMES_MAX};
 
-/// Bytes of one slot of a state file.
-pub const STATE_SLOT_LEN: usize = 16 << 10;
-/// Bytes of a state file: slot A, slot B.
-pub const STATE_FILE_LEN: usize = 2 * STATE_SLOT_LEN;
+/// Bytes of one slot of a state file. The file is slot A, slot B.
+pub const STATE_SLOT: usize = 64 << 10;
+/// Longest name of a volume, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes before the bits of a presence file.
 pub const PRESENCE_HEADER_LEN: usize = 4096;
 
-const VOLUME_LEN: usize = 25;
+const PAGE: usize = 4096;
+const VOLUME_LEN_MIN: usize = 27;
+/// Bytes of a state without its volumes, every optional field there.
+const FIXED_LEN_MAX: usize = 384;
+const _: () = assert!(
+    FIXED_LEN_MAX + GROUP_VOLUMES_MAX * (VOLUME_LEN_MIN + NAME_BYTES_MAX) <= STATE_SLOT,
+    "the largest group must fit in a slot"
+);
 
 pub(crate) const STATE: Kind = Kind { magic: *b"LBGS", what: "group state", version: FORMAT_VERSION };
 pub(crate) const PRESENCE: Kind = Kind { magic: *b"LBPB", what: "presence file", version: FORMAT_VERSION };
 
-/// What a gateway does with a group.
+/// What a gateway does with a group that it has on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Nothing is open.
-    Idle,
     /// Holds the epoch, serves writes, ships.
     Active,
     /// Lost its epoch to another gateway.
     Fenced,
     /// Gave its epoch up in order.
     Standby,
-    /// Its image is between two points: nothing may read it as a volume.
-    Rehydrating {
-        /// The branch whose point the image is brought to.
-        branch: BranchId,
-        /// Position of that point.
-        lsn: Lsn,
-    },
+    /// Its image is being brought to a point of another history: nothing may read it as a volume.
+    Rehydrating,
 }
 
 impl Phase {
-    /// The state that it stands for.
+    /// The state of the group that it stands for.
     #[must_use]
-    pub fn state(self) -> GroupState {
+    pub fn state(self) -> state::GroupState {
         match self {
-            Self::Idle => GroupState::Idle,
-            Self::Active => GroupState::Active,
-            Self::Fenced => GroupState::Fenced,
-            Self::Standby => GroupState::Standby,
-            Self::Rehydrating { .. } => GroupState::Rehydrating,
+            Self::Active => state::GroupState::Active,
+            Self::Fenced => state::GroupState::Fenced,
+            Self::Standby => state::GroupState::Standby,
+            Self::Rehydrating => state::GroupState::Rehydrating,
         }
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Active => 1,
+            Self::Fenced => 2,
+            Self::Standby => 3,
+            Self::Rehydrating => 4,
+        }
+    }
+}
+
+/// A place in a group's history between two segments: after segment `seq` of `epoch` of `branch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The branch.
+    pub branch: BranchId,
+    /// The tenure.
+    pub epoch: Epoch,
+    /// The last segment; 0 before the tenure's first.
+    pub seq: SegmentSeq,
+    /// The last position of the log.
+    pub lsn: Lsn,
+}
+
+impl Place {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put(&self.branch.to_bytes());
+        out.put_u64(self.epoch.0);
+        out.put_u64(self.seq.0);
+        out.put_u64(self.lsn.0);
+    }
+
+    fn take(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
+        Ok(Self {
+            branch: BranchId::from_bytes(reader.array()?),
+            epoch: Epoch(reader.u64()?),
+            seq: SegmentSeq(reader.u64()?),
+            lsn: Lsn(reader.u64()?),
+        })
     }
 }
 
 /// One volume of a group, locally.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LocalVolume {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StateVolume {
     /// The volume.
-    pub volume: VolumeId,
-    /// Its size.
-    pub size_blocks: u64,
+    pub id: VolumeId,
+    /// Its name; at most [`NAME_BYTES_MAX`] bytes.
+    pub name: String,
+    /// Its size, in blocks.
+    pub blocks: u64,
     /// Whether its local file is filled lazily: then a presence file stands beside it.
     pub lazy: bool,
 }
 
+/// How far bringing the image to another history has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rehydrate {
+    /// The branch that is followed.
+    pub branch: BranchId,
+    /// The branch that keeps what this gateway had not shipped.
+    pub orphan: Option<BranchId>,
+    /// What the image equals, but for the pass under way; none when that is unknown: then blocks are compared.
+    pub base: Option<Place>,
+    /// Where the pass under way leads: the image is between `base` and here. None between passes.
+    pub target: Option<Place>,
+    /// How far the pass under way has come: volume, and first block not done.
+    pub cursor: Option<(VolumeId, u64)>,
+    /// Whether everything is fetched, whatever the image holds.
+    pub full: bool,
+}
+
 /// What a gateway knows of a group across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalState {
-    /// Number of this state: one more than the last one written.
-    pub generation: u64,
-    /// The vault.
-    pub vault: VaultId,
+pub struct GroupState {
     /// The group.
     pub group: GroupId,
-    /// The branch that the image holds.
-    pub branch: BranchId,
-    /// The epoch that this gateway held last on that branch; 0 for none.
-    pub epoch: Epoch,
-    /// How often the group was opened here: tells the journal's batches of two runs apart.
-    pub incarnation: u32,
-    /// Every record up to here is durably in the image: the journal is replayed from the next one.
-    pub image_lsn: Lsn,
-    /// How far the vault has the log: after that segment.
-    pub shipped: LogPosition,
+    /// The gateway that the file belongs to.
+    pub gateway: GatewayId,
+    /// Number of this state: one more than the last one written.
+    pub generation: u64,
     /// What the gateway does with the group.
     pub phase: Phase,
-    /// Whether the journal overflowed and a dirty map stands for what the vault lacks: a resync is needed.
-    pub map_dirty: bool,
+    /// The branch that the image holds.
+    pub branch: BranchId,
+    /// The epoch that this gateway held last on that branch.
+    pub epoch: Epoch,
+    /// Position with which the journal of this history began.
+    pub journal_first: Lsn,
+    /// Every record up to here is durably in the image: the journal is replayed from the next one.
+    pub image_lsn: Lsn,
+    /// How far the vault has the log.
+    pub shipped: Place,
     /// The group's volumes.
-    pub volumes: Vec<LocalVolume>,
+    pub volumes: Vec<StateVolume>,
+    /// What lazy volumes read their absent blocks from.
+    pub origin: Option<Place>,
+    /// How far bringing the image to another history has come.
+    pub rehydrate: Option<Rehydrate>,
 }
 
-/// The state that a file gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChosenState {
-    /// The newest intact state.
-    pub state: LocalState,
-    /// Whether the other slot holds neither an older state nor nothing: a write was torn there, or it is damaged. The
-    /// state may then be one generation older than the last one written.
-    pub other_damaged: bool,
-}
-
-impl LocalState {
-    /// Where in the file this generation is written.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        if self.generation & 1 == 0 { 0 } else { len64(STATE_SLOT_LEN) }
-    }
-
-    /// The slot's bytes: [`STATE_SLOT_LEN`] of them.
+impl GroupState {
+    /// The state's bytes: whole pages of 4096, at most [`STATE_SLOT`]. They go to the start of slot
+    /// `generation % 2`; what an older, longer state left behind them in the slot is never read.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
-        let mut out = STATE.start();
-        out.put_u16(0);
+        let mut out = Vec::new();
         out.put_u64(self.generation);
-        out.put(&self.vault.to_bytes());
         out.put(&self.group.to_bytes());
+        out.put(&self.gateway.to_bytes());
         out.put(&self.branch.to_bytes());
         out.put_u64(self.epoch.0);
-        out.put_u32(self.incarnation);
+        out.put_u64(self.journal_first.0);
         out.put_u64(self.image_lsn.0);
         self.shipped.put(&mut out);
-        let (code, branch, lsn) = match self.phase {
-            Phase::Idle => (0, [0; 16], Lsn::ZERO),
-            Phase::Active => (1, [0; 16], Lsn::ZERO),
-            Phase::Fenced => (2, [0; 16], Lsn::ZERO),
-            Phase::Standby => (3, [0; 16], Lsn::ZERO),
-            Phase::Rehydrating { branch, lsn } => (4, branch.to_bytes(), lsn),
-        };
-        out.put_u8(code);
-        out.put(&branch);
-        out.put_u64(lsn.0);
-        out.put_flag(self.map_dirty);
+        out.put_u8(self.phase.code());
+        put_option(&mut out, self.origin.as_ref(), |out, place| place.put(out));
+        put_option(&mut out, self.rehydrate.as_ref(), put_rehydrate);
         out.put_count(STATE.what, self.volumes.len(), GROUP_VOLUMES_MAX)?;
         for volume in &self.volumes {
-            out.put(&volume.volume.to_bytes());
-            out.put_u64(volume.size_blocks);
+            out.put(&volume.id.to_bytes());
+            out.put_text(STATE.what, &volume.name, NAME_BYTES_MAX)?;
+            out.put_u64(volume.blocks);
             out.put_flag(volume.lazy);
         }
-        out.resize(STATE_SLOT_LEN.saturating_sub(4), 0);
-        out.put_crc();
-        Ok(out)
+        // Magic, version and length before, the checksum after.
+        let len = out.len().saturating_add(16).next_multiple_of(PAGE);
+        if len > STATE_SLOT {
+            return Err(FormatError::TooLarge { what: STATE.what, found: len64(len), limit: len64(STATE_SLOT) });
+        }
+        let mut page = STATE.start();
+        page.put_u16(0);
+        page.put_u32(len32(STATE.what, len)?);
+        page.put(&out);
+        page.resize(len.saturating_sub(4), 0);
+        page.put_crc();
+        Ok(page)
     }
 
-    /// Decodes one slot.
+    /// Decodes the state at the start of `slot`; more may follow it there.
     pub fn decode(slot: &[u8]) -> Result<Self, FormatError> {
         let mut reader = STATE.begin(slot)?;
-        check_block(&STATE, slot, STATE_SLOT_LEN)?;
-        if reader.u16()? != 0 {
-            return Err(reader.corrupt("a reserved field is not zero"));
+        let reserved = reader.u16()?;
+        let len = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
+        if reserved != 0 || len == 0 || len > STATE_SLOT || len.checked_rem(PAGE) != Some(0) {
+            return Err(reader.corrupt("the length is impossible"));
         }
+        let page = Reader::new(STATE.what, slot).take(len)?;
+        check_block(&STATE, page, len)?;
         let mut state = Self {
             generation: reader.u64()?,
-            vault: VaultId::from_bytes(reader.array()?),
             group: GroupId::from_bytes(reader.array()?),
+            gateway: GatewayId::from_bytes(reader.array()?),
             branch: BranchId::from_bytes(reader.array()?),
             epoch: Epoch(reader.u64()?),
-            incarnation: reader.u32()?,
+            journal_first: Lsn(reader.u64()?),
             image_lsn: Lsn(reader.u64()?),
-            shipped: LogPosition::take(&mut reader)?,
+            shipped: Place::take(&mut reader)?,
             phase: take_phase(&mut reader)?,
-            map_dirty: reader.flag()?,
+            origin: take_option(&mut reader, Place::take)?,
+            rehydrate: take_option(&mut reader, take_rehydrate)?,
             volumes: Vec::new(),
         };
-        let count = reader.count(GROUP_VOLUMES_MAX, VOLUME_LEN)?;
+        let count = reader.count(GROUP_VOLUMES_MAX, VOLUME_LEN_MIN)?;
         for _ in 0..count {
-            let volume = LocalVolume {
-                volume: VolumeId::from_bytes(reader.array()?),
-                size_blocks: reader.u64()?,
+            let volume = StateVolume {
+                id: VolumeId::from_bytes(reader.array()?),
+                name: reader.text(NAME_BYTES_MAX)?,
+                blocks: reader.u64()?,
                 lazy: reader.flag()?,
             };
-            if volume.size_blocks == 0 || volume.size_blocks > VOLUME_BLOCKS_MAX {
+            if volume.blocks == 0 || volume.blocks > VOLUME_BLOCKS_MAX {
                 return Err(reader.corrupt("a volume has an impossible size"));
             }
             state.volumes.push(volume);
         }
-        finish_block(reader, STATE_SLOT_LEN)?;
+        finish_block(reader, len)?;
         Ok(state)
     }
+}
 
-    /// The newest intact state of a whole state file; none when nothing was ever written to it.
-    pub fn choose(file: &[u8]) -> Result<Option<ChosenState>, FormatError> {
-        let (slots, rest) = file.as_chunks::<STATE_SLOT_LEN>();
-        let [a, b] = slots else {
-            return Err(FormatError::Truncated {
-                what: STATE.what,
-                needed: len64(STATE_FILE_LEN),
-                available: len64(file.len()),
-            });
-        };
-        if !rest.is_empty() {
-            return Err(FormatError::TooLarge {
-                what: STATE.what,
-                found: len64(file.len()),
-                limit: len64(STATE_FILE_LEN),
-            });
-        }
-        match (Self::slot(a, 0)?, Self::slot(b, 1)?) {
-            (Slot::Intact(a), Slot::Intact(b)) => {
-                let state = if a.generation > b.generation { a } else { b };
-                Ok(Some(ChosenState { state: *state, other_damaged: false }))
-            }
-            (Slot::Intact(state), other) | (other, Slot::Intact(state)) => {
-                let other_damaged = !matches!(other, Slot::Blank);
-                Ok(Some(ChosenState { state: *state, other_damaged }))
-            }
-            (Slot::Blank, Slot::Blank) => Ok(None),
-            (Slot::Damaged(error), _) | (_, Slot::Damaged(error)) => Err(error),
-        }
-    }
-
-    fn slot(bytes: &[u8], parity: u64) -> Result<Slot, FormatError> {
-        if crate::hash::is_zero(bytes) {
-            return Ok(Slot::Blank);
-        }
-        match Self::decode(bytes) {
-            Ok(state) if state.generation & 1 == parity => Ok(Slot::Intact(Box::new(state))),
-            Ok(_) => Ok(Slot::Damaged(FormatError::Corrupt {
-                what: STATE.what,
-                at: 8,
-                why: "a generation is in the other generation's slot",
-            })),
-            Err(error @ FormatError::NewerVersion { .. }) => Err(error),
-            Err(error) => Ok(Slot::Damaged(error)),
-        }
+/// The newest intact state of a state file, given slot A and slot B; none when nothing was ever written to either.
+///
+/// One torn slot is what a crash leaves, and not an error. Two are; so is a slot of a newer format.
+pub fn newest_state(a: &[u8], b: &[u8]) -> Result<Option<GroupState>, FormatError> {
+    match (read_slot(a, 0)?, read_slot(b, 1)?) {
+        (Slot::Intact(a), Slot::Intact(b)) => Ok(Some(if a.generation > b.generation { *a } else { *b })),
+        (Slot::Intact(state), _) | (_, Slot::Intact(state)) => Ok(Some(*state)),
+        (Slot::Blank, Slot::Blank) => Ok(None),
+        (Slot::Damaged(error), _) | (_, Slot::Damaged(error)) => Err(error),
     }
 }
 
 enum Slot {
     Blank,
-    Intact(Box<LocalState>),
+    Intact(Box<GroupState>),
     Damaged(FormatError),
 }
 
-fn take_phase(reader: &mut Reader<'_>) -> Result<Phase, FormatError> {
-    let code = reader.u8()?;
-    let branch: [u8; 16] = reader.array()?;
-    let lsn = Lsn(reader.u64()?);
-    let plain = match code {
-        0 => Phase::Idle,
-        1 => Phase::Active,
-        2 => Phase::Fenced,
-        3 => Phase::Standby,
-        4 => return Ok(Phase::Rehydrating { branch: BranchId::from_bytes(branch), lsn }),
-        _ => return Err(reader.corrupt("no such phase")),
-    };
-    if branch == [0; 16] && lsn == Lsn::ZERO {
-        Ok(plain)
-    } else {
-        Err(reader.corrupt("a phase without a target has one"))
+fn read_slot(bytes: &[u8], parity: u64) -> Result<Slot, FormatError> {
+    if crate::hash::is_zero(bytes) {
+        return Ok(Slot::Blank);
     }
+    match GroupState::decode(bytes) {
+        Ok(state) if state.generation & 1 == parity => Ok(Slot::Intact(Box::new(state))),
+        Ok(_) => Ok(Slot::Damaged(FormatError::Corrupt {
+            what: STATE.what,
+            at: 12,
+            why: "a generation is in the other generation's slot",
+        })),
+        Err(error @ FormatError::NewerVersion { .. }) => Err(error),
+        Err(error) => Ok(Slot::Damaged(error)),
+    }
+}
+
+fn take_phase(reader: &mut Reader<'_>) -> Result<Phase, FormatError> {
+    match reader.u8()? {
+        1 => Ok(Phase::Active),
+        2 => Ok(Phase::Fenced),
+        3 => Ok(Phase::Standby),
+        4 => Ok(Phase::Rehydrating),
+        _ => Err(reader.corrupt("no such phase")),
+    }
+}
+
+fn put_rehydrate(out: &mut Vec<u8>, rehydrate: &Rehydrate) {
+    out.put(&rehydrate.branch.to_bytes());
+    put_option(out, rehydrate.orphan.as_ref(), |out, branch| out.put(&branch.to_bytes()));
+    put_option(out, rehydrate.base.as_ref(), |out, place| place.put(out));
+    put_option(out, rehydrate.target.as_ref(), |out, place| place.put(out));
+    put_option(out, rehydrate.cursor.as_ref(), |out, (volume, lba)| {
+        out.put(&volume.to_bytes());
+        out.put_u64(*lba);
+    });
+    out.put_flag(rehydrate.full);
+}
+
+fn take_rehydrate(reader: &mut Reader<'_>) -> Result<Rehydrate, FormatError> {
+    Ok(Rehydrate {
+        branch: BranchId::from_bytes(reader.array()?),
+        orphan: take_option(reader, |reader| reader.array().map(BranchId::from_bytes))?,
+        base: take_option(reader, Place::take)?,
+        target: take_option(reader, Place::take)?,
+        cursor: take_option(reader, |reader| Ok((VolumeId::from_bytes(reader.array()?), reader.u64()?)))?,
+        full: reader.flag()?,
+    })
+}
+
+/// A flag, and the value behind it when there is one.
+fn put_option<T>(out: &mut Vec<u8>, value: Option<&T>, put: impl FnOnce(&mut Vec<u8>, &T)) {
+    out.put_flag(value.is_some());
+    if let Some(value) = value {
+        put(out, value);
+    }
+}
+
+fn take_option<T>(
+    reader: &mut Reader<'_>,
+    take: impl FnOnce(&mut Reader<'_>) -> Result<T, FormatError>,
+) -> Result<Option<T>, FormatError> {
+    if reader.flag()? { take(reader).map(Some) } else { Ok(None) }
 }
 
 /// Header of the file that says which blocks of a lazily filled volume are there.
@@ -266,14 +325,14 @@ fn take_phase(reader: &mut Reader<'_>) -> Result<Phase, FormatError> {
 pub struct PresenceHeader {
     /// The volume.
     pub volume: VolumeId,
-    /// Its size: the number of bits.
+    /// Its size when the file was begun. The volume may have grown since, and the file with it.
     pub size_blocks: u64,
     /// Number of the filling that the bits are of; a new one starts from an empty local file.
     pub generation: u64,
 }
 
 impl PresenceHeader {
-    /// Bytes of the whole file: header and bits, the bits rounded up to 4 KiB.
+    /// Bytes of a new file: header and bits, the bits rounded up to 4 KiB.
     #[must_use]
     pub fn file_len(&self) -> u64 {
         let bits_len = self.size_blocks.div_ceil(8).div_ceil(4096).saturating_mul(4096);

@@ -21,9 +21,7 @@ mod tests;
 pub use footer::{LogPosition, MapFooter, NodeEntry, RetainedPoint, VolumeRoot};
 pub use node::{BlockLocation, Child, InnerNode, LeafEditor, LeafNode, LeafRun, MapObjectRef, Node, NodeRef};
 pub(crate) use object::HEADER;
-pub use object::{
-    MapBuilder, MapHeader, MapKeys, MapObject, MapParams, MapPlace, MapTrailer, SealedMap, open_footer,
-};
+pub use object::{MapBuilder, MapHeader, MapKeys, MapObject, MapParams, MapPlace, MapTrailer, SealedMap, open_footer};
 
 pub use crate::seal::TRAILER_LEN;
 

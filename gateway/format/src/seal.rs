@@ -204,7 +204,7 @@ thread_local! {
 pub(crate) fn compress(what: &'static str, level: i32, raw: &[u8]) -> Result<Vec<u8>, FormatError> {
     let refused = |_| FormatError::Refused { what, why: "zstd has no memory or no such level" };
     COMPRESSOR.with_borrow_mut(|slot| {
-        if !slot.as_ref().is_some_and(|(current, _)| *current == level) {
+        if slot.as_ref().is_none_or(|(current, _)| *current != level) {
             *slot = Some((level, zstd::bulk::Compressor::new(level).map_err(refused)?));
         }
         match slot {

@@ -32,9 +32,11 @@ impl Clock {
     }
 }
 
+type Fill = dyn Fn(&mut [u8]) -> Result<(), VaultError> + Send + Sync;
+
 /// A source of random bytes.
 #[derive(Clone)]
-pub struct Entropy(Arc<dyn Fn(&mut [u8]) -> Result<(), VaultError> + Send + Sync>);
+pub struct Entropy(Arc<Fill>);
 
 impl Entropy {
     /// A source that fills buffers with `fill`. Anything but [`Entropy::system`] is for tests: keys come from here.

@@ -58,8 +58,7 @@ struct Tuning {
 }
 
 impl Tuning {
-    const DEFAULT: Tuning =
-        Tuning { keep: 8, keep_for: Duration::from_secs(600), fresh_for: Duration::from_secs(120) };
+    const DEFAULT: Tuning = Tuning { keep: 8, keep_for: Duration::from_secs(600), fresh_for: Duration::from_secs(120) };
 }
 
 /// One revision of a document.
@@ -163,13 +162,7 @@ impl Catalog {
         Self::tuned(store, vault, master, options, Tuning::DEFAULT)
     }
 
-    fn tuned(
-        store: Arc<dyn Store>,
-        vault: [u8; 16],
-        master: &Secret,
-        options: VaultOptions,
-        tuning: Tuning,
-    ) -> Self {
+    fn tuned(store: Arc<dyn Store>, vault: [u8; 16], master: &Secret, options: VaultOptions, tuning: Tuning) -> Self {
         let mac = derive(master.as_slice(), &vault, &[LABEL_MAC]);
         Self { shared: Arc::new(Shared { store, vault, mac, options, tuning, cache: Mutex::default() }) }
     }
@@ -307,7 +300,10 @@ impl Catalog {
         match self.newest(&name).await? {
             None => return Ok(()),
             Some(document) if !document.deleted => {
-                return Err(VaultError::new(VaultErrorKind::Conflict, format!("{name} is not deleted: delete it first")));
+                return Err(VaultError::new(
+                    VaultErrorKind::Conflict,
+                    format!("{name} is not deleted: delete it first"),
+                ));
             }
             Some(_) => {}
         }
@@ -350,7 +346,10 @@ impl Catalog {
                 return Ok(written);
             }
         }
-        Err(VaultError::new(VaultErrorKind::Retry, format!("{name} is being changed by others all the time: try again")))
+        Err(VaultError::new(
+            VaultErrorKind::Retry,
+            format!("{name} is being changed by others all the time: try again"),
+        ))
     }
 
     /// Writes the revision after `before`. `None`: somebody else has its name.
@@ -506,7 +505,7 @@ impl Catalog {
     /// Deletes old revisions, now and then, as far as that works.
     async fn prune(&self, name: &Name, newest: u64) {
         let Tuning { keep, keep_for, .. } = self.shared.tuning;
-        if u64::try_from(keep).is_ok_and(|keep| newest % keep != 0) {
+        if u64::try_from(keep).is_ok_and(|keep| !newest.is_multiple_of(keep)) {
             return;
         }
         let result = async {
@@ -633,7 +632,9 @@ fn guard(now: &Document, if_generation: Option<u64>) -> Result<(), VaultError> {
             let Document { kind, id, generation, .. } = now;
             Err(VaultError::new(
                 VaultErrorKind::Conflict,
-                format!("{kind} {id} is at generation {generation}, not {expected}: read it again and repeat the change"),
+                format!(
+                    "{kind} {id} is at generation {generation}, not {expected}: read it again and repeat the change"
+                ),
             ))
         }
         _ => Ok(()),

@@ -107,10 +107,7 @@ impl Keyring {
 
     fn remember_volume(&self, volume: VolumeId, number: u32, secret: &[u8]) -> Result<VolumeKeys, VaultError> {
         let [data, hash] = split::<2>(secret)?;
-        let keys = keys::VolumeKeys {
-            data: keys::DataKey::from_bytes(*data),
-            hash: keys::HashKey::from_bytes(*hash),
-        };
+        let keys = keys::VolumeKeys { data: keys::DataKey::from_bytes(*data), hash: keys::HashKey::from_bytes(*hash) };
         let keys = VolumeKeys { key_id: number, keys };
         lock(&self.volumes).insert(volume, keys.clone());
         Ok(keys)

@@ -30,14 +30,16 @@ async fn run(store: &dyn Store, entropy: &Entropy, name: &str, prefix: &str) -> 
         let url = store.url();
         VaultError::new(
             VaultErrorKind::Unsafe,
-            format!("the storage at {url} can't hold a vault: {why}; choose another storage service, or fix its settings"),
+            format!(
+                "the storage at {url} can't hold a vault: {why}; choose another storage service, or fix its settings"
+            ),
         )
     };
     let ours = Bytes::copy_from_slice(&entropy.array::<64>()?);
     let theirs = Bytes::copy_from_slice(&entropy.array::<64>()?);
     let key = format!("{prefix}/single");
 
-    if store.create(&key, ours.clone()).await.is_err_and_taken()? {
+    if store.create(&key, ours.clone()).await.found_taken()? {
         return Err(refuse("it says that a name never used before is taken"));
     }
     let listed = store.list(prefix).await?;
@@ -49,7 +51,7 @@ async fn run(store: &dyn Store, entropy: &Entropy, name: &str, prefix: &str) -> 
     if !store.list_dirs("probe").await?.iter().any(|found| found == name) {
         return Err(refuse("its listing by directory does not show an object that was just written"));
     }
-    if !store.create(&key, theirs.clone()).await.is_err_and_taken()? {
+    if !store.create(&key, theirs.clone()).await.found_taken()? {
         return Err(refuse("it silently lets a second create-only write of the same name succeed"));
     }
     let stored = store.get(&key, 4096).await?;
@@ -88,7 +90,7 @@ async fn run(store: &dyn Store, entropy: &Entropy, name: &str, prefix: &str) -> 
 async fn race(store: &dyn Store, prefix: &str, a: &Bytes, b: &Bytes) -> Result<Result<(), &'static str>, VaultError> {
     let key = format!("{prefix}/raced");
     let (first, second) = futures::join!(store.create(&key, a.clone()), store.create(&key, b.clone()));
-    let winner = match (first.is_err_and_taken()?, second.is_err_and_taken()?) {
+    let winner = match (first.found_taken()?, second.found_taken()?) {
         (false, true) => a,
         (true, false) => b,
         (false, false) => return Ok(Err("it lets two create-only writes at the same time both succeed")),
@@ -100,11 +102,11 @@ async fn race(store: &dyn Store, prefix: &str, a: &Bytes, b: &Bytes) -> Result<R
 
 trait Taken {
     /// Whether the name was taken; other errors pass through.
-    fn is_err_and_taken(self) -> Result<bool, StoreError>;
+    fn found_taken(self) -> Result<bool, StoreError>;
 }
 
 impl Taken for Result<(), StoreError> {
-    fn is_err_and_taken(self) -> Result<bool, StoreError> {
+    fn found_taken(self) -> Result<bool, StoreError> {
         match self {
             Ok(()) => Ok(false),
             Err(error) if error.is_already_exists() => Ok(true),

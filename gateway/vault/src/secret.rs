@@ -131,8 +131,7 @@ pub(crate) async fn slot_secret(source: &KeySource, kdf: Kdf, salt: [u8; 32]) ->
     let source = source.clone();
     let derived = tokio::task::spawn_blocking(move || match (&source, kdf) {
         (KeySource::Passphrase(passphrase), Kdf::Argon2id(strength)) => {
-            let argon2 =
-                argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, strength.params()?);
+            let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, strength.params()?);
             let mut secret = Secret::default();
             argon2
                 .hash_password_into(passphrase.expose_secret().as_bytes(), &salt, secret.as_mut_slice())

@@ -453,7 +453,10 @@ async fn refuse_occupied(store: &dyn Store) -> Result<(), VaultError> {
     match Vault::inspect(store).await {
         Ok(info) => Err(VaultError::new(
             VaultErrorKind::AlreadyExists,
-            format!("there is a vault at {url} already, {} named {:?}: open it, or choose another URL", info.id, info.name),
+            format!(
+                "there is a vault at {url} already, {} named {:?}: open it, or choose another URL",
+                info.id, info.name
+            ),
         )),
         Err(error) if error.kind() == VaultErrorKind::NotFound => {
             let remains = store.list_dirs("").await?;

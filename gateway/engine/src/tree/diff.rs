@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use lifeboat_format::hash::{LEAF_SLOTS, blocks_under};
-use lifeboat_model::{BlockHash, Extent, VolumeId};
+use lifeboat_model::{BlockHash, Extent, MAP_FANOUT, VolumeId};
 
 use super::node::{Child, Node};
 use super::{NodeStore, Tree, open_child};
@@ -115,10 +115,12 @@ impl Diff {
             node.and_then(|node| node.children().get(index)).cloned().unwrap_or(Child::Empty)
         };
         let before = self.pairs.len();
-        for (index, number) in (0..lifeboat_model::MAP_FANOUT).zip(0_u64..).rev() {
+        let mut base = pair.base.saturating_add(blocks_under(pair.level));
+        for index in (0..MAP_FANOUT).rev() {
+            base = base.saturating_sub(step);
             let pair = Pair {
                 level,
-                base: pair.base.saturating_add(number.saturating_mul(step)),
+                base,
                 from: children(from.as_ref(), index),
                 to: children(to.as_ref(), index),
             };
@@ -137,13 +139,12 @@ impl Diff {
     async fn warm_up(&mut self, store: &dyn NodeStore) -> Result<()> {
         let first = self.pairs.len().saturating_sub(AHEAD);
         let next = self.pairs.get(first..).unwrap_or_default();
-        let volume = self.volume;
-        try_join_all(
-            next.iter().flat_map(|pair| [(pair.level, &pair.from), (pair.level, &pair.to)]).map(
-                |(level, child)| async move { open_child(store, volume, level, child).await.map(drop) },
-            ),
-        )
-        .await?;
+        let mut loads = Vec::with_capacity(next.len().saturating_mul(2));
+        for pair in next {
+            loads.push(open_child(store, self.volume, pair.level, &pair.from));
+            loads.push(open_child(store, self.volume, pair.level, &pair.to));
+        }
+        try_join_all(loads).await?;
         self.warm = next.len();
         Ok(())
     }

@@ -117,26 +117,25 @@ impl<'a> Batch<'a> {
     async fn inner(self, level: u8, base: u64, node: Option<Arc<Node>>, changes: &'a [Change]) -> Result<Child> {
         let step = blocks_under(level.saturating_sub(1));
         let old = node.as_deref().map_or(&[][..], Node::children);
-        let work: Vec<(usize, u64, Child, &'a [Change])> = (0..MAP_FANOUT)
-            .zip((0_u64..).map(|index| base.saturating_add(index.saturating_mul(step))))
-            .filter_map(|(index, from)| {
-                let touching = touching(changes, from, from.saturating_add(step));
+        // A list of futures, because a closure over borrowed changes gives futures that aren't provably `Send`.
+        let mut places = Vec::new();
+        let mut work = Vec::new();
+        let mut from = base;
+        for index in 0..MAP_FANOUT {
+            let touching = touching(changes, from, from.saturating_add(step));
+            if !touching.is_empty() {
+                places.push(index);
                 let child = old.get(index).cloned().unwrap_or(Child::Empty);
-                (!touching.is_empty()).then_some((index, from, child, touching))
-            })
-            .collect();
-        let changed: Vec<(usize, Child)> = stream::iter(work)
-            .map(|(index, from, child, touching)| async move {
-                Ok::<_, EngineError>((index, self.child(level.saturating_sub(1), from, child, touching).await?))
-            })
-            .buffer_unordered(PARALLEL_CHILDREN)
-            .try_collect()
-            .await?;
+                work.push(self.child(level.saturating_sub(1), from, child, touching));
+            }
+            from = from.saturating_add(step);
+        }
+        let changed: Vec<Child> = stream::iter(work).buffered(PARALLEL_CHILDREN).try_collect().await?;
         let mut inner = match node.as_deref() {
             Some(Node::Inner(inner)) => inner.clone(),
             Some(Node::Leaf(_)) | None => Inner::default(),
         };
-        changed.into_iter().for_each(|(index, child)| inner.set(index, child));
+        places.into_iter().zip(changed).for_each(|(index, child)| inner.set(index, child));
         Ok(inner.into_child(&self.tree.hasher, level))
     }
 }

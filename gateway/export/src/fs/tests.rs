@@ -59,7 +59,9 @@ async fn the_name_space_has_three_parts() {
     assert_eq!(b.names("points/crm").await, [TIME]);
     assert_eq!(b.names(&format!("points/crm/{TIME}")).await, ["db.img"]);
     assert_eq!(b.names("branches/drill").await, ["db.img"]);
-    for missing in ["x", "volumes/db", "volumes/.img", "volumes/x.img", "points/x", "points/crm/x", "branches/drill/x.img"] {
+    for missing in
+        ["x", "volumes/db", "volumes/.img", "volumes/x.img", "points/x", "points/crm/x", "branches/drill/x.img"]
+    {
         assert_eq!(b.walk(missing).await.unwrap_err(), Errno::ENOENT, "{missing}");
     }
     let file = b.walk("volumes/db.img").await.unwrap();
@@ -102,17 +104,17 @@ async fn reads_and_writes_end_at_the_end_of_the_volume() {
     let b = Bench::new();
     let size = 64 << 10;
     let handle = b.open("volumes/db.img", libc::O_RDWR).await.unwrap().handle;
-    assert_eq!(b.fs.write(handle, 5, Bytes::from_static(b"hello")).await, Ok(5));
+    assert_eq!(b.fs.write(handle, 5, Bytes::from_static(b"hello"), 0).await, Ok(5));
     assert_eq!(b.fs.read(handle, 4, 7).await.unwrap().as_ref(), b"\0hello\0");
-    assert_eq!(b.fs.write(handle, size - 2, Bytes::from_static(b"abcd")).await, Ok(2));
+    assert_eq!(b.fs.write(handle, size - 2, Bytes::from_static(b"abcd"), 0).await, Ok(2));
     assert_eq!(b.fs.read(handle, size - 2, 100).await.unwrap().as_ref(), b"ab");
     for offset in [size, size + 1, u64::MAX] {
-        assert_eq!(b.fs.write(handle, offset, Bytes::from_static(b"a")).await, Err(Errno::EFBIG));
+        assert_eq!(b.fs.write(handle, offset, Bytes::from_static(b"a"), 0).await, Err(Errno::EFBIG));
         assert!(b.fs.read(handle, offset, 100).await.unwrap().is_empty());
     }
-    assert_eq!(b.fs.write(handle, size, Bytes::new()).await, Ok(0));
+    assert_eq!(b.fs.write(handle, size, Bytes::new(), 0).await, Ok(0));
     b.db.grow(128 << 10);
-    assert_eq!(b.fs.write(handle, size, Bytes::from_static(b"grown")).await, Ok(5));
+    assert_eq!(b.fs.write(handle, size, Bytes::from_static(b"grown"), 0).await, Ok(5));
     assert_eq!(b.walk("volumes/db.img").await.unwrap().size_bytes, 128 << 10);
     b.fs.release(handle);
     assert_eq!(b.fs.read(handle, 0, 1).await, Err(Errno::EBADF));
@@ -124,7 +126,7 @@ async fn a_short_answer_of_the_engine_is_an_error() {
     let handle = b.open("volumes/db.img", libc::O_RDONLY).await.unwrap().handle;
     b.db.short_reads.store(true, Ordering::SeqCst);
     assert_eq!(b.fs.read(handle, 0, 4096).await, Err(Errno::EIO));
-    assert_eq!(b.fs.write(handle, 0, Bytes::from_static(b"x")).await, Err(Errno::EBADF));
+    assert_eq!(b.fs.write(handle, 0, Bytes::from_static(b"x"), 0).await, Err(Errno::EBADF));
     assert_eq!(b.fs.fallocate(handle, 0, 1, 0).await, Err(Errno::EBADF));
 }
 
@@ -165,7 +167,7 @@ async fn what_is_read_only_is_not_opened_for_writing() {
     assert_eq!(b.open("volumes/db.img", libc::O_RDWR).await, Err(Errno::EROFS));
     assert!(!b.open("volumes/db.img", libc::O_RDONLY).await.unwrap().cached);
     assert_eq!(b.walk("volumes/db.img").await.unwrap().mode, 0o400);
-    assert_eq!(b.fs.write(open.handle, 0, Bytes::from_static(b"x")).await, Err(Errno::EROFS));
+    assert_eq!(b.fs.write(open.handle, 0, Bytes::from_static(b"x"), 0).await, Err(Errno::EROFS));
     assert_eq!(b.fs.fallocate(open.handle, 0, 1, 0).await, Err(Errno::EROFS));
     assert_eq!(b.fs.fallocate(open.handle, 0, 1, libc::FALLOC_FL_ZERO_RANGE).await, Err(Errno::EROFS));
 }
@@ -184,7 +186,10 @@ async fn fallocate_zeroes_inside_and_never_grows() {
     assert_eq!(all(size + 10, 20, PUNCH).await, Ok(()));
     assert_eq!(all(30, 20, ZERO).await, Ok(()));
     assert_eq!(all(size - 5, 20, ZERO | libc::FALLOC_FL_KEEP_SIZE).await, Ok(()));
-    assert_eq!(*b.db.zeroed.lock().unwrap(), [(10, 20, true), (size - 10, 10, true), (30, 20, false), (size - 5, 5, false)]);
+    assert_eq!(
+        *b.db.zeroed.lock().unwrap(),
+        [(10, 20, true), (size - 10, 10, true), (30, 20, false), (size - 5, 5, false)]
+    );
     assert_eq!(all(0, size + 1, 0).await, Err(Errno::EFBIG));
     assert_eq!(all(0, size + 1, libc::FALLOC_FL_KEEP_SIZE).await, Err(Errno::EFBIG));
     assert_eq!(all(0, size + 1, ZERO).await, Err(Errno::EFBIG));
@@ -198,7 +203,7 @@ async fn retry_is_waited_for_and_then_an_error() {
     let b = Bench::new();
     let handle = b.open("volumes/db.img", libc::O_RDWR).await.unwrap().handle;
     b.db.fail(ErrorKind::Retry, 7);
-    assert_eq!(b.fs.write(handle, 0, Bytes::from_static(b"late")).await, Ok(4));
+    assert_eq!(b.fs.write(handle, 0, Bytes::from_static(b"late"), 0).await, Ok(4));
     assert_eq!(b.fs.read(handle, 0, 4).await.unwrap().as_ref(), b"late");
 
     b.db.fail(ErrorKind::Retry, u64::MAX);
@@ -218,6 +223,12 @@ async fn fsync_flushes_the_volume_and_tells_its_failure() {
     let handle = b.open("volumes/db.img", libc::O_RDWR).await.unwrap().handle;
     b.fs.fsync(handle).await.unwrap();
     assert_eq!(b.db.flushes.load(Ordering::SeqCst), 1);
+    let written = |flags| b.fs.write(handle, 0, Bytes::from_static(b"x"), flags);
+    assert_eq!(written(libc::O_RDWR).await, Ok(1));
+    assert_eq!(b.db.flushes.load(Ordering::SeqCst), 1);
+    assert_eq!(written(libc::O_RDWR | libc::O_DSYNC).await, Ok(1));
+    assert_eq!(written(libc::O_RDWR | libc::O_SYNC).await, Ok(1));
+    assert_eq!(b.db.flushes.swap(1, Ordering::SeqCst), 3);
     b.db.fail(ErrorKind::Damaged, 1);
     assert_eq!(b.fs.fsync(handle).await, Err(Errno::EIO));
     assert_eq!(b.fs.flush_open_files().await, 0);
@@ -236,7 +247,7 @@ async fn a_volume_that_goes_away_while_open_is_stale() {
     assert_eq!(b.fs.open(inode, libc::O_RDONLY).await, Err(Errno::ESTALE));
     b.db.fail(ErrorKind::Closed, u64::MAX);
     assert_eq!(b.fs.read(handle, 0, 1).await, Err(Errno::ESTALE));
-    assert_eq!(b.fs.write(handle, 0, Bytes::from_static(b"x")).await, Err(Errno::ESTALE));
+    assert_eq!(b.fs.write(handle, 0, Bytes::from_static(b"x"), 0).await, Err(Errno::ESTALE));
     b.db.fail(ErrorKind::NotFound, u64::MAX);
     assert_eq!(b.fs.fsync(handle).await, Err(Errno::ESTALE));
     b.fs.release(handle);

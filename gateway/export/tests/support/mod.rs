@@ -2,6 +2,7 @@
 //!
 //! The double keeps its bytes in one vector under one lock, so that what it holds is easy to believe.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of the doubles")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,12 +22,16 @@ pub struct MemoryVolume {
     pub read_only: AtomicBool,
     pub flushes: AtomicU64,
     pub writes: AtomicU64,
+    /// Writes that have come, whether done or not.
+    pub arrived: AtomicU64,
     pub largest_write: AtomicU64,
     pub zeroed: Mutex<Vec<(u64, u64, bool)>>,
     /// The kind of error that the next operations answer, and how many of them.
     pub failing: Mutex<Option<(ErrorKind, u64)>>,
     /// Reads answer one byte less than asked.
     pub short_reads: AtomicBool,
+    /// Every write waits here for others, for as long as ten seconds.
+    pub meet: Mutex<Option<Arc<tokio::sync::Barrier>>>,
 }
 
 impl MemoryVolume {
@@ -83,7 +88,13 @@ impl BlockVolume for MemoryVolume {
     }
 
     async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
+        self.arrived.fetch_add(1, Ordering::SeqCst);
         self.check_write()?;
+        let meet = self.meet.lock().unwrap().clone();
+        if let Some(meet) = meet {
+            let met = tokio::time::timeout(std::time::Duration::from_secs(10), meet.wait()).await;
+            met.map_err(|_| EngineError::new(ErrorKind::Damaged, "no other write came"))?;
+        }
         let mut bytes = self.bytes.lock().unwrap();
         let range = range(offset, data.len(), bytes.len())?;
         bytes[range].copy_from_slice(&data);
@@ -108,10 +119,12 @@ impl BlockVolume for MemoryVolume {
     }
 }
 
+type Exported = (File, [u8; 16], Arc<MemoryVolume>);
+
 /// A tree of volumes in memory. A directory is there for as long as a file is in it.
 #[derive(Debug, Default)]
 pub struct MemoryTree {
-    files: Mutex<BTreeMap<String, (File, [u8; 16], Arc<MemoryVolume>)>>,
+    files: Mutex<BTreeMap<String, Exported>>,
     pub stats: AtomicU64,
 }
 

@@ -256,8 +256,7 @@ impl MapBuilder {
     /// An empty object.
     #[must_use]
     pub fn new(params: MapParams, key: &GroupKey) -> Self {
-        let header =
-            MapHeader { place: params.place, salt: params.salt, commitment: commitment(key, &params.salt) };
+        let header = MapHeader { place: params.place, salt: params.salt, commitment: commitment(key, &params.salt) };
         let object = Arc::new(header.reference());
         Self {
             key: key.clone(),

@@ -9,8 +9,8 @@ use lifeboat_model::{Extent, Lsn, Timestamp, VOLUME_BLOCKS_MAX, VolumeId};
 
 use super::{
     FrameBlock, FrameContext, FrameEntry, FrameNo, Operation, PreparedFrame, RecoveryPoint, SEGMENT_FRAMES_MAX,
-    SEGMENT_HEADER_LEN, SEGMENT_OPERATIONS_MAX, SegmentHash, SegmentHeader, SegmentIndex, SegmentPlace,
-    SegmentTrailer, SegmentVolume, TRAILER, TRAILER_LEN, prepare_frame,
+    SEGMENT_HEADER_LEN, SEGMENT_OPERATIONS_MAX, SegmentHash, SegmentHeader, SegmentIndex, SegmentPlace, SegmentTrailer,
+    SegmentVolume, TRAILER, TRAILER_LEN, prepare_frame,
 };
 use crate::keys::{DataKey, GroupKey, Salt, commitment};
 use crate::seal::Trailer;
@@ -218,8 +218,7 @@ impl SegmentBuilder {
         }
         let (stored, raw_len) = self.index.seal(&header, &self.key)?;
         let count = crate::wire::len32(WHAT, self.index.frames.len())?;
-        let trailer =
-            Trailer::append(&TRAILER, &self.key, &header.salt, &mut self.bytes, &stored, raw_len, count)?;
+        let trailer = Trailer::append(&TRAILER, &self.key, &header.salt, &mut self.bytes, &stored, raw_len, count)?;
         let hash = SegmentHash(trailer.seal_hash);
         Ok(SealedSegment { bytes: self.bytes, header, index: self.index, trailer: SegmentTrailer(trailer), hash })
     }

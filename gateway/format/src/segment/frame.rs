@@ -111,11 +111,7 @@ pub fn prepare_frame(
         return Err(FormatError::Refused { what: WHAT, why: "it has no block" });
     }
     if blocks.len() > FRAME_BLOCKS_MAX {
-        return Err(FormatError::TooLarge {
-            what: WHAT,
-            found: len64(blocks.len()),
-            limit: len64(FRAME_BLOCKS_MAX),
-        });
+        return Err(FormatError::TooLarge { what: WHAT, found: len64(blocks.len()), limit: len64(FRAME_BLOCKS_MAX) });
     }
     if blocks.iter().any(|block| block.hash.is_zero()) {
         return Err(FormatError::Refused { what: WHAT, why: "zero blocks are recorded as zero runs" });

@@ -156,7 +156,11 @@ impl SegmentIndex {
         let index = Self::decode(&raw)?;
         index.check(header, trailer.0.index_offset)?;
         if len64(index.frames.len()) != u64::from(trailer.0.count) {
-            return Err(FormatError::Corrupt { what: WHAT, at: 0, why: "it has another number of frames than the trailer" });
+            return Err(FormatError::Corrupt {
+                what: WHAT,
+                at: 0,
+                why: "it has another number of frames than the trailer",
+            });
         }
         Ok(index)
     }
@@ -172,9 +176,11 @@ impl SegmentIndex {
 
     /// The volume that a frame belongs to.
     pub fn volume_of(&self, entry: &FrameEntry) -> Result<&SegmentVolume, FormatError> {
-        self.volumes
-            .get(usize::from(entry.volume_index))
-            .ok_or(FormatError::Corrupt { what: WHAT, at: 0, why: "a frame names a volume that isn't in the table" })
+        self.volumes.get(usize::from(entry.volume_index)).ok_or(FormatError::Corrupt {
+            what: WHAT,
+            at: 0,
+            why: "a frame names a volume that isn't in the table",
+        })
     }
 
     /// The recovery points, in order.
@@ -188,13 +194,12 @@ impl SegmentIndex {
     /// (sealed bytes, raw length).
     pub(super) fn seal(&self, header: &SegmentHeader, key: &GroupKey) -> Result<(Vec<u8>, u32), FormatError> {
         let raw = self.encode()?;
-        let raw_len = u32::try_from(raw.len()).ok().filter(|len| *len <= SEGMENT_INDEX_LEN_MAX).ok_or(
-            FormatError::TooLarge {
+        let raw_len =
+            u32::try_from(raw.len()).ok().filter(|len| *len <= SEGMENT_INDEX_LEN_MAX).ok_or(FormatError::TooLarge {
                 what: WHAT,
                 found: len64(raw.len()),
                 limit: u64::from(SEGMENT_INDEX_LEN_MAX),
-            },
-        )?;
+            })?;
         let count = crate::wire::len32(WHAT, self.frames.len())?;
         // Level 1: two thirds of an index are hashes, which no level makes smaller.
         let mut stored = seal::compress(WHAT, 1, &raw)?;
@@ -202,7 +207,7 @@ impl SegmentIndex {
         Ok((stored, raw_len))
     }
 
-    fn encode(&self) -> Result<Vec<u8>, FormatError> {
+    pub(super) fn encode(&self) -> Result<Vec<u8>, FormatError> {
         let mut out = Vec::new();
         out.put_count(WHAT, self.volumes.len(), GROUP_VOLUMES_MAX)?;
         for volume in &self.volumes {
@@ -269,15 +274,12 @@ impl SegmentIndex {
             .ok_or(FormatError::Refused { what: WHAT, why: "the volume wasn't declared to the builder" })
     }
 
-    fn decode(raw: &[u8]) -> Result<Self, FormatError> {
+    pub(super) fn decode(raw: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(WHAT, raw);
         let count = reader.count(GROUP_VOLUMES_MAX, VOLUME_LEN)?;
         let mut volumes = Vec::with_capacity(count);
         for _ in 0..count {
-            volumes.push(SegmentVolume {
-                volume: VolumeId::from_bytes(reader.array()?),
-                size_blocks: reader.u64()?,
-            });
+            volumes.push(SegmentVolume { volume: VolumeId::from_bytes(reader.array()?), size_blocks: reader.u64()? });
         }
         let count = reader.count(SEGMENT_FRAMES_MAX, FRAME_LEN_MIN)?;
         let mut frames = Vec::with_capacity(count);
@@ -417,12 +419,8 @@ fn take_operation(reader: &mut Reader<'_>, volumes: &[SegmentVolume]) -> Result<
     let tag = reader.u8()?;
     match tag {
         TAG_FRAME => Ok(Operation::Frame(FrameNo(reader.u32()?))),
-        TAG_ZERO => {
-            Ok(Operation::Zero { volume: take_volume(reader, volumes)?, extent: take_extent(reader)? })
-        }
-        TAG_TRIM => {
-            Ok(Operation::Trim { volume: take_volume(reader, volumes)?, extent: take_extent(reader)? })
-        }
+        TAG_ZERO => Ok(Operation::Zero { volume: take_volume(reader, volumes)?, extent: take_extent(reader)? }),
+        TAG_TRIM => Ok(Operation::Trim { volume: take_volume(reader, volumes)?, extent: take_extent(reader)? }),
         TAG_RESIZE => Ok(Operation::Resize { volume: take_volume(reader, volumes)?, size_blocks: reader.u64()? }),
         TAG_POINT => Ok(Operation::Point(Box::new(RecoveryPoint::take(reader)?))),
         _ => Err(reader.corrupt("no such operation")),

@@ -68,8 +68,7 @@ pub struct SegmentObject<'a> {
 impl<'a> SegmentObject<'a> {
     /// Opens the object found under the name that says `expected`.
     pub fn open(bytes: &'a [u8], expected: &SegmentPlace, key: &GroupKey) -> Result<Self, FormatError> {
-        let header =
-            SegmentHeader::decode(slice("segment header", bytes, 0, len64(SEGMENT_HEADER_LEN))?, expected)?;
+        let header = SegmentHeader::decode(slice("segment header", bytes, 0, len64(SEGMENT_HEADER_LEN))?, expected)?;
         let object_len = len64(bytes.len());
         let trailer_at = object_len.saturating_sub(len64(TRAILER_LEN));
         let trailer =

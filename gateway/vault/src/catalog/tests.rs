@@ -179,7 +179,10 @@ async fn of_spec_writers_at_one_generation_exactly_one_wins() {
             count(&there, "a"),
         );
         status.unwrap();
-        let (winner, loser) = if a.is_ok() { (a.unwrap(), b) } else { (b.unwrap(), a) };
+        let (winner, loser) = match a {
+            Ok(a) => (a, b),
+            a => (b.unwrap(), a),
+        };
         assert_eq!(loser.unwrap_err().kind(), VaultErrorKind::Conflict);
         let now = here.get("volume", "a").await.unwrap();
         assert_eq!((now.generation, &now.spec), (generation + 1, &winner.spec));
@@ -250,12 +253,8 @@ async fn documents_that_are_not_what_was_written_are_refused_by_name() {
     let a1 = store.get(&path("a", 1), 9999).await.unwrap();
     let a2 = store.get(&path("a", 2), 9999).await.unwrap();
     let edited = String::from_utf8(a2.to_vec()).unwrap().replace("\"secret\":false", "\"secret\":true ");
-    let cases: [(&str, u64, Bytes); 4] = [
-        ("a", 2, edited.into()),
-        ("a", 2, a1.clone()),
-        ("a", 3, a2.clone()),
-        ("a", 2, a2.slice(..a2.len() - 9)),
-    ];
+    let cases: [(&str, u64, Bytes); 4] =
+        [("a", 2, edited.into()), ("a", 2, a1.clone()), ("a", 3, a2.clone()), ("a", 2, a2.slice(..a2.len() - 9))];
     for (id, revision, bytes) in cases {
         let copy = memory().await;
         for object in store.list("").await.unwrap() {
@@ -280,8 +279,7 @@ async fn documents_that_are_not_what_was_written_are_refused_by_name() {
     let copy = memory().await;
     copy.create(&path("b", 1), a1.clone()).await.unwrap();
     assert_eq!(catalog(&copy).get("volume", "b").await.unwrap_err().kind(), VaultErrorKind::Tampered);
-    let elsewhere =
-        Catalog::new(Arc::clone(&store), [8; 16], &Secret::default(), VaultOptions::for_tests());
+    let elsewhere = Catalog::new(Arc::clone(&store), [8; 16], &Secret::default(), VaultOptions::for_tests());
     assert_eq!(elsewhere.get("volume", "a").await.unwrap_err().kind(), VaultErrorKind::Tampered);
     for index in 0..a1.len() {
         let mut flipped = a1.to_vec();

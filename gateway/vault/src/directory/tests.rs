@@ -98,7 +98,7 @@ async fn writers_and_deleters_of_one_directory_do_not_trip_over_each_other() {
     let tasks = (0..4).map(|task| {
         let store = Arc::clone(&store);
         tokio::spawn(async move {
-            for number in 0..50 {
+            for number in 0..15 {
                 let key = format!("deep/er/{task}-{number}");
                 loop {
                     match store.create(&key, Bytes::from_static(b"x")).await {

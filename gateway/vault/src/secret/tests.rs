@@ -30,9 +30,16 @@ async fn a_secret_depends_on_source_salt_and_strength() {
 
 #[tokio::test]
 async fn a_hostile_strength_is_refused_before_it_costs_anything() {
-    for (memory_kib, iterations, lanes) in
-        [(u32::MAX, 1, 1), (1_048_577, 1, 1), (64, 17, 1), (64, u32::MAX, 1), (1024, 1, 17), (7, 1, 1), (64, 0, 1), (64, 1, 0)]
-    {
+    for (memory_kib, iterations, lanes) in [
+        (u32::MAX, 1, 1),
+        (1_048_577, 1, 1),
+        (64, 17, 1),
+        (64, u32::MAX, 1),
+        (1024, 1, 17),
+        (7, 1, 1),
+        (64, 0, 1),
+        (64, 1, 0),
+    ] {
         let kdf = Kdf::Argon2id(KdfStrength { memory_kib, iterations, lanes });
         let error = slot_secret(&passphrase("correct horse"), kdf, [0; 32]).await.unwrap_err();
         assert_eq!(error.kind(), VaultErrorKind::InvalidInput, "{error}");

@@ -25,7 +25,11 @@ fn passphrase(text: &str) -> KeySource {
 }
 
 async fn make(store: &Arc<dyn Store>) -> Vault {
-    Vault::create(Arc::clone(store), VaultSettings::new("main"), &key(), VaultOptions::for_tests()).await.unwrap()
+    try_make(store, "main").await.unwrap()
+}
+
+async fn try_make(store: &Arc<dyn Store>, name: &str) -> Result<Vault, VaultError> {
+    Vault::create(Arc::clone(store), VaultSettings::new(name), &key(), VaultOptions::for_tests()).await
 }
 
 async fn open(store: &Arc<dyn Store>) -> Result<Vault, VaultError> {
@@ -39,9 +43,7 @@ async fn replace(store: &Arc<dyn Store>, key: &str, bytes: impl Into<Bytes>) {
 }
 
 fn same_volume_keys(a: &VolumeKeys, b: &VolumeKeys) -> bool {
-    a.key_id == b.key_id
-        && a.keys.data.expose() == b.keys.data.expose()
-        && a.keys.hash.expose() == b.keys.hash.expose()
+    a.key_id == b.key_id && a.keys.data.expose() == b.keys.data.expose() && a.keys.hash.expose() == b.keys.hash.expose()
 }
 
 #[tokio::test]
@@ -97,7 +99,10 @@ async fn a_wrong_key_is_called_that() {
         let error = Vault::open(Arc::clone(&store), &wrong, VaultOptions::for_tests()).await.unwrap_err();
         assert_eq!(error.kind(), VaultErrorKind::WrongKey, "{error}");
         let text = error.to_string();
-        assert!(text.contains(&id.to_string()) && text.contains("\"main\"") && text.contains("give the right one"), "{text}");
+        assert!(
+            text.contains(&id.to_string()) && text.contains("\"main\"") && text.contains("give the right one"),
+            "{text}"
+        );
         assert!(!text.contains("bakery"));
     }
 }
@@ -165,12 +170,12 @@ async fn settings_of_two_gateways_go_on_top_of_each_other() {
 #[tokio::test]
 async fn names_are_checked() {
     for name in ["", "  ", "a\nb", &"x".repeat(256)] {
-        let settings = VaultSettings::new(name);
-        let error = Vault::create(memory().await, settings, &key(), VaultOptions::for_tests()).await.unwrap_err();
+        let error = try_make(&memory().await, name).await.unwrap_err();
         assert_eq!(error.kind(), VaultErrorKind::InvalidInput, "{name:?}");
     }
-    let error = Vault::create(memory().await, VaultSettings::new("n"), &passphrase("1234567"), VaultOptions::for_tests());
-    assert_eq!(error.await.unwrap_err().kind(), VaultErrorKind::InvalidInput);
+    let short = passphrase("1234567");
+    let made = Vault::create(memory().await, VaultSettings::new("n"), &short, VaultOptions::for_tests()).await;
+    assert_eq!(made.unwrap_err().kind(), VaultErrorKind::InvalidInput);
 }
 
 #[tokio::test]
@@ -182,8 +187,7 @@ async fn nothing_there_is_not_found_and_something_there_is_left_alone() {
 
     let vault = make(&store).await;
     let before = store.list("").await.unwrap();
-    let again = Vault::create(Arc::clone(&store), VaultSettings::new("other"), &key(), VaultOptions::for_tests());
-    let error = again.await.unwrap_err();
+    let error = try_make(&store, "other").await.unwrap_err();
     assert_eq!(error.kind(), VaultErrorKind::AlreadyExists);
     assert!(error.to_string().contains(&vault.id().to_string()), "{error}");
     assert_eq!(store.list("").await.unwrap(), before);
@@ -191,8 +195,7 @@ async fn nothing_there_is_not_found_and_something_there_is_left_alone() {
     // The remains of a vault whose document is gone are not built over.
     vault.group_key(GroupId::new()).await.unwrap();
     store.delete(&object_key(1)).await.unwrap();
-    let again = Vault::create(Arc::clone(&store), VaultSettings::new("other"), &key(), VaultOptions::for_tests());
-    let error = again.await.unwrap_err();
+    let error = try_make(&store, "other").await.unwrap_err();
     assert_eq!(error.kind(), VaultErrorKind::InvalidInput);
     assert!(error.to_string().contains("restore vault/"), "{error}");
 }
@@ -201,11 +204,11 @@ async fn nothing_there_is_not_found_and_something_there_is_left_alone() {
 async fn of_two_that_make_a_vault_at_once_one_wins() {
     for _ in 0..10 {
         let store = memory().await;
-        let make = |name: &str| {
-            Vault::create(Arc::clone(&store), VaultSettings::new(name), &key(), VaultOptions::for_tests())
+        let (a, b) = futures::join!(try_make(&store, "a"), try_make(&store, "b"));
+        let (winner, loser) = match a {
+            Ok(a) => (a, b),
+            a => (b.unwrap(), a),
         };
-        let (a, b) = futures::join!(make("a"), make("b"));
-        let (winner, loser) = if a.is_ok() { (a.unwrap(), b) } else { (b.unwrap(), a) };
         assert_eq!(loser.unwrap_err().kind(), VaultErrorKind::AlreadyExists);
         assert_eq!(open(&store).await.unwrap().id(), winner.id());
     }
@@ -215,8 +218,8 @@ async fn of_two_that_make_a_vault_at_once_one_wins() {
 async fn an_unsafe_backend_gets_no_vault() {
     let store = FaultyStore::new(memory().await);
     store.inject(Rule::new(Effect::Overwrite).on(OpKind::Create));
-    let made = Vault::create(Arc::clone(&store) as _, VaultSettings::new("n"), &key(), VaultOptions::for_tests());
-    assert_eq!(made.await.unwrap_err().kind(), VaultErrorKind::Unsafe);
+    let made = try_make(&(Arc::clone(&store) as _), "n").await;
+    assert_eq!(made.unwrap_err().kind(), VaultErrorKind::Unsafe);
     assert!(store.inner().list("").await.unwrap().is_empty());
 
     let inner = memory().await;
@@ -239,7 +242,7 @@ async fn a_newer_format_is_refused_as_newer() {
     for error in [
         open(&store).await.unwrap_err(),
         Vault::inspect(&*store).await.unwrap_err(),
-        Vault::create(Arc::clone(&store), VaultSettings::new("n"), &key(), VaultOptions::for_tests()).await.unwrap_err(),
+        try_make(&store, "n").await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), VaultErrorKind::NewerFormat, "{error}");
         assert!(error.to_string().contains("install a newer Lifeboat"), "{error}");
@@ -374,13 +377,7 @@ async fn a_first_day_survives_every_fault_at_every_request() {
             store.inject(Rule::new(effect).at_request(number));
             let shared: Arc<dyn Store> = Arc::clone(&store) as _;
             let first = async {
-                let vault = Vault::create(
-                    Arc::clone(&shared),
-                    VaultSettings::new("main"),
-                    &key(),
-                    VaultOptions::for_tests(),
-                )
-                .await?;
+                let vault = try_make(&shared, "main").await?;
                 let keys = vault.create_volume_keys(volume).await?;
                 Ok::<_, VaultError>((vault.group_key(group).await?, keys))
             };

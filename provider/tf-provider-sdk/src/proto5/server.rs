@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert;
+use super::streams::EventStream;
 use super::tfplugin5::{self as pb, provider_server};
 use crate::core::engine::{Engine, find};
 use crate::core::others::Outcome;
@@ -91,9 +92,6 @@ macro_rules! validate_rpc {
 
 #[tonic::async_trait]
 impl<P: Provider> provider_server::Provider for ProviderService<P> {
-    type ListResourceStream = super::streams::EventStream<pb::list_resource::Event>;
-    type InvokeActionStream = super::streams::EventStream<pb::invoke_action::Event>;
-
     async fn get_metadata(
         &self,
         _: Request<pb::get_metadata::Request>,
@@ -388,7 +386,7 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
     async fn list_resource(
         &self,
         request: Request<pb::list_resource::Request>,
-    ) -> Reply<Self::ListResourceStream> {
+    ) -> Reply<EventStream<pb::list_resource::Event>> {
         super::streams::list(self, request.into_inner()).await
     }
 
@@ -471,7 +469,7 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
     async fn invoke_action(
         &self,
         request: Request<pb::invoke_action::Request>,
-    ) -> Reply<Self::InvokeActionStream> {
+    ) -> Reply<EventStream<pb::invoke_action::Event>> {
         super::streams::invoke(self, request.into_inner()).await
     }
 

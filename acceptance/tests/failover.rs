@@ -1,0 +1,170 @@
+//! Failover and failback between two gateways, against a model of the volumes kept outside.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lifeboat_acceptance::estate::Estate;
+use lifeboat_acceptance::eventually;
+use lifeboat_api::types::{CleanupRequest, CommitRequest, FailbackMode, FailoverKind, Job};
+
+const SIZE: u64 = 32 << 20;
+const VOLUMES: [(&str, u64); 2] = [("data", SIZE), ("log", SIZE / 2)];
+
+/// Writes incompressible content into `blocks` blocks spread over the file, the same for the same seed.
+fn scribble(path: &Path, seed: u64, blocks: u64) -> Result<()> {
+    let file = File::options().write(true).open(path).with_context(|| format!("open {}", path.display()))?;
+    let total = file.metadata().context("size of the volume")?.len() / 4096;
+    let mut state = seed;
+    let mut random = move || {
+        // splitmix64: small, and the same everywhere.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    for _ in 0..blocks {
+        let lba = random() % total;
+        let bytes: Vec<u8> = (0..512).flat_map(|_| random().to_le_bytes()).collect();
+        file.write_all_at(&bytes, lba * 4096).with_context(|| format!("write block {lba}"))?;
+    }
+    file.sync_data().context("flush the volume")
+}
+
+fn content(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn contents(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>> {
+    paths.iter().map(|path| content(path)).collect()
+}
+
+/// Blocks that differ between two equally long volumes.
+fn differing(a: &[u8], b: &[u8]) -> u64 {
+    assert_eq!(a.len(), b.len());
+    a.chunks(4096).zip(b.chunks(4096)).filter(|(a, b)| a != b).count() as u64
+}
+
+fn at_home(estate: &Estate) -> Vec<PathBuf> {
+    VOLUMES.iter().map(|(name, _)| estate.primary.volume(name)).collect()
+}
+
+/// The volumes' files that a failover's job names, in the order of [`VOLUMES`].
+fn served(job: &Job) -> Vec<PathBuf> {
+    VOLUMES
+        .iter()
+        .map(|(name, _)| {
+            let file = format!("/{name}.img");
+            let path = job.result.paths.iter().find(|path| path.ends_with(&file));
+            PathBuf::from(path.unwrap_or_else(|| panic!("no {name} among {:?}", job.result.paths)))
+        })
+        .collect()
+}
+
+fn same(found: &[Vec<u8>], model: &[Vec<u8>], when: &str) {
+    for ((name, _), (found, model)) in VOLUMES.iter().zip(found.iter().zip(model)) {
+        assert!(found == model, "{name} {when}: {} blocks differ", differing(found, model));
+    }
+}
+
+fn refuses_writes(path: &Path) -> Result<()> {
+    eventually(&format!("{} to refuse writes", path.display()), Duration::from_secs(30), || {
+        let Ok(file) = File::options().write(true).open(path) else { return Ok(Some(())) };
+        Ok(file.write_all_at(&[1; 4096], 0).is_err().then_some(()))
+    })
+}
+
+#[test]
+fn a_lost_primary_is_recovered_and_taken_back_by_moving_what_differs() {
+    let mut estate = Estate::protect("failover", &VOLUMES).unwrap();
+    estate.add_standby().unwrap();
+    let home = at_home(&estate);
+    scribble(&home[0], 1, 3000).unwrap();
+    scribble(&home[1], 2, 1000).unwrap();
+    let model = contents(&home).unwrap();
+    let point = estate.take_point(&estate.primary, "known").unwrap().result.point_id.unwrap();
+    // Written after the point and before the disaster: shipped or not, it isn't part of that point.
+    scribble(&home[0], 3, 50).unwrap();
+    estate.primary.kill9().unwrap();
+
+    estate.open_vault_at_standby().unwrap();
+    let job = estate.fail_over(FailoverKind::Unplanned, &point.to_string()).unwrap();
+    let away = served(&job);
+    same(&contents(&away).unwrap(), &model, "after the failover");
+    scribble(&away[0], 4, 200).unwrap();
+    scribble(&away[1], 5, 20).unwrap();
+    let written = contents(&away).unwrap();
+    let standby = estate.standby().unwrap();
+    estate.verb(standby, "commit", &CommitRequest::default()).unwrap();
+
+    estate.primary.restart().unwrap();
+    for path in &home {
+        refuses_writes(path).unwrap();
+    }
+    let changed: u64 = contents(&home).unwrap().iter().zip(&written).map(|(home, away)| differing(home, away)).sum();
+    assert!(changed > 200, "{changed} blocks differ before the failback");
+    let job = estate.fail_back(FailbackMode::MinimizeDowntime).unwrap();
+    same(&contents(&home).unwrap(), &written, "after the failback");
+    let (counted, moved) = (job.result.bytes_changed.unwrap(), job.result.bytes_moved.unwrap());
+    assert_eq!(counted, changed * 4096, "what the failback counted as changed");
+    // The content can't be compressed, so the target of 1.05 times what changed is a limit on overhead.
+    assert!(moved <= counted + counted / 20 + 65_536, "{moved} bytes moved for {counted} changed");
+    assert!(job.result.orphan_branch_id.is_some(), "what the primary wrote after the point is kept on a branch");
+
+    // At home again: writable here, and not there.
+    for path in &away {
+        refuses_writes(path).unwrap();
+    }
+    scribble(&home[0], 6, 30).unwrap();
+    estate.take_point(&estate.primary, "home again").unwrap();
+}
+
+#[test]
+fn a_planned_failover_loses_nothing_and_comes_back() {
+    let mut estate = Estate::protect("planned", &VOLUMES).unwrap();
+    estate.add_standby().unwrap();
+    estate.open_vault_at_standby().unwrap();
+    let home = at_home(&estate);
+    scribble(&home[0], 11, 800).unwrap();
+    scribble(&home[1], 12, 300).unwrap();
+    let model = contents(&home).unwrap();
+    let job = estate.fail_over(FailoverKind::Planned, "latest").unwrap();
+    assert_eq!(job.result.rpo_seconds, Some(0.0));
+    let away = served(&job);
+    same(&contents(&away).unwrap(), &model, "after the planned failover");
+    for path in &home {
+        refuses_writes(path).unwrap();
+    }
+    scribble(&away[0], 13, 40).unwrap();
+    let written = contents(&away).unwrap();
+    let job = estate.fail_back(FailbackMode::MinimizeDowntime).unwrap();
+    same(&contents(&home).unwrap(), &written, "after the failback");
+    assert!(job.result.orphan_branch_id.is_none(), "an orderly switch leaves no tail");
+}
+
+#[test]
+fn a_test_failover_disturbs_nobody_and_leaves_nothing() {
+    let mut estate = Estate::protect("drill", &VOLUMES).unwrap();
+    estate.add_standby().unwrap();
+    estate.open_vault_at_standby().unwrap();
+    let home = at_home(&estate);
+    scribble(&home[0], 21, 500).unwrap();
+    let point = estate.take_point(&estate.primary, "drill").unwrap().result.point_id.unwrap();
+    let model = contents(&home).unwrap();
+    let job = estate.fail_over(FailoverKind::Test, &point.to_string()).unwrap();
+    let copy = served(&job);
+    same(&contents(&copy).unwrap(), &model, "in the test");
+    scribble(&copy[0], 22, 60).unwrap();
+    scribble(&home[0], 23, 60).unwrap();
+    let home_now = contents(&home).unwrap();
+    assert!(differing(&home_now[0], &content(&copy[0]).unwrap()) > 60, "the copy and the original are apart");
+    estate.verb(estate.standby().unwrap(), "cleanup", &CleanupRequest::default()).unwrap();
+    eventually("the test's directory to go", Duration::from_secs(30), || Ok((!copy[0].exists()).then_some(())))
+        .unwrap();
+    same(&contents(&home).unwrap(), &home_now, "after the test");
+    scribble(&home[1], 24, 10).unwrap();
+    estate.take_point(&estate.primary, "still protected").unwrap();
+}

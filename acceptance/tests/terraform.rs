@@ -1,0 +1,299 @@
+//! The provider through the real `terraform`: the life of every resource, in both tiers.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use lifeboat_acceptance::binaries::repository;
+use lifeboat_acceptance::estate::Api;
+use lifeboat_acceptance::gateway::Gateway;
+use lifeboat_acceptance::scratch::Scratch;
+use lifeboat_acceptance::terraform::{Tier, Workspace};
+use lifeboat_api::types::{Group, Policy, Site, Volume};
+
+/// A gateway that Terraform talks to, and a workspace.
+struct Bench {
+    // Dropped in this order: Terraform's provider, the gateway, the files.
+    workspace: Workspace,
+    gateway: Gateway,
+    scratch: Scratch,
+}
+
+impl Bench {
+    fn new(label: &str, tier: Tier) -> Result<Self> {
+        let scratch = Scratch::new(label)?;
+        scratch.write_key("vault.key")?;
+        let gateway = Gateway::start("onprem", "primary", &scratch.path().join("onprem"))?;
+        let workspace = Workspace::new(&scratch.path().join("terraform"), tier, gateway.client_environment())?;
+        Ok(Self { workspace, gateway, scratch })
+    }
+
+    fn api(&self) -> Result<Api> {
+        Api::of(&self.gateway)
+    }
+
+    /// A vault, a site, a gateway, a policy, a group and a volume, with the parts that tests change.
+    fn configuration(&self, interval: &str, size_gib: u32, retention: &str, more: &str) -> String {
+        let dir = self.scratch.path().display();
+        format!(
+            r#"
+terraform {{
+  required_providers {{
+    lifeboat = {{
+      source = "lifeboat-dr/lifeboat"
+    }}
+  }}
+}}
+
+resource "lifeboat_vault" "main" {{
+  name        = "main"
+  storage_url = "file://{dir}/vault"
+  encryption {{
+    key_source = "key_file"
+    key_file   = "{dir}/vault.key"
+  }}
+}}
+
+resource "lifeboat_site" "onprem" {{
+  vault_id = lifeboat_vault.main.id
+  name     = "onprem"
+}}
+
+resource "lifeboat_gateway" "primary" {{
+  site_id = lifeboat_site.onprem.id
+  name    = "primary"
+}}
+
+resource "lifeboat_replication_policy" "standard" {{
+  vault_id                = lifeboat_vault.main.id
+  name                    = "standard"
+  recovery_point_interval = "{interval}"
+{retention}
+}}
+
+resource "lifeboat_consistency_group" "erp" {{
+  vault_id  = lifeboat_vault.main.id
+  site_id   = lifeboat_site.onprem.id
+  name      = "erp"
+  policy_id = lifeboat_replication_policy.standard.id
+}}
+
+resource "lifeboat_volume" "data" {{
+  group_id   = lifeboat_consistency_group.erp.id
+  gateway_id = lifeboat_gateway.primary.id
+  name       = "data"
+  size_gib   = {size_gib}
+}}
+{more}
+"#
+        )
+    }
+
+    fn standard(&self) -> String {
+        self.configuration("2s", 1, RETENTION, "")
+    }
+}
+
+const RETENTION: &str = "  retention {\n    every = \"all\"\n    for   = \"1h\"\n  }\n  retention {\n    every = \"5m\"\n    for   = \"24h\"\n  }";
+
+const RESOURCES: [&str; 6] = [
+    "lifeboat_vault.main",
+    "lifeboat_site.onprem",
+    "lifeboat_gateway.primary",
+    "lifeboat_replication_policy.standard",
+    "lifeboat_consistency_group.erp",
+    "lifeboat_volume.data",
+];
+
+#[test]
+fn everything_is_created_changed_in_place_imported_and_destroyed() {
+    let bench = Bench::new("tf-life", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    workspace
+        .step(
+            &bench.standard(),
+            |plan| {
+                for address in RESOURCES {
+                    ensure!(plan.actions(address)? == ["create"], "{address} should be created");
+                }
+                Ok(())
+            },
+            |state| {
+                let path = state.text("lifeboat_volume.data", "path")?;
+                ensure!(Path::new(path).exists(), "{path} is not there");
+                let rules = &state.attributes("lifeboat_replication_policy.standard")?["retention"];
+                ensure!(rules[0]["every"] == "all" && rules[1]["every"] == "5m", "order of the rules: {rules}");
+                Ok(())
+            },
+        )
+        .unwrap();
+
+    // Growing and a shorter interval happen in place.
+    workspace
+        .step(
+            &bench.configuration("1s", 2, RETENTION, ""),
+            |plan| {
+                ensure!(plan.actions("lifeboat_volume.data")? == ["update"], "growing is in place");
+                ensure!(plan.actions("lifeboat_replication_policy.standard")? == ["update"], "so is the interval");
+                ensure!(plan.changes() == 2, "{} changes", plan.changes());
+                Ok(())
+            },
+            |state| {
+                let path = state.text("lifeboat_volume.data", "path")?;
+                ensure!(std::fs::metadata(path)?.len() == 2 << 30, "the volume has not grown");
+                Ok(())
+            },
+        )
+        .unwrap();
+
+    // Forgotten and imported by id: nothing differs.
+    let state = workspace.state().unwrap();
+    for address in RESOURCES.iter().rev() {
+        let id = state.text(address, "id").unwrap();
+        workspace.forget(address).unwrap();
+        workspace.import(address, id).with_context(|| format!("import {address}")).unwrap();
+    }
+    workspace.destroy().unwrap();
+    let left = bench.api().unwrap().call(async |client| client.list::<serde_json::Value>("/v1/volumes", &[]).await);
+    assert!(left.unwrap().is_empty());
+}
+
+#[test]
+fn what_was_changed_or_deleted_elsewhere_is_planned_again() {
+    let bench = Bench::new("tf-drift", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    workspace.step(&bench.standard(), |_| Ok(()), |_| Ok(())).unwrap();
+    let api = bench.api().unwrap();
+    api.call(async |client| {
+        let policy: Policy = client.find_by_name("standard").await?.expect("the policy exists");
+        let change = serde_json::json!({"recovery_point_interval": "9s"});
+        client.patch::<Policy>(&policy.id.to_string(), policy.generation, &change).await?;
+        let volume: Volume = client.find_by_name("data").await?.expect("the volume exists");
+        client.delete::<Volume>(&volume.id.to_string(), volume.generation).await
+    })
+    .unwrap();
+    let plan = workspace.plan().unwrap();
+    assert_eq!(plan.actions("lifeboat_replication_policy.standard").unwrap(), ["update"]);
+    assert_eq!(plan.actions("lifeboat_volume.data").unwrap(), ["create"]);
+    assert_eq!(plan.changes(), 2);
+    workspace.apply().unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    let interval = api.call(async |client| client.find_by_name::<Policy>("standard").await).unwrap().unwrap();
+    assert_eq!(interval.spec.recovery_point_interval, "2s");
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn what_cannot_work_is_refused_at_plan_time_where_it_stands() {
+    let bench = Bench::new("tf-refused", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    let backwards = "  retention {\n    every = \"all\"\n    for   = \"24h\"\n  }\n  retention {\n    every = \"5m\"\n    for   = \"1h\"\n  }";
+    let cases = [
+        (bench.configuration("0s", 1, RETENTION, ""), "recovery_point_interval = \"0s\""),
+        (bench.configuration("2s", 1, backwards, ""), "for   = \"1h\""),
+        (
+            bench.configuration(
+                "2s",
+                1,
+                RETENTION,
+                "resource \"lifeboat_volume\" \"lost\" {\n  gateway_id = lifeboat_gateway.primary.id\n  name = \"lost\"\n  size_gib = 1\n}\n",
+            ),
+            "resource \"lifeboat_volume\" \"lost\"",
+        ),
+    ];
+    for (configuration, blamed) in cases {
+        workspace.write(&configuration).unwrap();
+        let diagnostics = workspace.plan_diagnostics().unwrap();
+        let line = configuration.lines().position(|line| line.contains(blamed)).unwrap() as u64 + 1;
+        let found = diagnostics.iter().any(|diagnostic| {
+            let at = diagnostic.range.as_ref().map(|range| range.start.line);
+            // An error inside a block may be shown at the block's first line.
+            diagnostic.severity == "error" && at.is_some_and(|at| at == line || at + 1 == line || at + 2 == line)
+        });
+        assert!(found, "line {line} ({blamed}) should be blamed: {diagnostics:#?}");
+    }
+}
+
+#[test]
+fn data_is_never_thrown_away_in_silence() {
+    let bench = Bench::new("tf-guard", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    workspace.step(&bench.configuration("2s", 2, RETENTION, ""), |_| Ok(()), |_| Ok(())).unwrap();
+    // Shrinking, and what would replace the volume.
+    for configuration in [
+        bench.configuration("2s", 1, RETENTION, ""),
+        bench.configuration("2s", 2, RETENTION, "").replace("name       = \"data\"", "name       = \"other\""),
+    ] {
+        workspace.write(&configuration).unwrap();
+        let diagnostics = workspace.plan_diagnostics().unwrap();
+        assert!(
+            diagnostics.iter().any(|diagnostic| diagnostic.address.as_deref() == Some("lifeboat_volume.data")),
+            "{diagnostics:#?}"
+        );
+    }
+    workspace.write(&bench.configuration("2s", 2, RETENTION, "")).unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    let names = bench
+        .api()
+        .unwrap()
+        .call(async |client| {
+            let site = client.find_by_name::<Site>("onprem").await?;
+            let group = client.find_by_name::<Group>("erp").await?;
+            Ok((site.is_some(), group.is_some()))
+        })
+        .unwrap();
+    assert_eq!(names, (true, true));
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn the_quick_start_works_as_written_with_the_installed_provider() {
+    let scratch = Scratch::new("tf-quickstart").unwrap();
+    let key = scratch.write_key("vault.key").unwrap();
+    let gateway = Gateway::start("onprem", "primary", &scratch.path().join("onprem")).unwrap();
+    let workspace =
+        Workspace::new(&scratch.path().join("terraform"), Tier::Installed, gateway.client_environment()).unwrap();
+    workspace.copy(&repository().join("examples/quickstart")).unwrap();
+    let variables = format!(
+        "vault_url = \"file://{}\"\nvault_key_file = \"{}\"\n",
+        scratch.path().join("vault").display(),
+        key.display()
+    );
+    std::fs::write(workspace.dir().join("terraform.tfvars"), variables).unwrap();
+    workspace.init().unwrap();
+    assert!(workspace.plan().unwrap().changes() >= 7);
+    workspace.apply().unwrap();
+    workspace.plan_is_empty(false).unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    let outputs = workspace.outputs().unwrap();
+    assert!(outputs["group_id"].as_str().unwrap().starts_with("grp-"), "{outputs}");
+    let state = workspace.state().unwrap();
+    let status = state.attributes("data.lifeboat_protection_status.ledger").unwrap();
+    assert!(status["health"].is_string(), "{status}");
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn every_example_is_valid_together() {
+    let scratch = Scratch::new("tf-examples").unwrap();
+    let workspace = Workspace::new(scratch.path(), Tier::Installed, Vec::new()).unwrap();
+    let examples = repository().join("examples");
+    let mut count = 0;
+    let mut parts = vec![examples.join("provider/provider.tf")];
+    for kind in ["resources", "data-sources"] {
+        for entry in std::fs::read_dir(examples.join(kind)).unwrap() {
+            let dir = entry.unwrap().path();
+            let file = dir.join(if kind == "resources" { "resource.tf" } else { "data-source.tf" });
+            assert!(kind == "data-sources" || dir.join("import.sh").exists(), "{} has no import.sh", dir.display());
+            parts.push(file);
+        }
+    }
+    for part in parts {
+        std::fs::copy(&part, workspace.dir().join(format!("part{count}.tf")))
+            .with_context(|| format!("copy {}", part.display()))
+            .unwrap();
+        count += 1;
+    }
+    assert!(count >= 9);
+    workspace.init().unwrap();
+    workspace.run(&["validate", "-no-color"]).unwrap().ok().unwrap();
+}

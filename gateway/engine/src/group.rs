@@ -1,0 +1,807 @@
+//! A consistency group at one gateway: its volumes, its journal, its shipping, and its way through the states.
+//!
+//! ```text
+//!              create, fail_over                     rehydrate…             take_over
+//!   (nothing) ──────────────────> Active ──fenced──> Fenced ──> Rehydrating ─────────> Active
+//!                                  │  ^                            ^
+//!                           release│  │resume                     │rehydrate
+//!                                  v  │                            │
+//!                                Standby ──────────────────────────┘
+//! ```
+//! What a state holds here: `Active` a write path, a tenure in the vault and the task that ships; `Fenced` and `Standby` a
+//! write path that refuses writes; `Rehydrating` only images, which nothing may read as volumes.
+//!
+//! Failure routes. The vault is away: writes go on, the journal grows, health says so. Another gateway opened the branch:
+//! the next seal finds out, the group is `Fenced`, its unshipped tail stays in the journal. The disk fails: the write path
+//! is poisoned, reads go on. The process dies anywhere: [`Group::open`] finds the state file and goes on from there; every
+//! step that changes the vault is repeated under the same names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_model::state::{GroupState, Health};
+use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, Timestamp, VolumeId};
+use lifeboat_vault::Vault;
+
+use crate::branch;
+use crate::disk::{Disk, LocalDisk};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::image::Image;
+use crate::points::{self, PointInfo};
+use crate::record::Op;
+use crate::ship::{BranchWriter, Open, ShipError, ShipSettings};
+use crate::state::{self, Phase, Place, Rehydrate, State, StateFile, StateVolume};
+use crate::sync::Lock;
+use crate::view::PointView;
+use crate::volume::BlockVolume;
+use crate::write_path::{Limits, Mode, WritePath};
+
+pub use crate::ship::Compression;
+
+/// How long a restart waits for the vault before it serves without it.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+
+mod failback;
+mod hydrate;
+mod running;
+mod shipping;
+mod volume;
+
+pub use failback::{RehydrateMode, Rehydrated};
+use running::Running;
+use shipping::{Command, Shipping};
+
+/// A volume of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Its identifier.
+    pub id: VolumeId,
+    /// Its name, unique in the vault.
+    pub name: String,
+    /// Its size, bytes; a multiple of the block size.
+    pub size_bytes: u64,
+}
+
+/// How a group is run; may change at any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// Time between recovery points while there are writes.
+    pub point_interval: Duration,
+    /// How frames are compressed.
+    pub compression: Compression,
+    /// Bytes of the journal on disk, at most.
+    pub journal_bytes: u64,
+    /// Bytes of data in memory that wait for the images, at most.
+    pub cache_bytes: u64,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        Self { point_interval: Duration::from_secs(5), compression: Compression::Auto, journal_bytes: 1 << 30, cache_bytes: 64 << 20 }
+    }
+}
+
+/// Where a group lives.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// The vault.
+    pub vault: Arc<Vault>,
+    /// The group.
+    pub group: GroupId,
+    /// This gateway.
+    pub gateway: GatewayId,
+    /// Local state of this group at this gateway; its parent exists.
+    pub dir: PathBuf,
+    /// How it is run.
+    pub settings: GroupSettings,
+}
+
+/// What [`Group::fail_over`] is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct FailOver {
+    /// The branch whose history is recovered.
+    pub from_branch: BranchId,
+    /// The point; `None` is the newest one that is in the history once the old writer is fenced.
+    pub point: Option<PointId>,
+    /// Leaves the old writer alone: a test failover.
+    pub test: bool,
+    /// Identifier of the branch to be made: the same at every attempt.
+    pub branch: BranchId,
+}
+
+/// How far some long work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes done.
+    pub done_bytes: u64,
+    /// Bytes in all, as far as known.
+    pub total_bytes: u64,
+}
+
+/// What can be seen of a group.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// Its state at this gateway.
+    pub state: GroupState,
+    /// The branch that it is on.
+    pub branch: BranchId,
+    /// The tenure that this gateway holds, or held last.
+    pub epoch: Epoch,
+    /// Newest record.
+    pub last_lsn: Lsn,
+    /// Newest record that survives the loss of power.
+    pub durable_lsn: Lsn,
+    /// Newest record up to which the images are complete.
+    pub image_lsn: Lsn,
+    /// Newest record in the vault.
+    pub shipped_lsn: Lsn,
+    /// Bytes written and not yet in the vault, roughly.
+    pub backlog_bytes: u64,
+    /// Bytes of the journal's files.
+    pub journal_bytes_used: u64,
+    /// Newest recovery point in the vault.
+    pub last_point: Option<PointInfo>,
+    /// Age of the oldest write that no landed point holds, seconds; 0 when there is none. `None` before the first point.
+    pub landed_rpo_seconds: Option<f64>,
+    /// How well it is.
+    pub health: Health,
+    /// Why it isn't better.
+    pub reasons: Vec<String>,
+    /// Long work under way.
+    pub progress: Option<Progress>,
+    /// Bytes written a second, over the last intervals.
+    pub churn_bytes_per_second: f64,
+    /// For a branch at a recovery site: bytes that are here already.
+    pub hydrated_bytes: Option<u64>,
+    /// Sum of the volumes' sizes, bytes.
+    pub size_bytes: u64,
+}
+
+/// A consistency group at this gateway.
+#[derive(Debug)]
+pub struct Group {
+    config: GroupConfig,
+    disk: Arc<dyn Disk>,
+    settings: Lock<GroupSettings>,
+    state: Lock<Saved>,
+    running: Lock<Option<Arc<Running>>>,
+    shipping: Lock<Option<Shipping>>,
+    observed: Arc<Lock<Observed>>,
+    /// One change of state at a time.
+    change: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Saved {
+    file: StateFile,
+    state: State,
+    /// `state.shipped` is ahead of the file.
+    shipped_moved: bool,
+}
+
+/// What the tasks report for status.
+#[derive(Debug, Default)]
+struct Observed {
+    last_point: Option<PointInfo>,
+    /// Points placed and not landed: their LSN, and since when they have had something to hold.
+    open_points: std::collections::VecDeque<(Lsn, Timestamp)>,
+    /// The newest point placed, and when.
+    placed: Option<(Lsn, Timestamp)>,
+    shipping_trouble: Option<(Health, String)>,
+    hydration_trouble: Option<String>,
+    fenced_by: Option<String>,
+    progress: Option<Progress>,
+    churn: f64,
+    /// Bytes accepted at the last interval.
+    bytes_seen: u64,
+    /// Bytes accepted when the newest landed point was placed.
+    bytes_landed: u64,
+    release_wanted: bool,
+}
+
+impl Observed {
+    /// Since when there has been a write that no landed point holds; `last` is the newest record.
+    fn uncovered_since(&self, last: Lsn) -> Option<Timestamp> {
+        match (self.open_points.front(), self.placed) {
+            (Some((_, since)), _) => Some(*since),
+            (None, Some((lsn, at))) if last > lsn => Some(at),
+            _ => None,
+        }
+    }
+}
+
+impl Group {
+    /// Whether `dir` holds local state of a group.
+    #[must_use]
+    pub fn exists(dir: &Path) -> bool {
+        state::exists(dir)
+    }
+
+    /// A new protected group: branch, keys, first tenure, local files. Active at once.
+    ///
+    /// Called again after it failed it begins anew, on a branch of its own.
+    ///
+    /// # Errors
+    /// What the vault or the disk says; `Invalid` for a size that is no multiple of the block size.
+    pub async fn create(config: GroupConfig, volumes: Vec<VolumeSpec>) -> Result<Arc<Self>> {
+        let branch = BranchId::new();
+        for volume in &volumes {
+            blocks_of(volume)?;
+            config.vault.create_volume_keys(volume.id).await.map_err(crate::cause::vault)?;
+        }
+        config.vault.group_key(config.group).await.map_err(crate::cause::vault)?;
+        let (writer, opened) = BranchWriter::open(
+            &config.vault,
+            config.group,
+            branch,
+            config.gateway,
+            Open::New { origin: None },
+            ship_settings(&config.settings),
+        )
+        .await?;
+        let disk = local_disk(&config.dir)?;
+        let limits = limits(&config.settings);
+        let path = Arc::new(WritePath::create(&disk, config.group, opened.epoch, limits, opened.end.lsn.next())?);
+        let mut saved = State {
+            group: config.group,
+            gateway: config.gateway,
+            generation: 0,
+            phase: Phase::Active,
+            branch,
+            epoch: opened.epoch,
+            journal_first: opened.end.lsn.next(),
+            image_lsn: opened.end.lsn,
+            shipped: place(opened.end),
+            volumes: Vec::new(),
+            origin: None,
+            rehydrate: None,
+        };
+        let file = StateFile::create(&disk, &mut saved)?;
+        let group = Self::assemble(config, disk, Saved { file, state: saved, shipped_moved: false }, None);
+        group.start(Arc::clone(&path), None);
+        group.start_shipping(Some(writer));
+        for volume in volumes {
+            group.add_volume(volume).await?;
+        }
+        Ok(group)
+    }
+
+    /// Opens a group that has local state here, after a stop or a crash.
+    ///
+    /// With the vault in reach it finds out whether another gateway took over; without, it serves what it served before
+    /// and finds out later.
+    ///
+    /// # Errors
+    /// `Damaged`, `NewerFormat`, `WrongKey`, `NotFound`, what the disk says.
+    pub async fn open(config: GroupConfig) -> Result<Arc<Self>> {
+        let disk = local_disk(&config.dir)?;
+        let (file, saved) = StateFile::open(&disk, config.group)?;
+        let phase = saved.phase;
+        let group = Self::assemble(config, disk, Saved { file, state: saved, shipped_moved: false }, None);
+        if phase == Phase::Rehydrating {
+            return Ok(group);
+        }
+        let path = group.open_write_path()?;
+        if phase != Phase::Active {
+            let why = if phase == Phase::Fenced { group.fenced_message() } else { group.standby_message() };
+            path.set_read_only(Some(why));
+            group.start(path, None);
+            return Ok(group);
+        }
+        let tenure = tokio::time::timeout(OPEN_PATIENCE, group.resume_tenure(path.durable()))
+            .await
+            .unwrap_or(Ok(Tenure::Unknown))?;
+        group.start(Arc::clone(&path), None);
+        match tenure {
+            Tenure::Lost => path.set_read_only(Some(group.fenced_message())),
+            Tenure::Held(writer) => {
+                group.introduce_volumes(&path).await?;
+                group.start_shipping(Some(*writer));
+                group.start_hydration();
+            }
+            Tenure::Unknown => {
+                group.introduce_volumes(&path).await?;
+                group.start_shipping(None);
+                group.start_hydration();
+            }
+        }
+        Ok(group)
+    }
+
+    /// A volume that was added just before a crash may be in the state file and not in the log.
+    async fn introduce_volumes(&self, path: &WritePath) -> Result<()> {
+        let volumes = self.state.lock().state.volumes.clone();
+        for volume in volumes {
+            running::submit(path, &Op::Resize { volume: volume.id, blocks: volume.blocks }).await?;
+        }
+        Ok(())
+    }
+
+    /// Claims the tenure again after a restart.
+    async fn resume_tenure(&self, durable_lsn: Lsn) -> Result<Tenure> {
+        let (branch, epoch) = {
+            let saved = self.state.lock();
+            (saved.state.branch, saved.state.epoch)
+        };
+        let settings = ship_settings(&self.settings.lock());
+        let open = Open::Resume { epoch, durable_lsn };
+        match BranchWriter::open(&self.config.vault, self.config.group, branch, self.config.gateway, open, settings).await {
+            Ok((writer, opened)) => {
+                self.tenure_opened(&opened)?;
+                Ok(Tenure::Held(Box::new(writer)))
+            }
+            Err(ShipError::Fenced(fenced)) => {
+                self.note_fenced(&fenced)?;
+                Ok(Tenure::Lost)
+            }
+            Err(ShipError::Engine(error)) if error.kind() == ErrorKind::Retry => {
+                tracing::warn!(group = %self.config.group, %error, "the vault is out of reach: serving, and trying again");
+                Ok(Tenure::Unknown)
+            }
+            Err(ShipError::Engine(error)) => Err(error),
+        }
+    }
+
+    fn tenure_opened(&self, opened: &crate::ship::Opened) -> Result<()> {
+        if let Some(running) = self.running.lock().as_ref() {
+            running.path.set_epoch(opened.epoch);
+        }
+        self.observed.lock().last_point.clone_from(&opened.last_point);
+        self.change_state(|state| {
+            state.epoch = opened.epoch;
+            state.shipped = place(opened.end);
+        })
+    }
+
+    fn note_fenced(&self, fenced: &crate::ship::Fenced) -> Result<()> {
+        tracing::error!(group = %self.config.group, by = %fenced.gateway, "another gateway has taken over: read-only from here on");
+        self.observed.lock().fenced_by = Some(fenced.gateway.to_string());
+        self.change_state(|state| state.phase = Phase::Fenced)
+    }
+
+    /// At a recovery site: fences the branch's writer (unless it is a test), forks a branch at the point, and makes the
+    /// volumes writable at once; their blocks come from the vault as they are read, and in the background.
+    ///
+    /// Safe to repeat with the same `branch` after a crash or an error at any place.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such point; `Invalid` when the directory holds another branch that is active here; what
+    /// the vault or the disk says.
+    pub async fn fail_over(config: GroupConfig, request: FailOver) -> Result<Arc<Self>> {
+        if Self::exists(&config.dir) {
+            let disk = local_disk(&config.dir)?;
+            let (_, saved) = StateFile::open(&disk, config.group)?;
+            if saved.branch == request.branch && saved.phase == Phase::Active {
+                return Self::open(config).await;
+            }
+            if saved.phase == Phase::Active {
+                return Err(EngineError::new(
+                    ErrorKind::Invalid,
+                    format!("{} is active at this gateway on {}: release it, or fail over at another gateway", config.group, saved.branch),
+                ));
+            }
+            let old = Self::open(config.clone()).await?;
+            old.keep_tail().await?;
+            old.close(Duration::ZERO).await;
+            drop(old);
+            Self::forget(&config.dir).await?;
+        }
+        let (vault, group) = (&config.vault, config.group);
+        if !request.test {
+            branch::fence(vault, group, request.from_branch, config.gateway, request.branch).await?;
+        }
+        let point = Self::point_for(vault, group, &request).await?;
+        let view = PointView::open(Arc::clone(vault), group, &point).await?;
+        let origin = branch::Origin { at: point.position(), point: Some(point.id) };
+        let (writer, opened) = BranchWriter::open(
+            vault,
+            group,
+            request.branch,
+            config.gateway,
+            Open::New { origin: Some(origin) },
+            ship_settings(&config.settings),
+        )
+        .await?;
+        if opened.end.lsn != point.lsn {
+            // A crash of an earlier attempt came after the branch had been written to: only local state can go on
+            // there, and it is gone.
+            return Err(EngineError::new(
+                ErrorKind::Invalid,
+                format!("{} was written to already, and its local state is gone: fail over again from its newest point", request.branch),
+            ));
+        }
+        let disk = local_disk(&config.dir)?;
+        let limits = limits(&config.settings);
+        let path = Arc::new(WritePath::create(&disk, group, opened.epoch, limits, opened.end.lsn.next())?);
+        let mut volumes = Vec::new();
+        for volume in view.volumes() {
+            let image = Image::create(&disk, volume.id, volume.size_blocks, true)?;
+            path.add_volume(volume.id, Arc::new(image));
+            volumes.push(StateVolume { id: volume.id, name: String::new(), blocks: volume.size_blocks, lazy: true });
+        }
+        let mut saved = State {
+            group,
+            gateway: config.gateway,
+            generation: 0,
+            phase: Phase::Active,
+            branch: request.branch,
+            epoch: opened.epoch,
+            journal_first: opened.end.lsn.next(),
+            image_lsn: opened.end.lsn,
+            shipped: place(opened.end),
+            volumes,
+            origin: Some(place(point.position())),
+            rehydrate: None,
+        };
+        let file = StateFile::create(&disk, &mut saved)?;
+        let this = Self::assemble(config, disk, Saved { file, state: saved, shipped_moved: false }, Some(point));
+        this.start(path, Some(view));
+        this.start_shipping(Some(writer));
+        if !request.test {
+            this.start_hydration();
+        }
+        Ok(this)
+    }
+
+    async fn point_for(vault: &Arc<Vault>, group: GroupId, request: &FailOver) -> Result<PointInfo> {
+        if let Some(id) = request.point {
+            return points::find_point(vault, group, id).await;
+        }
+        points::list_points(vault, group, request.from_branch).await?.pop().ok_or_else(|| {
+            EngineError::new(
+                ErrorKind::NotFound,
+                format!("{group} has no recovery point on {} yet: nothing can be recovered from the vault", request.from_branch),
+            )
+        })
+    }
+
+    fn assemble(config: GroupConfig, disk: Arc<dyn Disk>, saved: Saved, last_point: Option<PointInfo>) -> Arc<Self> {
+        Arc::new(Self {
+            settings: Lock::new(config.settings.clone()),
+            config,
+            disk,
+            state: Lock::new(saved),
+            running: Lock::new(None),
+            shipping: Lock::new(None),
+            observed: Arc::new(Lock::new(Observed { last_point, ..Observed::default() })),
+            change: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// The group.
+    #[must_use]
+    pub const fn id(&self) -> GroupId {
+        self.config.group
+    }
+
+    /// Its volumes. A name is empty where only the vault was asked: names are the catalog's.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<VolumeSpec> {
+        let saved = self.state.lock();
+        saved
+            .state
+            .volumes
+            .iter()
+            .map(|volume| VolumeSpec { id: volume.id, name: volume.name.clone(), size_bytes: volume.blocks * BLOCK_SIZE_U64 })
+            .collect()
+    }
+
+    /// A volume for a front end; read-only while `Fenced` or `Standby`, none while `Rehydrating`.
+    #[must_use]
+    pub fn volume(self: &Arc<Self>, id: VolumeId) -> Option<Arc<dyn BlockVolume>> {
+        let open = self.running.lock().as_ref().is_some_and(|running| running.path.image(id).is_some());
+        open.then(|| Arc::new(volume::GroupVolume::new(self, id)) as Arc<dyn BlockVolume>)
+    }
+
+    /// Adds an empty volume. One that is there already is left alone.
+    ///
+    /// # Errors
+    /// `Fenced` unless active, `Invalid` for a size that is no multiple of the block size, what disk and vault say.
+    pub async fn add_volume(&self, volume: VolumeSpec) -> Result<()> {
+        let _change = self.change.lock().await;
+        let blocks = blocks_of(&volume)?;
+        let path = self.active_path()?;
+        if path.image(volume.id).is_some() {
+            return Ok(());
+        }
+        self.config
+            .vault
+            .create_volume_keys(volume.id)
+            .await
+            .map_err(crate::cause::vault)?;
+        let image = Image::create(&self.disk, volume.id, blocks, false)?;
+        path.add_volume(volume.id, Arc::new(image));
+        self.change_state(|state| {
+            state.volumes.retain(|one| one.id != volume.id);
+            state.volumes.push(StateVolume { id: volume.id, name: volume.name.clone(), blocks, lazy: false });
+        })?;
+        running::submit(&path, &Op::Resize { volume: volume.id, blocks }).await?;
+        running::flush(&path).await
+    }
+
+    /// Grows a volume in place, in use.
+    ///
+    /// # Errors
+    /// `Invalid` when it would shrink, `NotFound`, `Fenced`.
+    pub async fn grow_volume(&self, id: VolumeId, size_bytes: u64) -> Result<()> {
+        let _change = self.change.lock().await;
+        let spec = VolumeSpec { id, name: String::new(), size_bytes };
+        let blocks = blocks_of(&spec)?;
+        let path = self.active_path()?;
+        let image = path.image(id).ok_or_else(|| EngineError::new(ErrorKind::NotFound, format!("{id} is not in {}", self.config.group)))?;
+        match blocks.cmp(&image.blocks()) {
+            std::cmp::Ordering::Less => Err(EngineError::new(
+                ErrorKind::Invalid,
+                format!("{id} has {} bytes and can't shrink to {size_bytes}: make a smaller volume and copy", image.blocks() * BLOCK_SIZE_U64),
+            )),
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => {
+                image.grow(blocks)?;
+                running::submit(&path, &Op::Resize { volume: id, blocks }).await?;
+                running::flush(&path).await?;
+                self.change_state(|state| {
+                    state.volumes.iter_mut().filter(|volume| volume.id == id).for_each(|volume| volume.blocks = blocks);
+                })
+            }
+        }
+    }
+
+    /// Takes a volume out of the group and deletes its image; the vault keeps its points.
+    ///
+    /// # Errors
+    /// `Fenced` unless active, what the disk says.
+    pub async fn remove_volume(&self, id: VolumeId) -> Result<()> {
+        let _change = self.change.lock().await;
+        let path = self.active_path()?;
+        path.remove_volume(id);
+        self.change_state(|state| state.volumes.retain(|volume| volume.id != id))?;
+        Image::remove(&self.disk, id)
+    }
+
+    /// Changes how the group is run, from the next interval on; the journal's size from the next start.
+    pub fn set_settings(&self, settings: GroupSettings) {
+        *self.settings.lock() = settings;
+        if let Some(shipping) = self.shipping.lock().as_ref() {
+            shipping.wake();
+        }
+    }
+
+    /// Takes a recovery point, and returns once it is in the vault.
+    ///
+    /// # Errors
+    /// `Fenced` unless active; `Closed` when the group is closed meanwhile. While the vault is away it waits.
+    pub async fn take_point(&self, kind: PointKind, label: &str) -> Result<PointInfo> {
+        let answer = self.command(|reply| Command::Point { kind, label: label.to_owned(), reply })?;
+        answer.await.map_err(|_| closed(self.config.group))?
+    }
+
+    /// Active → Standby: no write is accepted any more, everything is shipped, and a final point says so. Zero loss.
+    ///
+    /// # Errors
+    /// `Fenced` unless active. When the vault can't be reached within `patience` the group is active again, and the error
+    /// is `Retry`.
+    pub async fn release(&self, patience: Duration) -> Result<PointInfo> {
+        let _change = self.change.lock().await;
+        if self.state.lock().state.phase == Phase::Standby {
+            return self.observed.lock().last_point.clone().ok_or_else(|| closed(self.config.group));
+        }
+        let path = self.active_path()?;
+        path.set_read_only(Some(self.standby_message()));
+        let answer = self.command(|reply| Command::Release { reply })?;
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(Ok(point))) => Ok(point),
+            Ok(Ok(Err(error))) => {
+                if error.kind() != ErrorKind::Fenced {
+                    path.set_read_only(None);
+                }
+                Err(error)
+            }
+            Ok(Err(_)) => Err(closed(self.config.group)),
+            Err(_) => {
+                // The task may be just about to finish: it decides, under the same lock as the state.
+                if self.state.lock().state.phase == Phase::Active {
+                    self.cancel_release();
+                    path.set_read_only(None);
+                }
+                Err(EngineError::new(
+                    ErrorKind::Retry,
+                    format!("{} could not ship its last writes within {} s: it is active again; see why the vault is slow", self.config.group, patience.as_secs()),
+                ))
+            }
+        }
+    }
+
+    /// Standby → Active again on the same branch: a switch that was called off.
+    ///
+    /// # Errors
+    /// `Fenced` when another gateway has the branch now.
+    pub async fn resume(self: &Arc<Self>) -> Result<()> {
+        let _change = self.change.lock().await;
+        if self.state.lock().state.phase == Phase::Active {
+            return Ok(());
+        }
+        self.expect_phase(Phase::Standby, "resumed")?;
+        let path = self.running_path()?;
+        let (branch, shipped) = {
+            let saved = self.state.lock();
+            (saved.state.branch, saved.state.shipped)
+        };
+        let settings = ship_settings(&self.settings.lock());
+        if branch::log_end(&self.config.vault, self.config.group, branch).await?.lsn != shipped.lsn {
+            return Err(EngineError::new(
+                ErrorKind::Fenced,
+                format!("{} was written by another gateway since it was released here: fail back instead", self.config.group),
+            ));
+        }
+        let (writer, opened) =
+            BranchWriter::open(&self.config.vault, self.config.group, branch, self.config.gateway, Open::Continue, settings).await?;
+        path.set_epoch(opened.epoch);
+        self.change_state(|state| {
+            state.phase = Phase::Active;
+            state.epoch = opened.epoch;
+            state.shipped = place(opened.end);
+        })?;
+        path.set_read_only(None);
+        self.start_shipping(Some(writer));
+        Ok(())
+    }
+
+    /// Orderly stop: a last point and its shipping, as far as `deadline` allows; then the files are closed. The state stays
+    /// as it is.
+    pub async fn close(&self, deadline: Duration) {
+        if deadline > Duration::ZERO && self.active_path().is_ok() {
+            let unshipped = {
+                let status = self.status();
+                status.last_lsn > status.shipped_lsn
+            };
+            if unshipped {
+                let _ = tokio::time::timeout(deadline, self.take_point(PointKind::CrashConsistent, "")).await;
+            }
+        }
+        self.stop_shipping().await;
+        self.stop_running().await;
+    }
+
+    /// Deletes the local files of a closed group. The vault is untouched.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn forget(dir: &Path) -> Result<()> {
+        let disk: Arc<dyn Disk> = local_disk(dir)?;
+        state::remove(&disk)?;
+        std::fs::remove_dir_all(dir).map_err(|error| EngineError::io(format!("delete {}", dir.display()), error))
+    }
+
+    /// What can be seen of the group.
+    #[must_use]
+    pub fn status(&self) -> GroupStatus {
+        let (state, branch, epoch, shipped, volumes) = {
+            let saved = self.state.lock();
+            let state = &saved.state;
+            (group_state(state.phase), state.branch, state.epoch, state.shipped.lsn, state.volumes.clone())
+        };
+        let running = self.running.lock().clone();
+        let figures = running.as_ref().map(|running| running.path.figures());
+        let observed = self.observed.lock();
+        let mut reasons: Vec<(Health, String)> = Vec::new();
+        match figures.as_ref().map(|figures| &figures.mode) {
+            Some(Mode::Poisoned(why)) => reasons.push((Health::Critical, why.clone())),
+            Some(Mode::ReadOnly(why)) if state == GroupState::Fenced => reasons.push((Health::Critical, why.clone())),
+            _ => {}
+        }
+        reasons.extend(figures.as_ref().and_then(|figures| figures.journal_full.clone()).map(|why| (Health::Critical, why)));
+        reasons.extend(observed.shipping_trouble.clone());
+        reasons.extend(observed.hydration_trouble.clone().map(|why| (Health::Warning, why)));
+        let hydrated = running.as_ref().filter(|_| volumes.iter().any(|volume| volume.lazy)).map(|running| {
+            volumes.iter().filter_map(|volume| running.path.image(volume.id)).map(|image| image.present_blocks() * BLOCK_SIZE_U64).sum()
+        });
+        GroupStatus {
+            state,
+            branch,
+            epoch,
+            last_lsn: figures.as_ref().map_or(shipped, |figures| figures.last),
+            durable_lsn: figures.as_ref().map_or(shipped, |figures| figures.durable),
+            image_lsn: figures.as_ref().map_or(shipped, |figures| figures.image),
+            shipped_lsn: shipped,
+            backlog_bytes: figures.as_ref().map_or(0, |figures| figures.bytes_accepted.saturating_sub(observed.bytes_landed)),
+            journal_bytes_used: figures.as_ref().map_or(0, |figures| figures.journal_bytes),
+            last_point: observed.last_point.clone(),
+            landed_rpo_seconds: observed.last_point.as_ref().map(|_| {
+                observed.uncovered_since(figures.as_ref().map_or(shipped, |figures| figures.last)).map_or(0.0, |since| Timestamp::now().seconds_since(since))
+            }),
+            health: reasons.iter().map(|(health, _)| *health).max().unwrap_or_default(),
+            reasons: reasons.into_iter().map(|(_, why)| why).collect(),
+            progress: observed.progress,
+            churn_bytes_per_second: observed.churn,
+            hydrated_bytes: hydrated,
+            size_bytes: volumes.iter().map(|volume| volume.blocks * BLOCK_SIZE_U64).sum(),
+        }
+    }
+
+    fn active_path(&self) -> Result<Arc<WritePath>> {
+        self.expect_phase(Phase::Active, "written to")?;
+        self.running_path()
+    }
+
+    fn running_path(&self) -> Result<Arc<WritePath>> {
+        self.running.lock().as_ref().map(|running| Arc::clone(&running.path)).ok_or_else(|| closed(self.config.group))
+    }
+
+    fn expect_phase(&self, phase: Phase, what: &str) -> Result<()> {
+        let found = self.state.lock().state.phase;
+        if found == phase {
+            return Ok(());
+        }
+        Err(EngineError::new(
+            ErrorKind::Fenced,
+            format!("{} is {} at this gateway and can't be {what} here", self.config.group, group_state(found)),
+        ))
+    }
+
+    /// Changes the state file.
+    fn change_state(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        let mut saved = self.state.lock();
+        let mut next = saved.state.clone();
+        change(&mut next);
+        saved.file.save(&mut next)?;
+        saved.state = next;
+        Ok(())
+    }
+
+    fn fenced_message(&self) -> String {
+        let by = self.observed.lock().fenced_by.clone().unwrap_or_else(|| "another gateway".to_owned());
+        format!("{} is read-only here: {by} has taken over. Write there, or fail back to this gateway", self.config.group)
+    }
+
+    fn standby_message(&self) -> String {
+        format!("{} is read-only here: it was released to another gateway", self.config.group)
+    }
+}
+
+/// What became of the tenure that this gateway held before it stopped.
+enum Tenure {
+    Held(Box<BranchWriter>),
+    Unknown,
+    Lost,
+}
+
+fn group_state(phase: Phase) -> GroupState {
+    phase.state()
+}
+
+fn place(position: branch::Position) -> Place {
+    Place { branch: position.branch, epoch: position.epoch, seq: position.seq, lsn: position.lsn }
+}
+
+fn position(place: Place) -> branch::Position {
+    branch::Position { branch: place.branch, epoch: place.epoch, seq: place.seq, lsn: place.lsn }
+}
+
+fn blocks_of(volume: &VolumeSpec) -> Result<u64> {
+    let blocks = volume.size_bytes / BLOCK_SIZE_U64;
+    if volume.size_bytes % BLOCK_SIZE_U64 != 0 || blocks == 0 || blocks > lifeboat_model::VOLUME_BLOCKS_MAX {
+        return Err(EngineError::new(
+            ErrorKind::Invalid,
+            format!("{} bytes is no size for {}: a multiple of 4096 from 4096 to 64 TiB", volume.size_bytes, volume.id),
+        ));
+    }
+    Ok(blocks)
+}
+
+fn limits(settings: &GroupSettings) -> Limits {
+    Limits::for_journal(settings.journal_bytes, settings.cache_bytes)
+}
+
+fn ship_settings(settings: &GroupSettings) -> ShipSettings {
+    ShipSettings { compression: settings.compression, ..ShipSettings::default() }
+}
+
+fn local_disk(dir: &Path) -> Result<Arc<dyn Disk>> {
+    let disk: Arc<dyn Disk> = LocalDisk::open(dir).map_err(|error| EngineError::io(format!("open {}", dir.display()), error))?;
+    Ok(disk)
+}
+
+fn closed(group: GroupId) -> EngineError {
+    EngineError::new(ErrorKind::Closed, format!("{group} is not open at this gateway"))
+}

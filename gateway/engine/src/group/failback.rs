@@ -1,0 +1,441 @@
+//! Bringing this gateway's images to another branch's newest point, and taking the branch over.
+//!
+//! ```text
+//! Fenced | Standby ─ keep the tail ─ hydrate ─> Rehydrating{base: own end + own tail}
+//!      pass: target := newest point ─ move what differs ─ sync ─ base := target      (as often as wanted)
+//!      take over: base is the branch's end ─ next epoch ─ empty journal ─> Active
+//! ```
+//! What this gateway wrote and the new history does not have (its *tail*) goes to an orphan branch of its own first, where
+//! it can be mounted; only then is the image touched. A pass writes down its base and its target before it moves anything:
+//! after a crash the image is somewhere between the two, and the same pass is done again from its cursor. A newer target is
+//! chosen only when the pass is complete.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Extent, ExtentSet, Lsn, PointId, PointKind, Timestamp, VolumeId};
+
+use super::running::view_at;
+use super::{Group, Image, Phase, Progress, Rehydrate, State, StateVolume, closed, limits, place, position, ship_settings};
+use crate::branch::{self, Origin};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::points::{self, PointInfo};
+use crate::record::{LogRecord, Op, PointMark};
+use crate::rehydrate::{Cursor, ImageSink, RehydrateLimits, RehydrateStats, Source, rehydrate};
+use crate::ship::{BranchWriter, Interval, Open};
+use crate::sync::Lock;
+use crate::view::PointView;
+use crate::write_path::WritePath;
+
+/// Payload of the tail read at a time.
+const TAIL_BYTES: usize = 32 << 20;
+/// Bytes moved between two syncs of the images and saved cursors.
+const CURSOR_EVERY: u64 = 256 << 20;
+
+/// How a rehydration finds what to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RehydrateMode {
+    /// Only blocks that differ, by the history that both sides share.
+    Delta,
+    /// Every block, without comparing.
+    Full,
+}
+
+/// What one pass of [`Group::rehydrate`] did.
+#[derive(Clone, Debug)]
+pub struct Rehydrated {
+    /// The point that the images stand at now.
+    pub point: PointInfo,
+    /// Blocks looked at.
+    pub blocks_compared: u64,
+    /// Blocks written to the images.
+    pub blocks_moved: u64,
+    /// Bytes read from the vault for them.
+    pub bytes_fetched: u64,
+    /// The branch that keeps what this gateway wrote and the new history doesn't have.
+    pub orphan: Option<BranchId>,
+}
+
+impl Group {
+    /// One pass to the newest point of `branch`; call again for newer points. Safe to repeat after a crash at any place.
+    ///
+    /// # Errors
+    /// `Fenced` while the group is active here; `Retry` while the vault is away; `NotFound` when the branch has no point.
+    pub async fn rehydrate(self: &Arc<Self>, branch: BranchId, mode: RehydrateMode) -> Result<Rehydrated> {
+        let _change = self.change.lock().await;
+        let phase = self.state.lock().state.phase;
+        match phase {
+            Phase::Active => {
+                return Err(EngineError::new(
+                    ErrorKind::Fenced,
+                    format!("{} is active at this gateway: there is nothing to bring back", self.config.group),
+                ));
+            }
+            Phase::Fenced | Phase::Standby => self.begin_rehydrating(branch, mode, phase).await?,
+            Phase::Rehydrating => {}
+        }
+        let followed = self.rehydrate_state()?.branch;
+        if followed != branch {
+            return Err(EngineError::new(
+                ErrorKind::Invalid,
+                format!("{} is being brought to {followed}, not to {branch}: finish that first", self.config.group),
+            ));
+        }
+        self.pass().await
+    }
+
+    /// Rehydrating → Active: this gateway writes the branch from here on; its last writer is fenced.
+    ///
+    /// # Errors
+    /// `Invalid` when the branch has gone on since the last pass: do another one.
+    pub async fn take_over(self: &Arc<Self>) -> Result<()> {
+        let _change = self.change.lock().await;
+        if self.state.lock().state.phase == Phase::Active {
+            return Ok(());
+        }
+        self.expect_phase(Phase::Rehydrating, "taken over")?;
+        let following = self.rehydrate_state()?;
+        let (vault, group) = (&self.config.vault, self.config.group);
+        let end = branch::log_end(vault, group, following.branch).await?;
+        let Some(base) = following.base.filter(|base| following.target.is_none() && base.lsn == end.lsn) else {
+            return Err(behind(self));
+        };
+        let settings = ship_settings(&self.settings.lock());
+        let (writer, opened) =
+            BranchWriter::open(vault, group, following.branch, self.config.gateway, Open::Continue, settings).await?;
+        if opened.end.lsn != base.lsn {
+            return Err(behind(self));
+        }
+        self.stop_running().await;
+        let first = opened.end.lsn.next();
+        let path = Arc::new(WritePath::create(&self.disk, group, opened.epoch, limits(&self.settings.lock()), first)?);
+        for volume in &self.state.lock().state.volumes {
+            path.add_volume(volume.id, Arc::new(Image::open(&self.disk, volume.id, volume.blocks)?));
+        }
+        self.change_state(|state| {
+            state.phase = Phase::Active;
+            state.branch = following.branch;
+            state.epoch = opened.epoch;
+            state.journal_first = first;
+            state.image_lsn = opened.end.lsn;
+            state.shipped = place(opened.end);
+            state.origin = None;
+            state.rehydrate = None;
+        })?;
+        {
+            let mut observed = self.observed.lock();
+            observed.last_point = opened.last_point;
+            observed.fenced_by = None;
+            observed.progress = None;
+            observed.open_points.clear();
+            observed.placed = None;
+        }
+        self.start(path, None);
+        self.start_shipping(Some(writer));
+        Ok(())
+    }
+
+    /// An empty local state on which [`Group::rehydrate`] works: a gateway that lost its disk, or never had the group.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn blank(config: super::GroupConfig, branch: BranchId) -> Result<Arc<Self>> {
+        if Self::exists(&config.dir) {
+            return Self::open(config).await;
+        }
+        let disk = super::local_disk(&config.dir)?;
+        let mut saved = State {
+            group: config.group,
+            gateway: config.gateway,
+            generation: 0,
+            phase: Phase::Rehydrating,
+            branch,
+            epoch: lifeboat_model::Epoch(0),
+            journal_first: Lsn(1),
+            image_lsn: Lsn::ZERO,
+            shipped: super::Place { branch, epoch: lifeboat_model::Epoch(0), seq: lifeboat_model::SegmentSeq(0), lsn: Lsn::ZERO },
+            volumes: Vec::new(),
+            origin: None,
+            rehydrate: Some(Rehydrate { branch, orphan: None, base: None, target: None, cursor: None, full: true }),
+        };
+        let file = super::StateFile::create(&disk, &mut saved)?;
+        Ok(Self::assemble(config, disk, super::Saved { file, state: saved, shipped_moved: false }, None))
+    }
+
+    /// Keeps what this gateway wrote and the history doesn't have on a branch of its own; none when there is nothing.
+    ///
+    /// # Errors
+    /// `Retry` while the vault is away, or the gateway that took over has not finished doing so.
+    pub(super) async fn keep_tail(&self) -> Result<Option<BranchId>> {
+        let state = self.state.lock().state.clone();
+        if state.phase != Phase::Fenced {
+            return Ok(state.rehydrate.and_then(|one| one.orphan));
+        }
+        let (end, tail_end) = self.own_end(&state).await?;
+        if tail_end <= end.lsn {
+            return Ok(None);
+        }
+        let orphan = match state.rehydrate.and_then(|one| one.orphan) {
+            Some(orphan) => orphan,
+            None => {
+                let orphan = BranchId::new();
+                self.change_state(|state| {
+                    state.rehydrate =
+                        Some(Rehydrate { branch: state.branch, orphan: Some(orphan), base: None, target: None, cursor: None, full: false });
+                })?;
+                orphan
+            }
+        };
+        let (mut writer, _) = BranchWriter::open(
+            &self.config.vault,
+            self.config.group,
+            orphan,
+            self.config.gateway,
+            Open::New { origin: Some(Origin { at: end, point: None }) },
+            ship_settings(&self.settings.lock()),
+        )
+        .await?;
+        let path = self.running_path()?;
+        let mut hint = None;
+        while writer.shipped().lsn < tail_end {
+            let after = writer.shipped().lsn;
+            let records = path.reader(after).read(after, tail_end, TAIL_BYTES, &mut hint)?;
+            let last_lsn = records.last().map_or(after, |record| record.lsn);
+            writer.append(&Interval { records, last_lsn }).await?;
+        }
+        if writer.shipped().lsn == tail_end {
+            let mark = PointMark {
+                id: PointId::new(),
+                time: Timestamp::now(),
+                kind: PointKind::Final,
+                label: format!("unshipped writes of {}", self.config.gateway),
+            };
+            let lsn = tail_end.next();
+            writer.append(&Interval { records: vec![LogRecord { lsn, op: Op::Point(mark) }], last_lsn: lsn }).await?;
+        }
+        Ok(Some(orphan))
+    }
+
+    /// Where this gateway's history ends in the vault, and its newest record.
+    async fn own_end(&self, state: &State) -> Result<(branch::Position, Lsn)> {
+        let end = branch::end_of_tenure(&self.config.vault, self.config.group, state.branch, state.epoch).await?.ok_or_else(|| {
+            EngineError::new(
+                ErrorKind::Retry,
+                format!("the gateway that took {} over has not finished doing so: try again in a moment", self.config.group),
+            )
+        })?;
+        Ok((end, self.running_path()?.durable()))
+    }
+
+    async fn begin_rehydrating(self: &Arc<Self>, branch: BranchId, mode: RehydrateMode, from: Phase) -> Result<()> {
+        let state = self.state.lock().state.clone();
+        let orphan = self.keep_tail().await?;
+        let base = if from == Phase::Fenced { self.own_end(&state).await?.0 } else { position(state.shipped) };
+        if mode == RehydrateMode::Delta {
+            self.hydrate_fully().await?;
+        }
+        let path = self.running_path()?;
+        let last = path.figures().last;
+        tokio::task::spawn_blocking(move || path.make_durable(last).and_then(|()| path.destage()))
+            .await
+            .map_err(|_| closed(self.config.group))??;
+        self.change_state(|state| {
+            state.phase = Phase::Rehydrating;
+            state.rehydrate = Some(Rehydrate {
+                branch,
+                orphan,
+                base: (mode == RehydrateMode::Delta).then(|| place(base)),
+                target: None,
+                cursor: None,
+                full: mode == RehydrateMode::Full,
+            });
+            state.image_lsn = last;
+            state.volumes.iter_mut().for_each(|volume| volume.lazy = false);
+        })?;
+        self.stop_running().await;
+        self.state.lock().state.volumes.iter().try_for_each(|volume| Image::drop_presence(&self.disk, volume.id))
+    }
+
+    fn rehydrate_state(&self) -> Result<Rehydrate> {
+        self.state.lock().state.rehydrate.clone().ok_or_else(|| {
+            EngineError::new(ErrorKind::Damaged, format!("the state of {} says rehydrating and not from where", self.config.group))
+        })
+    }
+
+    /// One pass: to the target that an interrupted pass had, or to the newest point.
+    async fn pass(self: &Arc<Self>) -> Result<Rehydrated> {
+        let following = self.rehydrate_state()?;
+        let (vault, group) = (&self.config.vault, self.config.group);
+        let known = points::list_points(vault, group, following.branch).await?;
+        let point = match following.target {
+            Some(target) => known.into_iter().find(|point| point.lsn == target.lsn),
+            None => known.into_iter().next_back(),
+        };
+        let point = point.ok_or_else(|| {
+            EngineError::new(ErrorKind::NotFound, format!("{} has no recovery point of {group} to come back to", following.branch))
+        })?;
+        if following.target.is_none() {
+            self.change_state(|state| {
+                if let Some(one) = state.rehydrate.as_mut() {
+                    one.target = Some(place(point.position()));
+                    one.cursor = None;
+                }
+            })?;
+        }
+        let target = view_at(self, point.position()).await?;
+        let source = self.source(&following).await?;
+        let sink = Sink::open(self, &target)?;
+        let cursor = following.cursor.filter(|_| following.target.is_some()).map(|(volume, lba)| Cursor { volume, lba });
+        let stats = rehydrate(&target, source, &sink, cursor, RehydrateLimits::default()).await?;
+        sink.sync().await?;
+        self.settle(&target, &point)?;
+        Ok(Rehydrated {
+            point,
+            blocks_compared: stats.blocks_compared,
+            blocks_moved: stats.blocks_moved,
+            bytes_fetched: stats.bytes_fetched,
+            orphan: following.orphan,
+        })
+    }
+
+    /// What the image holds now, as far as the vault's history can say.
+    async fn source(&self, following: &Rehydrate) -> Result<Source> {
+        let Some(base) = following.base.filter(|_| !following.full) else { return Ok(Source::Full) };
+        let view = view_at(self, position(base)).await?;
+        Ok(Source::Delta { base: view, dirty: self.own_tail(base.lsn)? })
+    }
+
+    /// Extents that this gateway wrote after its history in the vault ends. The journal holds them until the first pass
+    /// is complete, and is deleted then.
+    fn own_tail(&self, after: Lsn) -> Result<BTreeMap<VolumeId, ExtentSet>> {
+        let state = self.state.lock().state.clone();
+        let mut dirty: BTreeMap<VolumeId, ExtentSet> = BTreeMap::new();
+        if state.image_lsn <= after {
+            return Ok(dirty);
+        }
+        let path = self.open_write_path()?;
+        let (mut at, mut hint) = (after, None);
+        while at < state.image_lsn {
+            for record in path.reader(at).read(at, state.image_lsn, TAIL_BYTES, &mut hint)? {
+                at = record.lsn;
+                let (volume, extent) = match record.op {
+                    Op::Write { volume, lba, data } => (volume, Extent { lba, blocks: data.len() as u64 / BLOCK_SIZE_U64 }),
+                    Op::Zero { volume, extent } | Op::Trim { volume, extent } => (volume, extent),
+                    Op::Resize { .. } | Op::Point(_) => continue,
+                };
+                dirty.entry(volume).or_default().insert(extent);
+            }
+        }
+        Ok(dirty)
+    }
+
+    /// The images are at the point: that is the base of the next pass.
+    fn settle(&self, target: &PointView, point: &PointInfo) -> Result<()> {
+        let sizes: BTreeMap<VolumeId, u64> = target.volumes().into_iter().map(|volume| (volume.id, volume.size_blocks)).collect();
+        self.observed.lock().last_point = Some(point.clone());
+        self.change_state(|state| {
+            state.image_lsn = point.lsn;
+            state.shipped = place(point.position());
+            state.volumes.retain(|volume| sizes.contains_key(&volume.id));
+            for (id, blocks) in sizes {
+                match state.volumes.iter_mut().find(|volume| volume.id == id) {
+                    Some(volume) => volume.blocks = blocks,
+                    None => state.volumes.push(StateVolume { id, name: String::new(), blocks, lazy: false }),
+                }
+            }
+            if let Some(one) = state.rehydrate.as_mut() {
+                one.base = Some(place(point.position()));
+                one.target = None;
+                one.cursor = None;
+                one.full = false;
+            }
+        })
+    }
+}
+
+fn behind(group: &Group) -> EngineError {
+    EngineError::new(
+        ErrorKind::Invalid,
+        format!("the images of {} are not at the end of its branch yet: bring them forward once more, then take over", group.config.group),
+    )
+}
+
+/// Writes what a pass moves into the images.
+struct Sink {
+    group: Arc<Group>,
+    images: Lock<BTreeMap<VolumeId, Arc<Image>>>,
+    since_cursor: Lock<u64>,
+    total_bytes: u64,
+}
+
+impl Sink {
+    fn open(group: &Arc<Group>, target: &PointView) -> Result<Self> {
+        let known = group.state.lock().state.volumes.clone();
+        let mut images = BTreeMap::new();
+        for volume in known {
+            images.insert(volume.id, Arc::new(Image::open(&group.disk, volume.id, volume.blocks)?));
+        }
+        let total_bytes = target.volumes().iter().map(|volume| volume.size_blocks * BLOCK_SIZE_U64).sum();
+        Ok(Self { group: Arc::clone(group), images: Lock::new(images), since_cursor: Lock::new(0), total_bytes })
+    }
+
+    fn image(&self, volume: VolumeId) -> Result<Arc<Image>> {
+        let found = self.images.lock().get(&volume).cloned();
+        found.ok_or_else(|| EngineError::new(ErrorKind::NotFound, format!("{volume} has no image here")))
+    }
+
+    async fn blocking(&self, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+        tokio::task::spawn_blocking(work).await.map_err(|_| closed(self.group.config.group))?
+    }
+
+    async fn sync(&self) -> Result<()> {
+        let images: Vec<Arc<Image>> = self.images.lock().values().cloned().collect();
+        self.blocking(move || images.iter().try_for_each(|image| image.sync())).await
+    }
+}
+
+#[async_trait]
+impl ImageSink for Sink {
+    async fn resize(&self, volume: VolumeId, blocks: u64) -> Result<()> {
+        let known = self.images.lock().get(&volume).cloned();
+        match known {
+            Some(image) => image.set_blocks(blocks),
+            None => {
+                let image = Arc::new(Image::create(&self.group.disk, volume, blocks, false)?);
+                self.images.lock().insert(volume, image);
+                self.group.change_state(|state| {
+                    state.volumes.push(StateVolume { id: volume, name: String::new(), blocks, lazy: false });
+                })
+            }
+        }
+    }
+
+    async fn write(&self, volume: VolumeId, lba: u64, data: Bytes) -> Result<()> {
+        let image = self.image(volume)?;
+        *self.since_cursor.lock() += data.len() as u64;
+        self.blocking(move || image.write(lba, &data)).await
+    }
+
+    async fn zero(&self, volume: VolumeId, extent: Extent) -> Result<()> {
+        let image = self.image(volume)?;
+        self.blocking(move || image.zero(extent)).await
+    }
+
+    async fn progress(&self, cursor: Cursor, done: RehydrateStats) -> Result<()> {
+        self.group.observed.lock().progress =
+            Some(Progress { done_bytes: done.blocks_compared * BLOCK_SIZE_U64, total_bytes: self.total_bytes });
+        if *self.since_cursor.lock() < CURSOR_EVERY {
+            return Ok(());
+        }
+        *self.since_cursor.lock() = 0;
+        self.sync().await?;
+        self.group.change_state(|state| {
+            if let Some(one) = state.rehydrate.as_mut() {
+                one.cursor = Some((cursor.volume, cursor.lba));
+            }
+        })
+    }
+}

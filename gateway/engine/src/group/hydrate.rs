@@ -1,0 +1,125 @@
+//! Background hydration of a branch at a recovery site: every block that is not here yet is fetched from the vault, until
+//! the images are whole and the vault is needed for reading no more.
+//!
+//! A crash forgets nothing but the last few blocks; they are fetched again. While the vault is away it waits and tries
+//! again; reads of absent blocks fail meanwhile, writes don't.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use lifeboat_model::{Extent, VolumeId};
+
+use super::running::Running;
+use super::volume::{fetch, fill};
+use super::{Group, Phase, Progress};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::image::Image;
+
+/// Blocks fetched at a time: 4 MiB.
+const STEP_BLOCKS: u64 = 1024;
+/// Blocks between two syncs of an image.
+const SYNC_BLOCKS: u64 = 64 * STEP_BLOCKS;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Group {
+    /// Starts hydration in the background, when there is something to hydrate.
+    pub(super) fn start_hydration(self: &Arc<Self>) {
+        if !self.state.lock().state.volumes.iter().any(|volume| volume.lazy) {
+            return;
+        }
+        let group = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                match hydrate_once(&group).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        let Some(group) = group.upgrade() else { return };
+                        group.observed.lock().hydration_trouble = Some(format!("hydration waits: {error}"));
+                        drop(group);
+                    }
+                }
+                tokio::time::sleep(PATIENCE).await;
+            }
+        });
+    }
+
+    /// Fetches every absent block now.
+    ///
+    /// # Errors
+    /// What vault or disk say; `Closed` when the group is closed meanwhile.
+    pub(super) async fn hydrate_fully(self: &Arc<Self>) -> Result<()> {
+        hydrate_once(&Arc::downgrade(self)).await
+    }
+}
+
+async fn hydrate_once(group: &Weak<Group>) -> Result<()> {
+    let volumes: Vec<VolumeId> = {
+        let Some(group) = group.upgrade() else { return Ok(()) };
+        let saved = group.state.lock();
+        saved.state.volumes.iter().filter(|volume| volume.lazy).map(|volume| volume.id).collect()
+    };
+    for id in volumes {
+        let mut at = 0;
+        let mut unsynced = 0;
+        loop {
+            // The group is held for one step only, so that it can be closed in between.
+            let Some(group) = group.upgrade() else { return Ok(()) };
+            let Some(running) = group.running.lock().clone() else { return Ok(()) };
+            let Some(image) = running.path.image(id) else { break };
+            let next = { let image = Arc::clone(&image); blocking(move || Ok(image.next_absent(at, STEP_BLOCKS))).await? };
+            let Some(part) = next else {
+                finish(&group, &image, id).await?;
+                break;
+            };
+            step(&group, &running, &image, id, part).await?;
+            at = part.end();
+            unsynced += part.blocks;
+            if unsynced >= SYNC_BLOCKS {
+                unsynced = 0;
+                let image = Arc::clone(&image);
+                blocking(move || image.sync()).await?;
+            }
+            report(&group, &running);
+        }
+    }
+    if let Some(group) = group.upgrade() {
+        let mut observed = group.observed.lock();
+        observed.hydration_trouble = None;
+        observed.progress = None;
+    }
+    Ok(())
+}
+
+async fn step(group: &Group, running: &Running, image: &Arc<Image>, id: VolumeId, part: Extent) -> Result<()> {
+    let runs = fetch(running, group, id, part).await?;
+    let image = Arc::clone(image);
+    blocking(move || runs.iter().try_for_each(|run| fill(&image, run))).await
+}
+
+/// The image is whole: it is synced, then the state says so, then the bitmap goes.
+async fn finish(group: &Arc<Group>, image: &Arc<Image>, id: VolumeId) -> Result<()> {
+    let image = Arc::clone(image);
+    blocking(move || image.sync()).await?;
+    group.change_state(|state| state.volumes.iter_mut().filter(|volume| volume.id == id).for_each(|volume| volume.lazy = false))?;
+    Image::drop_presence(&group.disk, id)
+}
+
+fn report(group: &Group, running: &Running) {
+    let (mut done, mut total) = (0, 0);
+    for volume in &group.state.lock().state.volumes {
+        if let Some(image) = running.path.image(volume.id) {
+            done += image.present_blocks() * lifeboat_model::BLOCK_SIZE_U64;
+            total += image.blocks() * lifeboat_model::BLOCK_SIZE_U64;
+        }
+    }
+    let active = group.state.lock().state.phase == Phase::Active;
+    let mut observed = group.observed.lock();
+    observed.hydration_trouble = None;
+    observed.progress = active.then_some(Progress { done_bytes: done, total_bytes: total });
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| EngineError::new(ErrorKind::Closed, "the gateway is stopping").with_source(error))?
+}

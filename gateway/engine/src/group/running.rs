@@ -1,0 +1,174 @@
+//! A write path at work: its three threads, and the point that absent blocks are read from.
+
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lifeboat_model::Lsn;
+
+use super::{Group, Place, limits, position};
+use crate::branch::Position;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::image::Image;
+use crate::record::Op;
+use crate::segments::{Reader, ReaderLimits};
+use crate::sync::Lock;
+use crate::view::PointView;
+use crate::write_path::{Submitted, WritePath};
+
+/// How often the images are brought up to date when nothing presses.
+const UPKEEP: Duration = Duration::from_millis(500);
+/// How often the state file is brought up to date, and journal files given back.
+const CHECKPOINT: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) path: Arc<WritePath>,
+    origin: Option<Place>,
+    base: tokio::sync::OnceCell<Arc<PointView>>,
+    threads: Lock<Vec<JoinHandle<()>>>,
+}
+
+impl Group {
+    /// Opens images and journal as the state file has them.
+    pub(super) fn open_write_path(&self) -> Result<Arc<WritePath>> {
+        let state = self.state.lock().state.clone();
+        let images = state
+            .volumes
+            .iter()
+            .map(|volume| Ok((volume.id, Arc::new(Image::open(&self.disk, volume.id, volume.blocks)?))))
+            .collect::<Result<Vec<_>>>()?;
+        let path = WritePath::open(
+            &self.disk,
+            self.config.group,
+            state.epoch,
+            limits(&self.settings.lock()),
+            images,
+            state.image_lsn,
+            state.shipped.lsn,
+        )?;
+        Ok(Arc::new(path))
+    }
+
+    /// Starts the threads of a write path.
+    pub(super) fn start(self: &Arc<Self>, path: Arc<WritePath>, base: Option<Arc<PointView>>) {
+        let origin = self.state.lock().state.origin;
+        let commit = { let path = Arc::clone(&path); move || path.commit_loop() };
+        let sync = { let path = Arc::clone(&path); move || path.sync_loop() };
+        let upkeep = {
+            let (path, group) = (Arc::clone(&path), Arc::downgrade(self));
+            let mut last = Instant::now();
+            move || path.upkeep_loop(UPKEEP, |_| checkpoint_when_due(&group, &path, &mut last))
+        };
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(body).ok();
+        let threads: Vec<JoinHandle<()>> = [
+            spawn("journal-commit", Box::new(commit)),
+            spawn("journal-sync", Box::new(sync)),
+            spawn("destage", Box::new(upkeep)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if threads.len() < 3 {
+            path.set_read_only(Some(format!("{}: the system gives this process no more threads", self.config.group)));
+        }
+        let base = tokio::sync::OnceCell::new_with(base);
+        *self.running.lock() = Some(Arc::new(Running { path, origin, base, threads: Lock::new(threads) }));
+    }
+
+    /// Brings the images up to date, ends the threads, and closes the write path.
+    pub(super) async fn stop_running(&self) {
+        let Some(running) = self.running.lock().take() else { return };
+        let _ = tokio::task::spawn_blocking(move || {
+            running.path.stop();
+            let threads = std::mem::take(&mut *running.threads.lock());
+            for thread in threads {
+                let _ = thread.join();
+            }
+            if let Err(error) = running.path.make_durable(running.path.figures().last).and_then(|()| running.path.destage()) {
+                tracing::warn!(%error, "the images were not brought up to date before the stop; the journal has the rest");
+            }
+            running
+        })
+        .await
+        .map(|running| self.checkpoint(&running.path));
+    }
+
+    /// Saves how far images and vault are, and gives back the journal files that neither needs.
+    pub(super) fn checkpoint(&self, path: &WritePath) {
+        let image = path.figures().image;
+        let saved = self.change_state(|state| state.image_lsn = state.image_lsn.max(image));
+        match saved {
+            Ok(()) => {
+                let state = self.state.lock();
+                let upto = state.state.image_lsn.min(state.state.shipped.lsn);
+                drop(state);
+                path.reclaim(upto);
+            }
+            Err(error) => tracing::warn!(group = %self.config.group, %error, "the state file could not be written"),
+        }
+    }
+}
+
+impl Running {
+    /// The point that absent blocks are read from.
+    pub(super) async fn base(&self, group: &Group) -> Result<&Arc<PointView>> {
+        self.base
+            .get_or_try_init(|| async {
+                let origin = self.origin.ok_or_else(|| {
+                    EngineError::new(ErrorKind::Damaged, format!("{} lacks blocks and has no point to read them from", group.config.group))
+                })?;
+                view_at(group, position(origin)).await
+            })
+            .await
+    }
+}
+
+/// A view of the group at a position, with caches of its own.
+pub(super) async fn view_at(group: &Group, at: Position) -> Result<Arc<PointView>> {
+    let reader = Reader::open(&group.config.vault, group.config.group, ReaderLimits::default()).await?;
+    PointView::open_at(&reader, at).await
+}
+
+fn checkpoint_when_due(group: &Weak<Group>, path: &WritePath, last: &mut Instant) {
+    let Some(group) = group.upgrade() else { return };
+    if last.elapsed() < CHECKPOINT {
+        return;
+    }
+    let figures = path.figures();
+    let moved = {
+        let mut saved = group.state.lock();
+        let shipped_moved = std::mem::take(&mut saved.shipped_moved);
+        figures.image > saved.state.image_lsn || shipped_moved
+    };
+    if moved {
+        *last = Instant::now();
+        group.checkpoint(path);
+    }
+}
+
+/// Submits one record of the group itself and waits until it is acknowledged; gives its place in the write order.
+pub(super) async fn submit(path: &WritePath, op: &Op) -> Result<Lsn> {
+    loop {
+        match path.submit_control(op)? {
+            Submitted::Accepted(lsn, ack) => {
+                ack.await.map_err(|_| gone())??;
+                return Ok(lsn);
+            }
+            Submitted::Wait => path.room().await,
+        }
+    }
+}
+
+/// Waits until everything submitted so far is durable.
+pub(super) async fn flush(path: &WritePath) -> Result<()> {
+    match path.flush()? {
+        None => Ok(()),
+        Some(ack) => ack.await.map_err(|_| gone())?,
+    }
+}
+
+/// The write path went away with a request in its hands.
+pub(super) fn gone() -> EngineError {
+    EngineError::new(ErrorKind::Closed, "the group was closed while the request was waiting")
+}

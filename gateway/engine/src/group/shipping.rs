@@ -1,0 +1,362 @@
+//! The task that places recovery points and ships the log, one for each tenure.
+//!
+//! - *Points*: at every interval in which something was written, a point record takes its place in the write order. An idle
+//!   group places none and sends no request.
+//! - *Shipping*: what is durable, up to the newest point, interval by interval, in order.
+//! - *The vault is away*: points are still placed (the history keeps its grain), shipping is tried again with growing
+//!   pauses, health says so.
+//! - *Another gateway has the branch*: the group becomes `Fenced`, the task ends, the tail stays in the journal.
+//! - *Cancellation*: the task may be dropped at any await; whatever had landed is found again when the tenure is resumed.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use lifeboat_model::{GatewayId, Lsn, PointId, PointKind, Timestamp};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::running::{self, Running};
+use super::{Group, Phase, closed, place, ship_settings};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::points::PointInfo;
+use crate::record::{Op, PointMark};
+use crate::journal::ReadHint;
+use crate::ship::{BranchWriter, Fenced, Interval, Open, ShipError};
+use lifeboat_model::state::Health;
+
+/// Payload read from the journal at a time: an interval may be larger than memory.
+const READ_BYTES: usize = 32 << 20;
+/// Pauses after failures: they grow from the first to the last.
+const BACK_OFF: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+];
+/// Failures after which health is more than a warning.
+const PATIENT_FAILURES: usize = 8;
+
+pub(super) type Reply = oneshot::Sender<Result<PointInfo>>;
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Point { kind: PointKind, label: String, reply: Reply },
+    Release { reply: Reply },
+}
+
+/// The handle of the task.
+#[derive(Debug)]
+pub(super) struct Shipping {
+    commands: mpsc::UnboundedSender<Command>,
+    wake: Arc<Notify>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Shipping {
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+impl Group {
+    /// Starts the task; without a writer it claims the tenure first, as soon as the vault is there.
+    pub(super) fn start_shipping(self: &Arc<Self>, writer: Option<BranchWriter>) {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let wake = Arc::new(Notify::new());
+        let stop = CancellationToken::new();
+        let shipper = Shipper {
+            group: Arc::downgrade(self),
+            writer,
+            inbox,
+            wake: Arc::clone(&wake),
+            stop: stop.clone(),
+            waiting: Vec::new(),
+            releasing: None,
+            hint: None,
+            failures: 0,
+            next_point: Instant::now(),
+            next_try: Instant::now(),
+        };
+        let task = tokio::spawn(shipper.run());
+        *self.shipping.lock() = Some(Shipping { commands, wake, stop, task });
+    }
+
+    /// Ends the task at its next await.
+    pub(super) async fn stop_shipping(&self) {
+        let Some(shipping) = self.shipping.lock().take() else { return };
+        shipping.stop.cancel();
+        let _ = shipping.task.await;
+    }
+
+    /// Sends a command to the task.
+    pub(super) fn command(&self, make: impl FnOnce(Reply) -> Command) -> Result<oneshot::Receiver<Result<PointInfo>>> {
+        let (reply, answer) = oneshot::channel();
+        self.expect_phase(Phase::Active, "given a point")?;
+        let shipping = self.shipping.lock();
+        let sent = shipping.as_ref().is_some_and(|shipping| shipping.commands.send(make(reply)).is_ok());
+        if sent { Ok(answer) } else { Err(closed(self.config.group)) }
+    }
+
+    pub(super) fn cancel_release(&self) {
+        self.observed.lock().release_wanted = false;
+    }
+}
+
+struct Shipper {
+    group: Weak<Group>,
+    writer: Option<BranchWriter>,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    wake: Arc<Notify>,
+    stop: CancellationToken,
+    /// Who waits for a point to land: LSN of its record.
+    waiting: Vec<(Lsn, Reply)>,
+    releasing: Option<(Lsn, Reply)>,
+    hint: Option<ReadHint>,
+    failures: usize,
+    next_point: Instant,
+    next_try: Instant,
+}
+
+enum Round {
+    GoOn,
+    End,
+}
+
+impl Shipper {
+    async fn run(mut self) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+        let group = self.group.upgrade().map(|group| group.config.group);
+        for (_, reply) in self.waiting.drain(..).chain(self.releasing.take()) {
+            if let Some(group) = group {
+                let _ = reply.send(Err(closed(group)));
+            }
+        }
+    }
+
+    async fn work(&mut self) {
+        loop {
+            let command = self.next_event().await;
+            let Some(group) = self.group.upgrade() else { return };
+            let Some(running) = group.running.lock().clone() else { return };
+            if let Err(error) = self.place_points(&group, &running, command).await {
+                // The write path is poisoned or closed: nothing more will be written, what is durable still ships.
+                tracing::warn!(group = %group.config.group, %error, "no recovery point could be placed");
+            }
+            if Instant::now() < self.next_try {
+                continue;
+            }
+            match self.ship(&group, &running).await {
+                Ok(Round::GoOn) => self.succeeded(&group),
+                Ok(Round::End) => return,
+                Err(ShipError::Fenced(fenced)) => {
+                    self.fenced(&group, &running, &fenced);
+                    return;
+                }
+                Err(ShipError::Engine(error)) => self.failed(&group, error),
+            }
+        }
+    }
+
+    /// Waits for the next interval, command or attempt.
+    async fn next_event(&mut self) -> Option<Command> {
+        let behind = self.failures > 0;
+        let until = if behind { self.next_point.min(self.next_try) } else { self.next_point };
+        tokio::select! {
+            biased;
+            command = self.inbox.recv() => command,
+            () = self.wake.notified() => None,
+            () = tokio::time::sleep_until(until) => None,
+        }
+    }
+
+    async fn place_points(&mut self, group: &Group, running: &Running, command: Option<Command>) -> Result<()> {
+        match command {
+            Some(Command::Point { kind, label, reply }) => {
+                let lsn = self.place(group, running, kind, label).await?;
+                self.waiting.push((lsn, reply));
+                self.next_try = Instant::now();
+            }
+            Some(Command::Release { reply }) => {
+                group.observed.lock().release_wanted = true;
+                let lsn = self.place(group, running, PointKind::Final, String::new()).await?;
+                self.releasing = Some((lsn, reply));
+                self.next_try = Instant::now();
+            }
+            None => {
+                let interval = group.settings.lock().point_interval;
+                if Instant::now() >= self.next_point {
+                    self.next_point = Instant::now() + interval;
+                    self.note_churn(group, running, interval);
+                    let newest = running.path.figures().last;
+                    let placed = group.observed.lock().placed.map_or(group.state.lock().state.shipped.lsn, |(lsn, _)| lsn);
+                    if newest > placed {
+                        self.place(group, running, PointKind::CrashConsistent, String::new()).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn place(&self, group: &Group, running: &Running, kind: PointKind, label: String) -> Result<Lsn> {
+        let time = Timestamp::now();
+        let mark = PointMark { id: PointId::new(), time, kind, label };
+        let lsn = running::submit(&running.path, &Op::Point(mark)).await?;
+        let mut observed = group.observed.lock();
+        let since = observed.placed.map_or(time, |(_, at)| at);
+        observed.open_points.push_back((lsn, since));
+        observed.placed = Some((lsn, time));
+        Ok(lsn)
+    }
+
+    fn note_churn(&self, group: &Group, running: &Running, interval: Duration) {
+        let accepted = running.path.figures().bytes_accepted;
+        let mut observed = group.observed.lock();
+        let delta = u32::try_from(accepted.saturating_sub(observed.bytes_seen)).unwrap_or(u32::MAX);
+        observed.bytes_seen = accepted;
+        let now = f64::from(delta) / interval.as_secs_f64().max(0.001);
+        observed.churn = if observed.churn == 0.0 { now } else { observed.churn.mul_add(0.7, now * 0.3) };
+    }
+
+    /// Ships everything up to the newest point that was placed.
+    async fn ship(&mut self, group: &Arc<Group>, running: &Arc<Running>) -> Result<Round, ShipError> {
+        let Some((target, _)) = group.observed.lock().placed else { return Ok(Round::GoOn) };
+        if self.writer.is_none() {
+            self.writer = Some(claim(group, running).await?);
+        }
+        let Some(writer) = self.writer.as_mut() else { return Ok(Round::GoOn) };
+        writer.set_compression(group.settings.lock().compression);
+        if writer.shipped().lsn < target {
+            running::flush(&running.path).await.map_err(ShipError::Engine)?;
+        }
+        while writer.shipped().lsn < target {
+            let interval = read_interval(running, writer.shipped().lsn, target, &mut self.hint).await.map_err(ShipError::Engine)?;
+            let appended = writer.append(&interval).await?;
+            {
+                let mut saved = group.state.lock();
+                saved.state.shipped = place(appended.shipped);
+                saved.shipped_moved = true;
+            }
+            if let Some(point) = appended.point {
+                let accepted = running.path.figures().bytes_accepted;
+                let mut observed = group.observed.lock();
+                while observed.open_points.front().is_some_and(|(lsn, _)| *lsn <= appended.shipped.lsn) {
+                    observed.open_points.pop_front();
+                }
+                if observed.open_points.is_empty() {
+                    observed.bytes_landed = accepted;
+                }
+                observed.last_point = Some(point.clone());
+                drop(observed);
+                answer(&mut self.waiting, &point);
+            }
+        }
+        if let Some(writer) = self.writer.as_mut().filter(|writer| writer.map_due()) {
+            match writer.write_map().await {
+                Ok(_) => {}
+                Err(fenced @ ShipError::Fenced(_)) => return Err(fenced),
+                // The log is complete without it: mounting replays a little more until the next one succeeds.
+                Err(ShipError::Engine(error)) => tracing::warn!(group = %group.config.group, %error, "the map was not written"),
+            }
+        }
+        self.finish_release(group)
+    }
+
+    /// Ends the tenure once the final point has landed.
+    fn finish_release(&mut self, group: &Group) -> Result<Round, ShipError> {
+        let shipped = self.writer.as_ref().map_or(Lsn::ZERO, |writer| writer.shipped().lsn);
+        let landed = self.releasing.as_ref().is_some_and(|(lsn, _)| *lsn <= shipped);
+        if !landed {
+            return Ok(Round::GoOn);
+        }
+        let Some((_, reply)) = self.releasing.take() else { return Ok(Round::GoOn) };
+        let (wanted, point) = {
+            let observed = group.observed.lock();
+            (observed.release_wanted, observed.last_point.clone())
+        };
+        if !wanted {
+            return Ok(Round::GoOn);
+        }
+        let at = self.writer.as_ref().map(BranchWriter::shipped);
+        group
+            .change_state(|state| {
+                state.phase = Phase::Standby;
+                if let Some(at) = at {
+                    state.shipped = place(at);
+                }
+            })
+            .map_err(ShipError::Engine)?;
+        let answer = point.ok_or_else(|| closed(group.config.group));
+        let _ = reply.send(answer);
+        Ok(Round::End)
+    }
+
+    fn succeeded(&mut self, group: &Group) {
+        self.failures = 0;
+        group.observed.lock().shipping_trouble = None;
+    }
+
+    fn failed(&mut self, group: &Group, error: EngineError) {
+        let pause = BACK_OFF[self.failures.min(BACK_OFF.len() - 1)];
+        self.failures += 1;
+        self.next_try = Instant::now() + pause;
+        let health = match error.kind() {
+            ErrorKind::Retry if self.failures <= PATIENT_FAILURES => Health::Warning,
+            _ => Health::Critical,
+        };
+        tracing::warn!(group = %group.config.group, %error, pause_ms = pause.as_millis(), "shipping failed: trying again");
+        group.observed.lock().shipping_trouble = Some((health, format!("shipping waits, writes go on: {error}")));
+    }
+
+    fn fenced(&mut self, group: &Group, running: &Running, fenced: &Fenced) {
+        if let Err(error) = group.note_fenced(fenced) {
+            tracing::error!(group = %group.config.group, %error, "the group is fenced, and its state could not be saved");
+        }
+        running.path.set_read_only(Some(group.fenced_message()));
+        for (_, reply) in self.waiting.drain(..).chain(self.releasing.take()) {
+            let _ = reply.send(Err(EngineError::new(ErrorKind::Fenced, group.fenced_message())));
+        }
+    }
+}
+
+/// Tells those who waited for a point that it is in the vault.
+fn answer(waiting: &mut Vec<(Lsn, Reply)>, point: &PointInfo) {
+    let (landed, rest): (Vec<_>, Vec<_>) = std::mem::take(waiting).into_iter().partition(|(lsn, _)| *lsn <= point.lsn);
+    *waiting = rest;
+    for (_, reply) in landed {
+        let _ = reply.send(Ok(point.clone()));
+    }
+}
+
+/// Claims the tenure that could not be claimed when the group was opened.
+async fn claim(group: &Group, running: &Running) -> Result<BranchWriter, ShipError> {
+    let (branch, epoch) = {
+        let saved = group.state.lock();
+        (saved.state.branch, saved.state.epoch)
+    };
+    let open = Open::Resume { epoch, durable_lsn: running.path.durable() };
+    let gateway: GatewayId = group.config.gateway;
+    let settings = ship_settings(&group.settings.lock());
+    let (writer, opened) = BranchWriter::open(&group.config.vault, group.config.group, branch, gateway, open, settings).await?;
+    group.tenure_opened(&opened).map_err(ShipError::Engine)?;
+    Ok(writer)
+}
+
+/// The next records after `after`: up to a point, or as much as fits into memory.
+async fn read_interval(running: &Running, after: Lsn, upto: Lsn, hint: &mut Option<ReadHint>) -> Result<Interval> {
+    let reader = running.path.reader(after);
+    let mut at = *hint;
+    let (records, at) = tokio::task::spawn_blocking(move || reader.read(after, upto, READ_BYTES, &mut at).map(|records| (records, at)))
+        .await
+        .map_err(|_| running::gone())??;
+    *hint = at;
+    let last_lsn = records.last().map_or(after, |record| record.lsn);
+    Ok(Interval { records, last_lsn })
+}

@@ -1,0 +1,234 @@
+//! Recovery points: what they are, listing and finding them.
+//!
+//! The newest map of a branch lists the points that are kept; the segments after that map record the newer ones. A list
+//! costs one map footer and those segments' indexes, whatever the branch's age. Points that the retention schedule has
+//! thinned out of the map are no longer offered. Reads only.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_format::map::RetainedPoint;
+use lifeboat_format::segment::RecoveryPoint;
+use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, PointId, PointKind, SegmentId, SegmentSeq, Timestamp};
+use lifeboat_vault::Vault;
+use serde::{Deserialize, Serialize};
+
+use crate::branch::{BranchLog, Position, State, Target, list_branches_with};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::segments::{Reader, ReaderLimits};
+
+/// A recovery point: where in which history, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointInfo {
+    /// The point.
+    pub id: PointId,
+    /// Its group.
+    pub group: GroupId,
+    /// The branch whose log records it.
+    pub branch: BranchId,
+    /// The tenure.
+    pub epoch: Epoch,
+    /// The segment that records it.
+    pub seq: SegmentSeq,
+    /// Its place in the write order: the state after this record.
+    pub lsn: Lsn,
+    /// When it was taken.
+    pub time: Timestamp,
+    /// How it came to be.
+    pub kind: PointKind,
+    /// What a person called it; may be empty.
+    pub label: String,
+}
+
+impl PointInfo {
+    /// Where it stands.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position { branch: self.branch, epoch: self.epoch, seq: self.seq, lsn: self.lsn }
+    }
+
+    pub(crate) fn retained(group: GroupId, branch: BranchId, point: &RetainedPoint) -> Self {
+        let RetainedPoint { id, lsn, time, kind, label, epoch, seq, consistent: _ } = point.clone();
+        Self { id, group, branch, epoch, seq, lsn, time, kind, label }
+    }
+
+    pub(crate) fn recorded(group: GroupId, segment: SegmentId, point: &RecoveryPoint) -> Self {
+        let SegmentId { branch, epoch, seq } = segment;
+        let RecoveryPoint { id, lsn, time, kind, label, .. } = point.clone();
+        Self { id, group, branch, epoch, seq, lsn, time, kind, label }
+    }
+
+    pub(crate) fn to_retained(&self) -> RetainedPoint {
+        let Self { id, lsn, time, kind, label, epoch, seq, .. } = self.clone();
+        RetainedPoint { id, lsn, time, kind, consistent: true, label, epoch, seq }
+    }
+}
+
+/// The points of a branch, the oldest first, its parents' up to the fork included.
+///
+/// # Errors
+/// `NotFound` without such a branch, `Retry` when the vault can't be reached, `Tampered` when the history fails its
+/// checks.
+pub async fn list_points(vault: &Arc<Vault>, group: GroupId, branch: BranchId) -> Result<Vec<PointInfo>> {
+    list_points_with(&*Reader::open(vault, group, ReaderLimits::default()).await?, branch).await
+}
+
+/// [`list_points`] through a reader, which remembers what it has read.
+///
+/// # Errors
+/// As [`list_points`].
+pub async fn list_points_with(reader: &Reader, branch: BranchId) -> Result<Vec<PointInfo>> {
+    let log = BranchLog::read(reader, branch).await?;
+    let mut end = log.end(reader, log.newest()).await?.position;
+    let mut origin = log.origin();
+    let mut stretches: Vec<Vec<PointInfo>> = Vec::new();
+    let mut seen = HashSet::from([branch]);
+    loop {
+        let state = State::load(reader, Target { position: end, point: None }).await?;
+        let until = end.lsn;
+        stretches.push(state.points.into_iter().filter(|point| point.lsn <= until).collect());
+        let Some(fork) = origin else { break };
+        if !seen.insert(fork.at.branch) {
+            return Err(crate::cause::tampered(format!("branch {branch} descends from itself")));
+        }
+        end = fork.at;
+        origin = BranchLog::read(reader, fork.at.branch).await?.origin();
+    }
+    Ok(stretches.into_iter().rev().flatten().collect())
+}
+
+/// The point with this id, on whichever branch records it.
+///
+/// # Errors
+/// `NotFound` when no branch records it (any more); otherwise as [`list_points`].
+pub async fn find_point(vault: &Arc<Vault>, group: GroupId, id: PointId) -> Result<PointInfo> {
+    find_point_with(&*Reader::open(vault, group, ReaderLimits::default()).await?, id).await
+}
+
+/// [`find_point`] through a reader, which remembers what it has read.
+///
+/// # Errors
+/// As [`find_point`].
+pub async fn find_point_with(reader: &Reader, id: PointId) -> Result<PointInfo> {
+    let mut branches = list_branches_with(reader).await?;
+    branches.reverse();
+    for branch in branches {
+        let log = BranchLog::read(reader, branch.id).await?;
+        let position = log.end(reader, log.newest()).await?.position;
+        let state = State::load(reader, Target { position, point: None }).await?;
+        if let Some(point) = state.points.into_iter().find(|point| point.id == id) {
+            return Ok(point);
+        }
+    }
+    Err(EngineError::new(
+        ErrorKind::NotFound,
+        format!("group {} has no recovery point {id}: list the points; retention may have dropped it", reader.group()),
+    ))
+}
+
+/// Which points stay on the list: all within the first age, then one a period within each later one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointRetention {
+    /// (age up to which it holds, one point a so long; zero for all), ages ascending.
+    pub tiers: Vec<(Duration, Duration)>,
+    /// Most points of a branch; the oldest go first. At most 65,536.
+    pub max: usize,
+}
+
+impl Default for PointRetention {
+    /// All for an hour, then every 5 minutes for a day, then hourly for 15 days.
+    fn default() -> Self {
+        const HOUR: u64 = 3600;
+        Self {
+            tiers: vec![
+                (Duration::from_secs(HOUR), Duration::ZERO),
+                (Duration::from_secs(24 * HOUR), Duration::from_secs(300)),
+                (Duration::from_secs(15 * 24 * HOUR), Duration::from_secs(HOUR)),
+            ],
+            max: 8192,
+        }
+    }
+}
+
+impl PointRetention {
+    /// Thins a list (positions ascending). In each period the last point of the best kind stays: one that an
+    /// application agreed to before one taken by the clock. Those that a person asked for stay up to the last age, and the
+    /// newest point always does.
+    pub fn thin(&self, points: &mut Vec<PointInfo>) {
+        let Some(newest) = points.last().map(|point| (point.id, point.time)) else { return };
+        let mut keep: BTreeMap<(usize, i64), (bool, Lsn, PointId)> = BTreeMap::new();
+        let mut kept: HashSet<PointId> = HashSet::from([newest.0]);
+        for point in points.iter() {
+            let age = Duration::try_from_secs_f64(newest.1.seconds_since(point.time)).unwrap_or_default();
+            let Some(tier) = self.tiers.iter().position(|(within, _)| age <= *within) else { continue };
+            let every = self.tiers.get(tier).map_or(Duration::ZERO, |(_, every)| *every);
+            let period = i64::try_from(every.as_micros()).ok();
+            // What a person asked for stays as long as anything of its age does.
+            let Some(period) = period.filter(|period| *period > 0 && point.kind != PointKind::Manual) else {
+                kept.insert(point.id);
+                continue;
+            };
+            let slot = point.time.as_micros().div_euclid(period);
+            let rank = (point.kind != PointKind::CrashConsistent, point.lsn, point.id);
+            let best = keep.entry((tier, slot)).or_insert(rank);
+            *best = rank.max(*best);
+        }
+        kept.extend(keep.into_values().map(|(_, _, id)| id));
+        points.retain(|point| kept.contains(&point.id));
+        let excess = points.len().saturating_sub(self.max.clamp(1, lifeboat_format::map::MAP_POINTS_MAX));
+        points.drain(..excess);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(lsn: u64, seconds: i64, kind: PointKind) -> PointInfo {
+        PointInfo {
+            id: PointId::new(),
+            group: GroupId::from_bytes([1; 16]),
+            branch: BranchId::from_bytes([2; 16]),
+            epoch: Epoch(1),
+            seq: SegmentSeq(lsn),
+            lsn: Lsn(lsn),
+            time: Timestamp::from_micros(seconds * 1_000_000),
+            kind,
+            label: String::new(),
+        }
+    }
+
+    #[test]
+    fn fifteen_days_of_points_every_five_seconds_become_a_list_of_the_schedules_length() {
+        let retention = PointRetention::default();
+        let mut points = Vec::new();
+        let mut manual = None;
+        for step in 0..15 * 24 * 720_i64 {
+            let kind = if step == 7777 { PointKind::Manual } else { PointKind::CrashConsistent };
+            points.push(point(u64::try_from(step).unwrap() + 1, step * 5, kind));
+            if kind == PointKind::Manual {
+                manual = points.last().cloned();
+            }
+            if step % 500 == 0 {
+                retention.thin(&mut points);
+            }
+        }
+        retention.thin(&mut points);
+        let expected = 720 + 23 * 12 + 14 * 24;
+        assert!((expected - 10..=expected + 10).contains(&points.len()), "{}", points.len());
+        assert!(points.contains(&manual.unwrap()), "the one that a person asked for gave way to one taken by the clock");
+        assert!(points.windows(2).all(|pair| pair[0].lsn < pair[1].lsn));
+        assert_eq!(points.last().unwrap().lsn, Lsn(15 * 24 * 720));
+    }
+
+    #[test]
+    fn no_list_is_longer_than_its_limit_and_the_newest_point_always_stays() {
+        let retention = PointRetention { tiers: vec![(Duration::from_secs(10), Duration::ZERO)], max: 5 };
+        let mut points: Vec<PointInfo> = (1..100).map(|n| point(n, 0, PointKind::CrashConsistent)).collect();
+        points.push(point(100, -1000, PointKind::CrashConsistent));
+        retention.thin(&mut points);
+        assert_eq!(points.len(), 5);
+        assert_eq!(points.last().unwrap().lsn, Lsn(100));
+    }
+}

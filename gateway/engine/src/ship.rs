@@ -1,0 +1,559 @@
+//! Shipping: one writer's tenure on a branch, from its claim to its end.
+//!
+//! ```text
+//! interval of durable records ─merge overwrites─> hash ─> frames of 16 blocks ─zstd, AES-GCM (workers)─> segment
+//!     └─> working tree ─root─> recovery point ─────────────────────────────────────────────────────────────┘ │ put
+//!                                                                                     newer epoch? ─no─> shipped
+//! ```
+//! # Consistency
+//! A segment is a prefix: it holds every record from where the one before it ended up to its own last position, merged
+//! within itself only, and a recovery point ends it. An interval that is too large for one segment becomes several, cut
+//! between records, so that each end is a true state of the group. The root hashes in a point come from the working
+//! tree, which is the state at the last shipped position and nothing else.
+//!
+//! # Retries
+//! A segment that was built and didn't verifiably land stays pending: the next [`BranchWriter::append`] puts the *same
+//! bytes* under the same name, and an object found there is ours if its nonce is. So an attempt that landed without an
+//! answer counts once, and no (key, nonce) pair is used for two contents. The interval may have grown in the meantime;
+//! records up to [`BranchWriter::shipped`] are skipped.
+//!
+//! # Cancellation
+//! Dropping the future of any method is like a lost answer: what was pending stays pending. Work on the blocking pool
+//! runs to its end and its result is dropped.
+//!
+//! # Completion
+//! A put counts once it has landed *and* no newer epoch was seen after it. If one is seen the tenure is over: the
+//! method answers [`ShipError::Fenced`], and so does every later call, whether the segment is within the successor's
+//! cut or not. What really is in the history, [`crate::branch::end_of_tenure`] says.
+//!
+//! # Crashes
+//! The next tenure starts from the vault alone: [`Opened::end`] is what the log holds, the segment included that landed
+//! just before the crash. Records after it are shipped again, none before it. A map that wasn't finished is garbage
+//! under a name of its own.
+
+mod build;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lifeboat_format::hash::BlockHasher;
+use lifeboat_format::map::{
+    Child, LogPosition, MapBuilder, MapFooter, MapParams, MapPlace, Node as StoredNode, NodeRef, VolumeRoot,
+};
+use lifeboat_format::segment::{SEGMENT_HEADER_LEN, SegmentHash, SegmentHeader};
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, MapId, SegmentId, SegmentSeq, Timestamp, VolumeId};
+use lifeboat_vault::{Landed, StoreError, create_exact, create_once};
+use serde::{Deserialize, Serialize};
+
+use crate::branch::{self, Origin, Position, VolumeState};
+use crate::cause;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::points::{PointInfo, PointRetention};
+use crate::record::LogRecord;
+use crate::segments::{Reader, names};
+use crate::tree::{Node, NodeSink, Tree, to_stored};
+
+/// How frames are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// zstd 1; -3 for a large interval, which means that there is a backlog.
+    #[default]
+    Auto,
+    /// As little as zstd can do.
+    Off,
+    /// That zstd level, -7 … 22.
+    Level(i32),
+}
+
+/// When a map is due: any of these since the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapPolicy {
+    /// Segments put.
+    pub segments: u64,
+    /// Bytes put.
+    pub log_bytes: u64,
+    /// Time passed, if anything was put.
+    pub after: Duration,
+    /// Bytes of map nodes held in memory.
+    pub fresh_bytes: usize,
+}
+
+impl Default for MapPolicy {
+    fn default() -> Self {
+        Self { segments: 128, log_bytes: 512 << 20, after: Duration::from_secs(300), fresh_bytes: 64 << 20 }
+    }
+}
+
+/// Settings of a tenure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShipSettings {
+    /// How frames are compressed.
+    pub compression: Compression,
+    /// When a map is due.
+    pub map: MapPolicy,
+    /// Which points stay on the list that maps carry.
+    pub retention: PointRetention,
+}
+
+/// How a tenure begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Open {
+    /// Epoch 1 of a branch that has a fresh id. Called again after a crash of the same gateway it goes on with a new
+    /// epoch.
+    New {
+        /// Where the branch forks; none for a group's first.
+        origin: Option<Origin>,
+    },
+    /// The epoch after the newest, whoever wrote last: taking over, or coming back after a release.
+    Continue,
+    /// The same gateway after a restart. Nothing is written if another gateway has claimed the branch since (`Fenced`),
+    /// or if the vault's log is ahead of what this gateway has durably (its disks were rolled back: `Damaged`).
+    Resume {
+        /// The newest epoch that it knows as its own.
+        epoch: Epoch,
+        /// The last record that it has durably.
+        durable_lsn: Lsn,
+    },
+}
+
+/// What a tenure found when it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The tenure.
+    pub epoch: Epoch,
+    /// What the log holds: records after `end.lsn` have to be shipped.
+    pub end: Position,
+    /// The newest recovery point of the branch.
+    pub last_point: Option<PointInfo>,
+    /// The volumes and their sizes in blocks.
+    pub volumes: Vec<(VolumeId, u64)>,
+}
+
+/// Durable records in order, up to `last_lsn`. A point, if there is one, is the last record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interval {
+    /// The records.
+    pub records: Vec<LogRecord>,
+    /// The position that shipping it reaches.
+    pub last_lsn: Lsn,
+}
+
+/// What shipping an interval did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// How far the log goes now.
+    pub shipped: Position,
+    /// Segments that were put.
+    pub segments: u32,
+    /// Their bytes.
+    pub payload_bytes: u64,
+    /// Bytes of the blocks in them, after overwrites were merged and zeroes left out.
+    pub raw_bytes: u64,
+    /// The newest recovery point that landed.
+    pub point: Option<PointInfo>,
+}
+
+/// What writing a map did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapWritten {
+    /// The position that it stands for.
+    pub lsn: Lsn,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its nodes.
+    pub nodes: u64,
+}
+
+/// The tenure is over: another gateway has claimed the branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fenced {
+    /// The newer epoch.
+    pub by_epoch: Epoch,
+    /// Who claimed it.
+    pub gateway: GatewayId,
+    /// The branch that goes on in this one's place.
+    pub promoted_to: Option<BranchId>,
+}
+
+/// Why a tenure could not go on.
+#[derive(Debug)]
+pub enum ShipError {
+    /// Another gateway has the branch. Nothing will ever be shipped by this tenure again.
+    Fenced(Fenced),
+    /// Anything else; with kind `Retry`, the same call again may work.
+    Engine(EngineError),
+}
+
+impl ShipError {
+    /// Whether the same call again may work.
+    #[must_use]
+    pub fn is_retry(&self) -> bool {
+        matches!(self, Self::Engine(error) if error.kind() == ErrorKind::Retry)
+    }
+}
+
+impl fmt::Display for ShipError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fenced(fenced) => write!(
+                f,
+                "{} has taken the branch over with epoch {}: this gateway ships nothing more to it; \
+                 fail back, or rehydrate from the branch that goes on",
+                fenced.gateway, fenced.by_epoch
+            ),
+            Self::Engine(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ShipError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Fenced(_) => None,
+            Self::Engine(error) => error.source(),
+        }
+    }
+}
+
+impl From<EngineError> for ShipError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<ShipError> for EngineError {
+    fn from(error: ShipError) -> Self {
+        match error {
+            ShipError::Engine(error) => error,
+            ShipError::Fenced(_) => EngineError::new(ErrorKind::Fenced, error.to_string()),
+        }
+    }
+}
+
+/// A segment that was built and hasn't verifiably landed.
+#[derive(Clone, Debug)]
+struct Pending {
+    id: SegmentId,
+    bytes: Bytes,
+    nonce: [u8; 16],
+    hash: SegmentHash,
+    last_lsn: Lsn,
+    raw_bytes: u64,
+    /// The put is known to have landed: only the look for a newer epoch is missing.
+    landed: bool,
+    /// The working trees once it counts.
+    trees: BTreeMap<VolumeId, Tree>,
+    point: Option<PointInfo>,
+}
+
+/// The working trees: lazily, because opening a branch must not wait for them.
+#[derive(Debug)]
+enum Working {
+    /// As read from the vault.
+    Loaded(BTreeMap<VolumeId, VolumeState>),
+    /// Ready to be changed.
+    Ready(BTreeMap<VolumeId, Tree>),
+}
+
+/// What was put since the last map.
+#[derive(Clone, Copy, Debug)]
+struct SinceMap {
+    time: Timestamp,
+    segments: u64,
+    bytes: u64,
+    fresh_bytes: usize,
+}
+
+/// One writer's tenure on a branch. Owned by one task.
+#[derive(Debug)]
+pub struct BranchWriter {
+    reader: Arc<Reader>,
+    settings: ShipSettings,
+    gateway: GatewayId,
+    shipped: Position,
+    hash: SegmentHash,
+    working: Working,
+    pending: Option<Pending>,
+    points: Vec<PointInfo>,
+    since_map: SinceMap,
+    fenced: Option<Fenced>,
+}
+
+impl BranchWriter {
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.reader.group()
+    }
+
+    /// The branch.
+    #[must_use]
+    pub const fn branch(&self) -> BranchId {
+        self.shipped.branch
+    }
+
+    /// The tenure.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.shipped.epoch
+    }
+
+    /// The gateway whose tenure it is.
+    #[must_use]
+    pub const fn gateway(&self) -> GatewayId {
+        self.gateway
+    }
+
+    /// How far the log goes. May advance inside a call that fails: an interval can be several segments.
+    #[must_use]
+    pub const fn shipped(&self) -> Position {
+        self.shipped
+    }
+
+    /// The newest recovery point of the branch.
+    #[must_use]
+    pub fn last_point(&self) -> Option<&PointInfo> {
+        self.points.last()
+    }
+
+    /// What reads this group's objects; shared with views so that its caches are.
+    #[must_use]
+    pub const fn reader(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+
+    /// Compresses differently from now on.
+    pub fn set_compression(&mut self, compression: Compression) {
+        self.settings.compression = compression;
+    }
+
+    /// Ships durable records: everything of `interval` after [`Self::shipped`]. When it returns, all of it is in the
+    /// branch's history for good.
+    ///
+    /// # Errors
+    /// `Fenced` ends the tenure. `Retry`: call again with the same interval, or with a longer one that begins with it.
+    pub async fn append(&mut self, interval: &Interval) -> Result<Appended, ShipError> {
+        self.refuse_fenced()?;
+        let mut done =
+            Appended { shipped: self.shipped, segments: 0, payload_bytes: 0, raw_bytes: 0, point: None };
+        loop {
+            if self.pending.is_none() {
+                if self.shipped.lsn >= interval.last_lsn {
+                    done.shipped = self.shipped;
+                    return Ok(done);
+                }
+                self.make_ready().await?;
+                self.pending = Some(self.build(interval).await?);
+            }
+            let landed = self.settle().await?;
+            done.segments = done.segments.saturating_add(1);
+            done.payload_bytes = done.payload_bytes.saturating_add(length(&landed.bytes));
+            done.raw_bytes = done.raw_bytes.saturating_add(landed.raw_bytes);
+            done.point = landed.point.or(done.point);
+        }
+    }
+
+    /// Looks for a newer epoch: one small request. For an idle writer, and before journal space is given back.
+    ///
+    /// # Errors
+    /// `Fenced` ends the tenure; `Retry` when the vault can't be reached.
+    pub async fn check_fence(&mut self) -> Result<(), ShipError> {
+        self.refuse_fenced()?;
+        let next = self.epoch().next();
+        let key = names::intent(self.group(), self.branch(), next);
+        match self.reader.vault().store().head(&key).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(cause::store(error).into()),
+            Ok(_) => {}
+        }
+        let fenced = fenced_by(&self.reader, self.branch(), next).await?;
+        self.fenced = Some(fenced);
+        Err(ShipError::Fenced(fenced))
+    }
+
+    /// Whether a map should be written now.
+    #[must_use]
+    pub fn map_due(&self) -> bool {
+        let (since, policy) = (&self.since_map, &self.settings.map);
+        let old = self.reader.vault().now().seconds_since(since.time) >= policy.after.as_secs_f64();
+        since.segments >= policy.segments
+            || since.bytes >= policy.log_bytes
+            || since.fresh_bytes >= policy.fresh_bytes
+            || (since.segments > 0 && old)
+    }
+
+    /// Writes a map of the shipped state: from then on reading it needs no earlier segment's index, and the memory of
+    /// the changed nodes is given back.
+    ///
+    /// # Errors
+    /// As [`Self::append`]; after an error the next call writes another map.
+    pub async fn write_map(&mut self) -> Result<MapWritten, ShipError> {
+        self.refuse_fenced()?;
+        self.make_ready().await?;
+        let Working::Ready(trees) = &self.working else { return Err(not_ready().into()) };
+        let place = MapPlace {
+            vault: self.reader.vault().id(),
+            group: self.group(),
+            branch: self.branch(),
+            lsn: self.shipped.lsn,
+            id: MapId::new(),
+        };
+        let mut points = self.points.clone();
+        self.settings.retention.thin(&mut points);
+        let mut nodes = MapNodes::new(MapBuilder::new(MapParams { place, salt: branch::random() }, self.reader.key()));
+        let mut stored = trees.clone();
+        let mut roots = Vec::with_capacity(stored.len());
+        for (volume, tree) in &mut stored {
+            tree.store(&mut nodes)?;
+            let root = tree.root_ref().map_or(Child::Zero, |node| Child::Node(node.clone()));
+            roots.push(VolumeRoot { volume: *volume, size_blocks: tree.blocks(), root });
+        }
+        if roots.is_empty() {
+            return Ok(MapWritten { lsn: self.shipped.lsn, bytes: 0, nodes: 0 });
+        }
+        let position = LogPosition {
+            epoch: self.shipped.epoch,
+            seq: self.shipped.seq,
+            lsn: self.shipped.lsn,
+            segment_hash: self.hash,
+        };
+        let retained = points.iter().map(PointInfo::to_retained).collect();
+        let MapNodes { builder, written } = nodes;
+        let key = names::map(self.group(), self.branch(), place.lsn, place.id);
+        let sealed = builder
+            .seal(MapFooter { position, roots, points: retained })
+            .map_err(|error| cause::object(&key, error))?;
+        let bytes = Bytes::from(sealed.bytes);
+        let len = length(&bytes);
+        create_exact(&**self.reader.vault().store(), &key, bytes).await.map_err(cause::store)?;
+        self.check_fence().await?;
+
+        let count = u64::try_from(written.len()).unwrap_or(u64::MAX);
+        for (at, node) in written {
+            self.reader.keep_node(&at, node);
+        }
+        self.working = Working::Ready(stored);
+        self.points = points;
+        self.since_map = SinceMap { time: self.reader.vault().now(), segments: 0, bytes: 0, fresh_bytes: 0 };
+        Ok(MapWritten { lsn: place.lsn, bytes: len, nodes: count })
+    }
+
+    fn refuse_fenced(&self) -> Result<(), ShipError> {
+        self.fenced.map_or(Ok(()), |fenced| Err(ShipError::Fenced(fenced)))
+    }
+
+    /// Makes the working trees. Needs the vault once, after opening.
+    async fn make_ready(&mut self) -> Result<()> {
+        let Working::Loaded(volumes) = &self.working else { return Ok(()) };
+        let mut trees = BTreeMap::new();
+        for (volume, state) in volumes {
+            trees.insert(*volume, state.tree(&self.reader).await?);
+        }
+        self.working = Working::Ready(trees);
+        Ok(())
+    }
+
+    /// Puts the pending segment until it is known to count.
+    async fn settle(&mut self) -> Result<Pending, ShipError> {
+        let Some(pending) = &mut self.pending else { return Err(not_ready().into()) };
+        if !pending.landed {
+            let key = names::segment(self.reader.group(), pending.id);
+            let nonce = pending.nonce;
+            let ours = move |found: &[u8]| nonce_of(found) == Some(nonce);
+            let store = self.reader.vault().store();
+            let put = create_once(&**store, &key, pending.bytes.clone(), &ours).await;
+            pending.landed = settled(put, &key)?;
+        }
+        self.check_fence().await?;
+        let Some(landed) = self.pending.take() else { return Err(not_ready().into()) };
+        self.shipped =
+            Position { branch: landed.id.branch, epoch: landed.id.epoch, seq: landed.id.seq, lsn: landed.last_lsn };
+        self.hash = landed.hash;
+        self.points.extend(landed.point.clone());
+        // Maps carry the list, but a vault that takes no maps must not make it grow for ever.
+        if self.points.len() > self.settings.retention.max.saturating_mul(2) {
+            self.settings.retention.thin(&mut self.points);
+        }
+        self.since_map.segments = self.since_map.segments.saturating_add(1);
+        self.since_map.bytes = self.since_map.bytes.saturating_add(length(&landed.bytes));
+        self.since_map.fresh_bytes = landed.trees.values().map(Tree::fresh_memory).sum();
+        self.working = Working::Ready(landed.trees.clone());
+        Ok(landed)
+    }
+
+    /// The segment after the last one.
+    fn next_id(&self) -> SegmentId {
+        let Position { branch, epoch, seq, .. } = self.shipped;
+        SegmentId { branch, epoch, seq: SegmentSeq(seq.0.saturating_add(1)) }
+    }
+}
+
+fn settled(put: Result<Landed, StoreError>, key: &str) -> Result<bool> {
+    match put {
+        Ok(Landed::Now | Landed::Before) => Ok(true),
+        Err(error) if error.is_already_exists() => Err(EngineError::new(
+            ErrorKind::Fenced,
+            format!(
+                "{key} was written by somebody else under this gateway's own epoch: a copy of this gateway is running; \
+                 stop one of them and restart the other"
+            ),
+        )
+        .with_source(error)),
+        Err(error) => Err(cause::store(error)),
+    }
+}
+
+fn nonce_of(object: &[u8]) -> Option<[u8; 16]> {
+    SegmentHeader::decode_any(object.get(..SEGMENT_HEADER_LEN)?).ok().map(|header| header.writer_nonce)
+}
+
+/// Who has an epoch.
+async fn fenced_by(reader: &Reader, branch: BranchId, epoch: Epoch) -> Result<Fenced> {
+    let intent = branch::read_intent(reader, branch, epoch).await?;
+    Ok(Fenced { by_epoch: epoch, gateway: intent.writer, promoted_to: intent.promoted_to })
+}
+
+fn not_ready() -> EngineError {
+    EngineError::new(ErrorKind::Closed, "the writer is in the middle of another call: this is a defect of lifeboat, report it")
+}
+
+fn length(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// A map object that takes the nodes of trees.
+#[derive(Debug)]
+struct MapNodes {
+    builder: MapBuilder,
+    written: Vec<(NodeRef, Node)>,
+}
+
+impl MapNodes {
+    const fn new(builder: MapBuilder) -> Self {
+        Self { builder, written: Vec::new() }
+    }
+}
+
+impl NodeSink for MapNodes {
+    fn put(&mut self, hasher: &BlockHasher, level: u8, node: &Node) -> Result<NodeRef> {
+        let defect = || EngineError::new(ErrorKind::Invalid, "a map node was stored before its children: report it");
+        let child = match to_stored(node, level).ok_or_else(defect)? {
+            StoredNode::Leaf(leaf) => self.builder.push_leaf(leaf, hasher),
+            StoredNode::Inner(inner) => self.builder.push_inner(inner, hasher),
+        };
+        match child.map_err(|error| cause::object("map", error))? {
+            Child::Node(at) => {
+                self.written.push((at.clone(), node.clone()));
+                Ok(at)
+            }
+            Child::Zero => Err(defect()),
+        }
+    }
+}

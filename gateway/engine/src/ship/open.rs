@@ -1,0 +1,183 @@
+//! Beginning a tenure: claim the epoch, cut the one before, find the state.
+
+use std::sync::Arc;
+
+use lifeboat_format::epoch::Purpose;
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, SegmentSeq};
+use lifeboat_vault::Vault;
+
+use super::{BranchWriter, Fenced, Open, Opened, ShipError, ShipSettings, SinceMap, Working, fenced_by};
+use crate::branch::{BranchLog, Claim, End, Origin, Position, State, Target, claim_epoch, complete_cuts};
+use crate::cause;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::segments::{Reader, ReaderLimits};
+
+impl BranchWriter {
+    /// Begins a tenure: claims an epoch, says where the one before ended, and reads the state there. Keys of the group
+    /// are made if it has none yet.
+    ///
+    /// # Errors
+    /// `Fenced` when another gateway has the branch ([`Open::Resume`]) or claimed it at the same moment; `Retry` when the
+    /// vault can't be reached: call again with the same arguments; `NotFound` for a branch or an origin that isn't there;
+    /// `Tampered` when the history fails its checks.
+    pub async fn open(
+        vault: &Arc<Vault>,
+        group: GroupId,
+        branch: BranchId,
+        gateway: GatewayId,
+        open: Open,
+        settings: ShipSettings,
+    ) -> Result<(Self, Opened), ShipError> {
+        if matches!(open, Open::New { origin: None }) {
+            vault.group_key(group).await.map_err(cause::vault)?;
+        }
+        let reader = Reader::open(vault, group, ReaderLimits::default()).await?;
+        Self::open_with(reader, branch, gateway, open, settings).await
+    }
+
+    /// [`Self::open`] through a reader, whose caches then serve this writer too.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(
+        reader: Arc<Reader>,
+        branch: BranchId,
+        gateway: GatewayId,
+        open: Open,
+        settings: ShipSettings,
+    ) -> Result<(Self, Opened), ShipError> {
+        let epoch = match open {
+            Open::New { origin } => claim_new(&reader, branch, gateway, origin).await?,
+            Open::Continue => {
+                let newest = BranchLog::read(&reader, branch).await?.newest();
+                claim_next(&reader, branch, gateway, newest).await?
+            }
+            Open::Resume { epoch, durable_lsn } => {
+                let log = BranchLog::read(&reader, branch).await?;
+                check_resume(&reader, &log, gateway, epoch, durable_lsn).await?;
+                claim_next(&reader, branch, gateway, log.newest()).await?
+            }
+        };
+        let log = complete_cuts(&reader, branch, epoch).await?;
+        let End { position, hash } = log.end(&reader, Epoch(epoch.0.saturating_sub(1)).max(Epoch(1))).await?;
+        let state = load(&reader, position).await?;
+        if state.hash != hash {
+            return Err(cause::tampered(format!("the log of branch {branch} doesn't end as its cut says")).into());
+        }
+        let shipped = Position { branch, epoch, seq: SegmentSeq(0), lsn: position.lsn };
+        let opened = Opened {
+            epoch,
+            end: position,
+            last_point: state.points.last().cloned(),
+            volumes: state.volumes.iter().map(|(volume, state)| (*volume, state.changes.blocks())).collect(),
+        };
+        let since_map =
+            SinceMap { time: reader.vault().now(), segments: state.segments, bytes: 0, fresh_bytes: 0 };
+        let writer = Self {
+            reader,
+            settings,
+            gateway,
+            shipped,
+            hash,
+            working: Working::Loaded(state.volumes),
+            pending: None,
+            points: state.points,
+            since_map,
+            fenced: None,
+        };
+        Ok((writer, opened))
+    }
+}
+
+async fn load(reader: &Reader, position: Position) -> Result<State> {
+    State::load(reader, Target { position, point: None }).await
+}
+
+/// Claims epoch 1 of a fresh branch, or goes on with one that this gateway began.
+async fn claim_new(
+    reader: &Reader,
+    branch: BranchId,
+    gateway: GatewayId,
+    origin: Option<Origin>,
+) -> Result<Epoch, ShipError> {
+    if let Some(origin) = origin {
+        // A branch whose origin can't be read would be a branch that nobody can open.
+        State::load(reader, Target { position: origin.at, point: origin.point }).await?;
+    }
+    let claim = Claim { writer: gateway, purpose: Purpose::Write, origin, promoted_to: None };
+    if claim_epoch(reader, branch, Epoch(1), claim).await? {
+        return Ok(Epoch(1));
+    }
+    let log = BranchLog::read(reader, branch).await?;
+    refuse_others(&log, Epoch(0), gateway)?;
+    if log.origin() != origin {
+        return Err(EngineError::new(
+            ErrorKind::Invalid,
+            format!("branch {branch} exists and forks elsewhere: give a new branch a new id"),
+        )
+        .into());
+    }
+    claim_next(reader, branch, gateway, log.newest()).await
+}
+
+/// Claims the epoch after `newest`; whoever was faster has the branch.
+async fn claim_next(
+    reader: &Reader,
+    branch: BranchId,
+    gateway: GatewayId,
+    newest: Epoch,
+) -> Result<Epoch, ShipError> {
+    let epoch = newest.next();
+    let claim = Claim { writer: gateway, purpose: Purpose::Write, origin: None, promoted_to: None };
+    if claim_epoch(reader, branch, epoch, claim).await? {
+        Ok(epoch)
+    } else {
+        Err(ShipError::Fenced(fenced_by(reader, branch, epoch).await?))
+    }
+}
+
+/// Refuses if another gateway has claimed an epoch after `epoch`.
+fn refuse_others(log: &BranchLog, epoch: Epoch, gateway: GatewayId) -> Result<(), ShipError> {
+    let other = log.epochs.iter().rev().find(|entry| {
+        entry.intent.place.epoch > epoch && (entry.intent.writer != gateway || entry.intent.purpose == Purpose::Fence)
+    });
+    match other {
+        None => Ok(()),
+        Some(entry) => Err(ShipError::Fenced(Fenced {
+            by_epoch: entry.intent.place.epoch,
+            gateway: entry.intent.writer,
+            promoted_to: entry.intent.promoted_to,
+        })),
+    }
+}
+
+async fn check_resume(
+    reader: &Reader,
+    log: &BranchLog,
+    gateway: GatewayId,
+    epoch: Epoch,
+    durable_lsn: lifeboat_model::Lsn,
+) -> Result<(), ShipError> {
+    refuse_others(log, epoch, gateway)?;
+    let branch = log.branch;
+    if log.newest() < epoch {
+        return Err(cause::tampered(format!(
+            "branch {branch} has no epoch after {}, but this gateway opened epoch {epoch}: the vault was rolled back",
+            log.newest()
+        ))
+        .into());
+    }
+    let end = log.end(reader, log.newest()).await?;
+    if end.position.lsn > durable_lsn {
+        return Err(EngineError::new(
+            ErrorKind::Damaged,
+            format!(
+                "the vault holds branch {branch} up to position {}, this gateway's journal only up to {durable_lsn}: \
+                 its disks were rolled back or replaced; rehydrate the group from the vault",
+                end.position.lsn
+            ),
+        )
+        .into());
+    }
+    Ok(())
+}

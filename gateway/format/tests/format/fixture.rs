@@ -1,0 +1,271 @@
+//! One small object of each kind, from fixed inputs.
+
+use lifeboat_format::epoch::{EpochCut, EpochIntent, EpochPlace, Origin, Purpose};
+use lifeboat_format::hash::BlockHasher;
+use lifeboat_format::journal::{BatchHeader, Entry, EntryOp, FileHeader, encode_point};
+use lifeboat_format::keys::{DataKey, GroupKey, HashKey, VolumeKeys};
+use lifeboat_format::local::{GroupState, Phase, Place, PresenceHeader, Rehydrate, STATE_SLOT, StateVolume};
+use lifeboat_format::map::{
+    BlockLocation, InnerNode, LeafEditor, LogPosition, MapBuilder, MapFooter, MapParams, MapPlace, RetainedPoint,
+    SealedMap, VolumeRoot,
+};
+use lifeboat_format::segment::{
+    FrameBlock, FrameNo, PointVolume, RecoveryPoint, SealedSegment, SegmentBuilder, SegmentHash, SegmentParams,
+    SegmentPlace,
+};
+use lifeboat_model::{
+    BLOCK_SIZE, BlockHash, BranchId, Epoch, Extent, GatewayId, GroupId, Lsn, MapId, PointId, PointKind, SegmentId,
+    SegmentSeq, Timestamp, VaultId, VolumeId,
+};
+
+pub(crate) const VAULT: VaultId = VaultId::from_bytes([0x11; 16]);
+pub(crate) const GROUP: GroupId = GroupId::from_bytes([0x22; 16]);
+pub(crate) const BRANCH: BranchId = BranchId::from_bytes([0x33; 16]);
+pub(crate) const VOLUME: VolumeId = VolumeId::from_bytes([0x44; 16]);
+pub(crate) const OTHER_VOLUME: VolumeId = VolumeId::from_bytes([0x55; 16]);
+pub(crate) const POINT: PointId = PointId::from_bytes([0x66; 16]);
+pub(crate) const TIME: Timestamp = Timestamp::from_micros(1_795_082_700_000_000);
+
+pub(crate) fn group_key() -> GroupKey {
+    GroupKey::from_bytes([0xa1; 32])
+}
+
+pub(crate) fn volume_keys() -> VolumeKeys {
+    VolumeKeys { data: DataKey::from_bytes([0xb2; 32]), hash: HashKey::from_bytes([0xc3; 32]) }
+}
+
+pub(crate) fn hasher() -> BlockHasher {
+    BlockHasher::new(&volume_keys().hash)
+}
+
+/// A block that zstd can make small.
+pub(crate) fn text_block(number: u8) -> [u8; BLOCK_SIZE] {
+    let mut block = [b'.'; BLOCK_SIZE];
+    block[..4].copy_from_slice(b"page");
+    block[4] = number;
+    block
+}
+
+/// A block that zstd can't make smaller.
+pub(crate) fn noise_block(seed: u64) -> [u8; BLOCK_SIZE] {
+    let mut block = [0; BLOCK_SIZE];
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for byte in &mut block {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        *byte = state.to_le_bytes()[3];
+    }
+    block
+}
+
+pub(crate) fn segment_place() -> SegmentPlace {
+    SegmentPlace { vault: VAULT, group: GROUP, id: SegmentId { branch: BRANCH, epoch: Epoch(3), seq: SegmentSeq(14) } }
+}
+
+pub(crate) fn segment_builder() -> SegmentBuilder {
+    let params = SegmentParams {
+        place: segment_place(),
+        first_lsn: Lsn(1001),
+        previous: SegmentHash([0x77; 32]),
+        salt: [0x88; 16],
+        writer_nonce: [0x99; 16],
+        level: 1,
+    };
+    SegmentBuilder::new(params, &group_key())
+}
+
+pub(crate) fn push_blocks(builder: &mut SegmentBuilder, volume: VolumeId, blocks: &[(u64, [u8; BLOCK_SIZE])]) {
+    let hasher = hasher();
+    let blocks: Vec<_> =
+        blocks.iter().map(|(lba, data)| FrameBlock { lba: *lba, data, hash: hasher.block(data) }).collect();
+    builder.push_frame(volume, &volume_keys().data, &blocks).expect("a frame");
+}
+
+pub(crate) fn point(lsn: u64) -> RecoveryPoint {
+    RecoveryPoint {
+        id: POINT,
+        lsn: Lsn(lsn),
+        time: TIME,
+        kind: PointKind::CrashConsistent,
+        consistent: true,
+        label: "naïve café".to_owned(),
+        volumes: vec![
+            PointVolume { volume: VOLUME, size_blocks: 2048, root: Some(lifeboat_model::RootHash([0xee; 32])) },
+            PointVolume { volume: OTHER_VOLUME, size_blocks: 1 << 20, root: None },
+        ],
+    }
+}
+
+/// Every kind of operation; one compressed frame, and with `noise` one raw frame.
+pub(crate) fn segment(noise: bool) -> SealedSegment {
+    let mut builder = segment_builder();
+    builder.add_volume(VOLUME, 1024).expect("a volume");
+    builder.add_volume(OTHER_VOLUME, 1 << 20).expect("a volume");
+    push_blocks(&mut builder, VOLUME, &[(3, text_block(1)), (4, text_block(2)), (1000, text_block(3))]);
+    builder.push_zero(VOLUME, Extent { lba: 8, blocks: 2 }).expect("a run");
+    builder.push_trim(OTHER_VOLUME, Extent { lba: 0, blocks: 1 << 20 }).expect("a run");
+    builder.push_resize(VOLUME, 2048).expect("a size");
+    if noise {
+        builder.reserve_frame();
+        push_blocks(&mut builder, OTHER_VOLUME, &[(77, noise_block(5))]);
+    }
+    builder.push_point(point(1005)).expect("a point");
+    builder.seal(Lsn(1005), TIME).expect("seals")
+}
+
+pub(crate) fn map_place() -> MapPlace {
+    MapPlace { vault: VAULT, group: GROUP, branch: BRANCH, lsn: Lsn(1005), id: MapId::from_bytes([0xab; 16]) }
+}
+
+/// Two volumes: one with a leaf under an inner node, one empty.
+pub(crate) fn map() -> SealedMap {
+    let hasher = hasher();
+    let mut builder = MapBuilder::new(MapParams { place: map_place(), salt: [0xcd; 16] }, &group_key());
+    let mut leaf = LeafEditor::default();
+    for (slot, frame_slot) in [(3, 0), (4, 1), (488, 2)] {
+        let location = BlockLocation { segment: segment_place().id, frame: FrameNo(0), slot: frame_slot };
+        leaf.set(slot, location, BlockHash([frame_slot + 1; 16]));
+    }
+    let mut inner = InnerNode::new(1);
+    inner.set_child(0, builder.push_leaf(leaf.freeze(), &hasher).expect("a leaf"));
+    let root = builder.push_inner(inner, &hasher).expect("a node");
+    let footer = MapFooter {
+        position: LogPosition {
+            epoch: Epoch(3),
+            seq: SegmentSeq(14),
+            lsn: Lsn(1005),
+            segment_hash: SegmentHash([0x12; 32]),
+        },
+        roots: vec![
+            VolumeRoot { volume: VOLUME, size_blocks: 2048, root },
+            VolumeRoot { volume: OTHER_VOLUME, size_blocks: 1, root: lifeboat_format::map::Child::Zero },
+        ],
+        points: vec![RetainedPoint {
+            id: POINT,
+            lsn: Lsn(1005),
+            time: TIME,
+            kind: PointKind::Manual,
+            consistent: true,
+            label: "before the upgrade".to_owned(),
+            epoch: Epoch(3),
+            seq: SegmentSeq(14),
+        }],
+    };
+    builder.seal(footer).expect("seals")
+}
+
+pub(crate) fn epoch_place() -> EpochPlace {
+    EpochPlace { vault: VAULT, group: GROUP, branch: BRANCH, epoch: Epoch(4) }
+}
+
+pub(crate) fn intent(origin: bool) -> EpochIntent {
+    EpochIntent {
+        place: epoch_place(),
+        writer: GatewayId::from_bytes([0x41; 16]),
+        nonce: [0x42; 16],
+        time: TIME,
+        purpose: if origin { Purpose::Write } else { Purpose::Fence },
+        origin: origin.then_some(Origin {
+            branch: BranchId::from_bytes([0x43; 16]),
+            point: POINT,
+            lsn: Lsn(1005),
+            epoch: Epoch(3),
+            seq: SegmentSeq(14),
+        }),
+        promoted_to: (!origin).then_some(BranchId::from_bytes([0x45; 16])),
+    }
+}
+
+pub(crate) fn cut() -> EpochCut {
+    EpochCut {
+        place: epoch_place(),
+        epoch: Epoch(3),
+        last_seq: SegmentSeq(14),
+        last_lsn: Lsn(1005),
+        last_hash: SegmentHash([0x46; 32]),
+        nonce: [0x42; 16],
+    }
+}
+
+fn place(branch: u8) -> Place {
+    Place { branch: BranchId::from_bytes([branch; 16]), epoch: Epoch(3), seq: SegmentSeq(14), lsn: Lsn(1005) }
+}
+
+/// Every optional field there, or none.
+pub(crate) fn state(generation: u64, full: bool) -> GroupState {
+    let rehydrate = Rehydrate {
+        branch: BranchId::from_bytes([0x45; 16]),
+        orphan: Some(BranchId::from_bytes([0x47; 16])),
+        base: Some(place(0x33)),
+        target: Some(place(0x45)),
+        cursor: Some((VOLUME, 1536)),
+        full: true,
+    };
+    GroupState {
+        group: GROUP,
+        gateway: GatewayId::from_bytes([0x41; 16]),
+        generation,
+        phase: if full { Phase::Rehydrating } else { Phase::Active },
+        branch: BRANCH,
+        epoch: Epoch(3),
+        journal_first: Lsn(1),
+        image_lsn: Lsn(900),
+        shipped: place(0x33),
+        volumes: vec![
+            StateVolume { id: VOLUME, name: "db".to_owned(), blocks: 2048, lazy: false },
+            StateVolume { id: OTHER_VOLUME, name: String::new(), blocks: 1 << 20, lazy: true },
+        ],
+        origin: full.then(|| place(0x43)),
+        rehydrate: full.then_some(rehydrate),
+    }
+}
+
+pub(crate) fn state_file() -> Vec<u8> {
+    let mut file = state(6, true).encode().expect("within the limits");
+    file.resize(STATE_SLOT, 0);
+    file.extend(state(5, false).encode().expect("within the limits"));
+    file.resize(2 * STATE_SLOT, 0);
+    file
+}
+
+pub(crate) fn presence() -> PresenceHeader {
+    PresenceHeader { volume: VOLUME, size_blocks: 100_000, generation: 2 }
+}
+
+pub(crate) fn journal_file_header() -> FileHeader {
+    FileHeader { group: GROUP, number: 12, first_lsn: Lsn(1001), incarnation: 7, length: 64 << 20, time: TIME }
+}
+
+pub(crate) fn journal_batch_header() -> BatchHeader {
+    let point = journal_point();
+    BatchHeader {
+        group: GROUP,
+        incarnation: 7,
+        epoch: Epoch(3),
+        first_lsn: Lsn(1001),
+        previous_checksum: 0x1234_5678,
+        durable_lsn: Lsn(1000),
+        time: TIME,
+        entries: vec![
+            Entry::with_payload(VOLUME, EntryOp::Write, 3, 1, &text_block(1)).expect("fits"),
+            Entry::bare(VOLUME, EntryOp::Zero, 8, 2),
+            Entry::bare(OTHER_VOLUME, EntryOp::Trim, 0, 1 << 20),
+            Entry::bare(VOLUME, EntryOp::Resize, 0, 2048),
+            Entry::with_payload(VolumeId::from_bytes([0; 16]), EntryOp::Point, 0, 0, &point).expect("fits"),
+        ],
+    }
+}
+
+pub(crate) fn journal_point() -> Vec<u8> {
+    encode_point(POINT.to_bytes(), TIME, PointKind::Manual.code(), "before the upgrade")
+}
+
+pub(crate) fn journal_batch() -> Vec<u8> {
+    let header = journal_batch_header();
+    let mut batch = header.encode().expect("encodes").0.to_vec();
+    batch.extend_from_slice(&text_block(1));
+    batch.extend_from_slice(&journal_point());
+    batch.resize(header.total_len(), 0);
+    batch
+}

@@ -1,0 +1,120 @@
+//! Golden bytes. Each file under `vectors/v1` was written once, from the fixed inputs in `fixture.rs`.
+//!
+//! To add a vector, or to take over bytes after the version was raised (into a new folder `vectors/v<n>`; the old ones
+//! stay and must still decode): `LIFEBOAT_BLESS=1 cargo nextest run -p lifeboat-format vectors`, then look at what changed.
+
+use std::path::PathBuf;
+
+use lifeboat_format::epoch::{EpochCut, EpochIntent};
+use lifeboat_format::inspect::describe;
+use lifeboat_format::journal::{BatchHeader, FileHeader, check_payload, decode_point};
+use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_state};
+use lifeboat_format::map::MapObject;
+use lifeboat_format::segment::SegmentObject;
+use lifeboat_model::PointKind;
+
+use crate::fixture::*;
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/v1").join(name)
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    std::fs::read(path(name)).unwrap_or_else(|error| panic!("read the golden vector {name}: {error}"))
+}
+
+fn built() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("segment.bin", segment(true).bytes),
+        ("map.bin", map().bytes),
+        ("epoch-intent-branch.bin", intent(true).encode(&group_key())),
+        ("epoch-intent-fence.bin", intent(false).encode(&group_key())),
+        ("epoch-cut.bin", cut().encode(&group_key())),
+        ("group-state.bin", state_file()),
+        ("presence-header.bin", presence().encode()),
+        ("journal-file-header.bin", journal_file_header().encode().to_vec()),
+        ("journal-batch.bin", journal_batch()),
+    ]
+}
+
+#[test]
+fn vectors_are_written_byte_for_byte() {
+    let bless = std::env::var_os("LIFEBOAT_BLESS").is_some();
+    for (name, bytes) in built() {
+        if bless {
+            std::fs::write(path(name), &bytes).expect("write the golden vector");
+        }
+        let golden = golden(name);
+        let differs = golden.iter().zip(&bytes).position(|(old, new)| old != new);
+        assert!(
+            golden == bytes,
+            "{name}: {} bytes were {}, and byte {differs:?} differs.\n\
+             The format changed: existing vaults and journals hold the old bytes. Raise the version, keep reading the old \
+             one, and write the new vectors beside the old (see the head of this file). If nothing but zstd's choices \
+             changed (a new release of the library), the old vectors still decode: then bless them anew.",
+            bytes.len(),
+            golden.len(),
+        );
+    }
+}
+
+/// What holds whatever happens to the writers: version 1 is read for ever.
+#[test]
+fn vectors_decode_to_what_was_written() {
+    let keys = volume_keys();
+    let bytes = golden("segment.bin");
+    let object = SegmentObject::open(&bytes, &segment_place(), &group_key()).expect("opens");
+    object.verify(|_| Some(&keys)).expect("every block equals its hash");
+    let written = segment(true);
+    assert_eq!(object.header, written.header);
+    assert_eq!(object.index.operations, written.index.operations);
+    let raw = object.frame(object.index.frames[0].frame, &keys.data).expect("a frame");
+    assert_eq!(raw, [text_block(1), text_block(2), text_block(3)].concat());
+
+    let bytes = golden("map.bin");
+    let object = MapObject::open(&bytes, &map_place(), &group_key()).expect("opens");
+    assert_eq!(object.header, map().header);
+    assert_eq!(object.footer.points, map().footer.points);
+    assert_eq!(object.footer.roots[0].hash(), map().footer.roots[0].hash());
+    assert_eq!(object.read_all().filter(Result::is_ok).count(), 2);
+
+    let place = epoch_place();
+    let key = group_key();
+    assert_eq!(EpochIntent::decode(&golden("epoch-intent-branch.bin"), &place, &key), Ok(intent(true)));
+    assert_eq!(EpochIntent::decode(&golden("epoch-intent-fence.bin"), &place, &key), Ok(intent(false)));
+    assert_eq!(EpochCut::decode(&golden("epoch-cut.bin"), &place, &key), Ok(cut()));
+    let file = golden("group-state.bin");
+    assert_eq!(newest_state(&file[..STATE_SLOT], &file[STATE_SLOT..]), Ok(Some(state(6, true))));
+    assert_eq!(GroupState::decode(&file[STATE_SLOT..]), Ok(state(5, false)));
+    assert_eq!(PresenceHeader::decode(&golden("presence-header.bin")), Ok(presence()));
+
+    assert_eq!(FileHeader::decode(&golden("journal-file-header.bin")), Ok(journal_file_header()));
+    let batch = golden("journal-batch.bin");
+    let (header, _) = BatchHeader::decode(&batch).expect("decodes");
+    assert_eq!(header, journal_batch_header());
+    let places = check_payload(&header, &batch).expect("intact");
+    assert_eq!(batch[places[0].0..][..places[0].1], text_block(1));
+    let point = decode_point(&batch[places[4].0..][..places[4].1]).expect("a point");
+    assert_eq!(point, (POINT.to_bytes(), TIME, PointKind::Manual.code(), "before the upgrade".to_owned()));
+}
+
+/// `lifeboat inspect` knows every kind, and says so from clear text alone.
+#[test]
+fn every_kind_is_described() {
+    for (name, bytes) in built() {
+        let description = describe(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(description.problems.is_empty(), "{name}: {description}");
+        let text = description.to_string();
+        let expected = match name {
+            "segment.bin" => "br-33333333333333333333333333333333",
+            "map.bin" => "map-abababababababababababababababab",
+            "epoch-intent-branch.bin" => "forked at position 1005",
+            "epoch-intent-fence.bin" => "br-45454545454545454545454545454545",
+            "epoch-cut.bin" => "ends epoch",
+            "group-state.bin" => "rehydrating",
+            "presence-header.bin" => "vol-44444444444444444444444444444444",
+            _ => "grp-22222222222222222222222222222222",
+        };
+        assert!(text.contains(expected), "{name}:\n{text}");
+    }
+}

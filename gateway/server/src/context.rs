@@ -1,0 +1,222 @@
+//! What every part of the control plane shares: settings, state directory, vaults, instances, and the wake-up calls
+//! between them.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use lifeboat_model::{GatewayId, GroupId, JobId, VolumeId};
+use lifeboat_model::state::Health;
+use lifeboat_model::{EventId, Timestamp};
+use lifeboat_vault::Document;
+use tokio::sync::{Notify, watch};
+
+use crate::auth::Gate;
+use crate::export::Exported;
+use crate::http::error::{ApiError, ApiResult};
+use crate::instances::Instances;
+use crate::points::PointCache;
+use crate::port::DataPath;
+use crate::records::{EventRecord, kind};
+use crate::state_dir::StateDir;
+use crate::vaults::{AttachedVault, Vaults};
+
+/// How a gateway is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its state directory.
+    pub state: PathBuf,
+    /// Where it mounts its volumes; what its declaration says, or nowhere, when absent.
+    pub mount: Option<PathBuf>,
+    /// Its site, by name.
+    pub site: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// `address:port` of the API.
+    pub listen_management: String,
+    /// Time between two looks at the catalog.
+    pub reconcile_interval: Duration,
+    /// Limit of a group's journal, bytes; by the volumes' size and the space there is when absent.
+    pub journal_bytes: Option<u64>,
+}
+
+/// What every part of the control plane shares.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    pub(crate) host: String,
+    /// Where the API answers.
+    pub(crate) address: String,
+    pub(crate) state: StateDir,
+    pub(crate) gate: Gate,
+    pub(crate) vaults: Vaults,
+    pub(crate) engine: Arc<dyn DataPath>,
+    pub(crate) instances: Instances,
+    pub(crate) points: PointCache,
+    pub(crate) exported: Exported,
+    /// Tells the reconciler that there is something to do.
+    pub(crate) wake: Notify,
+    /// Tells waiting readers that something changed.
+    changed: watch::Sender<u64>,
+    /// What the reconciler found wrong with this gateway itself.
+    troubles: RwLock<Vec<(Health, String)>>,
+    reconciled: AtomicBool,
+}
+
+impl Context {
+    pub(crate) fn new(
+        settings: Settings,
+        address: String,
+        state: StateDir,
+        gate: Gate,
+        vaults: Vaults,
+        engine: Arc<dyn DataPath>,
+    ) -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self {
+            settings,
+            host,
+            address,
+            state,
+            gate,
+            vaults,
+            engine,
+            instances: Instances::default(),
+            points: PointCache::default(),
+            exported: Exported::default(),
+            wake: Notify::new(),
+            changed: watch::Sender::new(0),
+            troubles: RwLock::default(),
+            reconciled: AtomicBool::new(false),
+        }
+    }
+
+    /// Intent was written: take a new copy of the catalog, wake the reconciler and whoever waits.
+    pub(crate) async fn wrote(&self, vault: &AttachedVault) {
+        if let Err(error) = vault.refresh().await {
+            tracing::debug!(%error, "catalog can't be read back");
+        }
+        self.wake.notify_one();
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn notify_watchers(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// A live document, wherever it is; looks again in the vaults when no copy has it.
+    pub(crate) async fn find(&self, kind: &str, id: &str) -> Option<(Arc<AttachedVault>, Arc<Document>)> {
+        for fresh in [false, true] {
+            for vault in self.vaults.all() {
+                if fresh && vault.refresh().await.is_err() {
+                    continue;
+                }
+                if let Some(document) = vault.snapshot().get(kind, id) {
+                    let document = Arc::clone(document);
+                    return Some((vault, document));
+                }
+            }
+        }
+        None
+    }
+
+    /// A live document; an error that names it when there is none.
+    pub(crate) async fn require(
+        &self,
+        kind: &str,
+        what: &str,
+        id: &str,
+    ) -> ApiResult<(Arc<AttachedVault>, Arc<Document>)> {
+        if let Some(found) = self.find(kind, id).await {
+            return Ok(found);
+        }
+        let troubles: Vec<String> = self.vaults.all().iter().filter_map(|vault| vault.trouble()).collect();
+        if troubles.is_empty() {
+            Err(ApiError::not_found(what, id))
+        } else {
+            // Not known isn't the same as gone: an answer of 404 would make Terraform forget the object.
+            Err(ApiError::new(
+                lifeboat_api::ProblemCode::Unavailable,
+                format!("whether there is a {what} {id} can't be said now: {}", troubles.join("; ")),
+            ))
+        }
+    }
+
+    /// The declarations in a vault that this process has taken up; one at most.
+    pub(crate) fn own_gateway(&self, vault: &AttachedVault) -> Option<GatewayId> {
+        let snapshot = vault.snapshot();
+        snapshot.of(kind::GATEWAYS).iter().find_map(|document| {
+            let record: crate::records::GatewayRecord = crate::records::status(document);
+            (record.process_id.as_deref() == Some(self.state.process_id())).then(|| document.id.parse().ok()).flatten()
+        })
+    }
+
+    /// Writes an event down, and logs it. An event that can't be written is logged only.
+    pub(crate) async fn event(&self, vault: &AttachedVault, event: Happening) {
+        match event.severity {
+            Health::Healthy => tracing::info!(kind = event.kind, group = ?event.group, job = ?event.job, "{}", event.message),
+            _ => tracing::warn!(kind = event.kind, group = ?event.group, job = ?event.job, "{}", event.message),
+        }
+        let record = EventRecord {
+            time: Timestamp::now(),
+            severity: event.severity,
+            kind: event.kind.to_owned(),
+            message: event.message,
+            gateway: self.own_gateway(vault),
+            group: event.group,
+            volume: event.volume,
+            job: event.job,
+        };
+        let written = async {
+            let spec = serde_json::to_value(&record).map_err(|error| error.to_string())?;
+            let vault = vault.vault().map_err(|error| error.to_string())?;
+            let id = EventId::new().to_string();
+            vault
+                .catalog()
+                .create(kind::EVENTS, &id, event.kind, spec, serde_json::json!({}))
+                .await
+                .map_err(|error| error.to_string())
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(%error, "event can't be written to the vault");
+        }
+    }
+
+    pub(crate) fn set_troubles(&self, troubles: Vec<(Health, String)>) {
+        *self.troubles.write().unwrap_or_else(PoisonError::into_inner) = troubles;
+        self.reconciled.store(true, Ordering::Release);
+    }
+
+    /// This gateway's health and the reasons.
+    pub(crate) fn health(&self) -> (Health, Vec<String>) {
+        let mut troubles = self.troubles.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for vault in self.vaults.all() {
+            if let Some(trouble) = vault.trouble() {
+                troubles.push((Health::Critical, trouble));
+            }
+        }
+        let health = troubles.iter().map(|(health, _)| *health).max().unwrap_or_default();
+        (health, troubles.into_iter().map(|(_, reason)| reason).collect())
+    }
+
+    /// Whether the first look at everything is done.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.reconciled.load(Ordering::Acquire)
+    }
+}
+
+/// Something worth remembering, to be written down.
+#[derive(Debug, Default)]
+pub(crate) struct Happening {
+    pub(crate) severity: Health,
+    pub(crate) kind: &'static str,
+    pub(crate) message: String,
+    pub(crate) group: Option<GroupId>,
+    pub(crate) volume: Option<VolumeId>,
+    pub(crate) job: Option<JobId>,
+}

@@ -1,0 +1,238 @@
+//! Vaults: created in storage or attached, detached when nothing needs them any more.
+//!
+//! The key is used to open the vault and then kept in the state directory only (mode 0600), so that a restart needs
+//! nothing. Deleting a vault that holds nothing detaches it; its objects stay where they are.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use lifeboat_api::validate::Validate;
+use lifeboat_api::{EncryptionView, Page, ProblemCode, Vault, VaultCreate, VaultSpec};
+use lifeboat_model::VaultId;
+use lifeboat_vault::{Access, Document, Vault as OpenVault, VaultError, VaultErrorKind, VaultSettings, open_store};
+
+use super::Shared;
+use super::body::{self, PAGING, Query};
+use super::error::{ApiError, ApiResult};
+use super::resources::in_the_way;
+use crate::context::Context;
+use crate::records::kind;
+use crate::state_dir::Attachment;
+use crate::vaults::{AttachedVault, key, options};
+use crate::view;
+
+pub(crate) async fn list(State(context): Shared, request: Request) -> ApiResult<Json<Page<Vault>>> {
+    let query = Query::of(request.uri().query(), &[PAGING[0], PAGING[1], "name"])?;
+    let vaults: Vec<Vault> = context
+        .vaults
+        .all()
+        .iter()
+        .map(|attached| view::vault(attached))
+        .filter(|vault| query.text("name").is_none_or(|name| name == vault.spec.name))
+        .collect();
+    body::page(&query, vaults, |vault| vault.id.to_string()).map(Json)
+}
+
+fn attached(context: &Context, id: &str) -> ApiResult<Arc<AttachedVault>> {
+    id.parse::<VaultId>()
+        .ok()
+        .and_then(|id| context.vaults.get(id))
+        .ok_or_else(|| ApiError::not_found("vault", id))
+}
+
+fn show(attached: &AttachedVault, code: StatusCode) -> Response {
+    let vault = view::vault(attached);
+    body::with_etag(code, vault.generation, &vault)
+}
+
+pub(crate) async fn read(State(context): Shared, Path(id): Path<String>) -> ApiResult<Response> {
+    Ok(show(attached(&context, &id)?.as_ref(), StatusCode::OK))
+}
+
+pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResult<Response> {
+    // A vault's identity is what stands in storage; the key says whether a repeat is a repeat.
+    let (_, repeatable) = body::new_id(request.headers(), kind::VAULTS)?;
+    let mut wanted: VaultCreate = body::typed(&body::json(request).await?)?;
+    wanted.validate()?;
+    while wanted.storage_url.len() > "file:///".len() && wanted.storage_url.ends_with('/') {
+        wanted.storage_url.pop();
+    }
+    let mut attachment = Attachment {
+        id: VaultId::from_bytes([0; 16]),
+        name: wanted.name.clone(),
+        url: wanted.storage_url.clone(),
+        key_source: wanted.encryption.key_source,
+        passphrase: wanted.encryption.passphrase.clone(),
+        key_file: wanted.encryption.key_file.clone(),
+    };
+    if let Some(already) = context.vaults.all().into_iter().find(|vault| vault.attachment.url == attachment.url) {
+        let same = already.attachment.name == wanted.name && already.attachment.key_source == attachment.key_source;
+        if wanted.attach || (repeatable && same) {
+            // Only who holds the key is told that it is here already.
+            open_with_key(&attachment, &wanted).await?;
+            return Ok(show(&already, StatusCode::CREATED));
+        }
+        return Err(exists(&wanted.storage_url));
+    }
+    let vault = if wanted.attach { open_with_key(&attachment, &wanted).await? } else { make(&attachment, &wanted).await? };
+    let info = vault.info();
+    attachment.id = vault.id();
+    if wanted.attach {
+        attachment.name = info.name.clone();
+        wanted.name = info.name;
+        wanted.soft_delete_days = info.soft_delete_days;
+    }
+    if let Some(already) = context.vaults.get(attachment.id) {
+        return Err(ApiError::conflict(format!(
+            "the vault at {} is attached already, through {}",
+            attachment.url, already.attachment.url
+        )));
+    }
+    describe(&vault, &attachment, &wanted).await?;
+    let mut attachments = context.vaults.attachments();
+    attachments.push(attachment.clone());
+    context
+        .state
+        .set_attachments(&attachments)
+        .map_err(|error| ApiError::new(ProblemCode::Internal, format!("{error:#}; the vault isn't attached")))?;
+    let attached = Arc::new(AttachedVault::new(attachment, Some(vault)));
+    attached.refresh().await?;
+    context.vaults.insert(Arc::clone(&attached));
+    context.wrote(&attached).await;
+    tracing::info!(vault = %attached.id(), url = attached.attachment.url, attach = wanted.attach, "vault attached");
+    Ok(show(&attached, StatusCode::CREATED))
+}
+
+fn exists(url: &str) -> ApiError {
+    ApiError::conflict(format!(
+        "there is a vault at {url} already: attach it (`attach`, or `lifeboat vault open`), or choose an empty place"
+    ))
+}
+
+/// Errors of storage and key, under the field that they come from.
+fn at_field(error: VaultError) -> ApiError {
+    match error.kind() {
+        VaultErrorKind::WrongKey => ApiError::field("encryption", error.to_string()),
+        VaultErrorKind::AlreadyExists | VaultErrorKind::Conflict => ApiError::conflict(format!(
+            "{error}: attach it (`attach`, or `lifeboat vault open`), or choose an empty place"
+        )),
+        VaultErrorKind::NotFound | VaultErrorKind::Unsafe | VaultErrorKind::Fatal | VaultErrorKind::NewerFormat => {
+            ApiError::field("storage_url", error.to_string())
+        }
+        _ => error.into(),
+    }
+}
+
+async fn make(attachment: &Attachment, wanted: &VaultCreate) -> ApiResult<OpenVault> {
+    let store = open_store(&attachment.url, Access::Create).await.map_err(|error| at_field(error.into()))?;
+    let mut settings = VaultSettings::new(wanted.name.clone());
+    settings.soft_delete_days = wanted.soft_delete_days;
+    OpenVault::create(store, settings, &key(attachment), options()).await.map_err(at_field)
+}
+
+async fn open_with_key(attachment: &Attachment, _: &VaultCreate) -> ApiResult<OpenVault> {
+    let store = open_store(&attachment.url, Access::Open).await.map_err(|error| at_field(error.into()))?;
+    OpenVault::open(store, &key(attachment), options()).await.map_err(at_field)
+}
+
+/// Writes the vault's own document, unless it has one.
+async fn describe(vault: &OpenVault, attachment: &Attachment, wanted: &VaultCreate) -> ApiResult<Arc<Document>> {
+    let id = attachment.id.to_string();
+    let spec = VaultSpec {
+        name: wanted.name.clone(),
+        storage_url: attachment.url.clone(),
+        encryption: EncryptionView { key_source: attachment.key_source, key_file: attachment.key_file.clone() },
+        soft_delete_days: wanted.soft_delete_days,
+    };
+    let value = serde_json::to_value(&spec).map_err(|error| ApiError::new(ProblemCode::Internal, error.to_string()))?;
+    let catalog = vault.catalog();
+    match catalog.get(kind::VAULTS, &id).await {
+        Ok(document) => return Ok(document),
+        Err(error) if error.kind() == VaultErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    match catalog.create(kind::VAULTS, &id, &spec.name, value.clone(), serde_json::json!({})).await {
+        Ok(document) => Ok(document),
+        Err(error) if error.kind() == VaultErrorKind::Conflict => {
+            // It was deleted, that is, detached, and comes back.
+            catalog.purge(kind::VAULTS, &id).await?;
+            Ok(catalog.create(kind::VAULTS, &id, &spec.name, value, serde_json::json!({})).await?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(crate) async fn update(State(context): Shared, Path(id): Path<String>, request: Request) -> ApiResult<Response> {
+    let generation = body::if_match(request.headers())?;
+    let patch = body::json(request).await?;
+    let attached = attached(&context, &id)?;
+    let old = view::vault(&attached);
+    body::check_generation(generation, old.generation)?;
+    let mut merged =
+        serde_json::to_value(&old.spec).map_err(|error| ApiError::new(ProblemCode::Internal, error.to_string()))?;
+    body::merge(&mut merged, &patch);
+    let new: VaultSpec = body::typed(&merged)?;
+    for (field, same) in [
+        ("name", old.spec.name == new.name),
+        ("storage_url", old.spec.storage_url == new.storage_url),
+        ("encryption", old.spec.encryption == new.encryption),
+    ] {
+        if !same {
+            return Err(ApiError::field(field, "can't be changed; declare a new vault instead"));
+        }
+    }
+    if new.soft_delete_days > 3650 {
+        return Err(ApiError::field("soft_delete_days", "must lie between 0 and 3650"));
+    }
+    let vault = attached.vault()?;
+    let mut settings = VaultSettings::new(vault.info().name);
+    settings.soft_delete_days = new.soft_delete_days;
+    vault.update_settings(settings).await?;
+    vault.catalog().update_spec(kind::VAULTS, &id, generation, &new.name, merged).await.map_err(|error| {
+        match error.kind() {
+            VaultErrorKind::Conflict => ApiError::new(ProblemCode::PreconditionFailed, error.to_string()),
+            _ => error.into(),
+        }
+    })?;
+    context.wrote(&attached).await;
+    Ok(show(&attached, StatusCode::OK))
+}
+
+pub(crate) async fn delete(State(context): Shared, Path(id): Path<String>, request: Request) -> ApiResult<Response> {
+    let generation = body::if_match(request.headers())?;
+    let attached = attached(&context, &id)?;
+    let shown = view::vault(&attached);
+    body::check_generation(generation, shown.generation)?;
+    let snapshot = attached.refresh().await?;
+    let mut blockers = Vec::new();
+    for (kind, what) in [
+        (kind::SITES, "site"),
+        (kind::GATEWAYS, "gateway"),
+        (kind::POLICIES, "policy"),
+        (kind::GROUPS, "group"),
+        (kind::VOLUMES, "volume"),
+    ] {
+        blockers.extend(snapshot.of(kind).iter().map(|document| format!("{what} {} ({})", document.name, document.id)));
+    }
+    if !blockers.is_empty() {
+        return Err(in_the_way("vault", &shown.spec.name, blockers));
+    }
+    match attached.vault()?.catalog().delete(kind::VAULTS, &id, None).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == VaultErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let attachments: Vec<_> =
+        context.vaults.attachments().into_iter().filter(|other| other.id != attached.id()).collect();
+    context
+        .state
+        .set_attachments(&attachments)
+        .map_err(|error| ApiError::new(ProblemCode::Internal, format!("{error:#}")))?;
+    context.vaults.remove(attached.id());
+    context.wake.notify_one();
+    tracing::info!(vault = id, "vault detached; its objects stay where they are");
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

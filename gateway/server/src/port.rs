@@ -1,0 +1,207 @@
+//! What the control plane asks of the data path: the boundary behind which the engine stands.
+//!
+//! Jobs and reconciliation know these traits only. The real implementation passes calls through to the engine; the tests
+//! of the job state machines bring one that is a few maps in memory, so that every crash point can be tried.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lifeboat_engine::{BlockVolume, EngineError};
+use lifeboat_model::state::{GroupState, Health};
+use lifeboat_model::{
+    BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, RootHash, Timestamp, VolumeId,
+};
+use lifeboat_vault::Vault;
+use serde::{Deserialize, Serialize};
+
+/// The engine's results.
+pub type EngineResult<T> = Result<T, EngineError>;
+
+/// A volume as a group holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldVolume {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its name, for messages.
+    pub name: String,
+    /// Its size, a multiple of the block size.
+    pub size_bytes: u64,
+}
+
+/// How a group's data is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompressionChoice {
+    /// By content and backlog.
+    Auto,
+    /// Not at all.
+    Off,
+    /// zstd at this level.
+    Level(i32),
+}
+
+/// What a policy and a gateway say about a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Time between recovery points.
+    pub point_interval: Duration,
+    /// Compression.
+    pub compression: CompressionChoice,
+    /// Limit of the journal, bytes.
+    pub journal_bytes: u64,
+    /// Limit of the local cache of data fetched from the vault, bytes.
+    pub cache_bytes: u64,
+}
+
+/// Where an instance of a group lives: its vault, who runs it, its local directory.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The vault it ships to.
+    pub vault: Vault,
+    /// The group.
+    pub group: GroupId,
+    /// The gateway that runs it.
+    pub gateway: GatewayId,
+    /// Its local state.
+    pub dir: PathBuf,
+    /// How it runs.
+    pub settings: Settings,
+}
+
+/// A recovery point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointFact {
+    /// Its id.
+    pub id: PointId,
+    /// The branch it lies on.
+    pub branch: BranchId,
+    /// The tenure in which it was taken.
+    pub epoch: Epoch,
+    /// Its position.
+    pub lsn: Lsn,
+    /// When it was taken.
+    pub time: Timestamp,
+    /// How it came to be.
+    pub kind: PointKind,
+    /// A label; empty for none.
+    pub label: String,
+}
+
+/// What an instance says about itself.
+#[derive(Clone, Debug)]
+pub struct InstanceStatus {
+    /// Its state.
+    pub state: GroupState,
+    /// The branch it is on.
+    pub branch: BranchId,
+    /// Its tenure.
+    pub epoch: Epoch,
+    /// Bytes acknowledged and not in the vault yet.
+    pub backlog_bytes: u64,
+    /// Bytes of the journal in use.
+    pub journal_bytes_used: u64,
+    /// The newest point that has landed.
+    pub last_point: Option<PointFact>,
+    /// Seconds of acknowledged writes that a disaster now would lose.
+    pub landed_rpo_seconds: Option<f64>,
+    /// Its health.
+    pub health: Health,
+    /// Why it isn't healthy.
+    pub reasons: Vec<String>,
+    /// How far the operation under way is: bytes done, bytes in all.
+    pub progress: Option<(u64, u64)>,
+    /// Bytes written per second.
+    pub churn_bytes_per_second: f64,
+    /// Bytes already fetched from the vault.
+    pub hydrated_bytes: Option<u64>,
+}
+
+/// What a pass of a rehydration did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// The point that the image now equals.
+    pub point: PointFact,
+    /// Blocks compared.
+    pub blocks_compared: u64,
+    /// Blocks that differed and were replaced.
+    pub blocks_moved: u64,
+    /// Bytes fetched from the vault.
+    pub bytes_fetched: u64,
+    /// The branch that keeps the primary's unshipped tail.
+    pub orphan: Option<BranchId>,
+}
+
+/// What to fail over to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailOverTo {
+    /// The branch that is left.
+    pub from: BranchId,
+    /// The point to start from.
+    pub point: PointId,
+    /// The new branch's id; the same on every try.
+    pub branch: BranchId,
+    /// Without fencing the branch that is left.
+    pub test: bool,
+}
+
+/// A recovery point whose volumes can be read.
+pub trait PointVolumes: Send + Sync + fmt::Debug {
+    /// Its volumes: id, size in bytes, root hash.
+    fn volumes(&self) -> Vec<(VolumeId, u64, RootHash)>;
+    /// One of them, read-only.
+    fn volume(&self, id: VolumeId) -> Option<Arc<dyn BlockVolume>>;
+}
+
+/// The data path as a whole.
+#[async_trait]
+pub trait DataPath: Send + Sync + fmt::Debug + 'static {
+    /// Whether a directory holds an instance.
+    fn exists(&self, dir: &Path) -> bool;
+    /// A brand-new protected group, active at once. Called again after a crash, it comes to the same.
+    async fn create(&self, place: Place, volumes: Vec<HeldVolume>) -> EngineResult<Arc<dyn Instance>>;
+    /// An instance that is there, after a restart.
+    async fn open(&self, place: Place) -> EngineResult<Arc<dyn Instance>>;
+    /// An empty instance at a gateway that has lost its state, to be rehydrated.
+    async fn blank(&self, place: Place, volumes: Vec<HeldVolume>) -> EngineResult<Arc<dyn Instance>>;
+    /// A new branch at a point, writable at once. Called again after a crash, it comes to the same.
+    async fn fail_over(&self, place: Place, to: FailOverTo) -> EngineResult<Arc<dyn Instance>>;
+    /// Removes an instance's local files; it must be closed.
+    async fn forget(&self, dir: &Path) -> EngineResult<()>;
+    /// The points of a branch, with its ancestors' up to the fork, oldest first.
+    async fn points(&self, vault: &Vault, group: GroupId, branch: BranchId) -> EngineResult<Vec<PointFact>>;
+    /// The volumes at a point.
+    async fn view(&self, vault: &Vault, group: GroupId, point: &PointFact) -> EngineResult<Arc<dyn PointVolumes>>;
+}
+
+/// A group at this gateway: one local state on one branch.
+#[async_trait]
+pub trait Instance: Send + Sync + fmt::Debug {
+    /// What it says about itself; cheap.
+    fn status(&self) -> InstanceStatus;
+    /// Its volumes.
+    fn volumes(&self) -> Vec<HeldVolume>;
+    /// One of them; `None` while its content is in between two points.
+    fn volume(&self, id: VolumeId) -> Option<Arc<dyn BlockVolume>>;
+    /// Adds a volume.
+    async fn add_volume(&self, volume: HeldVolume) -> EngineResult<()>;
+    /// Grows a volume.
+    async fn grow_volume(&self, id: VolumeId, size_bytes: u64) -> EngineResult<()>;
+    /// Takes a volume out and removes its local files.
+    async fn remove_volume(&self, id: VolumeId) -> EngineResult<()>;
+    /// Changes how it runs.
+    fn set_settings(&self, settings: Settings);
+    /// Takes a point; returns once it has landed.
+    async fn take_point(&self, kind: PointKind, label: &str) -> EngineResult<PointFact>;
+    /// Active → standby, everything shipped.
+    async fn release(&self) -> EngineResult<PointFact>;
+    /// Standby → active on the same branch.
+    async fn resume(&self) -> EngineResult<()>;
+    /// One pass towards a branch's newest point.
+    async fn rehydrate(&self, branch: BranchId, full: bool) -> EngineResult<Pass>;
+    /// Rehydrating → active.
+    async fn take_over(&self) -> EngineResult<()>;
+    /// Orderly stop, bounded.
+    async fn close(&self, deadline: Duration);
+}

@@ -1,0 +1,336 @@
+//! What stands in the catalog's documents beside the specs of the API: the status of groups and gateways, jobs, events.
+//!
+//! Documents are written by several gateways of possibly different versions, so every field has a default and unknown
+//! ones are left alone when a document is read.
+
+use std::sync::Arc;
+
+use lifeboat_api::{FailbackMode, JobKind, JobResult, JobStep, StepProgress};
+use lifeboat_model::state::{Health, JobState};
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, JobId, Lsn, PointId, PointKind, Timestamp, VolumeId};
+use lifeboat_vault::Document;
+use serde::{Deserialize, Serialize};
+
+use crate::port::{HeldVolume, PointFact};
+
+/// Kinds of documents in the catalog.
+pub(crate) mod kind {
+    pub(crate) const VAULTS: &str = "vaults";
+    pub(crate) const SITES: &str = "sites";
+    pub(crate) const GATEWAYS: &str = "gateways";
+    pub(crate) const POLICIES: &str = "policies";
+    pub(crate) const GROUPS: &str = "groups";
+    pub(crate) const VOLUMES: &str = "volumes";
+    pub(crate) const JOBS: &str = "jobs";
+    pub(crate) const EVENTS: &str = "events";
+    /// Those that a gateway keeps a copy of.
+    pub(crate) const ALL: [&str; 7] = [VAULTS, SITES, GATEWAYS, POLICIES, GROUPS, VOLUMES, JOBS];
+}
+
+/// The directory of a group's instance at its home gateway.
+pub(crate) const HOME_INSTANCE: &str = "home";
+
+/// Status of a gateway's document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct GatewayRecord {
+    pub(crate) process_id: Option<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) last_seen: Option<Timestamp>,
+    pub(crate) mount_path: Option<String>,
+    pub(crate) health: Health,
+    pub(crate) reasons: Vec<String>,
+}
+
+/// Status of a group's document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct GroupRecord {
+    /// Made for a single volume.
+    pub(crate) implicit: bool,
+    /// Which gateway serves it, on which branch, from which instance; `None` until it was set up.
+    pub(crate) active: Option<ActiveRecord>,
+    /// The instance that a failback goes to.
+    pub(crate) home_instance: Option<String>,
+    pub(crate) committed: bool,
+    pub(crate) released: bool,
+    pub(crate) failover: Option<FailoverRecord>,
+    pub(crate) tests: Vec<TestRecord>,
+    /// The job that has the group; no other may begin.
+    pub(crate) job: Option<JobId>,
+    /// The last job that failed, until one succeeds.
+    pub(crate) failed_job: Option<JobId>,
+    pub(crate) observed: Option<Observed>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ActiveRecord {
+    pub(crate) gateway: GatewayId,
+    pub(crate) branch: BranchId,
+    pub(crate) instance: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FailoverRecord {
+    pub(crate) kind: String,
+    pub(crate) job: JobId,
+    pub(crate) point: PointId,
+    pub(crate) point_time: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TestRecord {
+    pub(crate) job: JobId,
+    pub(crate) gateway: GatewayId,
+    pub(crate) branch: BranchId,
+    pub(crate) point: PointId,
+    pub(crate) point_time: Timestamp,
+}
+
+/// What the active gateway last told about a group, for the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Observed {
+    pub(crate) gateway: GatewayId,
+    pub(crate) time: Timestamp,
+    pub(crate) health: Health,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) landed_rpo_seconds: Option<f64>,
+    pub(crate) latest_point: Option<PointRecord>,
+    pub(crate) backlog_bytes: u64,
+    pub(crate) journal_bytes_used: u64,
+    pub(crate) churn_bytes_per_second: f64,
+    pub(crate) hydrated_bytes: Option<u64>,
+    pub(crate) mount_path: Option<String>,
+    pub(crate) volumes: Vec<HeldVolume>,
+}
+
+/// A point as documents hold it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PointRecord {
+    pub(crate) id: PointId,
+    pub(crate) branch: BranchId,
+    pub(crate) epoch: u64,
+    pub(crate) lsn: u64,
+    pub(crate) time: Timestamp,
+    pub(crate) kind: PointKind,
+    pub(crate) label: String,
+}
+
+impl From<&PointFact> for PointRecord {
+    fn from(point: &PointFact) -> Self {
+        Self {
+            id: point.id,
+            branch: point.branch,
+            epoch: point.epoch.0,
+            lsn: point.lsn.0,
+            time: point.time,
+            kind: point.kind,
+            label: point.label.clone(),
+        }
+    }
+}
+
+impl From<&PointRecord> for PointFact {
+    fn from(point: &PointRecord) -> Self {
+        Self {
+            id: point.id,
+            branch: point.branch,
+            epoch: Epoch(point.epoch),
+            lsn: Lsn(point.lsn),
+            time: point.time,
+            kind: point.kind,
+            label: point.label.clone(),
+        }
+    }
+}
+
+/// Spec of a job's document: what was asked for, decided once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct JobSpec {
+    pub(crate) kind: JobKind,
+    pub(crate) group: GroupId,
+    pub(crate) group_name: String,
+    /// The gateway that leads: the recovery gateway of a failover, the home gateway of a failback.
+    pub(crate) gateway: GatewayId,
+    /// The gateway that is left.
+    #[serde(default)]
+    pub(crate) source: Option<GatewayId>,
+    /// The branch that is left.
+    #[serde(default)]
+    pub(crate) from_branch: Option<BranchId>,
+    /// The branch that is made.
+    #[serde(default)]
+    pub(crate) new_branch: Option<BranchId>,
+    /// The point to start from; the final point of a planned failover is in the result instead.
+    #[serde(default)]
+    pub(crate) point: Option<PointId>,
+    #[serde(default)]
+    pub(crate) point_time: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) mode: Option<FailbackMode>,
+    #[serde(default)]
+    pub(crate) label: String,
+    /// Cleanup: the branches of the tests to end.
+    #[serde(default)]
+    pub(crate) branches: Vec<BranchId>,
+}
+
+/// Status of a job's document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct JobRecord {
+    pub(crate) state: JobStateRecord,
+    pub(crate) started: Option<Timestamp>,
+    pub(crate) finished: Option<Timestamp>,
+    pub(crate) steps: Vec<StepRecord>,
+    pub(crate) cause: Option<String>,
+    pub(crate) cancel: bool,
+    pub(crate) result: JobResult,
+    /// When neither side could be written any more, for the downtime.
+    pub(crate) stopped: Option<Timestamp>,
+}
+
+/// A job's state, queued when nothing is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct JobStateRecord(pub(crate) JobState);
+
+impl Default for JobStateRecord {
+    fn default() -> Self {
+        Self(JobState::Queued)
+    }
+}
+
+/// What a step does. The order of a job's steps is fixed when the job is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Step {
+    /// Sets the group up: local files, keys, first branch.
+    SetUp,
+    /// Takes a recovery point.
+    TakePoint,
+    /// Stops writes, ships everything.
+    Release,
+    /// Starts again after a release.
+    Resume,
+    /// Fences the branch that is left and starts a new one.
+    Branch,
+    /// Starts a new branch beside the running one.
+    TestBranch,
+    /// Writes down that the group is active at the recovery gateway.
+    RecordFailover,
+    /// Makes a failover final.
+    Commit,
+    /// Ends tests at this gateway.
+    EndTests,
+    /// Brings the home gateway's image forward while the recovery side runs.
+    Rehydrate,
+    /// The last difference.
+    LastDelta,
+    /// Opens the next epoch at home.
+    TakeOver,
+    /// Removes the recovery side's local copy.
+    Retire,
+}
+
+impl Step {
+    /// For people.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::SetUp => "Set the group up",
+            Self::TakePoint => "Take a recovery point",
+            Self::Release => "Stop writes and ship everything",
+            Self::Resume => "Start again",
+            Self::Branch => "Fence the old branch and start a new one",
+            Self::TestBranch => "Start a test branch",
+            Self::RecordFailover => "Serve the volumes here",
+            Self::Commit => "Make the failover final",
+            Self::EndTests => "End the tests and drop their writes",
+            Self::Rehydrate => "Bring the home copy forward",
+            Self::LastDelta => "Bring the last difference over",
+            Self::TakeOver => "Serve the volumes at home",
+            Self::Retire => "Remove the recovery copy",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StepRecord {
+    pub(crate) step: Step,
+    pub(crate) gateway: GatewayId,
+    pub(crate) state: JobState,
+    #[serde(default)]
+    pub(crate) started: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) finished: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) progress: Option<StepProgress>,
+}
+
+impl StepRecord {
+    pub(crate) fn new(step: Step, gateway: GatewayId) -> Self {
+        Self {
+            step,
+            gateway,
+            state: JobState::Queued,
+            started: None,
+            finished: None,
+            message: String::new(),
+            progress: None,
+        }
+    }
+
+    pub(crate) fn view(&self) -> JobStep {
+        JobStep {
+            name: self.step.title().to_owned(),
+            gateway_id: self.gateway,
+            state: self.state,
+            started: self.started,
+            finished: self.finished,
+            message: self.message.clone(),
+            progress: self.progress,
+        }
+    }
+}
+
+impl JobRecord {
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.state.0, JobState::Succeeded | JobState::Failed | JobState::Cancelled)
+    }
+
+    /// The first step that isn't done.
+    pub(crate) fn current(&self) -> Option<(usize, &StepRecord)> {
+        self.steps.iter().enumerate().find(|(_, step)| step.state != JobState::Succeeded)
+    }
+}
+
+/// Spec of an event's document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EventRecord {
+    pub(crate) time: Timestamp,
+    pub(crate) severity: Health,
+    pub(crate) kind: String,
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) gateway: Option<GatewayId>,
+    #[serde(default)]
+    pub(crate) group: Option<GroupId>,
+    #[serde(default)]
+    pub(crate) volume: Option<VolumeId>,
+    #[serde(default)]
+    pub(crate) job: Option<JobId>,
+}
+
+/// The status of a document; its default when it can't be read, which a newer gateway's may not.
+pub(crate) fn status<T: serde::de::DeserializeOwned + Default>(document: &Document) -> T {
+    document.status_as().unwrap_or_else(|error| {
+        tracing::warn!(kind = document.kind, id = document.id, %error, "status can't be read");
+        T::default()
+    })
+}
+
+/// Typed copies of the documents of one kind.
+pub(crate) type Documents = Vec<Arc<Document>>;

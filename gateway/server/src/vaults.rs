@@ -1,0 +1,227 @@
+//! The vaults that this gateway is attached to, and its copy of their catalogs.
+//!
+//! The copy is what is served while a vault can't be reached, and what reconciliation works from. It is replaced as a
+//! whole, so that one look sees one moment.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use lifeboat_api::KeySourceKind;
+use lifeboat_model::{Timestamp, VaultId};
+use lifeboat_vault::{
+    Access, Document, KeySource, StoreClass, StoreError, Vault, VaultError, VaultErrorKind, VaultOptions, open_store,
+};
+use secrecy::SecretString;
+
+use crate::records::{Documents, kind};
+use crate::state_dir::Attachment;
+
+/// How long a request to a vault may take before it counts as unreachable.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A gateway's copy of a catalog at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    kinds: HashMap<&'static str, Documents>,
+    /// When it was taken.
+    pub(crate) taken: Timestamp,
+}
+
+impl Snapshot {
+    pub(crate) fn of(&self, kind: &str) -> &[Arc<Document>] {
+        self.kinds.get(kind).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn get(&self, kind: &str, id: &str) -> Option<&Arc<Document>> {
+        self.of(kind).iter().find(|document| document.id == id)
+    }
+}
+
+/// A vault that this gateway is attached to.
+#[derive(Debug)]
+pub(crate) struct AttachedVault {
+    pub(crate) attachment: Attachment,
+    opened: RwLock<Option<Vault>>,
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// One at a time takes a copy, so that an older one never replaces a newer.
+    refreshing: tokio::sync::Mutex<()>,
+    /// Why it couldn't be reached when it was last tried.
+    trouble: RwLock<Option<String>>,
+}
+
+impl AttachedVault {
+    pub(crate) fn new(attachment: Attachment, opened: Option<Vault>) -> Self {
+        Self {
+            attachment,
+            opened: RwLock::new(opened),
+            snapshot: RwLock::default(),
+            refreshing: tokio::sync::Mutex::default(),
+            trouble: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> VaultId {
+        self.attachment.id
+    }
+
+    /// The open vault; a `Retry` error when it couldn't be opened yet.
+    pub(crate) fn vault(&self) -> Result<Vault, VaultError> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner).clone();
+        opened.ok_or_else(|| {
+            trouble(
+                StoreClass::Retry,
+                format!(
+                    "the vault {} at {} can't be reached: {}",
+                    self.attachment.name,
+                    self.attachment.url,
+                    self.trouble().unwrap_or_else(|| "it wasn't tried yet".to_owned())
+                ),
+            )
+        })
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.write().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Opens the vault if it isn't open, and takes a new copy of its catalog.
+    pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>, VaultError> {
+        let _one = self.refreshing.lock().await;
+        let refreshed = tokio::time::timeout(REQUEST_TIMEOUT, self.read()).await.unwrap_or_else(|_| {
+            Err(trouble(
+                StoreClass::Retry,
+                format!("the vault at {} gave no answer within {REQUEST_TIMEOUT:?}", self.attachment.url),
+            ))
+        });
+        match refreshed {
+            Ok(snapshot) => {
+                self.set_trouble(None);
+                let snapshot = Arc::new(snapshot);
+                *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+                Ok(snapshot)
+            }
+            Err(error) => {
+                self.set_trouble(Some(error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<Snapshot, VaultError> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let vault = match opened {
+            Some(vault) => vault,
+            None => {
+                let vault = open(&self.attachment).await?;
+                *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(vault.clone());
+                vault
+            }
+        };
+        let mut kinds = HashMap::new();
+        for kind in kind::ALL {
+            let (documents, damaged) = vault.catalog().list_with_damage(kind).await?;
+            for error in damaged {
+                tracing::error!(vault = %vault.id(), %error, "document is damaged");
+            }
+            kinds.insert(kind, documents);
+        }
+        Ok(Snapshot { kinds, taken: Timestamp::now() })
+    }
+}
+
+fn trouble(class: StoreClass, message: impl Into<String>) -> VaultError {
+    StoreError::new(class, message).into()
+}
+
+/// The key of an attachment.
+pub(crate) fn key(attachment: &Attachment) -> KeySource {
+    match (attachment.key_source, &attachment.passphrase, &attachment.key_file) {
+        (KeySourceKind::KeyFile, _, Some(path)) => KeySource::KeyFile(path.into()),
+        (_, passphrase, _) => {
+            KeySource::Passphrase(SecretString::from(passphrase.as_ref().map_or("", |p| p.expose()).to_owned()))
+        }
+    }
+}
+
+/// How vaults are opened: in tests with the cheapest key derivation.
+pub(crate) fn options() -> VaultOptions {
+    if cfg!(test) { VaultOptions::for_tests() } else { VaultOptions::default() }
+}
+
+/// Opens an attached vault, and makes sure that it is the one that was attached.
+pub(crate) async fn open(attachment: &Attachment) -> Result<Vault, VaultError> {
+    let store = open_store(&attachment.url, Access::Open).await?;
+    let vault = Vault::open(store, &key(attachment), options()).await?;
+    if vault.id() != attachment.id {
+        return Err(trouble(
+            StoreClass::Fatal,
+            format!(
+                "{} holds the vault {} where {} was attached: put the right one back, or detach it",
+                attachment.url,
+                vault.id(),
+                attachment.id
+            ),
+        ));
+    }
+    Ok(vault)
+}
+
+/// All attached vaults.
+#[derive(Debug, Default)]
+pub(crate) struct Vaults {
+    attached: RwLock<BTreeMap<VaultId, Arc<AttachedVault>>>,
+}
+
+impl Vaults {
+    /// Opens what is remembered. One that can't be reached is tried again later; one that the key doesn't open, that was
+    /// tampered with or that is too new stops the start.
+    pub(crate) async fn open_all(attachments: Vec<Attachment>) -> anyhow::Result<Self> {
+        let vaults = Self::default();
+        for attachment in attachments {
+            let opened = match open(&attachment).await {
+                Ok(vault) => Some(vault),
+                Err(error) if matches!(error.kind(), VaultErrorKind::Retry | VaultErrorKind::NotFound) => {
+                    tracing::warn!(vault = %attachment.id, url = attachment.url, %error, "vault can't be reached yet");
+                    None
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| {
+                        format!("the vault {} at {} can't be opened", attachment.name, attachment.url)
+                    });
+                }
+            };
+            vaults.insert(Arc::new(AttachedVault::new(attachment, opened)));
+        }
+        Ok(vaults)
+    }
+
+    pub(crate) fn insert(&self, vault: Arc<AttachedVault>) {
+        self.attached.write().unwrap_or_else(PoisonError::into_inner).insert(vault.id(), vault);
+    }
+
+    pub(crate) fn remove(&self, id: VaultId) {
+        self.attached.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<AttachedVault>> {
+        self.attached.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn get(&self, id: VaultId) -> Option<Arc<AttachedVault>> {
+        self.attached.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(crate) fn attachments(&self) -> Vec<Attachment> {
+        self.all().iter().map(|vault| vault.attachment.clone()).collect()
+    }
+}
