@@ -94,6 +94,7 @@ impl Overlay {
     }
 
     /// Whether a frozen layer waits for the image.
+    #[cfg(test)]
     pub(crate) fn has_frozen(&self) -> bool {
         !self.frozen.runs.is_empty()
     }

@@ -1,9 +1,270 @@
-//! PLACEHOLDER by the lead so that group.rs compiles: the map/ship engineer overwrites this whole file.
+//! Rehydration: bringing a local image to a recovery point, moving only what differs.
+//!
+//! ```text
+//! Delta    tree of what the image holds ─diff─┐
+//!          extents it wrote since ────────────┴─union─> extents ─> batches ─frames, side by side─> ImageSink
+//! Full     every block ───────────────────────────────> extents
+//! Compare  local blocks ─hash, leaf by leaf, against the tree ─> extents
+//! ```
+//! Works without a disk of its own: content goes to an [`ImageSink`]. Extents come in address order, volume by volume;
+//! a bounded number of batches is under way; a frame that several blocks share is fetched once as long as the reader's
+//! cache holds it. After a crash or an error the same call goes on from the last [`Cursor`] that the sink kept, with
+//! the same source and target; without one it starts over, which is correct as well: moving a block twice is harmless.
 
-use async_trait::async_trait; use bytes::Bytes; use lifeboat_model::*; use std::sync::Arc; use std::collections::BTreeMap; use crate::error::Result; use crate::view::PointView;
-#[derive(Clone,Copy)] pub struct Cursor{pub volume:VolumeId,pub lba:u64}
-#[derive(Clone,Copy,Default)] pub struct RehydrateStats{pub blocks_compared:u64,pub blocks_moved:u64,pub bytes_fetched:u64}
-#[derive(Default)] pub struct RehydrateLimits{}
-#[async_trait] pub trait ImageSink: Send+Sync { async fn resize(&self, volume: VolumeId, blocks: u64)->Result<()>; async fn write(&self, volume: VolumeId, lba:u64, data:Bytes)->Result<()>; async fn zero(&self, volume:VolumeId, extent:Extent)->Result<()>; async fn progress(&self, cursor:Cursor, done:RehydrateStats)->Result<()>; }
-pub enum Source { Delta{base:Arc<PointView>, dirty:BTreeMap<VolumeId,ExtentSet>}, Full }
-pub async fn rehydrate(_t:&Arc<PointView>, _s:Source, _k:&dyn ImageSink, _f:Option<Cursor>, _l:RehydrateLimits)->Result<RehydrateStats>{ Ok(RehydrateStats::default()) }
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{FuturesOrdered, StreamExt};
+use lifeboat_model::{Extent, ExtentSet, VolumeId};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::segments::Reader;
+use crate::tree::Diff;
+use crate::view::{BlockRun, PointView, VolumeAtPoint};
+use source::Differences;
+
+/// Takes the content. Calls come one after the other, in address order within a volume.
+#[async_trait]
+pub trait ImageSink: Send + Sync {
+    /// The volume has this many blocks from here on; comes before anything else of it. Blocks that this adds read as
+    /// zeroes.
+    ///
+    /// # Errors
+    /// Any; ends the rehydration.
+    async fn resize(&self, volume: VolumeId, blocks: u64) -> Result<()>;
+
+    /// Content from block `lba` on; whole blocks.
+    ///
+    /// # Errors
+    /// Any; ends the rehydration.
+    async fn write(&self, volume: VolumeId, lba: u64, data: Bytes) -> Result<()>;
+
+    /// Zeroes.
+    ///
+    /// # Errors
+    /// Any; ends the rehydration.
+    async fn zero(&self, volume: VolumeId, extent: Extent) -> Result<()>;
+
+    /// Everything before the cursor has been handed over. A sink that wants to go on here after a crash makes what it
+    /// got durable, then keeps the cursor.
+    ///
+    /// # Errors
+    /// Any; ends the rehydration.
+    async fn progress(&self, cursor: Cursor, done: RehydrateStats) -> Result<()>;
+}
+
+/// Reads the local image, to compare it.
+#[async_trait]
+pub trait ImageReader: Send + Sync {
+    /// The volume's size in blocks as the image has it; 0 if it hasn't got the volume.
+    ///
+    /// # Errors
+    /// `Damaged` when the disk fails.
+    async fn blocks(&self, volume: VolumeId) -> Result<u64>;
+
+    /// Exactly these blocks.
+    ///
+    /// # Errors
+    /// `Damaged` when the disk fails.
+    async fn read(&self, volume: VolumeId, extent: Extent) -> Result<Bytes>;
+}
+
+/// What is known about the image.
+#[derive(Clone)]
+pub enum Source {
+    /// It holds what `base` shows, but for the blocks in `dirty`.
+    Delta {
+        /// What it holds.
+        base: Arc<PointView>,
+        /// Where it holds something else, nobody knows what.
+        dirty: BTreeMap<VolumeId, ExtentSet>,
+    },
+    /// Nothing: every block is fetched.
+    Full,
+    /// Nothing, but it can be read: it is hashed, and what differs is fetched.
+    Compare(Arc<dyn ImageReader>),
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delta { base, .. } => f.debug_struct("Delta").field("base", &base.position()).finish_non_exhaustive(),
+            Self::Full => f.write_str("Full"),
+            Self::Compare(_) => f.write_str("Compare"),
+        }
+    }
+}
+
+/// How far a rehydration is: volumes before `volume`, and this one before block `lba`, are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The volume at hand; volumes go by id.
+    pub volume: VolumeId,
+    /// Its first block that isn't done.
+    pub lba: u64,
+}
+
+/// What a rehydration has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RehydrateStats {
+    /// Blocks of which it is known whether they differ.
+    pub blocks_compared: u64,
+    /// Blocks handed to the sink, zeroes included.
+    pub blocks_moved: u64,
+    /// Bytes of frames read from the vault.
+    pub bytes_fetched: u64,
+}
+
+/// Bounds of a rehydration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RehydrateLimits {
+    /// Blocks fetched together.
+    pub batch_blocks: u64,
+    /// Batches under way.
+    pub batches: usize,
+}
+
+impl Default for RehydrateLimits {
+    /// 4 batches of 4 MiB.
+    fn default() -> Self {
+        Self { batch_blocks: 1024, batches: 4 }
+    }
+}
+
+/// Brings an image to what `target` shows. `from`: where an earlier run with the same source and target stopped.
+///
+/// # Errors
+/// `Retry` when the vault can't be reached: call again; `Tampered` when its data fails its checks; the sink's own.
+pub async fn rehydrate(
+    target: &Arc<PointView>,
+    source: Source,
+    sink: &dyn ImageSink,
+    from: Option<Cursor>,
+    limits: RehydrateLimits,
+) -> Result<RehydrateStats> {
+    let mut stats = RehydrateStats::default();
+    for volume in target.volumes() {
+        let start = match from {
+            Some(cursor) if volume.id < cursor.volume => continue,
+            Some(cursor) if volume.id == cursor.volume => cursor.lba,
+            _ => 0,
+        };
+        sink.resize(volume.id, volume.size_blocks).await?;
+        let differences = Differences::open(target, &source, volume, start).await?;
+        move_volume(target, volume, start, differences, sink, limits, &mut stats).await?;
+        let end = Cursor { volume: volume.id, lba: volume.size_blocks };
+        sink.progress(end, stats).await?;
+    }
+    Ok(stats)
+}
+
+/// One volume: extents are found ahead of the sink by as many batches as may be under way.
+async fn move_volume(
+    target: &Arc<PointView>,
+    volume: VolumeAtPoint,
+    start: u64,
+    mut differences: Differences,
+    sink: &dyn ImageSink,
+    limits: RehydrateLimits,
+    stats: &mut RehydrateStats,
+) -> Result<()> {
+    let before = *stats;
+    let mut under_way = FuturesOrdered::new();
+    let mut rest: Option<Extent> = None;
+    let mut exhausted = false;
+    loop {
+        while !exhausted && under_way.len() < limits.batches.max(1) {
+            let batch = next_batch(&mut differences, &mut rest, limits.batch_blocks.max(1)).await?;
+            exhausted = batch.is_empty();
+            if !exhausted {
+                let position = differences.position().min(rest.map_or(u64::MAX, |rest| rest.lba));
+                under_way.push_back(async move {
+                    let blocks = target.fetch(volume.id, &batch).await?;
+                    Ok::<_, EngineError>((blocks, position))
+                });
+            }
+        }
+        let Some(fetched) = under_way.next().await else { break };
+        let (blocks, position) = fetched?;
+        stats.bytes_fetched = stats.bytes_fetched.saturating_add(blocks.fetched);
+        for run in blocks.runs {
+            stats.blocks_moved = stats.blocks_moved.saturating_add(run.extent().blocks);
+            match run {
+                BlockRun::Zero(extent) => sink.zero(volume.id, extent).await?,
+                BlockRun::Data { lba, data } => sink.write(volume.id, lba, data).await?,
+            }
+        }
+        if differences.compares() {
+            stats.blocks_compared = before.blocks_compared.saturating_add(position.saturating_sub(start));
+        }
+        sink.progress(Cursor { volume: volume.id, lba: position }, *stats).await?;
+    }
+    if differences.compares() {
+        stats.blocks_compared = before.blocks_compared.saturating_add(volume.size_blocks.saturating_sub(start));
+    }
+    Ok(())
+}
+
+/// Extents of together at most `blocks` blocks; what is too much of the last one goes to `rest`. None: no more.
+async fn next_batch(differences: &mut Differences, rest: &mut Option<Extent>, blocks: u64) -> Result<Vec<Extent>> {
+    let mut batch = Vec::new();
+    let mut room = blocks;
+    while room > 0 {
+        let next = match rest.take() {
+            Some(extent) => Some(extent),
+            None => differences.next().await?,
+        };
+        let Some(extent) = next else { break };
+        let count = extent.blocks.min(room);
+        batch.push(Extent { lba: extent.lba, blocks: count });
+        room = room.saturating_sub(count);
+        let left = extent.blocks.saturating_sub(count);
+        if left > 0 {
+            *rest = Some(Extent { lba: extent.lba.saturating_add(count), blocks: left });
+        }
+    }
+    Ok(batch)
+}
+
+/// The extents of one volume that differ between two views of its group.
+#[derive(Debug)]
+pub struct VolumeDiff {
+    reader: Arc<Reader>,
+    diff: Diff,
+}
+
+impl VolumeDiff {
+    /// The next extent whose content differs, in address order.
+    ///
+    /// # Errors
+    /// `Retry` when the vault can't be reached, and the walk may be gone on with; `Tampered`.
+    pub async fn next(&mut self) -> Result<Option<Extent>> {
+        self.diff.next(&*self.reader).await
+    }
+}
+
+/// Walks the blocks of a volume that differ between two views, within the size that `to` shows. Equal subtrees are
+/// skipped unread.
+///
+/// # Errors
+/// `NotFound` when `to` doesn't show the volume, `Invalid` for views of two groups, `Retry`, `Tampered`.
+pub async fn diff(from: &Arc<PointView>, to: &Arc<PointView>, volume: VolumeId) -> Result<VolumeDiff> {
+    let reader = Arc::clone(to.reader());
+    if from.reader().group() != reader.group() {
+        return Err(EngineError::new(
+            ErrorKind::Invalid,
+            format!("{} and {} are two groups: their volumes can't be compared", from.reader().group(), reader.group()),
+        ));
+    }
+    let target = to.tree(volume).await?;
+    let base = source::base_tree(from, &target).await?;
+    Ok(VolumeDiff { reader, diff: base.diff(&target) })
+}

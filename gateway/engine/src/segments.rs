@@ -85,7 +85,7 @@ pub(crate) struct Segment {
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     frames: HashMap<(SegmentId, u32), Bytes>,
-    /// Bytes read from the vault.
+    /// Bytes of frames that were not in the cache.
     pub(crate) fetched: u64,
 }
 
@@ -271,13 +271,14 @@ impl Reader {
     async fn read_span(&self, span: Span) -> Result<(Vec<((SegmentId, u32), Bytes)>, u64)> {
         let Span { segment, frames, range } = span;
         let key = names::segment(self.group, segment.id);
-        let (bytes, fetched) = match &segment.body {
+        let fetched = range.end.saturating_sub(range.start);
+        let bytes = match &segment.body {
             Some(body) => {
                 let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
                 let part = bounds.filter(|(_, end)| *end <= body.len()).map(|(start, end)| body.slice(start..end));
-                (part.ok_or_else(|| cause::tampered(format!("{key}: a frame is past its end")))?, 0)
+                part.ok_or_else(|| cause::tampered(format!("{key}: a frame is past its end")))?
             }
-            None => (self.get_range(&key, range.clone()).await?, range.end.saturating_sub(range.start)),
+            None => self.get_range(&key, range.clone()).await?,
         };
         let mut keys: HashMap<VolumeId, DataKey> = HashMap::new();
         for &frame in &frames {

@@ -72,6 +72,9 @@ pub enum Compression {
     Level(i32),
 }
 
+/// How far the memory of changed nodes may go past the policy before [`BranchWriter::append`] writes a map by itself.
+const FRESH_FACTOR_MAX: usize = 4;
+
 /// When a map is due: any of these since the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapPolicy {
@@ -350,6 +353,10 @@ impl BranchWriter {
                     return Ok(done);
                 }
                 self.make_ready().await?;
+                if self.since_map.fresh_bytes >= self.settings.map.fresh_bytes.saturating_mul(FRESH_FACTOR_MAX) {
+                    // Nobody has written a map for too long: the memory must be given back before more is taken.
+                    self.write_map().await?;
+                }
                 self.pending = Some(self.build(interval).await?);
             }
             let landed = self.settle().await?;

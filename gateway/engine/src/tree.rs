@@ -231,25 +231,32 @@ impl Tree {
 
     /// The leaf that holds `lba`, or `None` inside an empty subtree; and the blocks that the leaf or subtree covers.
     async fn leaf_at(&self, store: &dyn NodeStore, lba: u64) -> Result<(Option<Arc<Node>>, u64, u64)> {
-        let mut level = self.levels;
-        let mut child = self.root.clone();
-        let mut base = 0_u64;
-        loop {
-            let until = base.saturating_add(blocks_under(level));
-            let Some(node) = self.open(store, &child, level).await? else { return Ok((None, base, until)) };
-            if level == 0 {
-                return Ok((Some(node), base, until));
-            }
-            let step = blocks_under(level.saturating_sub(1));
+        let (child, level, base) = self.descend(store, lba).await?;
+        let until = base.saturating_add(blocks_under(level));
+        Ok((self.open(store, &child, level).await?, base, until))
+    }
+
+    /// The hash of the leaf that holds `lba`. The leaf itself isn't loaded.
+    ///
+    /// # Errors
+    /// As [`NodeStore::load`].
+    pub async fn leaf_hash(&self, store: &dyn NodeStore, lba: u64) -> Result<RootHash> {
+        Ok(self.descend(store, lba).await?.0.hash())
+    }
+
+    /// The leaf that holds `lba`, or the empty subtree that does; its level and its first block.
+    async fn descend(&self, store: &dyn NodeStore, lba: u64) -> Result<(Child, u8, u64)> {
+        let (mut child, mut level, mut base) = (self.root.clone(), self.levels, 0_u64);
+        while level > 0 {
+            let Some(node) = self.open(store, &child, level).await? else { break };
+            level = level.saturating_sub(1);
+            let step = blocks_under(level);
             let index = lba.saturating_sub(base).checked_div(step).unwrap_or(0);
             base = base.saturating_add(index.saturating_mul(step));
-            child = usize::try_from(index)
-                .ok()
-                .and_then(|index| node.children().get(index))
-                .cloned()
-                .unwrap_or(Child::Empty);
-            level = level.saturating_sub(1);
+            let below = usize::try_from(index).ok().and_then(|index| node.children().get(index)).cloned();
+            child = below.unwrap_or(Child::Empty);
         }
+        Ok((child, level, base))
     }
 
     /// Hands every fresh node to `sink`, children first. Afterwards the tree holds no node: its memory is given back,

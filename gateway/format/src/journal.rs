@@ -363,10 +363,12 @@ pub fn check_payload(header: &BatchHeader, batch: &[u8]) -> Result<Vec<(usize, u
         .collect()
 }
 
-/// The payload of a point's entry: id (16), time (8), kind (1), label length (1), label.
+/// The payload of a point's entry: id (16), time (8), kind (1), label length (1), label. A label longer than 255 bytes is
+/// cut before the character that doesn't fit.
 #[must_use]
 pub fn encode_point(id: [u8; 16], time: Timestamp, kind: u8, label: &str) -> Vec<u8> {
-    let label = label.as_bytes().get(..label.len().min(255)).unwrap_or_default();
+    let end = (0..=label.len().min(255)).rev().find(|&end| label.is_char_boundary(end)).unwrap_or(0);
+    let label = label.as_bytes().get(..end).unwrap_or_default();
     let mut bytes = Vec::with_capacity(label.len().saturating_add(26));
     bytes.extend_from_slice(&id);
     bytes.extend_from_slice(&time.as_micros().to_le_bytes());

@@ -11,13 +11,17 @@ use lifeboat_model::state::Health;
 use lifeboat_model::{EventId, Timestamp};
 use lifeboat_vault::Document;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::Gate;
 use crate::export::Exported;
 use crate::http::error::{ApiError, ApiResult};
 use crate::instances::Instances;
+use crate::instances::Open;
+use crate::jobs::Running;
 use crate::points::PointCache;
-use crate::port::DataPath;
+use crate::port::{DataPath, Instance};
 use crate::records::{EventRecord, kind};
 use crate::state_dir::StateDir;
 use crate::vaults::{AttachedVault, Vaults};
@@ -62,6 +66,11 @@ pub(crate) struct Context {
     /// What the reconciler found wrong with this gateway itself.
     troubles: RwLock<Vec<(Health, String)>>,
     reconciled: AtomicBool,
+    /// Steps of jobs that run in this process.
+    pub(crate) running: Running,
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the process stops.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Context {
@@ -89,6 +98,9 @@ impl Context {
             changed: watch::Sender::new(0),
             troubles: RwLock::default(),
             reconciled: AtomicBool::new(false),
+            running: Running::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
         }
     }
 
@@ -99,6 +111,11 @@ impl Context {
         }
         self.wake.notify_one();
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// An instance is open.
+    pub(crate) fn keep(&self, vault: &AttachedVault, group: GroupId, name: &str, instance: Arc<dyn Instance>) {
+        self.instances.insert((group, name.to_owned()), Open { vault: vault.id(), instance });
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {

@@ -3,8 +3,8 @@
 //! A group has one at its home gateway (`home`), and one for each failover or test that runs here, named after the job
 //! that made it. Opening one is tried again after a while when it fails.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use lifeboat_model::{GroupId, VaultId};
@@ -32,9 +32,16 @@ struct Failure {
 pub(crate) struct Instances {
     open: RwLock<BTreeMap<Key, Open>>,
     failures: RwLock<BTreeMap<Key, Failure>>,
+    /// Held while an instance of a group is opened, made or dropped.
+    locks: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Instances {
+    /// The lock under which a group's instances are opened, made and dropped.
+    pub(crate) fn lock(&self, group: GroupId) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(group).or_default())
+    }
+
     pub(crate) fn get(&self, group: GroupId, name: &str) -> Option<Open> {
         self.open.read().unwrap_or_else(PoisonError::into_inner).get(&(group, name.to_owned())).cloned()
     }

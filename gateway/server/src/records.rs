@@ -156,6 +156,9 @@ pub(crate) struct JobSpec {
     /// The gateway that is left.
     #[serde(default)]
     pub(crate) source: Option<GatewayId>,
+    /// Its instance there.
+    #[serde(default)]
+    pub(crate) source_instance: Option<String>,
     /// The branch that is left.
     #[serde(default)]
     pub(crate) from_branch: Option<BranchId>,

@@ -82,7 +82,7 @@ pub(crate) fn vault(attached: &AttachedVault) -> Vault {
         }),
         status: VaultStatus {
             vault_uuid: attachment.id,
-            format_version: info.map_or(1, |info| u32::from(info.format_version)),
+            format_version: info.map_or(1, |info| info.format_version),
             health: if trouble.is_some() { Health::Critical } else { Health::Healthy },
             reasons: trouble.into_iter().collect(),
             bytes_stored: None,
@@ -164,6 +164,14 @@ pub(crate) fn volumes_of(snapshot: &Snapshot, group: GroupId) -> Vec<(VolumeId, 
             let spec: VolumeSpec = document.spec_as().ok()?;
             (group_of(volume, &spec) == group).then_some((volume, spec))
         })
+        .collect()
+}
+
+/// Declared volumes as a group is to hold them.
+pub(crate) fn held(volumes: &[(VolumeId, VolumeSpec)]) -> Vec<HeldVolume> {
+    volumes
+        .iter()
+        .map(|(id, spec)| HeldVolume { id: *id, name: spec.name.clone(), size_bytes: spec.size_bytes })
         .collect()
 }
 

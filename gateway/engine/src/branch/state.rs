@@ -63,7 +63,6 @@ async fn apply(reader: &Reader, tree: &mut Tree, changes: &Changes<Slot>) -> Res
 /// A group at a position.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) position: Position,
     /// Chain value of the last segment of the target's branch; zero when it has none.
     pub(crate) hash: SegmentHash,
     pub(crate) volumes: BTreeMap<VolumeId, VolumeState>,
@@ -71,8 +70,6 @@ pub(crate) struct State {
     pub(crate) points: Vec<PointInfo>,
     /// The recovery point at the very end, with its roots.
     pub(crate) at_point: Option<RecoveryPoint>,
-    /// Where the newest map stands that was used.
-    pub(crate) map_lsn: Lsn,
     /// Segments read after that map.
     pub(crate) segments: u64,
 }
@@ -82,12 +79,10 @@ impl State {
     pub(crate) async fn load(reader: &Reader, target: Target) -> Result<Self> {
         let spans = lineage(reader, target).await?;
         let mut state = Self {
-            position: target.position,
             hash: SegmentHash::ZERO,
             volumes: BTreeMap::new(),
             points: Vec::new(),
             at_point: None,
-            map_lsn: Lsn::ZERO,
             segments: 0,
         };
         for span in spans {
@@ -104,7 +99,6 @@ impl State {
             Some(head) => {
                 self.start(reader, &log, head).await?;
                 let at = head.footer.position;
-                self.map_lsn = at.lsn;
                 Chain { previous: at.segment_hash, lsn: at.lsn }
             }
             None => {

@@ -4,11 +4,6 @@
 use lifeboat_format::map::MapObjectRef;
 use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, MapId, SegmentId, SegmentSeq};
 
-/// Below it is everything of a branch.
-pub(crate) fn branch(group: GroupId, branch: BranchId) -> String {
-    format!("groups/{group}/{branch}")
-}
-
 /// Below it are a branch's epochs.
 pub(crate) fn epochs(group: GroupId, branch: BranchId) -> String {
     format!("groups/{group}/{branch}/epoch")

@@ -40,6 +40,12 @@ fn a_batch_round_trips() {
 }
 
 #[test]
+fn a_label_is_cut_between_characters() {
+    let bytes = encode_point([9; 16], Timestamp::from_micros(11), 1, &"ä".repeat(200));
+    assert_eq!(decode_point(&bytes).expect("a point").3, "ä".repeat(127));
+}
+
+#[test]
 fn every_flipped_bit_of_the_header_block_is_found() {
     let (header, batch) = sample();
     for byte in 0..JOURNAL_BLOCK {

@@ -197,6 +197,20 @@ async fn of_spec_writers_at_one_generation_exactly_one_wins() {
 }
 
 #[tokio::test]
+async fn a_view_that_is_behind_refuses_nothing() {
+    let store = memory().await;
+    let (here, there) = (catalog(&store), catalog(&store));
+    here.create("volume", "a", "n", json!({"v": 1}), json!({})).await.unwrap();
+    there.update_spec("volume", "a", 1, "n", json!({"v": 2})).await.unwrap();
+    assert_eq!(here.cached("volume", "a").unwrap().generation, 1);
+    let updated = here.update_spec("volume", "a", 2, "n", json!({"v": 3})).await.unwrap();
+    assert_eq!((updated.generation, updated.revision), (3, 3));
+    // Back to what the view behind believes is there: a change all the same.
+    let updated = there.update_spec("volume", "a", 3, "n", json!({"v": 2})).await.unwrap();
+    assert_eq!((updated.generation, &updated.spec), (4, &json!({"v": 2})));
+}
+
+#[tokio::test]
 async fn old_revisions_go_and_the_newest_stay() {
     let store = memory().await;
     let hasty = tuned(&store, Tuning { keep_for: Duration::ZERO, ..Tuning::DEFAULT });
@@ -253,8 +267,15 @@ async fn documents_that_are_not_what_was_written_are_refused_by_name() {
     let a1 = store.get(&path("a", 1), 9999).await.unwrap();
     let a2 = store.get(&path("a", 2), 9999).await.unwrap();
     let edited = String::from_utf8(a2.to_vec()).unwrap().replace("\"secret\":false", "\"secret\":true ");
-    let cases: [(&str, u64, Bytes); 4] =
-        [("a", 2, edited.into()), ("a", 2, a1.clone()), ("a", 3, a2.clone()), ("a", 2, a2.slice(..a2.len() - 9))];
+    let reformatted = String::from_utf8(a2.to_vec()).unwrap().replacen(',', ", ", 1);
+    let cases: [(&str, u64, Bytes); 6] = [
+        ("a", 2, edited.into()),
+        ("a", 2, reformatted.into()),
+        ("a", 2, [&a2[..], b"\n"].concat().into()),
+        ("a", 2, a1.clone()),
+        ("a", 3, a2.clone()),
+        ("a", 2, a2.slice(..a2.len() - 9)),
+    ];
     for (id, revision, bytes) in cases {
         let copy = memory().await;
         for object in store.list("").await.unwrap() {

@@ -8,6 +8,9 @@ mod streams;
 
 pub(crate) use server::ProviderService;
 
+use crate::diagnostic::Diagnostics;
+use crate::value::{Type, Value};
+
 /// The most bytes in one message, either way.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
@@ -36,4 +39,19 @@ pub mod tfplugin5 {
 )]
 pub mod plugin {
     tonic::include_proto!("plugin");
+}
+
+impl tfplugin5::DynamicValue {
+    /// Encodes a value as Terraform would send it, for tests over gRPC.
+    pub fn encode(value: &Value) -> Self {
+        convert::dynamic(value)
+    }
+
+    /// Decodes a value of type `ty`, for tests over gRPC.
+    ///
+    /// # Errors
+    /// The bytes are not such a value.
+    pub fn decode(&self, ty: &Type) -> Result<Value, Diagnostics> {
+        convert::value(Some(self), ty)
+    }
 }

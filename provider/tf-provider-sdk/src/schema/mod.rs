@@ -13,7 +13,7 @@ pub mod modify;
 mod timeouts;
 pub mod validate;
 
-use crate::value::Type;
+use crate::value::{ConvertError, Object, Type};
 
 pub use attribute::Attribute;
 pub use block::{Block, NestedBlock, Nesting};
@@ -95,6 +95,15 @@ impl Schema {
     /// The version that is kept with the state.
     pub fn schema_version(&self) -> i64 {
         self.version
+    }
+
+    /// Brings an object into this schema's shape, as the SDK does with what providers return: missing
+    /// attributes become null and missing blocks empty, lists become sets. For tests, mostly.
+    ///
+    /// # Errors
+    /// A name that the schema doesn't have, or a value of another type, with its path.
+    pub fn conform(&self, object: Object) -> Result<Object, ConvertError> {
+        self.block.conform(object)
     }
 
     /// The object type that values of this schema have.

@@ -1,0 +1,330 @@
+//! Groups end to end over an in-memory vault and real files: write, ship, recover elsewhere, fail back, against a plain
+//! byte array.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lifeboat_engine::points::{PointInfo, list_points};
+use lifeboat_engine::view::PointView;
+use lifeboat_engine::{BlockVolume, ErrorKind, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, VolumeSpec, branch};
+use lifeboat_model::state::{GroupState, Health};
+use lifeboat_model::{BranchId, GatewayId, GroupId, PointKind, VolumeId};
+use lifeboat_vault::{Access, Effect, FaultyStore, KeySource, OpKind, Rule, Store, Vault, VaultOptions, VaultSettings, open_store};
+
+const SIZE: usize = 8 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A small generator, so that a failure names its seed and repeats.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(below.max(1)).expect("small")).expect("small")
+    }
+}
+
+struct Lab {
+    vault: Arc<Vault>,
+    store: Arc<FaultyStore>,
+    dir: tempfile::TempDir,
+    group: GroupId,
+    volume: VolumeId,
+    primary: GatewayId,
+    recovery: GatewayId,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let store: Arc<dyn Store> = open_store("memory:", Access::Create).await.expect("opens");
+        let store = FaultyStore::new(store);
+        let key = KeySource::Passphrase("correct horse battery".to_owned().into());
+        let vault = Vault::create(Arc::clone(&store) as Arc<dyn Store>, VaultSettings::new("lab"), &key, VaultOptions::for_tests())
+            .await
+            .expect("creates a vault");
+        Self {
+            vault: Arc::new(vault),
+            store,
+            dir: tempfile::tempdir().expect("a directory"),
+            group: GroupId::new(),
+            volume: VolumeId::new(),
+            primary: GatewayId::new(),
+            recovery: GatewayId::new(),
+        }
+    }
+
+    fn config(&self, gateway: GatewayId) -> GroupConfig {
+        let settings = GroupSettings {
+            point_interval: Duration::from_secs(3600),
+            journal_bytes: 32 << 20,
+            cache_bytes: 4 << 20,
+            ..GroupSettings::default()
+        };
+        let dir: PathBuf = self.dir.path().join(gateway.to_string());
+        GroupConfig { vault: Arc::clone(&self.vault), group: self.group, gateway, dir, settings }
+    }
+
+    async fn create(&self) -> Arc<Group> {
+        let spec = VolumeSpec { id: self.volume, name: "db".into(), size_bytes: SIZE as u64 };
+        Group::create(self.config(self.primary), vec![spec]).await.expect("creates the group")
+    }
+
+    async fn fail_over(&self, from: BranchId, test: bool) -> Arc<Group> {
+        let request = FailOver { from_branch: from, point: None, test, branch: BranchId::new() };
+        Group::fail_over(self.config(self.recovery), request).await.expect("fails over")
+    }
+
+    async fn content_at(&self, point: &PointInfo) -> Vec<u8> {
+        let view = PointView::open(Arc::clone(&self.vault), self.group, point).await.expect("mounts the point");
+        content(&view.volume(self.volume).expect("the volume is in the point")).await
+    }
+}
+
+fn volume(group: &Arc<Group>, lab: &Lab) -> Arc<dyn BlockVolume> {
+    group.volume(lab.volume).expect("the volume is open")
+}
+
+async fn content(volume: &Arc<dyn BlockVolume>) -> Vec<u8> {
+    let mut all = Vec::new();
+    let step = 1 << 20;
+    while (all.len() as u64) < volume.size_bytes() {
+        all.extend_from_slice(&volume.read(all.len() as u64, step).await.expect("reads"));
+    }
+    all
+}
+
+fn assert_same(found: &[u8], expected: &[u8], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}: length");
+    if let Some(at) = (0..found.len()).find(|&at| found[at] != expected[at]) {
+        panic!("{what}: byte {at} (block {}) is {:#x}, expected {:#x}", at / 4096, found[at], expected[at]);
+    }
+}
+
+/// Some generated writes, zeroes and trims of any alignment, also to the model.
+async fn scribble(volume: &Arc<dyn BlockVolume>, model: &mut [u8], random: &mut Random, operations: usize) {
+    for _ in 0..operations {
+        let at = random.below(model.len());
+        let scale = 1 + random.below(18);
+        let mut len = (1 + random.below(1 << scale)).min(model.len() - at);
+        let mut at = at;
+        if random.below(2) == 0 {
+            at = at / 4096 * 4096;
+            len = len.next_multiple_of(4096).min(model.len() - at);
+        }
+        match random.below(6) {
+            0 => {
+                volume.zero(at as u64, len as u64, random.below(2) == 0).await.expect("zeroes");
+                model[at..at + len].fill(0);
+            }
+            _ => {
+                let fill = u8::try_from(random.below(256)).expect("a byte");
+                let data: Vec<u8> = (0..len).map(|index| fill.wrapping_add(u8::try_from(index % 251).expect("a byte"))).collect();
+                volume.write(at as u64, Bytes::from(data.clone())).await.expect("writes");
+                model[at..at + len].copy_from_slice(&data);
+            }
+        }
+        if random.below(8) == 0 {
+            volume.flush().await.expect("flushes");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_hold_what_was_written_and_a_restart_loses_nothing() {
+    let lab = Lab::new().await;
+    let mut random = Random(0x5eed_0001);
+    let mut model = vec![0; SIZE];
+    let mut group = lab.create().await;
+    let mut points: Vec<(PointInfo, Vec<u8>)> = Vec::new();
+    for round in 0..4 {
+        scribble(&volume(&group, &lab), &mut model, &mut random, 60).await;
+        let point = group.take_point(PointKind::Manual, &format!("round {round}")).await.expect("takes a point");
+        points.push((point, model.clone()));
+        scribble(&volume(&group, &lab), &mut model, &mut random, 10).await;
+        assert_same(&content(&volume(&group, &lab)).await, &model, "before the restart");
+        group.close(Duration::ZERO).await;
+        group = Group::open(lab.config(lab.primary)).await.expect("opens again");
+        assert_eq!(group.status().state, GroupState::Active);
+        assert_same(&content(&volume(&group, &lab)).await, &model, "after the restart");
+    }
+    for (point, expected) in &points {
+        assert_same(&lab.content_at(point).await, expected, &point.label);
+    }
+    let listed = list_points(&lab.vault, lab.group, group.status().branch).await.expect("lists");
+    for (point, _) in &points {
+        assert!(listed.iter().any(|one| one.id == point.id && one.label == point.label));
+    }
+    group.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failover_and_failback_forth_and_back_move_only_what_differs() {
+    let lab = Lab::new().await;
+    let mut random = Random(0x5eed_0002);
+    let mut model = vec![0; SIZE];
+    let primary = lab.create().await;
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 200).await;
+    primary.take_point(PointKind::CrashConsistent, "").await.expect("a point");
+    let at_point = model.clone();
+    let branch = primary.status().branch;
+
+    // The site is gone, with writes that never reached the vault.
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 5).await;
+    let lost = model.clone();
+    primary.close(Duration::ZERO).await;
+
+    let recovery = lab.fail_over(branch, false).await;
+    assert_same(&content(&volume(&recovery, &lab)).await, &at_point, "at the recovery site");
+    let mut model = at_point;
+    scribble(&volume(&recovery, &lab), &mut model, &mut random, 12).await;
+    assert_same(&content(&volume(&recovery, &lab)).await, &model, "written at the recovery site");
+    recovery.take_point(PointKind::CrashConsistent, "").await.expect("a point");
+
+    // The primary returns: it may not write, and its own writes are kept.
+    let primary = Group::open(lab.config(lab.primary)).await.expect("opens");
+    assert_eq!(primary.status().state, GroupState::Fenced);
+    let error = volume(&primary, &lab).write(0, Bytes::from_static(&[1; 4096])).await.expect_err("fenced");
+    assert_eq!(error.kind(), ErrorKind::Fenced);
+    assert_same(&content(&volume(&primary, &lab)).await, &lost, "still readable at the primary");
+
+    let target = recovery.status().branch;
+    let first = primary.rehydrate(target, RehydrateMode::Delta).await.expect("a first pass");
+    let orphan = first.orphan.expect("the tail is kept");
+    let orphaned = list_points(&lab.vault, lab.group, orphan).await.expect("lists").pop().expect("a point of the tail");
+    assert_same(&lab.content_at(&orphaned).await, &lost, "the orphan branch");
+    assert!(first.blocks_moved * 4096 < SIZE as u64 * 3 / 4, "{} blocks moved", first.blocks_moved);
+
+    // One block more, while the recovery site is in use: that is all the second pass moves.
+    volume(&recovery, &lab).write(4096 * 9, Bytes::from(vec![0xEE; 4096])).await.expect("writes");
+    model[4096 * 9..4096 * 10].fill(0xEE);
+    let released = recovery.release(PATIENCE).await.expect("releases");
+    assert_eq!(released.kind, PointKind::Final);
+    assert!(volume(&recovery, &lab).write(0, Bytes::from_static(&[1; 4096])).await.is_err(), "released: read-only");
+    let second = primary.rehydrate(target, RehydrateMode::Delta).await.expect("a second pass");
+    assert_eq!(second.blocks_moved, 1);
+    primary.take_over().await.expect("takes over");
+    assert_eq!(primary.status().state, GroupState::Active);
+    assert_same(&content(&volume(&primary, &lab)).await, &model, "back at the primary");
+
+    // And once more in the other direction, from the same directories.
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 20).await;
+    primary.release(PATIENCE).await.expect("releases");
+    recovery.rehydrate(target, RehydrateMode::Delta).await.expect("follows");
+    recovery.take_over().await.expect("takes over");
+    assert_same(&content(&volume(&recovery, &lab)).await, &model, "at the recovery site again");
+    primary.close(Duration::ZERO).await;
+    recovery.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_lives_on_is_fenced_at_its_next_seal() {
+    let lab = Lab::new().await;
+    let primary = lab.create().await;
+    volume(&primary, &lab).write(0, Bytes::from(vec![7; 8192])).await.expect("writes");
+    primary.take_point(PointKind::CrashConsistent, "").await.expect("a point");
+    let recovery = lab.fail_over(primary.status().branch, false).await;
+    volume(&primary, &lab).write(0, Bytes::from(vec![8; 4096])).await.expect("it doesn't know yet");
+    let error = primary.take_point(PointKind::CrashConsistent, "").await.expect_err("another gateway has the branch");
+    assert_eq!(error.kind(), ErrorKind::Fenced);
+    assert_eq!(primary.status().state, GroupState::Fenced);
+    assert_eq!(primary.status().health, Health::Critical);
+    assert!(volume(&primary, &lab).read_only());
+    assert_eq!(volume(&recovery, &lab).read(0, 1).await.expect("reads")[..], [7]);
+    primary.close(Duration::ZERO).await;
+    recovery.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_failover_disturbs_nobody() {
+    let lab = Lab::new().await;
+    let primary = lab.create().await;
+    volume(&primary, &lab).write(4096, Bytes::from(vec![7; 4096])).await.expect("writes");
+    primary.take_point(PointKind::CrashConsistent, "").await.expect("a point");
+    let drill = lab.fail_over(primary.status().branch, true).await;
+    volume(&drill, &lab).write(4096, Bytes::from(vec![9; 4096])).await.expect("writes");
+    assert_eq!(volume(&primary, &lab).read(4096, 1).await.expect("reads")[..], [7]);
+    primary.take_point(PointKind::CrashConsistent, "").await.expect("still the writer");
+    assert_eq!(primary.status().state, GroupState::Active);
+    let branches = branch::list_branches(&lab.vault, lab.group).await.expect("lists");
+    assert_eq!(branches.len(), 2);
+    drill.close(Duration::ZERO).await;
+    Group::forget(&lab.config(lab.recovery).dir).await.expect("forgets");
+    assert!(!Group::exists(&lab.config(lab.recovery).dir));
+    primary.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_vault_is_away_writes_go_on_and_everything_lands_later() {
+    let lab = Lab::new().await;
+    let mut random = Random(0x5eed_0003);
+    let mut model = vec![0; SIZE];
+    let group = lab.create().await;
+    lab.store.inject(Rule::new(Effect::FailBefore).on(OpKind::Create));
+    scribble(&volume(&group, &lab), &mut model, &mut random, 30).await;
+    let waiting = { let group = Arc::clone(&group); tokio::spawn(async move { group.take_point(PointKind::Manual, "late").await }) };
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while group.status().health == Health::Healthy {
+        assert!(std::time::Instant::now() < deadline, "the outage is never noticed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(group.status().reasons[0].contains("writes go on"), "{:?}", group.status().reasons);
+    scribble(&volume(&group, &lab), &mut model, &mut random, 3).await;
+    lab.store.clear();
+    let point = waiting.await.expect("joins").expect("lands after all");
+    let newest = group.take_point(PointKind::Manual, "newest").await.expect("lands");
+    assert_eq!(point.label, "late");
+    assert_same(&lab.content_at(&newest).await, &model, "after the outage");
+    assert_eq!(group.status().health, Health::Healthy);
+    group.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_group_sends_no_request() {
+    let lab = Lab::new().await;
+    let mut config = lab.config(lab.primary);
+    config.settings.point_interval = Duration::from_millis(50);
+    let spec = VolumeSpec { id: lab.volume, name: "db".into(), size_bytes: SIZE as u64 };
+    let group = Group::create(config, vec![spec]).await.expect("creates");
+    volume(&group, &lab).write(0, Bytes::from(vec![1; 4096])).await.expect("writes");
+    let point = group.take_point(PointKind::Manual, "").await.expect("lands");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    // What was written before the point may need one interval more.
+    loop {
+        let status = group.status();
+        if status.shipped_lsn == status.last_lsn && status.shipped_lsn >= point.lsn {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "never idle: {status:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    lab.store.reset_counts();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(lab.store.counts().total(), 0, "{:?}", lab.store.counts());
+    assert_eq!(group.status().landed_rpo_seconds, Some(0.0));
+    group.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_was_released_can_be_resumed_and_volumes_grow_in_use() {
+    let lab = Lab::new().await;
+    let group = lab.create().await;
+    volume(&group, &lab).write(0, Bytes::from(vec![3; 4096])).await.expect("writes");
+    group.release(PATIENCE).await.expect("releases");
+    assert_eq!(group.status().state, GroupState::Standby);
+    group.close(Duration::ZERO).await;
+    let group = Group::open(lab.config(lab.primary)).await.expect("opens");
+    assert_eq!(group.status().state, GroupState::Standby);
+    group.resume().await.expect("resumes");
+    volume(&group, &lab).write(0, Bytes::from(vec![4; 4096])).await.expect("writes again");
+    group.grow_volume(lab.volume, 2 * SIZE as u64).await.expect("grows");
+    assert_eq!(group.grow_volume(lab.volume, SIZE as u64).await.expect_err("can't shrink").kind(), ErrorKind::Invalid);
+    volume(&group, &lab).write(2 * SIZE as u64 - 4096, Bytes::from(vec![5; 4096])).await.expect("writes at the new end");
+    let point = group.take_point(PointKind::Manual, "").await.expect("a point");
+    let content = lab.content_at(&point).await;
+    assert_eq!((content.len(), content[0], content[2 * SIZE - 1]), (2 * SIZE, 4, 5));
+    group.close(Duration::ZERO).await;
+}

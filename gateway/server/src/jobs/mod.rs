@@ -1,0 +1,498 @@
+//! Jobs: long operations as documents in the catalog, carried out step by step by the gateways that they name.
+//!
+//! ```text
+//! queued ──> running ──step, step, …──> succeeded
+//!               ├── a step fails for good ──> failed ──retry──> queued
+//!               └── a person cancels ──> cancelled (before the next step, or in the middle of one that can be left)
+//! ```
+//! **One at a time.** A group's document names the job that has it (`status.job`); the claim is a compare-and-swap. A job
+//! that doesn't hold its group is never run.
+//!
+//! **Two gateways** meet in the document only: each step names who does it, and a gateway runs the first unfinished step
+//! when that step is its own. So nothing is lost when either is killed: after a restart the step is simply run again, and
+//! every step comes to the same however often it is run.
+//!
+//! **Errors.** What may pass (the vault is away) is tried again for [`PATIENCE`]; everything else fails the job with its
+//! cause. After a failure the group stays where its document says it is active; that gateway's reconciler resumes it.
+
+mod perform;
+pub(crate) mod plan;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lifeboat_api::{JobKind, ProblemCode, StepProgress};
+use lifeboat_model::state::{Health, JobState};
+use lifeboat_model::{GatewayId, JobId, Timestamp};
+use lifeboat_vault::{Document, VaultError, VaultErrorKind};
+
+use crate::context::{Context, Happening};
+use crate::http::error::{ApiError, ApiResult};
+use crate::records::{
+    GatewayRecord, GroupRecord, JobRecord, JobSpec, JobStateRecord, StepRecord, kind, status,
+};
+use crate::vaults::AttachedVault;
+use crate::view;
+use perform::{Done, Failure};
+
+/// How long a step is tried again while its failure may pass.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// A gateway that is not heard of for so long isn't waited for.
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
+/// A job that was written down and never got its group is given up after this.
+const UNCLAIMED: Duration = Duration::from_secs(60);
+
+/// Steps that run in this process.
+#[derive(Debug, Default)]
+pub(crate) struct Running(Mutex<HashSet<JobId>>);
+
+impl Running {
+    fn begin(&self, job: JobId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job)
+    }
+
+    fn end(&self, job: JobId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
+    }
+}
+
+/// Writes a job down and gives it its group.
+pub(crate) async fn begin(
+    context: &Context,
+    attached: &AttachedVault,
+    id: JobId,
+    spec: JobSpec,
+    steps: Vec<StepRecord>,
+) -> ApiResult<Arc<Document>> {
+    let vault = attached.vault()?;
+    let catalog = vault.catalog();
+    let text = id.to_string();
+    let record = JobRecord { steps, ..JobRecord::default() };
+    let internal = |error: serde_json::Error| ApiError::new(ProblemCode::Internal, error.to_string());
+    let (spec_value, status_value) =
+        (serde_json::to_value(&spec).map_err(internal)?, serde_json::to_value(&record).map_err(internal)?);
+    let made = catalog.create(kind::JOBS, &text, spec.kind.as_str(), spec_value, status_value).await;
+    let document = match made {
+        Ok(document) => document,
+        // An earlier try with the same idempotency key wrote it.
+        Err(error) if error.kind() == VaultErrorKind::Conflict => catalog.get(kind::JOBS, &text).await?,
+        Err(error) => return Err(error.into()),
+    };
+    let record: JobRecord = status(&document);
+    if !record.is_over()
+        && let Err(error) = claim(attached, id, &spec).await
+    {
+        // It holds nothing and never ran: nobody has to look at it.
+        if let Err(error) = catalog.delete(kind::JOBS, &text, None).await {
+            tracing::debug!(%error, "job that got no group can't be deleted; it is given up later");
+        }
+        return Err(error);
+    }
+    context.wrote(attached).await;
+    tracing::info!(job = text, kind = %spec.kind, group = spec.group_name, "job begun");
+    Ok(document)
+}
+
+/// Makes the group name this job, unless another one that isn't over has it.
+async fn claim(attached: &AttachedVault, id: JobId, spec: &JobSpec) -> ApiResult<()> {
+    let vault = attached.vault()?;
+    let catalog = vault.catalog();
+    let group = spec.group.to_string();
+    for _ in 0..8 {
+        let document = catalog.get(kind::GROUPS, &group).await?;
+        let record: GroupRecord = status(&document);
+        let holder = record.job;
+        if holder == Some(id) {
+            return Ok(());
+        }
+        if let Some(other) = holder
+            && let Ok(document) = catalog.get(kind::JOBS, &other.to_string()).await
+        {
+            let other_record: JobRecord = status(&document);
+            if !other_record.is_over() {
+                return Err(ApiError::conflict(format!(
+                    "the group {} is busy with the job {other} ({}): wait for it, or cancel it",
+                    spec.group_name, document.name
+                )));
+            }
+        }
+        let changed = change_group(attached, spec, |record| {
+            if record.job != holder {
+                return false;
+            }
+            record.job = Some(id);
+            true
+        })
+        .await?;
+        if changed.job == Some(id) {
+            return Ok(());
+        }
+    }
+    Err(ApiError::conflict(format!("the group {} is being changed by others: try again", spec.group_name)))
+}
+
+/// Changes a group's record; `change` says whether it did. Returns the record as it is then.
+pub(crate) async fn change_group(
+    attached: &AttachedVault,
+    spec: &JobSpec,
+    mut change: impl FnMut(&mut GroupRecord) -> bool + Send,
+) -> Result<GroupRecord, VaultError> {
+    let vault = attached.vault()?;
+    let document = vault
+        .catalog()
+        .update_status(kind::GROUPS, &spec.group.to_string(), &mut |document| {
+            let mut record: GroupRecord = status(document);
+            if change(&mut record) { serde_json::to_value(&record).ok() } else { None }
+        })
+        .await?;
+    Ok(status(&document))
+}
+
+/// Changes a job's record; `change` says whether it did.
+async fn change_job(
+    attached: &AttachedVault,
+    id: JobId,
+    mut change: impl FnMut(&mut JobRecord) -> bool + Send,
+) -> Result<JobRecord, VaultError> {
+    let vault = attached.vault()?;
+    let document = vault
+        .catalog()
+        .update_status(kind::JOBS, &id.to_string(), &mut |document| {
+            let mut record: JobRecord = status(document);
+            if change(&mut record) { serde_json::to_value(&record).ok() } else { None }
+        })
+        .await?;
+    Ok(status(&document))
+}
+
+/// Asks a job to stop.
+pub(crate) async fn cancel(context: &Context, attached: &AttachedVault, id: JobId) -> ApiResult<()> {
+    let record = change_job(attached, id, |record| {
+        let open = !record.is_over() && !record.cancel;
+        record.cancel |= open;
+        open
+    })
+    .await?;
+    if record.is_over() {
+        return Err(ApiError::conflict(format!("the job {id} is over ({}): there is nothing to cancel", record.state.0)));
+    }
+    context.wrote(attached).await;
+    Ok(())
+}
+
+/// Tries a failed job again, from the step that failed.
+pub(crate) async fn retry(context: &Context, attached: &AttachedVault, id: JobId, spec: &JobSpec) -> ApiResult<()> {
+    let vault = attached.vault()?;
+    let document = vault.catalog().get(kind::JOBS, &id.to_string()).await?;
+    let record: JobRecord = status(&document);
+    record
+        .state
+        .0
+        .to(JobState::Queued)
+        .map_err(|_| ApiError::conflict(format!("the job {id} is {}: only one that failed can be tried again", record.state.0)))?;
+    claim(attached, id, spec).await?;
+    change_job(attached, id, |record| {
+        let Ok(state) = record.state.0.to(JobState::Queued) else { return false };
+        record.state = JobStateRecord(state);
+        record.finished = None;
+        record.cause = None;
+        record.cancel = false;
+        for step in record.steps.iter_mut().filter(|step| step.state != JobState::Succeeded) {
+            step.state = JobState::Queued;
+            step.message.clear();
+        }
+        true
+    })
+    .await?;
+    context.wrote(attached).await;
+    Ok(())
+}
+
+/// Looks at every job of a vault: runs what is this gateway's, gives up what nobody will do. Returns whether any job
+/// that isn't over concerns this gateway.
+pub(crate) async fn tick(context: &Arc<Context>, attached: &Arc<AttachedVault>) -> bool {
+    let snapshot = attached.snapshot();
+    let Some(own) = context.own_gateway(attached) else { return false };
+    let mut busy = false;
+    for document in snapshot.of(kind::JOBS) {
+        let record: JobRecord = status(document);
+        if record.is_over() {
+            continue;
+        }
+        let (Ok(id), Ok(spec)) = (document.id.parse::<JobId>(), document.spec_as::<JobSpec>()) else { continue };
+        busy |= spec.gateway == own || record.steps.iter().any(|step| step.gateway == own);
+        let holds = snapshot.get(kind::GROUPS, &spec.group.to_string()).is_some_and(|group| {
+            let record: GroupRecord = status(group);
+            record.job == Some(id)
+        });
+        if !holds {
+            let age = Timestamp::now().seconds_since(document.updated);
+            if spec.gateway == own && age > UNCLAIMED.as_secs_f64() {
+                let cause = "it never got its group: another job had it, or the gateway stopped; ask again";
+                end(context, attached, id, &spec, Ending::Failed(cause.to_owned())).await;
+            }
+            continue;
+        }
+        match record.current() {
+            None => end(context, attached, id, &spec, Ending::Succeeded).await,
+            Some((_, step)) if step.gateway == own => start_step(context, attached, id, &spec),
+            Some((_, step)) => watch_other(context, attached, id, &spec, &record, step, own).await,
+        }
+    }
+    busy
+}
+
+/// The current step is another gateway's: give up when that gateway is silent.
+async fn watch_other(
+    context: &Arc<Context>,
+    attached: &AttachedVault,
+    id: JobId,
+    spec: &JobSpec,
+    record: &JobRecord,
+    step: &StepRecord,
+    own: GatewayId,
+) {
+    let snapshot = attached.snapshot();
+    let document = snapshot.get(kind::GATEWAYS, &step.gateway.to_string());
+    let other: GatewayRecord = document.map(|document| status(document)).unwrap_or_default();
+    if view::is_alive(&other, SILENCE) {
+        return;
+    }
+    let name = document.map_or_else(|| step.gateway.to_string(), |document| document.name.clone());
+    if record.cancel {
+        end(context, attached, id, spec, Ending::Cancelled).await;
+        return;
+    }
+    let since = record.steps.iter().filter_map(|step| step.finished).max().or(record.started);
+    let waited = since.map_or(f64::INFINITY, |since| Timestamp::now().seconds_since(since));
+    // A step that was begun is left to the gateway that began it: it goes on when that gateway is back.
+    if step.state == JobState::Queued && spec.gateway == own && waited > SILENCE.as_secs_f64() {
+        let advice = match spec.kind {
+            JobKind::PlannedFailover => "; if it is lost, fail over unplanned",
+            _ => "; start it and try again",
+        };
+        let cause = format!("the gateway {name} was not heard of for more than {SILENCE:?}, and this step is its own{advice}");
+        end(context, attached, id, spec, Ending::Failed(cause)).await;
+    }
+}
+
+fn start_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &JobSpec) {
+    if !context.running.begin(id) {
+        return;
+    }
+    let (context, attached, spec) = (Arc::clone(context), Arc::clone(attached), spec.clone());
+    context.tasks.clone().spawn(async move {
+        let stop = context.stop.clone();
+        tokio::select! {
+            // The process is stopping: as after a crash, the step is run again by the next one.
+            () = stop.cancelled() => {}
+            () = run_step(&context, &attached, id, &spec) => {}
+        }
+        context.running.end(id);
+        context.wake.notify_one();
+    });
+}
+
+/// Runs the current step to its end, and writes that down.
+async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &JobSpec) {
+    let started = Timestamp::now();
+    let mut tries = 0_u32;
+    loop {
+        match try_step(context, attached, id, spec, started).await {
+            Ok(()) => return,
+            Err(Failure::Cancelled) => return end(context, attached, id, spec, Ending::Cancelled).await,
+            Err(Failure::Final(cause)) => return end(context, attached, id, spec, Ending::Failed(cause)).await,
+            Err(Failure::Passing(cause)) => {
+                if Timestamp::now().seconds_since(started) > PATIENCE.as_secs_f64() {
+                    let cause = format!("{cause} (tried for {PATIENCE:?})");
+                    return end(context, attached, id, spec, Ending::Failed(cause)).await;
+                }
+                tracing::warn!(job = %id, group = spec.group_name, cause, "step will be tried again");
+                let told = change_job(attached, id, |record| {
+                    let Some((index, _)) = record.current() else { return false };
+                    let message = format!("will be tried again: {cause}");
+                    match record.steps.get_mut(index) {
+                        Some(step) if step.message != message => step.message = message,
+                        _ => return false,
+                    }
+                    true
+                });
+                if told.await.is_ok_and(|record| record.cancel) {
+                    return end(context, attached, id, spec, Ending::Cancelled).await;
+                }
+            }
+        }
+        tries = tries.saturating_add(1);
+        tokio::time::sleep(Duration::from_millis(250 << tries.min(5))).await;
+    }
+}
+
+async fn try_step(
+    context: &Arc<Context>,
+    attached: &Arc<AttachedVault>,
+    id: JobId,
+    spec: &JobSpec,
+    started: Timestamp,
+) -> Result<(), Failure> {
+    let record = change_job(attached, id, |record| {
+        let Some((index, _)) = record.current() else { return false };
+        if record.is_over() {
+            return false;
+        }
+        record.state = JobStateRecord(JobState::Running);
+        record.started.get_or_insert(started);
+        if let Some(step) = record.steps.get_mut(index)
+            && step.state != JobState::Running
+        {
+            step.state = JobState::Running;
+            step.started = Some(started);
+        }
+        true
+    })
+    .await?;
+    let Some((index, step)) = record.current() else { return Ok(()) };
+    if record.is_over() {
+        return Ok(());
+    }
+    if record.cancel && plan::may_cancel(spec.kind, step.step) {
+        return Err(Failure::Cancelled);
+    }
+    context.notify_watchers();
+    let work = perform::Work { context, attached, id, spec, record: &record };
+    let Done { message, apply } = perform::perform(&work, step.step).await?;
+    let after = change_job(attached, id, |record| {
+        // Whoever ended the job meanwhile has the last word.
+        let Some(step) = record.steps.get_mut(index).filter(|step| step.state == JobState::Running) else { return false };
+        step.state = JobState::Succeeded;
+        step.finished = Some(Timestamp::now());
+        step.message = message.clone();
+        step.progress = None;
+        apply(record);
+        true
+    })
+    .await?;
+    context.points.stale(spec.group);
+    if after.current().is_none() && !after.is_over() {
+        end(context, attached, id, spec, Ending::Succeeded).await;
+    }
+    context.wrote(attached).await;
+    Ok(())
+}
+
+/// How a job ends.
+#[derive(Debug)]
+enum Ending {
+    Succeeded,
+    Failed(String),
+    Cancelled,
+}
+
+/// Ends a job, and gives its group free. Done again after a crash in the middle, it comes to the same.
+async fn end(context: &Context, attached: &AttachedVault, id: JobId, spec: &JobSpec, ending: Ending) {
+    let state = match &ending {
+        Ending::Succeeded => JobState::Succeeded,
+        Ending::Failed(_) => JobState::Failed,
+        Ending::Cancelled => JobState::Cancelled,
+    };
+    let now = Timestamp::now();
+    let mut news = false;
+    let ended = change_job(attached, id, |record| {
+        news = !record.is_over();
+        if !news {
+            return false;
+        }
+        record.state = JobStateRecord(state);
+        record.started.get_or_insert(now);
+        record.finished = Some(now);
+        if let Ending::Failed(cause) = &ending {
+            record.cause = Some(cause.clone());
+        }
+        if state != JobState::Succeeded
+            && let Some((index, _)) = record.current()
+            && let Some(step) = record.steps.get_mut(index)
+        {
+            step.state = state;
+            step.finished = Some(now);
+        }
+        true
+    });
+    let ended = match ended.await {
+        Ok(record) => record.state.0,
+        Err(error) => {
+            tracing::warn!(job = %id, %error, "the end of a job can't be written; it is tried again");
+            return;
+        }
+    };
+    let freed = change_group(attached, spec, |record| {
+        if record.job != Some(id) {
+            return false;
+        }
+        record.job = None;
+        match ended {
+            JobState::Failed => record.failed_job = Some(id),
+            _ => record.failed_job = None,
+        }
+        true
+    });
+    match freed.await {
+        Ok(_) => {}
+        // The group was deleted under the job.
+        Err(error) if error.kind() == VaultErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(job = %id, %error, "the group of a job can't be given free; it is tried again"),
+    }
+    if news {
+        let (severity, message) = match &ending {
+            Ending::Succeeded => (Health::Healthy, format!("{} of {} succeeded", spec.kind, spec.group_name)),
+            Ending::Failed(cause) => (Health::Critical, format!("{} of {} failed: {cause}", spec.kind, spec.group_name)),
+            Ending::Cancelled => (Health::Warning, format!("{} of {} was cancelled", spec.kind, spec.group_name)),
+        };
+        let kind = match ended {
+            JobState::Succeeded => "job.succeeded",
+            JobState::Failed => "job.failed",
+            _ => "job.cancelled",
+        };
+        let event = Happening { severity, kind, message, group: Some(spec.group), job: Some(id), volume: None };
+        context.event(attached, event).await;
+    }
+    context.wrote(attached).await;
+}
+
+/// A job that is over but still has its group: the process died in between. Gives the group free.
+pub(crate) async fn release_groups(context: &Context, attached: &AttachedVault) {
+    let snapshot = attached.snapshot();
+    for document in snapshot.of(kind::GROUPS) {
+        let record: GroupRecord = status(document);
+        let Some(id) = record.job else { continue };
+        let Some(job) = snapshot.get(kind::JOBS, &id.to_string()) else { continue };
+        let record: JobRecord = status(job);
+        let Ok(spec) = job.spec_as::<JobSpec>() else { continue };
+        if record.is_over() {
+            let ending = match record.state.0 {
+                JobState::Failed => Ending::Failed(record.cause.unwrap_or_default()),
+                JobState::Succeeded => Ending::Succeeded,
+                _ => Ending::Cancelled,
+            };
+            end(context, attached, id, &spec, ending).await;
+        }
+    }
+}
+
+/// Tells how far the running step is.
+async fn report_progress(attached: &AttachedVault, id: JobId, message: &str, progress: Option<(u64, u64)>) -> bool {
+    let told = change_job(attached, id, |record| {
+        let Some((index, _)) = record.current() else { return false };
+        let Some(step) = record.steps.get_mut(index) else { return false };
+        let progress = progress.map(|(done_bytes, total_bytes)| StepProgress { done_bytes, total_bytes });
+        if step.message == message && step.progress == progress {
+            return false;
+        }
+        step.message = message.to_owned();
+        step.progress = progress;
+        true
+    });
+    told.await.is_ok_and(|record| record.cancel)
+}

@@ -1,0 +1,40 @@
+//! What each kind of job consists of: its steps, in order, and who does them.
+
+use lifeboat_api::JobKind;
+use lifeboat_model::GatewayId;
+
+use crate::records::{Step, StepRecord};
+
+/// The steps of a failover to `here` from `source`.
+pub(crate) fn failover(kind: JobKind, here: GatewayId, source: Option<GatewayId>) -> Vec<StepRecord> {
+    match (kind, source) {
+        (JobKind::TestFailover, _) => vec![StepRecord::new(Step::TestBranch, here)],
+        (JobKind::PlannedFailover, Some(source)) => vec![
+            StepRecord::new(Step::Release, source),
+            StepRecord::new(Step::Branch, here),
+            StepRecord::new(Step::RecordFailover, here),
+        ],
+        _ => vec![StepRecord::new(Step::Branch, here), StepRecord::new(Step::RecordFailover, here)],
+    }
+}
+
+/// The steps of a failback from `source` to `home`.
+pub(crate) fn failback(home: GatewayId, source: GatewayId) -> Vec<StepRecord> {
+    vec![
+        StepRecord::new(Step::Rehydrate, home),
+        StepRecord::new(Step::Release, source),
+        StepRecord::new(Step::LastDelta, home),
+        StepRecord::new(Step::TakeOver, home),
+        StepRecord::new(Step::Retire, source),
+    ]
+}
+
+/// Whether a job can still be cancelled when this step is next or runs: nothing has been decided yet that only going on
+/// (or a job the other way) can undo.
+pub(crate) const fn may_cancel(kind: JobKind, step: Step) -> bool {
+    match kind {
+        JobKind::Failback => matches!(step, Step::Rehydrate | Step::Release | Step::LastDelta),
+        JobKind::PlannedFailover | JobKind::UnplannedFailover => matches!(step, Step::Release | Step::Branch),
+        _ => true,
+    }
+}
