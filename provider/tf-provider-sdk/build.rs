@@ -1,11 +1,7 @@
 //! Generates the protocol's types and services with a compiler written in Rust: no protoc is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = [
-        "proto/tfplugin5.10.proto",
-        "proto/grpc_controller.proto",
-        "proto/grpc_stdio.proto",
-    ];
+    let files = ["proto/tfplugin5.10.proto", "proto/grpc_controller.proto", "proto/grpc_stdio.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

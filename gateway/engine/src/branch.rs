@@ -184,7 +184,8 @@ pub async fn fence(
         let epoch = match standing {
             Some(entry) => entry.intent.place.epoch,
             None => {
-                let claim = Claim { writer: gateway, purpose: Purpose::Fence, origin: None, promoted_to: Some(promoted_to) };
+                let claim =
+                    Claim { writer: gateway, purpose: Purpose::Fence, origin: None, promoted_to: Some(promoted_to) };
                 let epoch = log.newest().next();
                 if !claim_epoch(&reader, branch, epoch, claim).await? {
                     continue;
@@ -199,7 +200,9 @@ pub async fn fence(
     }
     Err(EngineError::new(
         ErrorKind::Retry,
-        format!("branch {branch} was claimed by others 64 times while it was to be fenced: stop the other gateways, then try again"),
+        format!(
+            "branch {branch} was claimed by others 64 times while it was to be fenced: stop the other gateways, then try again"
+        ),
     ))
 }
 
@@ -331,8 +334,7 @@ async fn read_cut(reader: &Reader, key: &str, place: &EpochPlace) -> Result<Epoc
 pub(crate) async fn read_intent(reader: &Reader, branch: BranchId, epoch: Epoch) -> Result<EpochIntent> {
     let key = names::intent(reader.group(), branch, epoch);
     let bytes = reader.small(&key, EPOCH_LEN_MAX).await?;
-    EpochIntent::decode(&bytes, &place(reader, branch, epoch), reader.key())
-        .map_err(|error| cause::object(&key, error))
+    EpochIntent::decode(&bytes, &place(reader, branch, epoch), reader.key()).map_err(|error| cause::object(&key, error))
 }
 
 fn place(reader: &Reader, branch: BranchId, epoch: Epoch) -> EpochPlace {

@@ -50,6 +50,7 @@ pub enum Io {
 }
 
 /// One file.
+#[expect(clippy::len_without_is_empty, reason = "a length that can fail, of a file that is never empty")]
 pub trait DiskFile: Send + Sync + std::fmt::Debug {
     /// Length, bytes.
     ///

@@ -16,12 +16,14 @@
 //! is poisoned, reads go on. The process dies anywhere: [`Group::open`] finds the state file and goes on from there; every
 //! step that changes the vault is repeated under the same names.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_model::state::{GroupState, Health};
-use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, Timestamp, VolumeId};
+use lifeboat_model::{
+    BLOCK_SIZE_U64, BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, Timestamp, VolumeId,
+};
 use lifeboat_vault::Vault;
 
 use crate::branch;
@@ -46,117 +48,13 @@ mod failback;
 mod hydrate;
 mod running;
 mod shipping;
+mod types;
 mod volume;
 
 pub use failback::{RehydrateMode, Rehydrated};
 use running::Running;
 use shipping::{Command, Shipping};
-
-/// A volume of a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumeSpec {
-    /// Its identifier.
-    pub id: VolumeId,
-    /// Its name, unique in the vault.
-    pub name: String,
-    /// Its size, bytes; a multiple of the block size.
-    pub size_bytes: u64,
-}
-
-/// How a group is run; may change at any time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupSettings {
-    /// Time between recovery points while there are writes.
-    pub point_interval: Duration,
-    /// How frames are compressed.
-    pub compression: Compression,
-    /// Bytes of the journal on disk, at most.
-    pub journal_bytes: u64,
-    /// Bytes of data in memory that wait for the images, at most.
-    pub cache_bytes: u64,
-}
-
-impl Default for GroupSettings {
-    fn default() -> Self {
-        Self { point_interval: Duration::from_secs(5), compression: Compression::Auto, journal_bytes: 1 << 30, cache_bytes: 64 << 20 }
-    }
-}
-
-/// Where a group lives.
-#[derive(Clone, Debug)]
-pub struct GroupConfig {
-    /// The vault.
-    pub vault: Arc<Vault>,
-    /// The group.
-    pub group: GroupId,
-    /// This gateway.
-    pub gateway: GatewayId,
-    /// Local state of this group at this gateway; its parent exists.
-    pub dir: PathBuf,
-    /// How it is run.
-    pub settings: GroupSettings,
-}
-
-/// What [`Group::fail_over`] is to do.
-#[derive(Clone, Copy, Debug)]
-pub struct FailOver {
-    /// The branch whose history is recovered.
-    pub from_branch: BranchId,
-    /// The point; `None` is the newest one that is in the history once the old writer is fenced.
-    pub point: Option<PointId>,
-    /// Leaves the old writer alone: a test failover.
-    pub test: bool,
-    /// Identifier of the branch to be made: the same at every attempt.
-    pub branch: BranchId,
-}
-
-/// How far some long work is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes done.
-    pub done_bytes: u64,
-    /// Bytes in all, as far as known.
-    pub total_bytes: u64,
-}
-
-/// What can be seen of a group.
-#[derive(Clone, Debug)]
-pub struct GroupStatus {
-    /// Its state at this gateway.
-    pub state: GroupState,
-    /// The branch that it is on.
-    pub branch: BranchId,
-    /// The tenure that this gateway holds, or held last.
-    pub epoch: Epoch,
-    /// Newest record.
-    pub last_lsn: Lsn,
-    /// Newest record that survives the loss of power.
-    pub durable_lsn: Lsn,
-    /// Newest record up to which the images are complete.
-    pub image_lsn: Lsn,
-    /// Newest record in the vault.
-    pub shipped_lsn: Lsn,
-    /// Bytes written and not yet in the vault, roughly.
-    pub backlog_bytes: u64,
-    /// Bytes of the journal's files.
-    pub journal_bytes_used: u64,
-    /// Newest recovery point in the vault.
-    pub last_point: Option<PointInfo>,
-    /// Age of the oldest write that no landed point holds, seconds; 0 when there is none. `None` before the first point.
-    pub landed_rpo_seconds: Option<f64>,
-    /// How well it is.
-    pub health: Health,
-    /// Why it isn't better.
-    pub reasons: Vec<String>,
-    /// Long work under way.
-    pub progress: Option<Progress>,
-    /// Bytes written a second, over the last intervals.
-    pub churn_bytes_per_second: f64,
-    /// For a branch at a recovery site: bytes that are here already.
-    pub hydrated_bytes: Option<u64>,
-    /// Sum of the volumes' sizes, bytes.
-    pub size_bytes: u64,
-}
+pub use types::{FailOver, GroupConfig, GroupSettings, GroupStatus, Progress, VolumeSpec};
 
 /// A consistency group at this gateway.
 #[derive(Debug)]
@@ -225,46 +123,61 @@ impl Group {
     /// # Errors
     /// What the vault or the disk says; `Invalid` for a size that is no multiple of the block size.
     pub async fn create(config: GroupConfig, volumes: Vec<VolumeSpec>) -> Result<Arc<Self>> {
-        let branch = BranchId::new();
-        for volume in &volumes {
-            blocks_of(volume)?;
-            config.vault.create_volume_keys(volume.id).await.map_err(crate::cause::vault)?;
+        volumes.iter().try_for_each(|volume| blocks_of(volume).map(|_| ()))?;
+        let dir = config.dir.clone();
+        let created = Self::create_at(config, volumes).await;
+        if created.is_err() && !Self::exists(&dir) {
+            // Nothing refers to what was begun there.
+            let _ = std::fs::remove_dir_all(&dir);
         }
-        config.vault.group_key(config.group).await.map_err(crate::cause::vault)?;
-        let (writer, opened) = BranchWriter::open(
-            &config.vault,
-            config.group,
-            branch,
-            config.gateway,
-            Open::New { origin: None },
-            ship_settings(&config.settings),
-        )
-        .await?;
+        created
+    }
+
+    async fn create_at(config: GroupConfig, volumes: Vec<VolumeSpec>) -> Result<Arc<Self>> {
+        let (vault, group, branch) = (&config.vault, config.group, BranchId::new());
+        // The disk first: one that is full is found out before anything is in the vault.
         let disk = local_disk(&config.dir)?;
-        let limits = limits(&config.settings);
-        let path = Arc::new(WritePath::create(&disk, config.group, opened.epoch, limits, opened.end.lsn.next())?);
-        let mut saved = State {
-            group: config.group,
+        let path = Arc::new(WritePath::create(&disk, group, Epoch(0), limits(&config.settings), Lsn(1))?);
+        for volume in &volumes {
+            vault.create_volume_keys(volume.id).await.map_err(crate::cause::vault)?;
+        }
+        vault.group_key(group).await.map_err(crate::cause::vault)?;
+        let settings = ship_settings(&config.settings);
+        let open = Open::New { origin: None };
+        let (writer, opened) = BranchWriter::open(vault, group, branch, config.gateway, open, settings).await?;
+        path.set_epoch(opened.epoch);
+        let saved = State {
+            group,
             gateway: config.gateway,
             generation: 0,
             phase: Phase::Active,
             branch,
             epoch: opened.epoch,
-            journal_first: opened.end.lsn.next(),
-            image_lsn: opened.end.lsn,
+            journal_first: Lsn(1),
+            image_lsn: Lsn::ZERO,
             shipped: place(opened.end),
             volumes: Vec::new(),
             origin: None,
             rehydrate: None,
         };
-        let file = StateFile::create(&disk, &mut saved)?;
-        let group = Self::assemble(config, disk, Saved { file, state: saved, shipped_moved: false }, None);
-        group.start(Arc::clone(&path), None);
-        group.start_shipping(Some(writer));
+        let this = Self::begin(config, disk, saved, None)?;
+        this.start(Arc::clone(&path), None);
+        this.start_shipping(Some(writer));
         for volume in volumes {
-            group.add_volume(volume).await?;
+            this.add_volume(volume).await?;
         }
-        Ok(group)
+        Ok(this)
+    }
+
+    /// Writes the first state file: from here on the group exists at this gateway.
+    fn begin(
+        config: GroupConfig,
+        disk: Arc<dyn Disk>,
+        mut state: State,
+        last_point: Option<PointInfo>,
+    ) -> Result<Arc<Self>> {
+        let file = StateFile::create(&disk, &mut state)?;
+        Ok(Self::assemble(config, disk, Saved { file, state, shipped_moved: false }, last_point))
     }
 
     /// Opens a group that has local state here, after a stop or a crash.
@@ -326,7 +239,9 @@ impl Group {
         };
         let settings = ship_settings(&self.settings.lock());
         let open = Open::Resume { epoch, durable_lsn };
-        match BranchWriter::open(&self.config.vault, self.config.group, branch, self.config.gateway, open, settings).await {
+        match BranchWriter::open(&self.config.vault, self.config.group, branch, self.config.gateway, open, settings)
+            .await
+        {
             Ok((writer, opened)) => {
                 self.tenure_opened(&opened)?;
                 Ok(Tenure::Held(Box::new(writer)))
@@ -378,7 +293,10 @@ impl Group {
             if saved.phase == Phase::Active {
                 return Err(EngineError::new(
                     ErrorKind::Invalid,
-                    format!("{} is active at this gateway on {}: release it, or fail over at another gateway", config.group, saved.branch),
+                    format!(
+                        "{} is active at this gateway on {}: release it, or fail over at another gateway",
+                        config.group, saved.branch
+                    ),
                 ));
             }
             let old = Self::open(config.clone()).await?;
@@ -388,6 +306,10 @@ impl Group {
             Self::forget(&config.dir).await?;
         }
         let (vault, group) = (&config.vault, config.group);
+        let disk = local_disk(&config.dir)?;
+        let limits = limits(&config.settings);
+        // A disk that is full is found out before the old writer is fenced.
+        drop(WritePath::create(&disk, group, Epoch(0), limits, Lsn(1))?);
         if !request.test {
             branch::fence(vault, group, request.from_branch, config.gateway, request.branch).await?;
         }
@@ -408,11 +330,12 @@ impl Group {
             // there, and it is gone.
             return Err(EngineError::new(
                 ErrorKind::Invalid,
-                format!("{} was written to already, and its local state is gone: fail over again from its newest point", request.branch),
+                format!(
+                    "{} was written to already, and its local state is gone: fail over again from its newest point",
+                    request.branch
+                ),
             ));
         }
-        let disk = local_disk(&config.dir)?;
-        let limits = limits(&config.settings);
         let path = Arc::new(WritePath::create(&disk, group, opened.epoch, limits, opened.end.lsn.next())?);
         let mut volumes = Vec::new();
         for volume in view.volumes() {
@@ -420,7 +343,7 @@ impl Group {
             path.add_volume(volume.id, Arc::new(image));
             volumes.push(StateVolume { id: volume.id, name: String::new(), blocks: volume.size_blocks, lazy: true });
         }
-        let mut saved = State {
+        let saved = State {
             group,
             gateway: config.gateway,
             generation: 0,
@@ -434,8 +357,7 @@ impl Group {
             origin: Some(place(point.position())),
             rehydrate: None,
         };
-        let file = StateFile::create(&disk, &mut saved)?;
-        let this = Self::assemble(config, disk, Saved { file, state: saved, shipped_moved: false }, Some(point));
+        let this = Self::begin(config, disk, saved, Some(point))?;
         this.start(path, Some(view));
         this.start_shipping(Some(writer));
         if !request.test {
@@ -451,7 +373,10 @@ impl Group {
         points::list_points(vault, group, request.from_branch).await?.pop().ok_or_else(|| {
             EngineError::new(
                 ErrorKind::NotFound,
-                format!("{group} has no recovery point on {} yet: nothing can be recovered from the vault", request.from_branch),
+                format!(
+                    "{group} has no recovery point on {} yet: nothing can be recovered from the vault",
+                    request.from_branch
+                ),
             )
         })
     }
@@ -483,7 +408,11 @@ impl Group {
             .state
             .volumes
             .iter()
-            .map(|volume| VolumeSpec { id: volume.id, name: volume.name.clone(), size_bytes: volume.blocks * BLOCK_SIZE_U64 })
+            .map(|volume| VolumeSpec {
+                id: volume.id,
+                name: volume.name.clone(),
+                size_bytes: volume.blocks * BLOCK_SIZE_U64,
+            })
             .collect()
     }
 
@@ -505,11 +434,7 @@ impl Group {
         if path.image(volume.id).is_some() {
             return Ok(());
         }
-        self.config
-            .vault
-            .create_volume_keys(volume.id)
-            .await
-            .map_err(crate::cause::vault)?;
+        self.config.vault.create_volume_keys(volume.id).await.map_err(crate::cause::vault)?;
         let image = Image::create(&self.disk, volume.id, blocks, false)?;
         path.add_volume(volume.id, Arc::new(image));
         self.change_state(|state| {
@@ -529,11 +454,16 @@ impl Group {
         let spec = VolumeSpec { id, name: String::new(), size_bytes };
         let blocks = blocks_of(&spec)?;
         let path = self.active_path()?;
-        let image = path.image(id).ok_or_else(|| EngineError::new(ErrorKind::NotFound, format!("{id} is not in {}", self.config.group)))?;
+        let image = path
+            .image(id)
+            .ok_or_else(|| EngineError::new(ErrorKind::NotFound, format!("{id} is not in {}", self.config.group)))?;
         match blocks.cmp(&image.blocks()) {
             std::cmp::Ordering::Less => Err(EngineError::new(
                 ErrorKind::Invalid,
-                format!("{id} has {} bytes and can't shrink to {size_bytes}: make a smaller volume and copy", image.blocks() * BLOCK_SIZE_U64),
+                format!(
+                    "{id} has {} bytes and can't shrink to {size_bytes}: make a smaller volume and copy",
+                    image.blocks() * BLOCK_SIZE_U64
+                ),
             )),
             std::cmp::Ordering::Equal => Ok(()),
             std::cmp::Ordering::Greater => {
@@ -606,7 +536,11 @@ impl Group {
                 }
                 Err(EngineError::new(
                     ErrorKind::Retry,
-                    format!("{} could not ship its last writes within {} s: it is active again; see why the vault is slow", self.config.group, patience.as_secs()),
+                    format!(
+                        "{} could not ship its last writes within {} s: it is active again; see why the vault is slow",
+                        self.config.group,
+                        patience.as_secs()
+                    ),
                 ))
             }
         }
@@ -631,11 +565,21 @@ impl Group {
         if branch::log_end(&self.config.vault, self.config.group, branch).await?.lsn != shipped.lsn {
             return Err(EngineError::new(
                 ErrorKind::Fenced,
-                format!("{} was written by another gateway since it was released here: fail back instead", self.config.group),
+                format!(
+                    "{} was written by another gateway since it was released here: fail back instead",
+                    self.config.group
+                ),
             ));
         }
-        let (writer, opened) =
-            BranchWriter::open(&self.config.vault, self.config.group, branch, self.config.gateway, Open::Continue, settings).await?;
+        let (writer, opened) = BranchWriter::open(
+            &self.config.vault,
+            self.config.group,
+            branch,
+            self.config.gateway,
+            Open::Continue,
+            settings,
+        )
+        .await?;
         path.set_epoch(opened.epoch);
         self.change_state(|state| {
             state.phase = Phase::Active;
@@ -690,11 +634,17 @@ impl Group {
             Some(Mode::ReadOnly(why)) if state == GroupState::Fenced => reasons.push((Health::Critical, why.clone())),
             _ => {}
         }
-        reasons.extend(figures.as_ref().and_then(|figures| figures.journal_full.clone()).map(|why| (Health::Critical, why)));
+        reasons.extend(
+            figures.as_ref().and_then(|figures| figures.journal_full.clone()).map(|why| (Health::Critical, why)),
+        );
         reasons.extend(observed.shipping_trouble.clone());
         reasons.extend(observed.hydration_trouble.clone().map(|why| (Health::Warning, why)));
         let hydrated = running.as_ref().filter(|_| volumes.iter().any(|volume| volume.lazy)).map(|running| {
-            volumes.iter().filter_map(|volume| running.path.image(volume.id)).map(|image| image.present_blocks() * BLOCK_SIZE_U64).sum()
+            volumes
+                .iter()
+                .filter_map(|volume| running.path.image(volume.id))
+                .map(|image| image.present_blocks() * BLOCK_SIZE_U64)
+                .sum()
         });
         GroupStatus {
             state,
@@ -704,11 +654,15 @@ impl Group {
             durable_lsn: figures.as_ref().map_or(shipped, |figures| figures.durable),
             image_lsn: figures.as_ref().map_or(shipped, |figures| figures.image),
             shipped_lsn: shipped,
-            backlog_bytes: figures.as_ref().map_or(0, |figures| figures.bytes_accepted.saturating_sub(observed.bytes_landed)),
+            backlog_bytes: figures
+                .as_ref()
+                .map_or(0, |figures| figures.bytes_accepted.saturating_sub(observed.bytes_landed)),
             journal_bytes_used: figures.as_ref().map_or(0, |figures| figures.journal_bytes),
             last_point: observed.last_point.clone(),
             landed_rpo_seconds: observed.last_point.as_ref().map(|_| {
-                observed.uncovered_since(figures.as_ref().map_or(shipped, |figures| figures.last)).map_or(0.0, |since| Timestamp::now().seconds_since(since))
+                observed
+                    .uncovered_since(figures.as_ref().map_or(shipped, |figures| figures.last))
+                    .map_or(0.0, |since| Timestamp::now().seconds_since(since))
             }),
             health: reasons.iter().map(|(health, _)| *health).max().unwrap_or_default(),
             reasons: reasons.into_iter().map(|(_, why)| why).collect(),
@@ -751,7 +705,10 @@ impl Group {
 
     fn fenced_message(&self) -> String {
         let by = self.observed.lock().fenced_by.clone().unwrap_or_else(|| "another gateway".to_owned());
-        format!("{} is read-only here: {by} has taken over. Write there, or fail back to this gateway", self.config.group)
+        format!(
+            "{} is read-only here: {by} has taken over. Write there, or fail back to this gateway",
+            self.config.group
+        )
     }
 
     fn standby_message(&self) -> String {
@@ -780,7 +737,7 @@ fn position(place: Place) -> branch::Position {
 
 fn blocks_of(volume: &VolumeSpec) -> Result<u64> {
     let blocks = volume.size_bytes / BLOCK_SIZE_U64;
-    if volume.size_bytes % BLOCK_SIZE_U64 != 0 || blocks == 0 || blocks > lifeboat_model::VOLUME_BLOCKS_MAX {
+    if !volume.size_bytes.is_multiple_of(BLOCK_SIZE_U64) || blocks == 0 || blocks > lifeboat_model::VOLUME_BLOCKS_MAX {
         return Err(EngineError::new(
             ErrorKind::Invalid,
             format!("{} bytes is no size for {}: a multiple of 4096 from 4096 to 64 TiB", volume.size_bytes, volume.id),
@@ -798,7 +755,8 @@ fn ship_settings(settings: &GroupSettings) -> ShipSettings {
 }
 
 fn local_disk(dir: &Path) -> Result<Arc<dyn Disk>> {
-    let disk: Arc<dyn Disk> = LocalDisk::open(dir).map_err(|error| EngineError::io(format!("open {}", dir.display()), error))?;
+    let disk: Arc<dyn Disk> =
+        LocalDisk::open(dir).map_err(|error| EngineError::io(format!("open {}", dir.display()), error))?;
     Ok(disk)
 }
 

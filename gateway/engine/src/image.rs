@@ -67,7 +67,8 @@ impl Image {
     /// Opens an image; `blocks` is the size that the group's state gives it, which an interrupted growth may not have
     /// reached on disk.
     pub fn open(disk: &Arc<dyn Disk>, volume: VolumeId, blocks: u64) -> Result<Self> {
-        let context = |error| EngineError::io(format!("open the image of {volume} in {}", disk.path().display()), error);
+        let context =
+            |error| EngineError::io(format!("open the image of {volume} in {}", disk.path().display()), error);
         let file = disk.open(&image_name(volume), false, Io::Buffered).map_err(context)?;
         if file.len().map_err(context)? < blocks * BLOCK_SIZE_U64 {
             file.set_len(blocks * BLOCK_SIZE_U64).map_err(context)?;
@@ -170,9 +171,9 @@ impl Image {
     /// Zeroes blocks of durable records.
     pub fn zero(&self, extent: Extent) -> Result<()> {
         let mut presence = self.presence.as_ref().map(Lock::lock);
-        self.file
-            .punch(extent.lba * BLOCK_SIZE_U64, extent.blocks * BLOCK_SIZE_U64)
-            .map_err(|error| EngineError::io(format!("zero {} blocks of the image of {}", extent.blocks, self.volume), error))?;
+        self.file.punch(extent.lba * BLOCK_SIZE_U64, extent.blocks * BLOCK_SIZE_U64).map_err(|error| {
+            EngineError::io(format!("zero {} blocks of the image of {}", extent.blocks, self.volume), error)
+        })?;
         if let Some(presence) = presence.as_mut() {
             presence.set(extent);
         }
@@ -190,9 +191,9 @@ impl Image {
             if let Some(data) = data {
                 let from = index((extent.lba - lba) * BLOCK_SIZE_U64);
                 let bytes = &data[from..from + index(extent.blocks * BLOCK_SIZE_U64)];
-                self.file
-                    .write_at(bytes, extent.lba * BLOCK_SIZE_U64)
-                    .map_err(|error| EngineError::io(format!("fill the image of {} at block {}", self.volume, extent.lba), error))?;
+                self.file.write_at(bytes, extent.lba * BLOCK_SIZE_U64).map_err(|error| {
+                    EngineError::io(format!("fill the image of {} at block {}", self.volume, extent.lba), error)
+                })?;
             }
             presence.set(extent);
         }

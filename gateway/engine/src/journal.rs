@@ -102,7 +102,8 @@ impl Journal {
     /// Begins an empty journal whose first record will be `first`; whatever journal files are there are deleted.
     pub(crate) fn create(disk: &Arc<dyn Disk>, group: GroupId, sizes: JournalSizes, first: Lsn) -> Result<Self> {
         for name in journal_files(disk)? {
-            disk.remove(&name).map_err(|error| EngineError::io(format!("delete the old journal file {name}"), error))?;
+            disk.remove(&name)
+                .map_err(|error| EngineError::io(format!("delete the old journal file {name}"), error))?;
         }
         let mut journal = Self::empty(disk, group, sizes, first);
         journal.prepare_spare()?;
@@ -246,7 +247,13 @@ impl Journal {
     ///
     /// # Errors
     /// What the disk says: the journal must be taken as broken then.
-    pub(crate) fn append(&mut self, batch: &mut OpenBatch, epoch: lifeboat_model::Epoch, durable: Lsn, time: Timestamp) -> Result<()> {
+    pub(crate) fn append(
+        &mut self,
+        batch: &mut OpenBatch,
+        epoch: lifeboat_model::Epoch,
+        durable: Lsn,
+        time: Timestamp,
+    ) -> Result<()> {
         let header = BatchHeader {
             group: self.group,
             incarnation: self.incarnation,
@@ -262,7 +269,8 @@ impl Journal {
         if self.files.back().is_none_or(|file| file.end + bytes.len() as u64 > file.length) {
             self.roll()?;
         }
-        let file = self.files.back_mut().ok_or_else(|| EngineError::new(ErrorKind::Damaged, "the journal has no file"))?;
+        let file =
+            self.files.back_mut().ok_or_else(|| EngineError::new(ErrorKind::Damaged, "the journal has no file"))?;
         file.file
             .write_at(bytes, file.end)
             .map_err(|error| EngineError::io(format!("write the journal file {}", file.name), error))?;
@@ -376,7 +384,10 @@ impl Journal {
                 Err(JournalFormatError::Newer { found }) => {
                     return Err(EngineError::new(
                         ErrorKind::NewerFormat,
-                        format!("the journal of {} has format {found}, newer than this version of Lifeboat: start the newer version again", self.group),
+                        format!(
+                            "the journal of {} has format {found}, newer than this version of Lifeboat: start the newer version again",
+                            self.group
+                        ),
                     ));
                 }
                 // Never begun, or its header was torn while it was being begun. If it held needed records, the walk
@@ -390,7 +401,13 @@ impl Journal {
     }
 
     /// Looks beyond the end of the log for a batch that was written when a record now missing was durable already.
-    fn refuse_lost_records(&self, found: &[LogFile], end: Lsn, incarnation: u32, torn_at: Option<(u64, u64)>) -> Result<()> {
+    fn refuse_lost_records(
+        &self,
+        found: &[LogFile],
+        end: Lsn,
+        incarnation: u32,
+        torn_at: Option<(u64, u64)>,
+    ) -> Result<()> {
         let mut block = AlignedBuf::zeroed(JOURNAL_BLOCK);
         let torn_number = torn_at.map_or(0, |(number, _)| number);
         for file in found.iter().filter(|file| file.number >= torn_number) {
@@ -405,8 +422,14 @@ impl Journal {
                     .map_err(|error| EngineError::io(format!("read the journal file {}", file.name), error))?;
                 at += JOURNAL_BLOCK as u64;
                 let Ok((header, _)) = BatchHeader::decode(block.as_slice()) else { continue };
-                if header.group == self.group && header.incarnation >= incarnation && header.durable_lsn >= end && header.first_lsn > end {
-                    return Err(self.missing(end, &format!("record {} was durable, says a later batch", header.durable_lsn)));
+                if header.group == self.group
+                    && header.incarnation >= incarnation
+                    && header.durable_lsn >= end
+                    && header.first_lsn > end
+                {
+                    return Err(
+                        self.missing(end, &format!("record {} was durable, says a later batch", header.durable_lsn))
+                    );
                 }
             }
         }
@@ -495,7 +518,7 @@ impl<'a> Walk<'a> {
                 last.last_lsn = self.expected.previous();
             }
             // Of two files that begin with the same record, the younger one is the one that was written last.
-            let next = self.found.iter().filter(|next| next.number > file.number && next.first_lsn == self.expected).next_back();
+            let next = self.found.iter().rfind(|next| next.number > file.number && next.first_lsn == self.expected);
             match next {
                 Some(next) if self.continues_in(next, first_batch)? => self.used.push(next.clone()),
                 _ => break,
@@ -554,7 +577,8 @@ fn records(header: &BatchHeader, payload: &[(usize, usize)], batch: &Bytes) -> R
             EntryOp::Resize => Op::Resize { volume: entry.volume, blocks: entry.blocks },
             EntryOp::Point => {
                 let (id, time, kind, label) = decode_point(&data).map_err(damaged)?;
-                let kind = PointKind::from_code(kind).ok_or_else(|| damaged(JournalFormatError::Damaged("kind of a recovery point")))?;
+                let kind = PointKind::from_code(kind)
+                    .ok_or_else(|| damaged(JournalFormatError::Damaged("kind of a recovery point")))?;
                 Op::Point(PointMark { id: PointId::from_bytes(id), time, kind, label })
             }
         };

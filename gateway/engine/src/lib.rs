@@ -30,6 +30,8 @@ pub mod volume;
 pub mod write_path;
 
 pub use error::{EngineError, ErrorKind};
-pub use group::{FailOver, Group, GroupConfig, GroupSettings, GroupStatus, Progress, RehydrateMode, Rehydrated, VolumeSpec};
+pub use group::{
+    FailOver, Group, GroupConfig, GroupSettings, GroupStatus, Progress, RehydrateMode, Rehydrated, VolumeSpec,
+};
 pub use record::{LogRecord, Op, PointMark};
 pub use volume::BlockVolume;

@@ -35,7 +35,9 @@ impl Run {
         let end = self.extent.end().min(to);
         let content = match &self.content {
             Content::Zero => Content::Zero,
-            Content::Data(data) => Content::Data(data.slice(bytes_of(start - self.extent.lba)..bytes_of(end - self.extent.lba))),
+            Content::Data(data) => {
+                Content::Data(data.slice(bytes_of(start - self.extent.lba)..bytes_of(end - self.extent.lba)))
+            }
         };
         Run { extent: Extent { lba: start, blocks: end - start }, lsn: self.lsn, content }
     }
@@ -126,7 +128,10 @@ impl Layer {
     fn within(&self, extent: Extent) -> impl Iterator<Item = Run> + '_ {
         let (start, end) = (extent.lba, extent.end());
         let first = self.runs.range(..=start).next_back().map_or(start, |(&lba, _)| lba);
-        self.runs.range(first..end).filter(move |(_, run)| run.extent.end() > start).map(move |(_, run)| run.slice(start, end))
+        self.runs
+            .range(first..end)
+            .filter(move |(_, run)| run.extent.end() > start)
+            .map(move |(_, run)| run.slice(start, end))
     }
 
     /// Takes the blocks of `extent` out of every run.
@@ -173,10 +178,16 @@ mod tests {
                 let lba = random(48);
                 let blocks = random(48 - lba) + 1;
                 match random(8) {
-                    0 => frozen_at = overlay.freeze_at(Lsn(lsn - 1)).iter().map(|run| run.lsn.0).max().unwrap_or(frozen_at),
+                    0 => {
+                        frozen_at =
+                            overlay.freeze_at(Lsn(lsn - 1)).iter().map(|run| run.lsn.0).max().unwrap_or(frozen_at)
+                    }
                     1 if overlay.has_frozen() => {
                         overlay.thaw();
-                        model.iter_mut().filter(|cell| cell.is_some_and(|(lsn, _)| lsn <= frozen_at)).for_each(|cell| *cell = None);
+                        model
+                            .iter_mut()
+                            .filter(|cell| cell.is_some_and(|(lsn, _)| lsn <= frozen_at))
+                            .for_each(|cell| *cell = None);
                     }
                     _ => {}
                 }

@@ -217,7 +217,10 @@ mod tests {
         retention.thin(&mut points);
         let expected = 720 + 23 * 12 + 14 * 24;
         assert!((expected - 10..=expected + 10).contains(&points.len()), "{}", points.len());
-        assert!(points.contains(&manual.unwrap()), "the one that a person asked for gave way to one taken by the clock");
+        assert!(
+            points.contains(&manual.unwrap()),
+            "the one that a person asked for gave way to one taken by the clock"
+        );
         assert!(points.windows(2).all(|pair| pair[0].lsn < pair[1].lsn));
         assert_eq!(points.last().unwrap().lsn, Lsn(15 * 24 * 720));
     }

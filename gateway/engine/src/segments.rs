@@ -161,8 +161,7 @@ impl Reader {
             return Ok(found.clone());
         }
         let keys = self.vault.volume_keys(volume).await.map_err(cause::vault)?.keys;
-        let found =
-            VolumeReader { hasher: Arc::new(BlockHasher::new(&keys.hash)), data: keys.data.clone() };
+        let found = VolumeReader { hasher: Arc::new(BlockHasher::new(&keys.hash)), data: keys.data.clone() };
         known().insert(volume, found.clone());
         Ok(found)
     }
@@ -231,7 +230,8 @@ impl Reader {
             Some(skip) => tail.slice(skip.min(trailer_at)..trailer_at),
             None => self.get_range(&key, range).await.map_err(missing)?,
         };
-        let (index, hash) = (SegmentIndex::open(&header, &trailer, &index, &self.key).map_err(refused)?, trailer.hash());
+        let (index, hash) =
+            (SegmentIndex::open(&header, &trailer, &index, &self.key).map_err(refused)?, trailer.hash());
         Ok(Segment { id, header, index, hash, body: None })
     }
 
@@ -307,7 +307,8 @@ struct Span {
 fn spans(segment: &Arc<Segment>, frames: &[u32]) -> Result<Vec<Span>> {
     let mut spans: Vec<Span> = Vec::new();
     for &frame in frames {
-        let entry = segment.index.frame(FrameNo(frame)).map_err(|error| cause::object(&segment.id.to_string(), error))?;
+        let entry =
+            segment.index.frame(FrameNo(frame)).map_err(|error| cause::object(&segment.id.to_string(), error))?;
         let range = entry.range();
         match spans.last_mut() {
             Some(last)
@@ -337,8 +338,7 @@ fn decode_span(
 ) -> Result<Vec<((SegmentId, u32), Bytes)>, lifeboat_format::FormatError> {
     let what = "segment frame";
     let context = segment.header.frame_context(0);
-    let frame_keys: HashMap<VolumeId, _> =
-        keys.iter().map(|(volume, key)| (*volume, context.frame_key(key))).collect();
+    let frame_keys: HashMap<VolumeId, _> = keys.iter().map(|(volume, key)| (*volume, context.frame_key(key))).collect();
     frames
         .iter()
         .map(|&frame| {
@@ -347,9 +347,8 @@ fn decode_span(
                 .ok()
                 .zip(usize::try_from(range.end.saturating_sub(start)).ok());
             let stored = bounds.and_then(|(from, to)| bytes.get(from..to)).unwrap_or_default();
-            let key = frame_keys
-                .get(&volume_of(segment, frame)?)
-                .ok_or(lifeboat_format::FormatError::WrongKey { what })?;
+            let key =
+                frame_keys.get(&volume_of(segment, frame)?).ok_or(lifeboat_format::FormatError::WrongKey { what })?;
             let raw = open_frame_with(&context, &segment.index, FrameNo(frame), stored, key)?;
             Ok(((segment.id, frame), Bytes::from(raw)))
         })

@@ -34,7 +34,7 @@
 mod build;
 mod open;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -344,8 +344,7 @@ impl BranchWriter {
     /// `Fenced` ends the tenure. `Retry`: call again with the same interval, or with a longer one that begins with it.
     pub async fn append(&mut self, interval: &Interval) -> Result<Appended, ShipError> {
         self.refuse_fenced()?;
-        let mut done =
-            Appended { shipped: self.shipped, segments: 0, payload_bytes: 0, raw_bytes: 0, point: None };
+        let mut done = Appended { shipped: self.shipped, segments: 0, payload_bytes: 0, raw_bytes: 0, point: None };
         loop {
             if self.pending.is_none() {
                 if self.shipped.lsn >= interval.last_lsn {
@@ -528,7 +527,10 @@ async fn fenced_by(reader: &Reader, branch: BranchId, epoch: Epoch) -> Result<Fe
 }
 
 fn not_ready() -> EngineError {
-    EngineError::new(ErrorKind::Closed, "the writer is in the middle of another call: this is a defect of lifeboat, report it")
+    EngineError::new(
+        ErrorKind::Closed,
+        "the writer is in the middle of another call: this is a defect of lifeboat, report it",
+    )
 }
 
 fn length(bytes: &Bytes) -> u64 {

@@ -54,7 +54,12 @@ impl StateFile {
         file.read_at(&mut slots, 0).map_err(context)?;
         let state = newest_state(&slots[..STATE_SLOT], &slots[STATE_SLOT..])
             .map_err(format_error("the state of the group"))?
-            .ok_or_else(|| EngineError::new(ErrorKind::Damaged, format!("{} is empty: recover the volumes from the vault", path.display())))?;
+            .ok_or_else(|| {
+                EngineError::new(
+                    ErrorKind::Damaged,
+                    format!("{} is empty: recover the volumes from the vault", path.display()),
+                )
+            })?;
         if state.group != group {
             return Err(EngineError::new(
                 ErrorKind::Damaged,

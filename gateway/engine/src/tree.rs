@@ -30,10 +30,10 @@ use lifeboat_model::{Extent, RootHash, VolumeId};
 
 use crate::error::{EngineError, ErrorKind, Result};
 
+pub use changes::Changes;
 pub use diff::Diff;
 pub use node::{Child, Inner, Leaf, Location, Node, NodeRef, Slot};
 pub(crate) use node::{from_stored, to_stored};
-pub use changes::Changes;
 pub use update::{Change, To};
 
 /// What names a stored node and proves it.
@@ -175,7 +175,8 @@ impl Tree {
     /// As [`NodeStore::load`]: shrinking opens the nodes on the new edge.
     pub async fn resize(&mut self, store: &dyn NodeStore, blocks: u64) -> Result<()> {
         if blocks < self.blocks {
-            let past = Change { extent: Extent { lba: blocks, blocks: self.blocks.saturating_sub(blocks) }, to: To::Zero };
+            let past =
+                Change { extent: Extent { lba: blocks, blocks: self.blocks.saturating_sub(blocks) }, to: To::Zero };
             self.update(store, &[past]).await?;
         }
         let levels = tree_levels(blocks);
@@ -282,12 +283,7 @@ impl Tree {
 }
 
 /// The node behind a child of that level; `None` when it is empty.
-async fn open_child(
-    store: &dyn NodeStore,
-    volume: VolumeId,
-    level: u8,
-    child: &Child,
-) -> Result<Option<Arc<Node>>> {
+async fn open_child(store: &dyn NodeStore, volume: VolumeId, level: u8, child: &Child) -> Result<Option<Arc<Node>>> {
     match child {
         Child::Empty => Ok(None),
         Child::Fresh { node, .. } => Ok(Some(Arc::clone(node))),

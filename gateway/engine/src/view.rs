@@ -15,9 +15,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use lifeboat_format::hash::{BlockHasher, RootHasher};
 use lifeboat_format::segment::RecoveryPoint;
-use lifeboat_model::{
-    BLOCK_SIZE, BLOCK_SIZE_U64, Extent, GroupId, RootHash, SegmentId, VOLUME_BLOCKS_MAX, VolumeId,
-};
+use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Extent, GroupId, RootHash, SegmentId, VOLUME_BLOCKS_MAX, VolumeId};
 use lifeboat_vault::Vault;
 use tokio::sync::OnceCell;
 
@@ -126,11 +124,8 @@ impl PointView {
         let state = State::load(reader, target).await?;
         let wanted = point.as_ref().map(|point| point.id);
         let recorded = state.at_point.filter(|recorded| wanted.is_none_or(|id| id == recorded.id));
-        let volumes = state
-            .volumes
-            .into_iter()
-            .map(|(id, state)| (id, ViewedVolume { state, tree: OnceCell::new() }))
-            .collect();
+        let volumes =
+            state.volumes.into_iter().map(|(id, state)| (id, ViewedVolume { state, tree: OnceCell::new() })).collect();
         Ok(Arc::new(Self { reader: Arc::clone(reader), position: target.position, point, recorded, volumes }))
     }
 
@@ -431,9 +426,8 @@ fn hash_file(hasher: BlockHasher, path: &Path) -> Result<RootHash> {
     let mut at = 0_u64;
     while at < len {
         // A file system without holes, or a device, answers that everything is data.
-        let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)).unwrap_or_else(|error| {
-            if error == rustix::io::Errno::NXIO { len } else { at }
-        });
+        let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at))
+            .unwrap_or_else(|error| if error == rustix::io::Errno::NXIO { len } else { at });
         let data = (data.clamp(at, len) / BLOCK_SIZE_U64).saturating_mul(BLOCK_SIZE_U64).max(at);
         root.push_zeros(data.saturating_sub(at) / BLOCK_SIZE_U64).map_err(defect)?;
         at = data;

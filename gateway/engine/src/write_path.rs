@@ -52,7 +52,12 @@ impl Limits {
     pub fn for_journal(limit_bytes: u64, overlay_bytes: u64) -> Self {
         let file_bytes = (limit_bytes / 8).clamp(1 << 20, 64 << 20).next_multiple_of(BLOCK_SIZE_U64);
         let batch_bytes = usize::try_from(file_bytes / 4).unwrap_or(usize::MAX).min(4 << 20);
-        Self { overlay_bytes, batch_bytes, queue_bytes: file_bytes / 4, journal: JournalSizes { file_bytes, limit_bytes } }
+        Self {
+            overlay_bytes,
+            batch_bytes,
+            queue_bytes: file_bytes / 4,
+            journal: JournalSizes { file_bytes, limit_bytes },
+        }
     }
 
     /// Longest payload of one record.
@@ -291,6 +296,11 @@ impl WritePath {
         }
     }
 
+    /// Whether writes are accepted.
+    pub fn is_writable(&self) -> bool {
+        self.core.lock().mode == Mode::Writable
+    }
+
     /// Newest durable record.
     pub fn durable(&self) -> Lsn {
         self.core.lock().durable
@@ -324,7 +334,9 @@ impl WritePath {
             self.upkeep_wanted.notify_one();
             return Ok(Submitted::Wait);
         }
-        if core.open.batch.entries() >= BATCH_ENTRIES || core.open.batch.bytes() + entry.payload.len() > self.limits.batch_bytes {
+        if core.open.batch.entries() >= BATCH_ENTRIES
+            || core.open.batch.bytes() + entry.payload.len() > self.limits.batch_bytes
+        {
             let full = std::mem::replace(&mut core.open, Queued::new());
             core.sealed.push_back(full);
         }
@@ -413,9 +425,10 @@ impl WritePath {
             if let Mode::Poisoned(why) = &core.mode {
                 return Err(poisoned(self.group, why));
             }
-            let next = core.sealed.pop_front().or_else(|| {
-                (!core.open.batch.is_empty()).then(|| std::mem::replace(&mut core.open, Queued::new()))
-            });
+            let next = core
+                .sealed
+                .pop_front()
+                .or_else(|| (!core.open.batch.is_empty()).then(|| std::mem::replace(&mut core.open, Queued::new())));
             match next {
                 Some(queued) => (queued, core.durable),
                 None => return Ok(false),
@@ -426,7 +439,9 @@ impl WritePath {
         if let Err(error) = journal.append(&mut queued.batch, epoch, durable, Timestamp::now()) {
             drop(journal);
             self.poison(&error);
-            let _ = queued.acks.drain(..).map(|ack| ack.send(Err(poisoned(self.group, &error.to_string())))).count();
+            for ack in queued.acks {
+                let _ = ack.send(Err(poisoned(self.group, &error.to_string())));
+            }
             return Err(error);
         }
         let mut core = self.core.lock();
@@ -746,7 +761,12 @@ impl Core {
         if extent.end() > entry.image.blocks() {
             return Err(EngineError::new(
                 ErrorKind::Invalid,
-                format!("blocks {} to {} of {volume} lie past its end at {}", extent.lba, extent.end(), entry.image.blocks()),
+                format!(
+                    "blocks {} to {} of {volume} lie past its end at {}",
+                    extent.lba,
+                    extent.end(),
+                    entry.image.blocks()
+                ),
             ));
         }
         Ok(())
@@ -771,10 +791,10 @@ impl Core {
 
     /// Makes a record readable.
     fn apply(&mut self, lsn: Lsn, op: &Op) {
-        if let Some((volume, run)) = run_of(lsn, op) {
-            if let Some(entry) = self.volumes.get_mut(&volume) {
-                entry.overlay.insert(run);
-            }
+        if let Some((volume, run)) = run_of(lsn, op)
+            && let Some(entry) = self.volumes.get_mut(&volume)
+        {
+            entry.overlay.insert(run);
         }
     }
 }
@@ -798,10 +818,10 @@ fn replay(volumes: &mut BTreeMap<VolumeId, VolumeEntry>, record: LogRecord) -> R
     if let Op::Resize { volume, blocks } = &record.op {
         return volumes.get(volume).map_or(Ok(()), |entry| entry.image.grow(*blocks));
     }
-    if let Some((volume, run)) = run_of(record.lsn, &record.op) {
-        if let Some(entry) = volumes.get_mut(&volume) {
-            entry.overlay.insert(run);
-        }
+    if let Some((volume, run)) = run_of(record.lsn, &record.op)
+        && let Some(entry) = volumes.get_mut(&volume)
+    {
+        entry.overlay.insert(run);
     }
     Ok(())
 }
@@ -817,7 +837,13 @@ struct EntryParts {
 
 impl EntryParts {
     fn of(op: &Op) -> Self {
-        let bare = |volume: VolumeId, op, extent: Extent| Self { volume, op, lba: extent.lba, blocks: extent.blocks, payload: Bytes::new() };
+        let bare = |volume: VolumeId, op, extent: Extent| Self {
+            volume,
+            op,
+            lba: extent.lba,
+            blocks: extent.blocks,
+            payload: Bytes::new(),
+        };
         match op {
             Op::Write { volume, lba, data } => Self {
                 volume: *volume,
@@ -843,7 +869,9 @@ impl EntryParts {
 fn poisoned(group: GroupId, why: &str) -> EngineError {
     EngineError::new(
         ErrorKind::Damaged,
-        format!("{group} takes no more writes, because its disk failed ({why}): replace the disk and recover the volumes from the vault"),
+        format!(
+            "{group} takes no more writes, because its disk failed ({why}): replace the disk and recover the volumes from the vault"
+        ),
     )
 }
 

@@ -8,10 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_engine::points::{PointInfo, list_points};
 use lifeboat_engine::view::PointView;
-use lifeboat_engine::{BlockVolume, ErrorKind, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, VolumeSpec, branch};
+use lifeboat_engine::{
+    BlockVolume, ErrorKind, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, VolumeSpec, branch,
+};
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BranchId, GatewayId, GroupId, PointKind, VolumeId};
-use lifeboat_vault::{Access, Effect, FaultyStore, KeySource, OpKind, Rule, Store, Vault, VaultOptions, VaultSettings, open_store};
+use lifeboat_vault::{
+    Access, Effect, FaultyStore, KeySource, OpKind, Rule, Store, Vault, VaultOptions, VaultSettings, open_store,
+};
 
 const SIZE: usize = 8 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,9 +47,14 @@ impl Lab {
         let store: Arc<dyn Store> = open_store("memory:", Access::Create).await.expect("opens");
         let store = FaultyStore::new(store);
         let key = KeySource::Passphrase("correct horse battery".to_owned().into());
-        let vault = Vault::create(Arc::clone(&store) as Arc<dyn Store>, VaultSettings::new("lab"), &key, VaultOptions::for_tests())
-            .await
-            .expect("creates a vault");
+        let vault = Vault::create(
+            Arc::clone(&store) as Arc<dyn Store>,
+            VaultSettings::new("lab"),
+            &key,
+            VaultOptions::for_tests(),
+        )
+        .await
+        .expect("creates a vault");
         Self {
             vault: Arc::new(vault),
             store,
@@ -122,7 +131,8 @@ async fn scribble(volume: &Arc<dyn BlockVolume>, model: &mut [u8], random: &mut 
             }
             _ => {
                 let fill = u8::try_from(random.below(256)).expect("a byte");
-                let data: Vec<u8> = (0..len).map(|index| fill.wrapping_add(u8::try_from(index % 251).expect("a byte"))).collect();
+                let data: Vec<u8> =
+                    (0..len).map(|index| fill.wrapping_add(u8::try_from(index % 251).expect("a byte"))).collect();
                 volume.write(at as u64, Bytes::from(data.clone())).await.expect("writes");
                 model[at..at + len].copy_from_slice(&data);
             }
@@ -265,7 +275,10 @@ async fn while_the_vault_is_away_writes_go_on_and_everything_lands_later() {
     let group = lab.create().await;
     lab.store.inject(Rule::new(Effect::FailBefore).on(OpKind::Create));
     scribble(&volume(&group, &lab), &mut model, &mut random, 30).await;
-    let waiting = { let group = Arc::clone(&group); tokio::spawn(async move { group.take_point(PointKind::Manual, "late").await }) };
+    let waiting = {
+        let group = Arc::clone(&group);
+        tokio::spawn(async move { group.take_point(PointKind::Manual, "late").await })
+    };
     let deadline = std::time::Instant::now() + PATIENCE;
     while group.status().health == Health::Healthy {
         assert!(std::time::Instant::now() < deadline, "the outage is never noticed");
@@ -322,7 +335,10 @@ async fn a_group_that_was_released_can_be_resumed_and_volumes_grow_in_use() {
     volume(&group, &lab).write(0, Bytes::from(vec![4; 4096])).await.expect("writes again");
     group.grow_volume(lab.volume, 2 * SIZE as u64).await.expect("grows");
     assert_eq!(group.grow_volume(lab.volume, SIZE as u64).await.expect_err("can't shrink").kind(), ErrorKind::Invalid);
-    volume(&group, &lab).write(2 * SIZE as u64 - 4096, Bytes::from(vec![5; 4096])).await.expect("writes at the new end");
+    volume(&group, &lab)
+        .write(2 * SIZE as u64 - 4096, Bytes::from(vec![5; 4096]))
+        .await
+        .expect("writes at the new end");
     let point = group.take_point(PointKind::Manual, "").await.expect("a point");
     let content = lab.content_at(&point).await;
     assert_eq!((content.len(), content[0], content[2 * SIZE - 1]), (2 * SIZE, 4, 5));

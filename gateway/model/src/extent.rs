@@ -126,7 +126,11 @@ mod tests {
                 let blocks = random(64 - lba + 1);
                 let insert = random(2) == 0;
                 let extent = Extent { lba, blocks };
-                if insert { set.insert(extent) } else { set.remove(extent) }
+                if insert {
+                    set.insert(extent)
+                } else {
+                    set.remove(extent)
+                }
                 for block in lba..lba + blocks {
                     bits[usize::try_from(block).expect("small")] = insert;
                 }

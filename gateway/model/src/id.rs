@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn other_spellings_are_refused() {
-        for text in ["", "vol-", "vol-019300000000000000000000000000FF", "vol-0193", "019300000000000000000000000000ff"] {
+        for text in ["", "vol-", "vol-019300000000000000000000000000FF", "vol-0193", "019300000000000000000000000000ff"]
+        {
             assert!(text.parse::<VolumeId>().is_err(), "{text:?}");
         }
     }

@@ -141,9 +141,11 @@ mod tests {
         let table: Vec<String> = GroupState::ALL
             .iter()
             .map(|s| format!("{s} -> {}", s.next().iter().map(|n| n.as_str()).collect::<Vec<_>>().join(" ")))
-            .chain(JobState::ALL.iter().map(|s| {
-                format!("{s} -> {}", s.next().iter().map(|n| n.as_str()).collect::<Vec<_>>().join(" "))
-            }))
+            .chain(
+                JobState::ALL
+                    .iter()
+                    .map(|s| format!("{s} -> {}", s.next().iter().map(|n| n.as_str()).collect::<Vec<_>>().join(" "))),
+            )
             .collect();
         assert_eq!(
             table,
@@ -164,7 +166,8 @@ mod tests {
 
     #[test]
     fn an_illegal_move_is_a_value_that_says_what_was_tried() {
-        let error = GroupState::Fenced.to(GroupState::Active).expect_err("a fenced group never serves writes again by itself");
+        let error =
+            GroupState::Fenced.to(GroupState::Active).expect_err("a fenced group never serves writes again by itself");
         assert_eq!(error.to_string(), "a group that is fenced can't become active");
         assert_eq!(JobState::Queued.to(JobState::Running), Ok(JobState::Running));
     }

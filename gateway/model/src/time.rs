@@ -42,8 +42,11 @@ impl Timestamp {
 
     fn civil(self) -> jiff::Timestamp {
         // Out-of-range values come from damaged bytes only; they show as the nearest end of the calendar.
-        jiff::Timestamp::from_microsecond(self.0)
-            .unwrap_or(if self.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX })
+        jiff::Timestamp::from_microsecond(self.0).unwrap_or(if self.0 < 0 {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        })
     }
 }
 

@@ -45,11 +45,18 @@ pub struct Settings {
     pub journal_bytes: Option<u64>,
 }
 
+/// The name of this machine.
+#[must_use]
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}
+
 /// What every part of the control plane shares.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) settings: Settings,
-    pub(crate) host: String,
     /// Where the API answers.
     pub(crate) address: String,
     pub(crate) state: StateDir,
@@ -82,10 +89,8 @@ impl Context {
         vaults: Vaults,
         engine: Arc<dyn DataPath>,
     ) -> Self {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self {
             settings,
-            host,
             address,
             state,
             gate,
@@ -114,8 +119,8 @@ impl Context {
     }
 
     /// An instance is open.
-    pub(crate) fn keep(&self, vault: &AttachedVault, group: GroupId, name: &str, instance: Arc<dyn Instance>) {
-        self.instances.insert((group, name.to_owned()), Open { vault: vault.id(), instance });
+    pub(crate) fn keep(&self, group: GroupId, name: &str, instance: Arc<dyn Instance>) {
+        self.instances.insert((group, name.to_owned()), Open { instance });
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use lifeboat_model::{GroupId, VaultId};
+use lifeboat_model::GroupId;
 
 use crate::port::Instance;
 
@@ -17,7 +17,6 @@ pub(crate) type Key = (GroupId, String);
 /// An instance that is open.
 #[derive(Clone, Debug)]
 pub(crate) struct Open {
-    pub(crate) vault: VaultId,
     pub(crate) instance: Arc<dyn Instance>,
 }
 

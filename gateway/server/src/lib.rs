@@ -1,1 +1,222 @@
-//! placeholder
+//! The control plane of a gateway: API, authentication, reconciliation, jobs, the mount.
+//!
+//! ```text
+//! HTTPS ─> http (handlers write intent) ─> catalog in the vault <─ other gateways
+//!                                              │
+//!                     reconcile ── jobs <──────┘      (the only parts that act)
+//!                         │          │
+//!                         └── port ──┴─> engine        export <─ FUSE mount
+//! ```
+//! Owns what happens when and why; never how bytes are written. It refuses to start on a state directory that another
+//! process holds, on a port that is taken, with a key that doesn't open an attached vault, or without the mount that it
+//! was told to make: each with one sentence, nothing changed. A crash loses nothing: intent is in the vault, the engine
+//! recovers its own files, jobs go on with the step that was under way.
+
+mod auth;
+mod context;
+mod data_path;
+mod export;
+mod http;
+mod instances;
+mod jobs;
+mod points;
+pub mod port;
+mod reconcile;
+mod records;
+pub mod state_dir;
+mod tls;
+mod vaults;
+mod view;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lifeboat_export::{Mount, MountOptions};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use context::{Settings, host_name};
+pub use data_path::Engine;
+
+use context::{Context, Happening};
+use lifeboat_model::state::Health;
+use state_dir::StateDir;
+
+/// How long users of the mount get to leave when the gateway stops.
+const UNMOUNT_GRACE: Duration = Duration::from_secs(5);
+/// How long a group gets to ship what it has when the gateway stops.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two tries to bring a lost mount back.
+const REMOUNT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    context: Arc<Context>,
+    address: SocketAddr,
+    tasks: Vec<JoinHandle<()>>,
+    http_stop: CancellationToken,
+}
+
+impl Gateway {
+    /// Starts a gateway on the engine: everything is up when this returns, but groups may still be opening.
+    ///
+    /// # Errors
+    /// One sentence each: the port is taken, the state directory is held or can't be written, an attached vault can't be
+    /// opened, the mount can't be made.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        Self::start_with(settings, Arc::new(Engine)).await
+    }
+
+    /// Starts a gateway on another data path.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub async fn start_with(settings: Settings, engine: Arc<dyn port::DataPath>) -> anyhow::Result<Self> {
+        // The port first: taking it changes nothing.
+        let listener = TcpListener::bind(&settings.listen_management).await.with_context(|| {
+            format!(
+                "the API can't listen on {}: choose another address with --listen-management, or stop what listens there",
+                settings.listen_management
+            )
+        })?;
+        let address = listener.local_addr().context("the API's address can't be read")?;
+        let state = StateDir::take(&settings.state)?;
+        let gate = auth::Gate::open(&state)?;
+        let tls = tls::server_config(&state, &context::host_name(), address)?;
+        let vaults = vaults::Vaults::open_all(state.attachments()?).await?;
+        state.write("management.address", address.to_string().as_bytes(), 0o644)?;
+        let context = Arc::new(Context::new(settings, address.to_string(), state, gate, vaults, engine));
+
+        let mut tasks = Vec::new();
+        if let Some(path) = context.settings.mount.clone() {
+            let mount = start_mount(&context, &path).await?;
+            tasks.push(tokio::spawn(keep_mounted(Arc::clone(&context), path, Some(mount))));
+        } else {
+            tasks.push(tokio::spawn(mount_as_declared(Arc::clone(&context))));
+        }
+        tasks.push(tokio::spawn(reconcile::run(Arc::clone(&context))));
+        let http_stop = CancellationToken::new();
+        let router = http::router(Arc::clone(&context));
+        tasks.push(tokio::spawn(http::listen::serve(listener, tls, router, http_stop.clone())));
+        tracing::info!(
+            %address,
+            state = %context.state.path().display(),
+            name = context.settings.name,
+            site = context.settings.site,
+            "gateway is up"
+        );
+        Ok(Self { context, address, tasks, http_stop })
+    }
+
+    /// Where the API answers.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its state is.
+    #[must_use]
+    pub fn state_path(&self) -> &Path {
+        self.context.state.path()
+    }
+
+    /// Stops in order: no more requests, the mount goes, groups flush and ship what they can within a bound.
+    pub async fn stop(mut self) {
+        tracing::info!("gateway is stopping");
+        self.http_stop.cancel();
+        self.context.stop.cancel();
+        self.context.wake.notify_one();
+        self.context.tasks.close();
+        self.context.tasks.wait().await;
+        for task in self.tasks.drain(..) {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "a task ended badly");
+            }
+        }
+        let closing = self.context.instances.all().into_iter().map(|((group, name), open)| {
+            let context = Arc::clone(&self.context);
+            async move {
+                open.instance.close(CLOSE_DEADLINE).await;
+                context.instances.remove(&(group, name));
+            }
+        });
+        futures::future::join_all(closing).await;
+        self.context.state.remove("management.address");
+        tracing::info!("gateway has stopped");
+    }
+}
+
+async fn start_mount(context: &Arc<Context>, path: &Path) -> anyhow::Result<Mount> {
+    let tree = Arc::new(export::Tree::new(context));
+    let mount = Mount::start(path, tree, MountOptions::default())
+        .await
+        .with_context(|| format!("the mount {} can't be made", path.display()))?;
+    context.exported.set(Some(mount.path().to_owned()));
+    tracing::info!(path = %mount.path().display(), "volumes are mounted");
+    Ok(mount)
+}
+
+/// Brings the mount back whenever it is lost, until the gateway stops; then takes it away.
+async fn keep_mounted(context: Arc<Context>, path: std::path::PathBuf, mut mount: Option<Mount>) {
+    loop {
+        if let Some(mounted) = mount.take() {
+            tokio::select! {
+                () = context.stop.cancelled() => {
+                    let outcome = mounted.unmount(UNMOUNT_GRACE).await;
+                    context.exported.set(None);
+                    tracing::info!(?outcome, "volumes are unmounted");
+                    return;
+                }
+                () = mounted.ended() => {}
+            }
+            context.exported.set(None);
+            let message = format!("the mount {} was lost; it is made again", path.display());
+            for vault in context.vaults.all() {
+                let event = Happening { severity: Health::Warning, kind: "mount.lost", message: message.clone(), ..Happening::default() };
+                context.event(&vault, event).await;
+            }
+        }
+        match start_mount(&context, &path).await {
+            Ok(mounted) => mount = Some(mounted),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "mount can't be made; it is tried again");
+                tokio::select! {
+                    () = context.stop.cancelled() => return,
+                    () = tokio::time::sleep(REMOUNT_INTERVAL) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Without `--mount`, the gateway's declaration says where to mount, once there is one.
+async fn mount_as_declared(context: Arc<Context>) {
+    let mut changes = context.watch();
+    loop {
+        changes.borrow_and_update();
+        let declared = context.vaults.all().iter().find_map(|attached| {
+            let own = context.own_gateway(attached)?;
+            let snapshot = attached.snapshot();
+            let document = snapshot.get(records::kind::GATEWAYS, &own.to_string())?;
+            document.spec_as::<lifeboat_api::GatewaySpec>().ok()?.mount_path
+        });
+        if let Some(path) = declared {
+            return keep_mounted(context, path.into(), None).await;
+        }
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// The API's description, OpenAPI 3.1.
+#[must_use]
+pub fn openapi() -> serde_json::Value {
+    http::openapi::document()
+}

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use lifeboat_engine::{BlockVolume, EngineError};
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{
-    BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, RootHash, Timestamp, VolumeId,
+    BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, RootHash, SegmentSeq, Timestamp, VolumeId,
 };
 use lifeboat_vault::Vault;
 use serde::{Deserialize, Serialize};
@@ -51,8 +51,6 @@ pub struct Settings {
     pub compression: CompressionChoice,
     /// Limit of the journal, bytes.
     pub journal_bytes: u64,
-    /// Limit of the local cache of data fetched from the vault, bytes.
-    pub cache_bytes: u64,
 }
 
 /// Where an instance of a group lives: its vault, who runs it, its local directory.
@@ -79,6 +77,8 @@ pub struct PointFact {
     pub branch: BranchId,
     /// The tenure in which it was taken.
     pub epoch: Epoch,
+    /// The segment that holds it.
+    pub seq: SegmentSeq,
     /// Its position.
     pub lsn: Lsn,
     /// When it was taken.
@@ -138,8 +138,8 @@ pub struct Pass {
 pub struct FailOverTo {
     /// The branch that is left.
     pub from: BranchId,
-    /// The point to start from.
-    pub point: PointId,
+    /// The point to start from; `None` is the newest one in the history once its writer is fenced.
+    pub point: Option<PointId>,
     /// The new branch's id; the same on every try.
     pub branch: BranchId,
     /// Without fencing the branch that is left.
@@ -148,8 +148,8 @@ pub struct FailOverTo {
 
 /// A recovery point whose volumes can be read.
 pub trait PointVolumes: Send + Sync + fmt::Debug {
-    /// Its volumes: id, size in bytes, root hash.
-    fn volumes(&self) -> Vec<(VolumeId, u64, RootHash)>;
+    /// Its volumes: id, size in bytes, root hash where the point records it.
+    fn volumes(&self) -> Vec<(VolumeId, u64, Option<RootHash>)>;
     /// One of them, read-only.
     fn volume(&self, id: VolumeId) -> Option<Arc<dyn BlockVolume>>;
 }
@@ -163,14 +163,16 @@ pub trait DataPath: Send + Sync + fmt::Debug + 'static {
     async fn create(&self, place: Place, volumes: Vec<HeldVolume>) -> EngineResult<Arc<dyn Instance>>;
     /// An instance that is there, after a restart.
     async fn open(&self, place: Place) -> EngineResult<Arc<dyn Instance>>;
-    /// An empty instance at a gateway that has lost its state, to be rehydrated.
-    async fn blank(&self, place: Place, volumes: Vec<HeldVolume>) -> EngineResult<Arc<dyn Instance>>;
+    /// An empty instance at a gateway that has lost its state, to be rehydrated to that branch.
+    async fn blank(&self, place: Place, branch: BranchId) -> EngineResult<Arc<dyn Instance>>;
     /// A new branch at a point, writable at once. Called again after a crash, it comes to the same.
     async fn fail_over(&self, place: Place, to: FailOverTo) -> EngineResult<Arc<dyn Instance>>;
     /// Removes an instance's local files; it must be closed.
     async fn forget(&self, dir: &Path) -> EngineResult<()>;
     /// The points of a branch, with its ancestors' up to the fork, oldest first.
     async fn points(&self, vault: &Vault, group: GroupId, branch: BranchId) -> EngineResult<Vec<PointFact>>;
+    /// The point that a branch started from; `None` for a group's first branch.
+    async fn origin(&self, vault: &Vault, group: GroupId, branch: BranchId) -> EngineResult<Option<PointFact>>;
     /// The volumes at a point.
     async fn view(&self, vault: &Vault, group: GroupId, point: &PointFact) -> EngineResult<Arc<dyn PointVolumes>>;
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lifeboat_api::{FailbackMode, JobKind, JobResult, JobStep, StepProgress};
 use lifeboat_model::state::{Health, JobState};
-use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, JobId, Lsn, PointId, PointKind, Timestamp, VolumeId};
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, JobId, Lsn, PointId, PointKind, SegmentSeq, Timestamp, VolumeId};
 use lifeboat_vault::Document;
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +111,8 @@ pub(crate) struct PointRecord {
     pub(crate) id: PointId,
     pub(crate) branch: BranchId,
     pub(crate) epoch: u64,
+    #[serde(default)]
+    pub(crate) seq: u64,
     pub(crate) lsn: u64,
     pub(crate) time: Timestamp,
     pub(crate) kind: PointKind,
@@ -123,6 +125,7 @@ impl From<&PointFact> for PointRecord {
             id: point.id,
             branch: point.branch,
             epoch: point.epoch.0,
+            seq: point.seq.0,
             lsn: point.lsn.0,
             time: point.time,
             kind: point.kind,
@@ -137,6 +140,7 @@ impl From<&PointRecord> for PointFact {
             id: point.id,
             branch: point.branch,
             epoch: Epoch(point.epoch),
+            seq: SegmentSeq(point.seq),
             lsn: Lsn(point.lsn),
             time: point.time,
             kind: point.kind,

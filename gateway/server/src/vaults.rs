@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lifeboat_api::KeySourceKind;
-use lifeboat_model::{Timestamp, VaultId};
+use lifeboat_model::VaultId;
 use lifeboat_vault::{
     Access, Document, KeySource, StoreClass, StoreError, Vault, VaultError, VaultErrorKind, VaultOptions, open_store,
 };
@@ -25,8 +25,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     kinds: HashMap<&'static str, Documents>,
-    /// When it was taken.
-    pub(crate) taken: Timestamp,
 }
 
 impl Snapshot {
@@ -135,7 +133,7 @@ impl AttachedVault {
             }
             kinds.insert(kind, documents);
         }
-        Ok(Snapshot { kinds, taken: Timestamp::now() })
+        Ok(Snapshot { kinds })
     }
 }
 

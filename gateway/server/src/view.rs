@@ -190,8 +190,6 @@ pub(crate) struct GroupFacts {
     pub(crate) home: Option<GatewayId>,
     pub(crate) state: ProtectionState,
     pub(crate) job: Option<JobId>,
-    /// The job that works on it, with its kind.
-    pub(crate) working: Option<(JobId, JobKind)>,
     pub(crate) active_site: Option<(lifeboat_model::SiteId, String)>,
     pub(crate) account: Option<Account>,
     pub(crate) health: Health,
@@ -217,8 +215,8 @@ pub(crate) fn group_facts(
     let record: GroupRecord = status(document);
     let volumes = volumes_of(&snapshot, group);
     let home = volumes.first().map(|(_, spec)| spec.gateway_id);
-    let working = record.job.and_then(|job| job_kind(&snapshot, job).map(|kind| (job, kind)));
-    let state = protection_state(&record, home, working.map(|(_, kind)| kind));
+    let working = record.job.and_then(|job| job_kind(&snapshot, job));
+    let state = protection_state(&record, home, working);
     let active_site = record.active.as_ref().and_then(|active| site_of(&snapshot, active.gateway));
     let rpo_threshold = snapshot
         .get(kind::POLICIES, &spec.policy_id.to_string())
@@ -235,7 +233,6 @@ pub(crate) fn group_facts(
         volumes,
         home,
         state,
-        working,
         active_site,
         account,
         health: Health::Healthy,

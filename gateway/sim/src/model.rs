@@ -72,7 +72,7 @@ fn index(value: u64) -> usize {
 /// The bytes of blocks with these stamps, one after the other.
 #[must_use]
 pub fn bytes_of(stamps: &[u64]) -> Vec<u8> {
-    stamps.iter().flat_map(|stamp| stamp.to_le_bytes().repeat(BLOCK_SIZE / 8)).collect()
+    stamps.iter().map(|stamp| stamp.to_le_bytes().repeat(BLOCK_SIZE / 8)).collect::<Vec<_>>().concat()
 }
 
 /// The stamp of a block.
@@ -182,7 +182,9 @@ impl Model {
     pub fn cut(&mut self, lsn: Lsn) {
         for past in self.history.drain(index(lsn.0)..) {
             if let Op::Write { data, .. } = &past.op {
-                (0..data.len() / BLOCK_SIZE).for_each(|at| drop(self.lsn_of.remove(&(past.stamp + at as u64))));
+                for at in 0..(data.len() / BLOCK_SIZE) as u64 {
+                    self.lsn_of.remove(&(past.stamp + at));
+                }
             }
         }
     }

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 use tf_provider_sdk::{
-    Action, Attr, Attribute, Block, Context, CreateRequest, DataSource, Diagnostic, Diagnostics,
-    EphemeralOpened, EphemeralResource, Function, FunctionDefinition, FunctionError,
-    FunctionParameter, IdentitySchema, ListResource, ListedResource, MoveRequest, NestedBlock,
-    Object, PlanChange, Provider, Resource, Result, Schema, ServeOptions, Timeouts, Type,
-    UpdateRequest, Value, async_trait, import_by_id, model, validate,
+    Action, Attr, Attribute, Block, Context, CreateRequest, DataSource, Diagnostic, Diagnostics, EphemeralOpened,
+    EphemeralResource, Function, FunctionDefinition, FunctionError, FunctionParameter, IdentitySchema, ListResource,
+    ListedResource, MoveRequest, NestedBlock, Object, PlanChange, Provider, Resource, Result, Schema, ServeOptions,
+    Timeouts, Type, UpdateRequest, Value, async_trait, import_by_id, model, validate,
 };
 
 fn main() -> ExitCode {
@@ -23,11 +22,11 @@ fn main() -> ExitCode {
 
 /// The provider.
 #[derive(Debug)]
-pub struct Minimal;
+pub(crate) struct Minimal;
 
 /// The client: where the files are.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     directory: PathBuf,
 }
 
@@ -64,19 +63,13 @@ impl Provider for Minimal {
 
     fn schema(&self) -> Schema {
         Schema::new()
-            .attribute(
-                Attribute::string("directory")
-                    .required()
-                    .description("Where the notes are kept."),
-            )
+            .attribute(Attribute::string("directory").required().description("Where the notes are kept."))
             .attribute(Attribute::string("token").optional().sensitive())
     }
 
     async fn configure(&self, _cx: &Context, config: &Object) -> Result<Store> {
         let directory: String = config.get("directory")?;
-        Ok(Store {
-            directory: directory.into(),
-        })
+        Ok(Store { directory: directory.into() })
     }
 
     fn resources(&self) -> Vec<Box<dyn Resource<Store>>> {
@@ -135,16 +128,11 @@ fn note_schema() -> Schema {
         .version(1)
         .description("A note.")
         .attribute(Attribute::id())
-        .attribute(
-            Attribute::string("name")
-                .required()
-                .requires_replace()
-                .validate(validate::length(1, 40))
-                .validate(validate::matches("lowercase letters, digits and -", |text| {
-                    text.bytes()
-                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-                })),
-        )
+        .attribute(Attribute::string("name").required().requires_replace().validate(validate::length(1, 40)).validate(
+            validate::matches("lowercase letters, digits and -", |text| {
+                text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            }),
+        ))
         .attribute(Attribute::string("text").default("hello"))
         .attribute(Attribute::number("size").computed())
         .attribute(Attribute::number("exact").optional().computed().use_state_for_unknown())
@@ -152,16 +140,10 @@ fn note_schema() -> Schema {
         .attribute(Attribute::string("secret").optional().sensitive().write_only())
         .attribute(Attribute::number("secret_version").optional())
         .attribute(Attribute::bool("protected").default(false))
-        .attribute(
-            Attribute::string("create_delay")
-                .optional()
-                .validate(validate::duration()),
-        )
+        .attribute(Attribute::string("create_delay").optional().validate(validate::duration()))
         .block(NestedBlock::list(
             "line",
-            Block::new()
-                .attribute(Attribute::string("text").required())
-                .attribute(Attribute::bool("bold").optional()),
+            Block::new().attribute(Attribute::string("text").required()).attribute(Attribute::bool("bold").optional()),
         ))
         .block(
             NestedBlock::set(
@@ -174,11 +156,7 @@ fn note_schema() -> Schema {
             .max(5),
         )
         .rule(validate::all_or_none(["secret", "secret_version"]))
-        .timeouts(
-            Timeouts::new()
-                .create(Duration::from_secs(60))
-                .delete(Duration::from_secs(60)),
-        )
+        .timeouts(Timeouts::new().create(Duration::from_secs(60)).delete(Duration::from_secs(60)))
 }
 
 /// What the file holds and the state repeats.
@@ -391,11 +369,7 @@ impl EphemeralResource<Store> for Token {
     async fn open(&self, _: &Store, _: &Context, mut config: Object) -> Result<EphemeralOpened> {
         let role: String = config.get("role")?;
         config.set("value", format!("token-for-{role}"));
-        Ok(EphemeralOpened {
-            result: config,
-            renew_at: None,
-            private: role.into_bytes(),
-        })
+        Ok(EphemeralOpened { result: config, renew_at: None, private: role.into_bytes() })
     }
 
     async fn close(&self, store: &Store, _: &Context, private: Vec<u8>) -> Result<()> {
@@ -420,8 +394,8 @@ impl ListResource<Store> for Notes {
 
     async fn list(&self, store: &Store, _: &Context, config: Object, limit: usize) -> Result<Vec<ListedResource>> {
         let prefix: Option<String> = config.get("prefix")?;
-        let files = std::fs::read_dir(&store.directory)
-            .map_err(|error| Diagnostic::from_error("Cannot list", &error))?;
+        let files =
+            std::fs::read_dir(&store.directory).map_err(|error| Diagnostic::from_error("Cannot list", &error))?;
         let mut names: Vec<String> = files
             .filter_map(|file| {
                 let name = file.ok()?.file_name().into_string().ok()?;
@@ -450,11 +424,7 @@ impl Action<Store> for Touch {
     }
 
     fn schema(&self) -> Schema {
-        Schema::new().attribute(
-            Attribute::string("name")
-                .required()
-                .validate(validate::length(1, 40)),
-        )
+        Schema::new().attribute(Attribute::string("name").required().validate(validate::length(1, 40)))
     }
 
     async fn invoke(&self, store: &Store, cx: &Context, config: Object) -> Result<()> {

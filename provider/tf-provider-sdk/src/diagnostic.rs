@@ -37,20 +37,12 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error.
     pub fn error(summary: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            summary: summary.into(),
-            detail: detail.into(),
-            attribute: None,
-        }
+        Self { severity: Severity::Error, summary: summary.into(), detail: detail.into(), attribute: None }
     }
 
     /// A warning.
     pub fn warning(summary: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(summary, detail)
-        }
+        Self { severity: Severity::Warning, ..Self::error(summary, detail) }
     }
 
     /// Blames the attribute at `path`: `"name"`, `"disk[0].size_gib"` or a built [`Path`].
@@ -188,11 +180,7 @@ impl From<ConvertError> for Diagnostics {
 impl From<ConvertError> for Diagnostic {
     fn from(error: ConvertError) -> Self {
         let diagnostic = Diagnostic::error("Unexpected value", error.message);
-        if error.path.is_root() {
-            diagnostic
-        } else {
-            diagnostic.at(error.path)
-        }
+        if error.path.is_root() { diagnostic } else { diagnostic.at(error.path) }
     }
 }
 

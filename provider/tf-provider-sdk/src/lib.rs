@@ -37,16 +37,13 @@ pub use crate::core::context::Context;
 pub use crate::core::plan::{PlanChange, PlanKind};
 pub use crate::diagnostic::{Diagnostic, Diagnostics, Result, Severity};
 pub use crate::provider::{
-    Action, CreateRequest, DataSource, EphemeralOpened, EphemeralRenewed, EphemeralResource,
-    Function, FunctionDefinition, FunctionError, FunctionParameter, ListResource, ListedResource,
-    MoveRequest, Provider, Resource, UpdateRequest, import_by_id,
+    Action, CreateRequest, DataSource, EphemeralOpened, EphemeralRenewed, EphemeralResource, Function,
+    FunctionDefinition, FunctionError, FunctionParameter, ListResource, ListedResource, MoveRequest, Provider,
+    Resource, UpdateRequest, import_by_id,
 };
 pub use crate::schema::{
-    Attribute, Block, IdentityAttribute, IdentitySchema, NestedBlock, Nesting, Schema, Timeouts,
-    modify, validate,
+    Attribute, Block, IdentityAttribute, IdentitySchema, NestedBlock, Nesting, Schema, Timeouts, modify, validate,
 };
 pub use crate::serve::{ReattachServer, ServeOptions, serve};
-pub use crate::value::{
-    Attr, ConvertError, FromValue, IntoValue, Number, Object, Path, Step, Type, Value,
-};
+pub use crate::value::{Attr, ConvertError, FromValue, IntoValue, Number, Object, Path, Step, Type, Value};
 pub use async_trait::async_trait;

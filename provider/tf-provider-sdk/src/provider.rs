@@ -176,10 +176,7 @@ pub trait Resource<C: Send + Sync + 'static>: Send + Sync + 'static {
     /// The state for `terraform import`; a read follows, so the identifying attributes are enough:
     /// see [`import_by_id`].
     async fn import(&self, _client: &C, _cx: &Context, _id: &str) -> Result<Object> {
-        Err(Diagnostics::error(
-            "Import not supported",
-            format!("A {} can't be imported.", self.type_name()),
-        ))
+        Err(Diagnostics::error("Import not supported", format!("A {} can't be imported.", self.type_name())))
     }
 
     /// The state for an import by identity. By default, the identity's attributes are taken as
@@ -247,12 +244,7 @@ pub struct FunctionParameter {
 impl FunctionParameter {
     /// A parameter that takes no null.
     pub fn new(name: impl Into<String>, ty: Type, description: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            ty,
-            description: description.into(),
-            allow_null: false,
-        }
+        Self { name: name.into(), ty, description: description.into(), allow_null: false }
     }
 }
 
@@ -314,18 +306,12 @@ pub struct FunctionError {
 impl FunctionError {
     /// An error about the call as a whole.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            argument: None,
-        }
+        Self { message: message.into(), argument: None }
     }
 
     /// An error about one argument, counted from 0.
     pub fn argument(index: usize, message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            argument: Some(index),
-        }
+        Self { message: message.into(), argument: Some(index) }
     }
 }
 
@@ -383,10 +369,7 @@ pub trait EphemeralResource<C: Send + Sync + 'static>: Send + Sync + 'static {
 
     /// Renews it; called only if a time for it was given.
     async fn renew(&self, _client: &C, _cx: &Context, private: Vec<u8>) -> Result<EphemeralRenewed> {
-        Ok(EphemeralRenewed {
-            renew_at: None,
-            private,
-        })
+        Ok(EphemeralRenewed { renew_at: None, private })
     }
 
     /// Closes it.

@@ -198,7 +198,7 @@ pub struct PointVolume {
     /// Its size, bytes.
     pub size_bytes: u64,
     /// The root hash of its content, 64 hexadecimal digits: the same for the same content, wherever it is computed.
-    pub root: String,
+    pub root: Option<String>,
 }
 
 /// How well a group is protected, as the gateway that answers knows it.

@@ -24,7 +24,8 @@ pub struct VolumeSpec {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub policy_id: Option<PolicyId>,
-    /// Local space for data fetched from the vault after a failover; the gateway's default when absent.
+    /// Local space that a recovery gateway may use for data fetched from the vault: 64 MiB to 64 TiB. Kept with the
+    /// volume; gateways of this version use up to the volume's size.
     #[serde(default)]
     pub cache_bytes: Option<u64>,
 }

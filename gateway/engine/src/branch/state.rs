@@ -78,13 +78,8 @@ impl State {
     /// Reads the state at `target`.
     pub(crate) async fn load(reader: &Reader, target: Target) -> Result<Self> {
         let spans = lineage(reader, target).await?;
-        let mut state = Self {
-            hash: SegmentHash::ZERO,
-            volumes: BTreeMap::new(),
-            points: Vec::new(),
-            at_point: None,
-            segments: 0,
-        };
+        let mut state =
+            Self { hash: SegmentHash::ZERO, volumes: BTreeMap::new(), points: Vec::new(), at_point: None, segments: 0 };
         for span in spans {
             state.fold(reader, span).await?;
         }
@@ -106,9 +101,9 @@ impl State {
                 Chain { previous: SegmentHash::ZERO, lsn }
             }
         };
-        let from = head.as_ref().map_or((Epoch(1), SegmentSeq(0)), |head| {
-            (head.footer.position.epoch, head.footer.position.seq)
-        });
+        let from = head
+            .as_ref()
+            .map_or((Epoch(1), SegmentSeq(0)), |head| (head.footer.position.epoch, head.footer.position.seq));
         let ids = expected(&log, from, &until)?;
         let lens = if ids.is_empty() { BTreeMap::new() } else { lengths(reader, &log, from).await? };
         let lens = &lens;
@@ -124,9 +119,7 @@ impl State {
         if chain.lsn != until.lsn && stop_at.is_none() {
             return Err(cause::tampered(format!(
                 "branch {} ends at position {} where {} was expected",
-                log.branch,
-                chain.lsn,
-                until.lsn
+                log.branch, chain.lsn, until.lsn
             )));
         }
         Ok(())
@@ -145,9 +138,13 @@ impl State {
             let tree = Tree::stored(root.volume, hasher, root.size_blocks, node);
             self.volumes.insert(root.volume, VolumeState::new(tree));
         }
-        self.points = head.footer.points.iter().filter(|point| point.consistent).map(|point| {
-            PointInfo::retained(reader.group(), log.branch, point)
-        }).collect();
+        self.points = head
+            .footer
+            .points
+            .iter()
+            .filter(|point| point.consistent)
+            .map(|point| PointInfo::retained(reader.group(), log.branch, point))
+            .collect();
         Ok(())
     }
 
@@ -242,10 +239,7 @@ async fn lineage(reader: &Reader, target: Target) -> Result<Vec<Span>> {
         if !seen.insert(until.branch) || spans.len() >= LINEAGE_MAX {
             return Err(cause::tampered(format!("branch {} descends from itself", until.branch)));
         }
-        let (log, maps) = futures::try_join!(
-            BranchLog::read(reader, until.branch),
-            reader.list_maps(until.branch)
-        )?;
+        let (log, maps) = futures::try_join!(BranchLog::read(reader, until.branch), reader.list_maps(until.branch))?;
         if !log.counts(until.epoch, until.seq) {
             return Err(EngineError::new(
                 ErrorKind::NotFound,

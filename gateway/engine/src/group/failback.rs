@@ -13,13 +13,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Extent, ExtentSet, Lsn, PointId, PointKind, Timestamp, VolumeId};
 
 use super::running::view_at;
-use super::{Group, Image, Phase, Progress, Rehydrate, State, StateVolume, closed, limits, place, position, ship_settings};
+use super::{
+    Group, Image, Phase, Progress, Rehydrate, State, StateVolume, closed, limits, place, position, ship_settings,
+};
 use crate::branch::{self, Origin};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::points::{self, PointInfo};
@@ -147,7 +148,7 @@ impl Group {
             return Self::open(config).await;
         }
         let disk = super::local_disk(&config.dir)?;
-        let mut saved = State {
+        let saved = State {
             group: config.group,
             gateway: config.gateway,
             generation: 0,
@@ -156,13 +157,17 @@ impl Group {
             epoch: lifeboat_model::Epoch(0),
             journal_first: Lsn(1),
             image_lsn: Lsn::ZERO,
-            shipped: super::Place { branch, epoch: lifeboat_model::Epoch(0), seq: lifeboat_model::SegmentSeq(0), lsn: Lsn::ZERO },
+            shipped: super::Place {
+                branch,
+                epoch: lifeboat_model::Epoch(0),
+                seq: lifeboat_model::SegmentSeq(0),
+                lsn: Lsn::ZERO,
+            },
             volumes: Vec::new(),
             origin: None,
             rehydrate: Some(Rehydrate { branch, orphan: None, base: None, target: None, cursor: None, full: true }),
         };
-        let file = super::StateFile::create(&disk, &mut saved)?;
-        Ok(Self::assemble(config, disk, super::Saved { file, state: saved, shipped_moved: false }, None))
+        Self::begin(config, disk, saved, None)
     }
 
     /// Keeps what this gateway wrote and the history doesn't have on a branch of its own; none when there is nothing.
@@ -183,19 +188,26 @@ impl Group {
             None => {
                 let orphan = BranchId::new();
                 self.change_state(|state| {
-                    state.rehydrate =
-                        Some(Rehydrate { branch: state.branch, orphan: Some(orphan), base: None, target: None, cursor: None, full: false });
+                    state.rehydrate = Some(Rehydrate {
+                        branch: state.branch,
+                        orphan: Some(orphan),
+                        base: None,
+                        target: None,
+                        cursor: None,
+                        full: false,
+                    });
                 })?;
                 orphan
             }
         };
+        let settings = ship_settings(&self.settings.lock());
         let (mut writer, _) = BranchWriter::open(
             &self.config.vault,
             self.config.group,
             orphan,
             self.config.gateway,
             Open::New { origin: Some(Origin { at: end, point: None }) },
-            ship_settings(&self.settings.lock()),
+            settings,
         )
         .await?;
         let path = self.running_path()?;
@@ -221,12 +233,17 @@ impl Group {
 
     /// Where this gateway's history ends in the vault, and its newest record.
     async fn own_end(&self, state: &State) -> Result<(branch::Position, Lsn)> {
-        let end = branch::end_of_tenure(&self.config.vault, self.config.group, state.branch, state.epoch).await?.ok_or_else(|| {
-            EngineError::new(
-                ErrorKind::Retry,
-                format!("the gateway that took {} over has not finished doing so: try again in a moment", self.config.group),
-            )
-        })?;
+        let end = branch::end_of_tenure(&self.config.vault, self.config.group, state.branch, state.epoch)
+            .await?
+            .ok_or_else(|| {
+                EngineError::new(
+                    ErrorKind::Retry,
+                    format!(
+                        "the gateway that took {} over has not finished doing so: try again in a moment",
+                        self.config.group
+                    ),
+                )
+            })?;
         Ok((end, self.running_path()?.durable()))
     }
 
@@ -260,8 +277,11 @@ impl Group {
     }
 
     fn rehydrate_state(&self) -> Result<Rehydrate> {
-        self.state.lock().state.rehydrate.clone().ok_or_else(|| {
-            EngineError::new(ErrorKind::Damaged, format!("the state of {} says rehydrating and not from where", self.config.group))
+        self.state.lock().state.rehydrate.ok_or_else(|| {
+            EngineError::new(
+                ErrorKind::Damaged,
+                format!("the state of {} says rehydrating and not from where", self.config.group),
+            )
         })
     }
 
@@ -275,7 +295,10 @@ impl Group {
             None => known.into_iter().next_back(),
         };
         let point = point.ok_or_else(|| {
-            EngineError::new(ErrorKind::NotFound, format!("{} has no recovery point of {group} to come back to", following.branch))
+            EngineError::new(
+                ErrorKind::NotFound,
+                format!("{} has no recovery point of {group} to come back to", following.branch),
+            )
         })?;
         if following.target.is_none() {
             self.change_state(|state| {
@@ -288,7 +311,8 @@ impl Group {
         let target = view_at(self, point.position()).await?;
         let source = self.source(&following).await?;
         let sink = Sink::open(self, &target)?;
-        let cursor = following.cursor.filter(|_| following.target.is_some()).map(|(volume, lba)| Cursor { volume, lba });
+        let cursor =
+            following.cursor.filter(|_| following.target.is_some()).map(|(volume, lba)| Cursor { volume, lba });
         let stats = rehydrate(&target, source, &sink, cursor, RehydrateLimits::default()).await?;
         sink.sync().await?;
         self.settle(&target, &point)?;
@@ -322,7 +346,9 @@ impl Group {
             for record in path.reader(at).read(at, state.image_lsn, TAIL_BYTES, &mut hint)? {
                 at = record.lsn;
                 let (volume, extent) = match record.op {
-                    Op::Write { volume, lba, data } => (volume, Extent { lba, blocks: data.len() as u64 / BLOCK_SIZE_U64 }),
+                    Op::Write { volume, lba, data } => {
+                        (volume, Extent { lba, blocks: data.len() as u64 / BLOCK_SIZE_U64 })
+                    }
                     Op::Zero { volume, extent } | Op::Trim { volume, extent } => (volume, extent),
                     Op::Resize { .. } | Op::Point(_) => continue,
                 };
@@ -334,7 +360,8 @@ impl Group {
 
     /// The images are at the point: that is the base of the next pass.
     fn settle(&self, target: &PointView, point: &PointInfo) -> Result<()> {
-        let sizes: BTreeMap<VolumeId, u64> = target.volumes().into_iter().map(|volume| (volume.id, volume.size_blocks)).collect();
+        let sizes: BTreeMap<VolumeId, u64> =
+            target.volumes().into_iter().map(|volume| (volume.id, volume.size_blocks)).collect();
         self.observed.lock().last_point = Some(point.clone());
         self.change_state(|state| {
             state.image_lsn = point.lsn;
@@ -359,7 +386,10 @@ impl Group {
 fn behind(group: &Group) -> EngineError {
     EngineError::new(
         ErrorKind::Invalid,
-        format!("the images of {} are not at the end of its branch yet: bring them forward once more, then take over", group.config.group),
+        format!(
+            "the images of {} are not at the end of its branch yet: bring them forward once more, then take over",
+            group.config.group
+        ),
     )
 }
 

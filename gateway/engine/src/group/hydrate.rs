@@ -66,7 +66,10 @@ async fn hydrate_once(group: &Weak<Group>) -> Result<()> {
             let Some(group) = group.upgrade() else { return Ok(()) };
             let Some(running) = group.running.lock().clone() else { return Ok(()) };
             let Some(image) = running.path.image(id) else { break };
-            let next = { let image = Arc::clone(&image); blocking(move || Ok(image.next_absent(at, STEP_BLOCKS))).await? };
+            let next = {
+                let image = Arc::clone(&image);
+                blocking(move || Ok(image.next_absent(at, STEP_BLOCKS))).await?
+            };
             let Some(part) = next else {
                 finish(&group, &image, id).await?;
                 break;
@@ -100,7 +103,9 @@ async fn step(group: &Group, running: &Running, image: &Arc<Image>, id: VolumeId
 async fn finish(group: &Arc<Group>, image: &Arc<Image>, id: VolumeId) -> Result<()> {
     let image = Arc::clone(image);
     blocking(move || image.sync()).await?;
-    group.change_state(|state| state.volumes.iter_mut().filter(|volume| volume.id == id).for_each(|volume| volume.lazy = false))?;
+    group.change_state(|state| {
+        state.volumes.iter_mut().filter(|volume| volume.id == id).for_each(|volume| volume.lazy = false)
+    })?;
     Image::drop_presence(&group.disk, id)
 }
 

@@ -53,14 +53,22 @@ impl Group {
     /// Starts the threads of a write path.
     pub(super) fn start(self: &Arc<Self>, path: Arc<WritePath>, base: Option<Arc<PointView>>) {
         let origin = self.state.lock().state.origin;
-        let commit = { let path = Arc::clone(&path); move || path.commit_loop() };
-        let sync = { let path = Arc::clone(&path); move || path.sync_loop() };
+        let commit = {
+            let path = Arc::clone(&path);
+            move || path.commit_loop()
+        };
+        let sync = {
+            let path = Arc::clone(&path);
+            move || path.sync_loop()
+        };
         let upkeep = {
             let (path, group) = (Arc::clone(&path), Arc::downgrade(self));
             let mut last = Instant::now();
             move || path.upkeep_loop(UPKEEP, |_| checkpoint_when_due(&group, &path, &mut last))
         };
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(body).ok();
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(body).ok()
+        };
         let threads: Vec<JoinHandle<()>> = [
             spawn("journal-commit", Box::new(commit)),
             spawn("journal-sync", Box::new(sync)),
@@ -116,7 +124,10 @@ impl Running {
         self.base
             .get_or_try_init(|| async {
                 let origin = self.origin.ok_or_else(|| {
-                    EngineError::new(ErrorKind::Damaged, format!("{} lacks blocks and has no point to read them from", group.config.group))
+                    EngineError::new(
+                        ErrorKind::Damaged,
+                        format!("{} lacks blocks and has no point to read them from", group.config.group),
+                    )
                 })?;
                 view_at(group, position(origin)).await
             })

@@ -19,14 +19,16 @@ use tokio_util::sync::CancellationToken;
 use super::running::{self, Running};
 use super::{Group, Phase, closed, place, ship_settings};
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::journal::ReadHint;
 use crate::points::PointInfo;
 use crate::record::{Op, PointMark};
-use crate::journal::ReadHint;
 use crate::ship::{BranchWriter, Fenced, Interval, Open, ShipError};
 use lifeboat_model::state::Health;
 
 /// Payload read from the journal at a time: an interval may be larger than memory.
 const READ_BYTES: usize = 32 << 20;
+/// Points that may wait to be placed or to land, at most.
+const COMMANDS_MAX: usize = 64;
 /// Pauses after failures: they grow from the first to the last.
 const BACK_OFF: [Duration; 5] = [
     Duration::from_millis(500),
@@ -49,7 +51,7 @@ pub(super) enum Command {
 /// The handle of the task.
 #[derive(Debug)]
 pub(super) struct Shipping {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::Sender<Command>,
     wake: Arc<Notify>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -64,7 +66,7 @@ impl Shipping {
 impl Group {
     /// Starts the task; without a writer it claims the tenure first, as soon as the vault is there.
     pub(super) fn start_shipping(self: &Arc<Self>, writer: Option<BranchWriter>) {
-        let (commands, inbox) = mpsc::unbounded_channel();
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let wake = Arc::new(Notify::new());
         let stop = CancellationToken::new();
         let shipper = Shipper {
@@ -96,8 +98,18 @@ impl Group {
         let (reply, answer) = oneshot::channel();
         self.expect_phase(Phase::Active, "given a point")?;
         let shipping = self.shipping.lock();
-        let sent = shipping.as_ref().is_some_and(|shipping| shipping.commands.send(make(reply)).is_ok());
-        if sent { Ok(answer) } else { Err(closed(self.config.group)) }
+        let shipping = shipping.as_ref().ok_or_else(|| closed(self.config.group))?;
+        match shipping.commands.try_send(make(reply)) {
+            Ok(()) => Ok(answer),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(closed(self.config.group)),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(EngineError::new(
+                ErrorKind::Retry,
+                format!(
+                    "{} has {COMMANDS_MAX} points waiting for the vault already: try again when it has caught up",
+                    self.config.group
+                ),
+            )),
+        }
     }
 
     pub(super) fn cancel_release(&self) {
@@ -108,7 +120,7 @@ impl Group {
 struct Shipper {
     group: Weak<Group>,
     writer: Option<BranchWriter>,
-    inbox: mpsc::UnboundedReceiver<Command>,
+    inbox: mpsc::Receiver<Command>,
     wake: Arc<Notify>,
     stop: CancellationToken,
     /// Who waits for a point to land: LSN of its record.
@@ -195,7 +207,8 @@ impl Shipper {
                     self.next_point = Instant::now() + interval;
                     self.note_churn(group, running, interval);
                     let newest = running.path.figures().last;
-                    let placed = group.observed.lock().placed.map_or(group.state.lock().state.shipped.lsn, |(lsn, _)| lsn);
+                    let placed =
+                        group.observed.lock().placed.map_or(group.state.lock().state.shipped.lsn, |(lsn, _)| lsn);
                     if newest > placed {
                         self.place(group, running, PointKind::CrashConsistent, String::new()).await?;
                     }
@@ -237,7 +250,9 @@ impl Shipper {
             running::flush(&running.path).await.map_err(ShipError::Engine)?;
         }
         while writer.shipped().lsn < target {
-            let interval = read_interval(running, writer.shipped().lsn, target, &mut self.hint).await.map_err(ShipError::Engine)?;
+            let interval = read_interval(running, writer.shipped().lsn, target, &mut self.hint)
+                .await
+                .map_err(ShipError::Engine)?;
             let appended = writer.append(&interval).await?;
             {
                 let mut saved = group.state.lock();
@@ -263,7 +278,9 @@ impl Shipper {
                 Ok(_) => {}
                 Err(fenced @ ShipError::Fenced(_)) => return Err(fenced),
                 // The log is complete without it: mounting replays a little more until the next one succeeds.
-                Err(ShipError::Engine(error)) => tracing::warn!(group = %group.config.group, %error, "the map was not written"),
+                Err(ShipError::Engine(error)) => {
+                    tracing::warn!(group = %group.config.group, %error, "the map was not written")
+                }
             }
         }
         self.finish_release(group)
@@ -344,7 +361,8 @@ async fn claim(group: &Group, running: &Running) -> Result<BranchWriter, ShipErr
     let open = Open::Resume { epoch, durable_lsn: running.path.durable() };
     let gateway: GatewayId = group.config.gateway;
     let settings = ship_settings(&group.settings.lock());
-    let (writer, opened) = BranchWriter::open(&group.config.vault, group.config.group, branch, gateway, open, settings).await?;
+    let (writer, opened) =
+        BranchWriter::open(&group.config.vault, group.config.group, branch, gateway, open, settings).await?;
     group.tenure_opened(&opened).map_err(ShipError::Engine)?;
     Ok(writer)
 }
@@ -353,9 +371,10 @@ async fn claim(group: &Group, running: &Running) -> Result<BranchWriter, ShipErr
 async fn read_interval(running: &Running, after: Lsn, upto: Lsn, hint: &mut Option<ReadHint>) -> Result<Interval> {
     let reader = running.path.reader(after);
     let mut at = *hint;
-    let (records, at) = tokio::task::spawn_blocking(move || reader.read(after, upto, READ_BYTES, &mut at).map(|records| (records, at)))
-        .await
-        .map_err(|_| running::gone())??;
+    let (records, at) =
+        tokio::task::spawn_blocking(move || reader.read(after, upto, READ_BYTES, &mut at).map(|records| (records, at)))
+            .await
+            .map_err(|_| running::gone())??;
     *hint = at;
     let last_lsn = records.last().map_or(after, |record| record.lsn);
     Ok(Interval { records, last_lsn })

@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::record::Op;
 use crate::view::BlockRun;
 use crate::volume::BlockVolume;
-use crate::write_path::{Ack, Mode, Piece, Submitted, WritePath};
+use crate::write_path::{Ack, Piece, Submitted, WritePath};
 
 #[derive(Debug)]
 pub(super) struct GroupVolume {
@@ -45,7 +45,10 @@ impl GroupVolume {
         if offset.checked_add(len).is_some_and(|end| end <= size) {
             return Ok(());
         }
-        Err(EngineError::new(ErrorKind::Invalid, format!("{len} bytes at {offset} lie past the end of {} at {size}", self.id)))
+        Err(EngineError::new(
+            ErrorKind::Invalid,
+            format!("{len} bytes at {offset} lie past the end of {} at {size}", self.id),
+        ))
     }
 
     /// Content of whole blocks.
@@ -79,7 +82,14 @@ impl GroupVolume {
     }
 
     /// Reads blocks that are not here yet from the vault, and keeps them.
-    async fn fetch(&self, running: &Running, image: &Arc<Image>, part: Extent, origin: u64, out: &mut BytesMut) -> Result<()> {
+    async fn fetch(
+        &self,
+        running: &Running,
+        image: &Arc<Image>,
+        part: Extent,
+        origin: u64,
+        out: &mut BytesMut,
+    ) -> Result<()> {
         for run in fetch(running, &self.group, self.id, part).await? {
             if let BlockRun::Data { lba, data } = &run {
                 place(out, origin, *lba, data);
@@ -103,7 +113,14 @@ impl GroupVolume {
         Ok(())
     }
 
-    async fn write_unaligned(&self, running: &Running, image: &Image, offset: u64, data: &[u8], acks: &mut Vec<Ack>) -> Result<()> {
+    async fn write_unaligned(
+        &self,
+        running: &Running,
+        image: &Image,
+        offset: u64,
+        data: &[u8],
+        acks: &mut Vec<Ack>,
+    ) -> Result<()> {
         let _alone = image.edges.write().await;
         let first = offset / BLOCK_SIZE_U64;
         let end = (offset + data.len() as u64).div_ceil(BLOCK_SIZE_U64);
@@ -127,7 +144,7 @@ impl BlockVolume for GroupVolume {
     }
 
     fn read_only(&self) -> bool {
-        self.open().map_or(true, |(running, _)| running.path.figures().mode != Mode::Writable)
+        self.open().map_or(true, |(running, _)| !running.path.is_writable())
     }
 
     async fn read(&self, offset: u64, len: u32) -> Result<Bytes> {

@@ -38,7 +38,14 @@ impl OpenBatch {
     }
 
     /// Adds an entry with a payload.
-    pub(crate) fn push(&mut self, volume: VolumeId, op: EntryOp, lba: u64, blocks: u64, payload: &[u8]) -> Result<(), JournalFormatError> {
+    pub(crate) fn push(
+        &mut self,
+        volume: VolumeId,
+        op: EntryOp,
+        lba: u64,
+        blocks: u64,
+        payload: &[u8],
+    ) -> Result<(), JournalFormatError> {
         let entry = if payload.is_empty() {
             Entry::bare(volume, op, lba, blocks)
         } else {

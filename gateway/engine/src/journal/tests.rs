@@ -15,7 +15,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a directory"), group: GroupId::from_bytes([1; 16]), volume: VolumeId::from_bytes([2; 16]) }
+        Self {
+            dir: tempfile::tempdir().expect("a directory"),
+            group: GroupId::from_bytes([1; 16]),
+            volume: VolumeId::from_bytes([2; 16]),
+        }
     }
 
     fn disk(&self) -> Arc<dyn Disk> {
@@ -53,7 +57,9 @@ fn block(lsn: Lsn) -> Vec<u8> {
 fn check(records: &[LogRecord], first: u64, last: u64) {
     assert_eq!(records.iter().map(|record| record.lsn.0).collect::<Vec<_>>(), (first..=last).collect::<Vec<_>>());
     for record in records {
-        assert!(matches!(&record.op, Op::Write { lba, data, .. } if *lba == record.lsn.0 && data[..] == block(record.lsn)[..]));
+        assert!(
+            matches!(&record.op, Op::Write { lba, data, .. } if *lba == record.lsn.0 && data[..] == block(record.lsn)[..])
+        );
     }
 }
 
@@ -163,7 +169,12 @@ fn a_reader_stops_at_points_and_goes_on_behind_them() {
     let mut journal = bench.create();
     bench.append(&mut journal, 5, Lsn::ZERO);
     let mut batch = OpenBatch::new();
-    let mark = PointMark { id: PointId::from_bytes([3; 16]), time: Timestamp::from_micros(8), kind: PointKind::Manual, label: "before".into() };
+    let mark = PointMark {
+        id: PointId::from_bytes([3; 16]),
+        time: Timestamp::from_micros(8),
+        kind: PointKind::Manual,
+        label: "before".into(),
+    };
     let payload = lifeboat_format::journal::encode_point(mark.id.to_bytes(), mark.time, mark.kind.code(), &mark.label);
     batch.push(VolumeId::from_bytes([0; 16]), EntryOp::Point, 0, 0, &payload).expect("fits");
     journal.append(&mut batch, Epoch(1), Lsn(5), Timestamp::from_micros(1)).expect("appends");

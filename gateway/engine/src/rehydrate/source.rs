@@ -82,7 +82,13 @@ impl Differences {
                 let tree = target.tree(volume.id).await?;
                 let local_blocks = image.blocks(volume.id).await?;
                 let at = start;
-                Kind::Compare(Box::new(Compare { image: Arc::clone(image), tree, local_blocks, found: VecDeque::new(), at }))
+                Kind::Compare(Box::new(Compare {
+                    image: Arc::clone(image),
+                    tree,
+                    local_blocks,
+                    found: VecDeque::new(),
+                    at,
+                }))
             }
         };
         Ok(Self { reader, kind, done: start })

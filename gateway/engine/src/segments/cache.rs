@@ -171,9 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_load_leaves_nothing_behind() {
         let cache: Cache<u32, u32> = Cache::new(10_000);
-        let failed = cache
-            .get_or_load(&1, |_| 1, async { Err(EngineError::new(ErrorKind::Retry, "no answer")) })
-            .await;
+        let failed = cache.get_or_load(&1, |_| 1, async { Err(EngineError::new(ErrorKind::Retry, "no answer")) }).await;
         assert!(failed.is_err());
         assert!(cache.state().entries.is_empty() && cache.state().order.is_empty());
         assert_eq!(cache.get_or_load(&1, |_| 1, async { Ok(7) }).await.expect("loads"), 7);

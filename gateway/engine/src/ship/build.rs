@@ -378,11 +378,7 @@ fn recovery_point(lsn: Lsn, mark: &PointMark, trees: &BTreeMap<VolumeId, Tree>) 
         label: mark.label.clone(),
         volumes: trees
             .values()
-            .map(|tree| PointVolume {
-                volume: tree.volume(),
-                size_blocks: tree.blocks(),
-                root: Some(tree.root_hash()),
-            })
+            .map(|tree| PointVolume { volume: tree.volume(), size_blocks: tree.blocks(), root: Some(tree.root_hash()) })
             .collect(),
     }
 }

@@ -71,8 +71,7 @@ impl BranchWriter {
             last_point: state.points.last().cloned(),
             volumes: state.volumes.iter().map(|(volume, state)| (*volume, state.changes.blocks())).collect(),
         };
-        let since_map =
-            SinceMap { time: reader.vault().now(), segments: state.segments, bytes: 0, fresh_bytes: 0 };
+        let since_map = SinceMap { time: reader.vault().now(), segments: state.segments, bytes: 0, fresh_bytes: 0 };
         let writer = Self {
             reader,
             settings,
@@ -121,12 +120,7 @@ async fn claim_new(
 }
 
 /// Claims the epoch after `newest`; whoever was faster has the branch.
-async fn claim_next(
-    reader: &Reader,
-    branch: BranchId,
-    gateway: GatewayId,
-    newest: Epoch,
-) -> Result<Epoch, ShipError> {
+async fn claim_next(reader: &Reader, branch: BranchId, gateway: GatewayId, newest: Epoch) -> Result<Epoch, ShipError> {
     let epoch = newest.next();
     let claim = Claim { writer: gateway, purpose: Purpose::Write, origin: None, promoted_to: None };
     if claim_epoch(reader, branch, epoch, claim).await? {

@@ -39,14 +39,8 @@ pub struct Diff {
 
 impl Diff {
     pub(super) fn new(from: &Tree, to: &Tree) -> Self {
-        let mut diff = Self {
-            volume: to.volume,
-            end: to.blocks,
-            compared: 0,
-            pairs: Vec::new(),
-            warm: 0,
-            found: Vec::new(),
-        };
+        let mut diff =
+            Self { volume: to.volume, end: to.blocks, compared: 0, pairs: Vec::new(), warm: 0, found: Vec::new() };
         if from.root_hash() != to.root_hash() {
             diff.pairs.push(Pair { level: to.levels, base: 0, from: from.root.clone(), to: to.root.clone() });
         }
@@ -118,12 +112,7 @@ impl Diff {
         let mut base = pair.base.saturating_add(blocks_under(pair.level));
         for index in (0..MAP_FANOUT).rev() {
             base = base.saturating_sub(step);
-            let pair = Pair {
-                level,
-                base,
-                from: children(from.as_ref(), index),
-                to: children(to.as_ref(), index),
-            };
+            let pair = Pair { level, base, from: children(from.as_ref(), index), to: children(to.as_ref(), index) };
             let ahead = pair.base.saturating_add(step) > self.compared;
             if pair.from.hash() != pair.to.hash() && ahead {
                 self.pairs.push(pair);

@@ -10,7 +10,6 @@ use lifeboat_model::{BlockHash, MAP_FANOUT, RootHash, SegmentId};
 
 pub use lifeboat_format::map::NodeRef;
 
-
 /// Where a block's content is: a slot of a frame of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {

@@ -180,7 +180,8 @@ async fn equals_a_vector_of_blocks_under_generated_updates() {
         let store = Nodes::new(&hasher);
         let mut dice = Dice(seed * 0x9e37_79b9);
         let mut model: Vec<Option<Slot>> = vec![None; usize::try_from(1 + dice.below(2000)).unwrap()];
-        let mut tree = Tree::empty(VolumeId::from_bytes([1; 16]), Arc::clone(&hasher), u64::try_from(model.len()).unwrap());
+        let mut tree =
+            Tree::empty(VolumeId::from_bytes([1; 16]), Arc::clone(&hasher), u64::try_from(model.len()).unwrap());
         let mut earlier = vec![(tree.clone(), model.clone())];
         for step in 0..25 {
             match dice.below(10) {
@@ -272,8 +273,14 @@ async fn a_swapped_node_is_refused() {
     let mut tree = Tree::empty(VolumeId::from_bytes([1; 16]), Arc::clone(&hasher), 2000);
     tree.update(&store, &[Change::block(0, slot(&hasher, 1)), Change::block(600, slot(&hasher, 2))]).await.unwrap();
     store.keep(&mut tree);
-    let leaves: Vec<NodeRef> =
-        store.table.lock().unwrap().iter().filter(|(_, node)| matches!(node, Node::Leaf(_))).map(|(at, _)| at.clone()).collect();
+    let leaves: Vec<NodeRef> = store
+        .table
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|(_, node)| matches!(node, Node::Leaf(_)))
+        .map(|(at, _)| at.clone())
+        .collect();
     let [first, second] = &leaves[..] else { panic!("two leaves") };
     let mut table = store.table.lock().unwrap();
     let (a, b) = (table[first].clone(), table[second].clone());

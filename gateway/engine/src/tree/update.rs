@@ -102,11 +102,7 @@ impl<'a> Batch<'a> {
                 return Ok(Child::Empty);
             }
             let replaced = level == 0 && covers(changes, base, until);
-            let node = if replaced {
-                None
-            } else {
-                open_child(self.store, self.tree.volume, level, &child).await?
-            };
+            let node = if replaced { None } else { open_child(self.store, self.tree.volume, level, &child).await? };
             if level == 0 {
                 return Ok(change_leaf(&self.tree.hasher, base, until, node, changes));
             }
@@ -150,10 +146,8 @@ fn touching(changes: &[Change], from: u64, until: u64) -> &[Change] {
 
 /// Whether the changes leave no block of `from … until` as it was.
 fn covers(changes: &[Change], from: u64, until: u64) -> bool {
-    let blocks: u64 = changes
-        .iter()
-        .map(|change| change.extent.end().min(until).saturating_sub(change.extent.lba.max(from)))
-        .sum();
+    let blocks: u64 =
+        changes.iter().map(|change| change.extent.end().min(until).saturating_sub(change.extent.lba.max(from))).sum();
     blocks == until.saturating_sub(from)
 }
 

@@ -13,8 +13,7 @@ mod resources;
 mod vaults;
 mod verbs;
 
-#[cfg(test)]
-mod tests;
+//TESTS
 
 use std::sync::Arc;
 use std::time::Duration;

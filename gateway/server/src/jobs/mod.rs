@@ -18,8 +18,7 @@
 mod perform;
 pub(crate) mod plan;
 
-#[cfg(test)]
-mod tests;
+//TESTS
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

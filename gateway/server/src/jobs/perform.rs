@@ -158,7 +158,7 @@ impl Work<'_> {
             None if self.context.engine.exists(&dir) => self.context.engine.open(place).await?,
             None => self.context.engine.create(place, view::held(&volumes)).await?,
         };
-        self.context.keep(self.attached, self.spec.group, HOME_INSTANCE, Arc::clone(&instance));
+        self.context.keep(self.spec.group, HOME_INSTANCE, Arc::clone(&instance));
         drop(guard);
         let branch = instance.status().branch;
         change_group(self.attached, self.spec, |record| {
@@ -228,7 +228,7 @@ impl Work<'_> {
     async fn branch(&self, test: bool) -> Result<Done, Failure> {
         let name = self.name();
         let missing = |what: &str| Failure::Final(format!("the job says nothing of the {what}"));
-        let point = self.spec.point.or(self.record.result.point_id).ok_or_else(|| missing("recovery point"))?;
+        let wanted = self.spec.point.or(self.record.result.point_id);
         let from = self.spec.from_branch.ok_or_else(|| missing("branch to leave"))?;
         let branch = self.spec.new_branch.ok_or_else(|| missing("branch to make"))?;
         let lock = self.context.instances.lock(self.spec.group);
@@ -239,14 +239,17 @@ impl Work<'_> {
             let instance = if self.context.engine.exists(&dir) {
                 self.context.engine.open(place).await?
             } else {
-                self.context.engine.fail_over(place, FailOverTo { from, point, branch, test }).await?
+                self.context.engine.fail_over(place, FailOverTo { from, point: wanted, branch, test }).await?
             };
-            self.context.keep(self.attached, self.spec.group, &name, instance);
+            self.context.keep(self.spec.group, &name, instance);
         }
         drop(guard);
-        Ok(Done::with(format!("branch {branch} begins"), move |record| {
+        let vault = self.attached.vault()?;
+        let origin = self.context.engine.origin(&vault, self.spec.group, branch).await?;
+        let origin = origin.ok_or_else(|| missing("recovery point that it started from"))?;
+        Ok(Done::with(format!("branch {branch} begins at {}", origin.time), move |record| {
             record.result.branch_id = Some(branch);
-            record.result.point_id = Some(point);
+            found_point(record, &origin);
         }))
     }
 
@@ -385,9 +388,9 @@ impl Work<'_> {
         let lock = self.context.instances.lock(self.spec.group);
         let _guard = lock.lock().await;
         let place = place(self.context, self.attached, self.spec.group, self.dir(&name))?;
-        let volumes = view::held(&view::volumes_of(&self.attached.snapshot(), self.spec.group));
-        let instance = self.context.engine.blank(place, volumes).await?;
-        self.context.keep(self.attached, self.spec.group, &name, Arc::clone(&instance));
+        let branch = self.spec.from_branch.ok_or_else(|| Failure::Final("the job names no branch".to_owned()))?;
+        let instance = self.context.engine.blank(place, branch).await?;
+        self.context.keep(self.spec.group, &name, Arc::clone(&instance));
         Ok(instance)
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +30,7 @@ pub struct Context {
     cancellation: CancellationToken,
     deadline: Option<(Instant, Duration)>,
     terraform_version: String,
-    progress: Option<UnboundedSender<String>>,
+    progress: Option<Sender<String>>,
     kept: Mutex<Kept>,
 }
 
@@ -42,11 +42,7 @@ struct Kept {
 }
 
 impl Context {
-    pub(crate) fn new(
-        operation: &'static str,
-        type_name: &str,
-        cancellation: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(operation: &'static str, type_name: &str, cancellation: CancellationToken) -> Self {
         Self {
             operation,
             type_name: type_name.to_owned(),
@@ -83,7 +79,7 @@ impl Context {
     }
 
     #[must_use]
-    pub(crate) fn with_progress(mut self, progress: UnboundedSender<String>) -> Self {
+    pub(crate) fn with_progress(mut self, progress: Sender<String>) -> Self {
         self.progress = Some(progress);
         self
     }
@@ -119,8 +115,7 @@ impl Context {
 
     /// How long the operation may still run; `None` without a timeout.
     pub fn remaining(&self) -> Option<Duration> {
-        self.deadline
-            .map(|(at, _)| at.saturating_duration_since(Instant::now()))
+        self.deadline.map(|(at, _)| at.saturating_duration_since(Instant::now()))
     }
 
     /// An error if the operation was told to stop or its time is over.
@@ -202,8 +197,8 @@ impl Context {
     /// Keeps private data beside the resource's state: at plan for its apply, at apply and read for
     /// later. What can't be JSON is an error.
     pub fn set_private<T: Serialize>(&self, key: &str, value: &T) -> Result<()> {
-        let json = serde_json::to_value(value)
-            .map_err(|error| Diagnostic::from_error("Cannot keep private data", &error))?;
+        let json =
+            serde_json::to_value(value).map_err(|error| Diagnostic::from_error("Cannot keep private data", &error))?;
         self.kept().private.insert(key.to_owned(), json);
         Ok(())
     }
@@ -218,8 +213,9 @@ impl Context {
         let message = message.into();
         tracing::info!(type_name = %self.type_name, operation = self.operation, "{message}");
         if let Some(progress) = &self.progress {
-            // The receiver is gone once Terraform hung up: nobody is left to tell.
-            let _ = progress.send(message);
+            // Full where Terraform reads slowly, closed where it hung up: a person loses a line that
+            // the log still has, and the operation never waits for a screen.
+            let _ = progress.try_send(message);
         }
     }
 
@@ -238,10 +234,7 @@ impl Context {
     fn cancelled(&self, what: &str) -> Diagnostics {
         Diagnostics::error(
             "Stopped",
-            format!(
-                "Terraform was told to stop while {what} ({} of {}).",
-                self.operation, self.type_name
-            ),
+            format!("Terraform was told to stop while {what} ({} of {}).", self.operation, self.type_name),
         )
     }
 
@@ -266,10 +259,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_deadline_ends_a_wait() {
         let cx = Context::for_test().with_timeout(Some(Duration::from_secs(90)));
-        let error = cx
-            .poll("waiting for it", Duration::from_secs(7), || async { Ok(None::<()>) })
-            .await
-            .unwrap_err();
+        let error = cx.poll("waiting for it", Duration::from_secs(7), || async { Ok(None::<()>) }).await.unwrap_err();
         assert!(error.to_string().contains("within 1m30s"), "{error}");
         assert!(cx.check().is_err());
         assert_eq!(cx.remaining(), Some(Duration::ZERO));
@@ -298,9 +288,7 @@ mod tests {
         let found = cx.poll("waiting", Duration::from_secs(1), attempt).await;
         assert_eq!(found, Ok(3));
         let failed: Result<()> = cx
-            .poll("waiting", Duration::from_secs(1), || async {
-                Err(Diagnostics::error("Broken", "for good"))
-            })
+            .poll("waiting", Duration::from_secs(1), || async { Err(Diagnostics::error("Broken", "for good")) })
             .await;
         assert!(failed.is_err());
     }

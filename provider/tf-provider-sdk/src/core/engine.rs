@@ -23,12 +23,7 @@ pub(crate) struct Engine<P: Provider> {
 impl<P: Provider> Engine<P> {
     pub(crate) fn new(provider: P) -> Self {
         let registry = Registry::new(&provider);
-        Self {
-            provider,
-            registry,
-            client: RwLock::new(None),
-            stop: Mutex::default(),
-        }
+        Self { provider, registry, client: RwLock::new(None), stop: Mutex::default() }
     }
 
     /// Cancels every operation under way. Later operations start afresh: Terraform still closes
@@ -56,19 +51,12 @@ impl<P: Provider> Engine<P> {
     /// Terraform did not configure the provider first, or that failed.
     pub(crate) fn client(&self) -> Result<Arc<P::Client>, Diagnostics> {
         let slot = self.client.read().unwrap_or_else(PoisonError::into_inner);
-        slot.clone().ok_or_else(|| {
-            Diagnostics::error(
-                "Provider not configured",
-                "The operation needs a configured provider.",
-            )
-        })
+        slot.clone()
+            .ok_or_else(|| Diagnostics::error("Provider not configured", "The operation needs a configured provider."))
     }
 
     pub(crate) fn resource(&self, name: &str) -> Result<&ResourceEntry<P::Client>, Diagnostics> {
-        self.registry
-            .resources
-            .get(name)
-            .ok_or_else(|| unknown("resource", name))
+        self.registry.resources.get(name).ok_or_else(|| unknown("resource", name))
     }
 }
 
@@ -82,10 +70,7 @@ pub(crate) fn find<'a, T: ?Sized>(
 }
 
 pub(crate) fn unknown(kind: &str, name: &str) -> Diagnostics {
-    Diagnostics::error(
-        format!("Unknown {kind}"),
-        format!("This provider has no {kind} {name:?}."),
-    )
+    Diagnostics::error(format!("Unknown {kind}"), format!("This provider has no {kind} {name:?}."))
 }
 
 /// How long `operation` may take: what the `timeouts` block in `values` says, else the schema's

@@ -72,10 +72,7 @@ impl<P: Provider> Engine<P> {
         let entry = match self.resource(name) {
             Ok(entry) => entry,
             Err(diagnostics) => {
-                return PlanOutcome {
-                    diagnostics,
-                    ..PlanOutcome::default()
-                };
+                return PlanOutcome { diagnostics, ..PlanOutcome::default() };
             }
         };
         let mut diagnostics = Diagnostics::new();
@@ -105,12 +102,7 @@ impl<P: Provider> Engine<P> {
                 kept
             })
         });
-        PlanOutcome {
-            planned,
-            requires_replace: plan.requires_replace,
-            private: cx.take_private(),
-            diagnostics,
-        }
+        PlanOutcome { planned, requires_replace: plan.requires_replace, private: cx.take_private(), diagnostics }
     }
 
     /// Applies a planned change.
@@ -118,11 +110,7 @@ impl<P: Provider> Engine<P> {
         let prior = change.prior.clone();
         match self.try_apply(name, change).await {
             Ok(outcome) => outcome,
-            Err(diagnostics) => StateOutcome {
-                state: prior,
-                diagnostics,
-                ..StateOutcome::default()
-            },
+            Err(diagnostics) => StateOutcome { state: prior, diagnostics, ..StateOutcome::default() },
         }
     }
 
@@ -151,24 +139,15 @@ impl<P: Provider> Engine<P> {
                     return Ok(applied(entry, &cx, Ok(plan), Fallback::Prior(prior)));
                 }
                 let fallback = prior.clone();
-                let request = UpdateRequest {
-                    prior,
-                    plan,
-                    config,
-                };
+                let request = UpdateRequest { prior, plan, config };
                 let result = entry.item.update(&client, &cx, request).await;
                 Ok(applied(entry, &cx, result, Fallback::Prior(fallback)))
             }
             (Some(prior), None) => {
                 let cx = cx("delete", &prior);
                 match entry.item.delete(&client, &cx, prior.clone()).await {
-                    Ok(()) => Ok(StateOutcome {
-                        diagnostics: cx.take_diagnostics(),
-                        ..StateOutcome::default()
-                    }),
-                    Err(errors) => {
-                        Ok(applied(entry, &cx, Err(errors), Fallback::Prior(prior)))
-                    }
+                    Ok(()) => Ok(StateOutcome { diagnostics: cx.take_diagnostics(), ..StateOutcome::default() }),
+                    Err(errors) => Ok(applied(entry, &cx, Err(errors), Fallback::Prior(prior))),
                 }
             }
         }
@@ -179,51 +158,30 @@ impl<P: Provider> Engine<P> {
         let kept = state.clone();
         match self.try_read(name, state, private).await {
             Ok(outcome) => outcome,
-            Err(diagnostics) => StateOutcome {
-                state: Some(kept),
-                diagnostics,
-                ..StateOutcome::default()
-            },
+            Err(diagnostics) => StateOutcome { state: Some(kept), diagnostics, ..StateOutcome::default() },
         }
     }
 
-    async fn try_read(
-        &self,
-        name: &str,
-        state: Object,
-        private: Private,
-    ) -> Result<StateOutcome, Diagnostics> {
+    async fn try_read(&self, name: &str, state: Object, private: Private) -> Result<StateOutcome, Diagnostics> {
         let entry = self.resource(name)?;
         let client = self.client()?;
-        let cx = self
-            .context("read", name)
-            .with_timeout(timeout(&entry.schema, &state, "read"))
-            .with_private(private);
+        let cx = self.context("read", name).with_timeout(timeout(&entry.schema, &state, "read")).with_private(private);
         let prior = state.clone();
         match entry.item.read(&client, &cx, state).await {
-            Ok(None) => Ok(StateOutcome {
-                diagnostics: cx.take_diagnostics(),
-                ..StateOutcome::default()
-            }),
+            Ok(None) => Ok(StateOutcome { diagnostics: cx.take_diagnostics(), ..StateOutcome::default() }),
             Ok(Some(state)) => Ok(applied(entry, &cx, Ok(state), Fallback::Prior(prior))),
             Err(errors) => Ok(applied(entry, &cx, Err(errors), Fallback::Prior(prior))),
         }
     }
 
     /// Imports a resource; Terraform reads it right after.
-    pub(crate) async fn import(
-        &self,
-        name: &str,
-        target: ImportTarget,
-    ) -> Result<StateOutcome, Diagnostics> {
+    pub(crate) async fn import(&self, name: &str, target: ImportTarget) -> Result<StateOutcome, Diagnostics> {
         let entry = self.resource(name)?;
         let client = self.client()?;
         let cx = self.context("import", name);
         let state = match &target {
             ImportTarget::Id(id) => entry.item.import(&client, &cx, id).await,
-            ImportTarget::Identity(identity) => {
-                entry.item.import_by_identity(&client, &cx, identity).await
-            }
+            ImportTarget::Identity(identity) => entry.item.import_by_identity(&client, &cx, identity).await,
         }?;
         let state = finish(&entry.schema.block, state)?;
         let identity = match target {
@@ -264,29 +222,19 @@ impl<P: Provider> Engine<P> {
         let value = json::decode(&state, &entry.schema.value_type())
             .map_err(|error| Diagnostic::from_error("Cannot read the stored state", &error))?;
         let Value::Object(object) = value else {
-            return Err(Diagnostics::error(
-                "Cannot read the stored state",
-                "It is not an object.",
-            ));
+            return Err(Diagnostics::error("Cannot read the stored state", "It is not an object."));
         };
         Ok((finish(&entry.schema.block, object)?, cx.take_diagnostics()))
     }
 
     /// Takes over a resource of another type.
-    pub(crate) async fn move_state(
-        &self,
-        name: &str,
-        request: &MoveRequest,
-    ) -> Result<StateOutcome, Diagnostics> {
+    pub(crate) async fn move_state(&self, name: &str, request: &MoveRequest) -> Result<StateOutcome, Diagnostics> {
         let entry = self.resource(name)?;
         let cx = self.context("move", name);
         let Some(state) = entry.item.move_state(&cx, request).await? else {
             return Err(Diagnostics::error(
                 "Move not supported",
-                format!(
-                    "A {} of {} can't become a {name}.",
-                    request.source_type, request.source_provider
-                ),
+                format!("A {} of {} can't become a {name}.", request.source_type, request.source_provider),
             ));
         };
         let state = finish(&entry.schema.block, state)?;

@@ -1,7 +1,7 @@
 //! The operations on everything but managed resources: provider configuration, data sources,
 //! functions, ephemeral resources, lists and actions.
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 use crate::core::context::Context;
 use crate::core::engine::{Engine, find, timeout};
@@ -49,9 +49,7 @@ impl<P: Provider> Engine<P> {
     /// Configures the provider.
     pub(crate) async fn configure(&self, mut config: Object, terraform: String) -> Diagnostics {
         with_defaults(&self.registry.schema, &mut config);
-        let cx = self
-            .context("configure", self.provider.address())
-            .with_terraform_version(terraform);
+        let cx = self.context("configure", self.provider.address()).with_terraform_version(terraform);
         let result = self.provider.configure(&cx, &config).await;
         let mut found = cx.take_diagnostics();
         match result {
@@ -86,17 +84,12 @@ impl<P: Provider> Engine<P> {
 
     /// Reads a data source.
     pub(crate) async fn read_data_source(&self, name: &str, mut config: Object) -> Outcome<Object> {
-        let (entry, client) = match (
-            find(&self.registry.data_sources, "data source", name),
-            self.client(),
-        ) {
+        let (entry, client) = match (find(&self.registry.data_sources, "data source", name), self.client()) {
             (Ok(entry), Ok(client)) => (entry, client),
             (Err(errors), _) | (_, Err(errors)) => return (Err(errors), Diagnostics::new()),
         };
         with_defaults(&entry.schema, &mut config);
-        let cx = self
-            .context("read", name)
-            .with_timeout(timeout(&entry.schema, &config, "read"));
+        let cx = self.context("read", name).with_timeout(timeout(&entry.schema, &config, "read"));
         let read = entry.item.read(&client, &cx, config).await;
         let state = read.and_then(|state| finish(entry.schema.root(), state));
         (state, cx.take_diagnostics())
@@ -105,13 +98,11 @@ impl<P: Provider> Engine<P> {
     /// Calls a function.
     pub(crate) fn call(&self, name: &str, arguments: &[Value]) -> Result<Value, FunctionError> {
         let function = self.registry.functions.get(name);
-        let function = function
-            .ok_or_else(|| FunctionError::new(format!("This provider has no function {name:?}.")))?;
+        let function =
+            function.ok_or_else(|| FunctionError::new(format!("This provider has no function {name:?}.")))?;
         let result = function.call(arguments)?;
         let conformed = conform(result, &function.definition().returns);
-        conformed.map_err(|error| {
-            FunctionError::new(format!("The provider returned a wrong value: {error}"))
-        })
+        conformed.map_err(|error| FunctionError::new(format!("The provider returned a wrong value: {error}")))
     }
 
     /// The type of argument `index` of a function.
@@ -123,17 +114,12 @@ impl<P: Provider> Engine<P> {
 
     /// Opens an ephemeral resource.
     pub(crate) async fn open(&self, name: &str, mut config: Object) -> Outcome<EphemeralOpened> {
-        let (entry, client) = match (
-            find(&self.registry.ephemeral, "ephemeral resource", name),
-            self.client(),
-        ) {
+        let (entry, client) = match (find(&self.registry.ephemeral, "ephemeral resource", name), self.client()) {
             (Ok(entry), Ok(client)) => (entry, client),
             (Err(errors), _) | (_, Err(errors)) => return (Err(errors), Diagnostics::new()),
         };
         with_defaults(&entry.schema, &mut config);
-        let cx = self
-            .context("open", name)
-            .with_timeout(timeout(&entry.schema, &config, "open"));
+        let cx = self.context("open", name).with_timeout(timeout(&entry.schema, &config, "open"));
         let opened = entry.item.open(&client, &cx, config).await;
         let opened = opened.and_then(|mut opened| {
             opened.result = finish(entry.schema.root(), opened.result)?;
@@ -180,12 +166,7 @@ impl<P: Provider> Engine<P> {
     }
 
     /// Lists resources; identities and states come in their schemas' shapes.
-    pub(crate) async fn list(
-        &self,
-        name: &str,
-        config: Object,
-        limit: usize,
-    ) -> Outcome<Vec<ListedResource>> {
+    pub(crate) async fn list(&self, name: &str, config: Object, limit: usize) -> Outcome<Vec<ListedResource>> {
         let cx = self.context("list", name);
         let listed = self.try_list(&cx, name, config, limit).await;
         (listed, cx.take_diagnostics())
@@ -201,9 +182,8 @@ impl<P: Provider> Engine<P> {
         let entry = find(&self.registry.lists, "list resource", name)?;
         let resource = self.resource(name)?;
         let identity_type = resource.identity.as_ref().map(|schema| schema.value_type());
-        let identity_type = identity_type.ok_or_else(|| {
-            Diagnostics::error("Cannot list", format!("{name} has no identity schema."))
-        })?;
+        let identity_type = identity_type
+            .ok_or_else(|| Diagnostics::error("Cannot list", format!("{name} has no identity schema.")))?;
         let client = self.client()?;
         let mut listed = entry.item.list(&client, cx, config, limit).await?;
         listed.truncate(limit);
@@ -235,12 +215,7 @@ impl<P: Provider> Engine<P> {
     }
 
     /// Invokes an action; progress goes to `progress`.
-    pub(crate) async fn invoke(
-        &self,
-        name: &str,
-        mut config: Object,
-        progress: UnboundedSender<String>,
-    ) -> Diagnostics {
+    pub(crate) async fn invoke(&self, name: &str, mut config: Object, progress: Sender<String>) -> Diagnostics {
         let (entry, client) = match (find(&self.registry.actions, "action", name), self.client()) {
             (Ok(entry), Ok(client)) => (entry, client),
             (Err(errors), _) | (_, Err(errors)) => return errors,

@@ -25,12 +25,7 @@ pub struct PlanChange {
 impl PlanChange {
     /// A change from its parts, for a provider's own unit tests.
     pub fn new(config: Option<Object>, prior: Option<Object>, planned: Option<Object>) -> Self {
-        Self {
-            config,
-            prior,
-            planned,
-            requires_replace: Vec::new(),
-        }
+        Self { config, prior, planned, requires_replace: Vec::new() }
     }
 
     /// Create, update or destroy.

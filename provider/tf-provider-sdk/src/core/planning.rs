@@ -12,7 +12,7 @@
 //! A change of the `timeouts` block alone is no difference in step 3: it touches nothing that exists.
 
 use crate::core::sets::match_element;
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::schema::modify::AttributePlan;
 use crate::schema::{Block, NestedBlock, Nesting, Schema, TIMEOUTS};
 use crate::value::{Object, Path, Value, conform::conform};
@@ -26,12 +26,7 @@ pub(crate) struct Planned {
 }
 
 /// Steps 1 to 4, for a create (`prior` is `None`) or an update.
-pub(crate) fn plan(
-    schema: &Schema,
-    config: &Object,
-    prior: Option<&Object>,
-    proposed: Object,
-) -> Planned {
+pub(crate) fn plan(schema: &Schema, config: &Object, prior: Option<&Object>, proposed: Object) -> Planned {
     let mut planned = proposed;
     apply_defaults(&schema.block, config, &mut planned);
     null_write_only(&schema.block, &mut planned);
@@ -39,19 +34,11 @@ pub(crate) fn plan(
         mark_computed(&schema.block, config, &mut planned);
     }
     let snapshot = planned.clone();
-    let mut walk = Walk {
-        config,
-        prior,
-        planned: &snapshot,
-        requires_replace: Vec::new(),
-        diagnostics: Diagnostics::new(),
-    };
-    walk.block(&schema.block, &Path::root(), config, prior, &mut planned);
-    Planned {
-        planned,
-        requires_replace: walk.requires_replace,
-        diagnostics: walk.diagnostics,
-    }
+    let mut walk =
+        Walk { config, prior, planned: &snapshot, requires_replace: Vec::new(), diagnostics: Diagnostics::new() };
+    let root = Place::default();
+    walk.block(&schema.block, &root, config, prior, &mut planned);
+    Planned { planned, requires_replace: walk.requires_replace, diagnostics: walk.diagnostics }
 }
 
 /// True if anything but the `timeouts` block differs.
@@ -137,17 +124,10 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn block(
-        &mut self,
-        block: &Block,
-        path: &Path,
-        config: &Object,
-        prior: Option<&Object>,
-        planned: &mut Object,
-    ) {
+    fn block(&mut self, block: &Block, place: &Place, config: &Object, prior: Option<&Object>, planned: &mut Object) {
         let null = Value::Null;
         for attribute in &block.attributes {
-            let path = path.attr(&attribute.name);
+            let path = place.attr(&attribute.name).path;
             let Some(value) = planned.value_mut(&attribute.name) else {
                 continue;
             };
@@ -170,15 +150,14 @@ impl Walk<'_> {
             }
         }
         for nested in &block.blocks {
-            let base = path.attr(&nested.name);
+            let base = place.attr(&nested.name);
             pairs(nested, config, prior, planned, &mut |at, config, prior, planned| {
-                self.block(&nested.block, &base.join(at), config, prior, planned);
+                let place = base.element(nested.nesting, at);
+                self.block(&nested.block, &place, config, prior, planned);
             });
-            let changed = prior.is_some_and(|prior| {
-                prior.value(&nested.name) != planned.value(&nested.name)
-            });
+            let changed = prior.is_some_and(|prior| prior.value(&nested.name) != planned.value(&nested.name));
             if nested.requires_replace && changed {
-                self.replace(base);
+                self.replace(base.path);
             }
         }
     }
@@ -190,18 +169,46 @@ impl Walk<'_> {
     }
 }
 
+/// Where the walk is: a path that stops at the outermost set, since nothing in a set has an address.
+/// Terraform refuses a plan whose paths lead into one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    pub(crate) path: Path,
+    in_set: bool,
+}
+
+impl Place {
+    /// An attribute or a nested block below.
+    pub(crate) fn attr(&self, name: &str) -> Self {
+        let path = if self.in_set { self.path.clone() } else { self.path.attr(name) };
+        Self { path, ..*self }
+    }
+
+    /// An element, `at` below this nested block.
+    pub(crate) fn element(&self, nesting: Nesting, at: &Path) -> Self {
+        if self.in_set || nesting == Nesting::Set {
+            Self { path: self.path.clone(), in_set: true }
+        } else {
+            Self { path: self.path.join(at), in_set: false }
+        }
+    }
+
+    /// A diagnostic from below, whose path starts here.
+    pub(crate) fn adopt(&self, diagnostic: Diagnostic) -> Diagnostic {
+        match (&diagnostic.attribute, self.in_set, self.path.is_root()) {
+            (None, _, true) => diagnostic,
+            (None, _, false) | (Some(_), true, _) => diagnostic.at(&self.path),
+            (Some(_), false, _) => diagnostic.under(&self.path),
+        }
+    }
+}
+
 /// What [`pairs`] calls: the path below the block's name, the element in the configuration, in the
 /// prior state, and in the plan.
 type OnPair<'f> = dyn FnMut(&Path, &Object, Option<&Object>, &mut Object) + 'f;
 
 /// Calls `visit` for each planned element of a nested block, with its counterparts.
-fn pairs(
-    nested: &NestedBlock,
-    config: &Object,
-    prior: Option<&Object>,
-    planned: &mut Object,
-    visit: &mut OnPair<'_>,
-) {
+fn pairs(nested: &NestedBlock, config: &Object, prior: Option<&Object>, planned: &mut Object, visit: &mut OnPair<'_>) {
     let null = Value::Null;
     let config = config.value(&nested.name).unwrap_or(&null);
     let prior = prior.and_then(|p| p.value(&nested.name)).unwrap_or(&null);
@@ -227,9 +234,7 @@ fn pairs(
         (Nesting::Map, Value::Map(map)) => {
             for (key, item) in map {
                 let Value::Object(element) = item else { continue };
-                let find = |side: &'_ Value| -> Option<Object> {
-                    side.as_map()?.get(key)?.as_object().cloned()
-                };
+                let find = |side: &'_ Value| -> Option<Object> { side.as_map()?.get(key)?.as_object().cloned() };
                 let config = find(config).unwrap_or_default();
                 visit(&Path::root().key(key), &config, find(prior).as_ref(), element);
             }

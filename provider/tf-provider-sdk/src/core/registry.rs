@@ -52,20 +52,12 @@ impl<P: Provider> Registry<P> {
                 .map(|item| {
                     let schema = item.schema();
                     let identity = item.identity_schema();
-                    let entry = ResourceEntry {
-                        schema,
-                        identity,
-                        item,
-                    };
+                    let entry = ResourceEntry { schema, identity, item };
                     (entry.item.type_name().to_owned(), entry)
                 })
                 .collect(),
             data_sources: entries!(provider.data_sources()),
-            functions: provider
-                .functions()
-                .into_iter()
-                .map(|item| (item.name().to_owned(), item))
-                .collect(),
+            functions: provider.functions().into_iter().map(|item| (item.name().to_owned(), item)).collect(),
             ephemeral: entries!(provider.ephemeral_resources()),
             lists: entries!(provider.list_resources()),
             actions: entries!(provider.actions()),
@@ -110,15 +102,7 @@ impl<P: Provider> Registry<P> {
 }
 
 /// Names that a block's root can't have, since they mean something to Terraform in every block.
-const RESERVED: &[&str] = &[
-    "connection",
-    "count",
-    "depends_on",
-    "for_each",
-    "lifecycle",
-    "provider",
-    "provisioner",
-];
+const RESERVED: &[&str] = &["connection", "count", "depends_on", "for_each", "lifecycle", "provider", "provisioner"];
 
 fn check_block(block: &Block, resource: bool, mistakes: &mut Vec<String>) {
     let mut names = BTreeSet::new();
@@ -139,9 +123,7 @@ fn check_block(block: &Block, resource: bool, mistakes: &mut Vec<String>) {
 fn check_attribute(attribute: &Attribute, resource: bool, mistakes: &mut Vec<String>) {
     let name = &attribute.name;
     let valid = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if !valid {
         mistakes.push(format!("{name:?} is not a name of lowercase letters, digits and _"));
     }

@@ -14,9 +14,7 @@ pub(crate) fn match_element<'a>(
 ) -> Option<&'a Object> {
     let found = candidates.iter().enumerate().position(|(i, candidate)| {
         !used.get(i).copied().unwrap_or(true)
-            && candidate
-                .as_object()
-                .is_some_and(|candidate| agrees(block, element, candidate))
+            && candidate.as_object().is_some_and(|candidate| agrees(block, element, candidate))
     })?;
     if let Some(flag) = used.get_mut(found) {
         *flag = true;
@@ -34,8 +32,7 @@ fn agrees(block: &Block, a: &Object, b: &Object) -> bool {
         if attribute.write_only {
             return true;
         }
-        let open = attribute.computed
-            && [left, right].iter().any(|v| v.is_null() || v.is_unknown());
+        let open = attribute.computed && [left, right].iter().any(|v| v.is_null() || v.is_unknown());
         open || left == right
     });
     attributes

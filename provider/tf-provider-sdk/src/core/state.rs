@@ -11,21 +11,17 @@ use crate::value::{Object, Path, Value};
 /// Not of the schema's shape, or something in it is unknown: mistakes in the provider.
 pub(crate) fn finish(block: &Block, state: Object) -> Result<Object, Diagnostics> {
     let mut state = block.conform(state).map_err(|error| {
-        Diagnostic::error("Wrong value from the provider", format!("{error}. {MISTAKE}"))
-            .at(error.path)
+        Diagnostic::error("Wrong value from the provider", format!("{error}. {MISTAKE}")).at(error.path)
     })?;
     null_write_only(block, &mut state);
-    let unknown = state
-        .iter()
-        .find_map(|(name, value)| value.first_unknown(&Path::root().attr(name)));
+    let unknown = state.iter().find_map(|(name, value)| value.first_unknown(&Path::root().attr(name)));
     match unknown {
         None => Ok(state),
-        Some(path) => Err(Diagnostic::error(
-            "Value still unknown",
-            format!("The provider left {path} unknown. {MISTAKE}"),
-        )
-        .at(path)
-        .into()),
+        Some(path) => {
+            Err(Diagnostic::error("Value still unknown", format!("The provider left {path} unknown. {MISTAKE}"))
+                .at(path)
+                .into())
+        }
     }
 }
 

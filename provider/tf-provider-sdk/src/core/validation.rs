@@ -1,18 +1,19 @@
 //! Validation of a configuration: each attribute's validators, each block's rules, and the counts
 //! of map blocks, which Terraform leaves to the provider. Unknown values are let through.
 
+use crate::core::planning::Place;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::schema::{Block, Nesting, NestedBlock};
+use crate::schema::{Block, NestedBlock, Nesting};
 use crate::value::{Object, Path, Value};
 
 /// All that is wrong with `config`, with paths.
 pub(crate) fn validate(block: &Block, config: &Object) -> Diagnostics {
     let mut found = Diagnostics::new();
-    validate_block(block, config, &Path::root(), &mut found);
+    validate_block(block, config, &Place::default(), &mut found);
     found
 }
 
-fn validate_block(block: &Block, config: &Object, path: &Path, found: &mut Diagnostics) {
+fn validate_block(block: &Block, config: &Object, place: &Place, found: &mut Diagnostics) {
     for attribute in &block.attributes {
         let Some(value) = config.value(&attribute.name) else {
             continue;
@@ -23,46 +24,45 @@ fn validate_block(block: &Block, config: &Object, path: &Path, found: &mut Diagn
         for validator in &attribute.validators {
             if let Err(detail) = validator.check(value) {
                 let summary = format!("Invalid value for {:?}", attribute.name);
-                found.push(Diagnostic::error(summary, detail).at(path.attr(&attribute.name)));
+                let diagnostic = Diagnostic::error(summary, detail).at(attribute.name.as_str());
+                found.push(place.adopt(diagnostic));
             }
         }
     }
     for rule in &block.rules {
         for diagnostic in rule.check(config) {
-            // A diagnostic without a path is about the block as a whole.
-            found.push(match (&diagnostic.attribute, path.is_root()) {
-                (None, false) => diagnostic.at(path),
-                _ => diagnostic.under(path),
-            });
+            found.push(place.adopt(diagnostic));
         }
     }
     for nested in &block.blocks {
         if let Some(value) = config.value(&nested.name) {
-            validate_nested(nested, value, &path.attr(&nested.name), found);
+            validate_nested(nested, value, &place.attr(&nested.name), found);
         }
     }
 }
 
-fn validate_nested(nested: &NestedBlock, value: &Value, path: &Path, found: &mut Diagnostics) {
-    let mut each = |value: &Value, path: &Path| {
+fn validate_nested(nested: &NestedBlock, value: &Value, place: &Place, found: &mut Diagnostics) {
+    let mut each = |value: &Value, at: &Path| {
         if let Some(object) = value.as_object() {
-            validate_block(&nested.block, object, path, found);
+            let place = place.element(nested.nesting, at);
+            validate_block(&nested.block, object, &place, found);
         }
     };
+    let here = Path::root();
     match value {
         Value::List(items) => {
             for (i, item) in items.iter().enumerate() {
-                each(item, &path.index(i));
+                each(item, &here.index(i));
             }
         }
-        Value::Set(items) => items.iter().for_each(|item| each(item, path)),
+        Value::Set(items) => items.iter().for_each(|item| each(item, &here)),
         Value::Map(map) => {
             for (key, item) in map {
-                each(item, &path.key(key));
+                each(item, &here.key(key));
             }
-            count_map(nested, map.len(), path, found);
+            count_map(nested, map.len(), &place.path, found);
         }
-        single => each(single, path),
+        single => each(single, &here),
     }
 }
 

@@ -26,25 +26,16 @@ pub(super) fn value(message: Option<&pb::DynamicValue>, ty: &Type) -> Result<Val
 }
 
 /// Decodes an object of this schema, or null.
-pub(super) fn object(
-    message: Option<&pb::DynamicValue>,
-    schema: &Schema,
-) -> Result<Option<Object>, Diagnostics> {
+pub(super) fn object(message: Option<&pb::DynamicValue>, schema: &Schema) -> Result<Option<Object>, Diagnostics> {
     match value(message, &schema.value_type())? {
         Value::Object(object) => Ok(Some(object)),
         Value::Null => Ok(None),
-        other => Err(malformed(&DecodeError::new(format!(
-            "expected an object, got {}",
-            other.kind()
-        )))),
+        other => Err(malformed(&DecodeError::new(format!("expected an object, got {}", other.kind())))),
     }
 }
 
 /// Decodes a configuration: null is an empty one.
-pub(super) fn config(
-    message: Option<&pb::DynamicValue>,
-    schema: &Schema,
-) -> Result<Object, Diagnostics> {
+pub(super) fn config(message: Option<&pb::DynamicValue>, schema: &Schema) -> Result<Object, Diagnostics> {
     match object(message, schema)? {
         Some(object) => Ok(object),
         None => Ok(schema.root().conform(Object::new())?),
@@ -53,10 +44,7 @@ pub(super) fn config(
 
 /// Encodes a value as msgpack.
 pub(super) fn dynamic(value: &Value) -> pb::DynamicValue {
-    pb::DynamicValue {
-        msgpack: msgpack::encode(value),
-        json: Vec::new(),
-    }
+    pb::DynamicValue { msgpack: msgpack::encode(value), json: Vec::new() }
 }
 
 /// Encodes an object, or null.
@@ -66,9 +54,7 @@ pub(super) fn dynamic_object(object: Option<Object>) -> Option<pb::DynamicValue>
 
 /// Encodes an identity.
 pub(super) fn identity(identity: Option<Value>) -> Option<pb::ResourceIdentityData> {
-    identity.map(|value| pb::ResourceIdentityData {
-        identity_data: Some(dynamic(&value)),
-    })
+    identity.map(|value| pb::ResourceIdentityData { identity_data: Some(dynamic(&value)) })
 }
 
 fn malformed(error: &DecodeError) -> Diagnostics {
@@ -122,9 +108,7 @@ pub(super) fn path(path: &Path) -> pb::AttributePath {
             Step::Index(index) => Selector::ElementKeyInt(*index),
         }),
     });
-    pb::AttributePath {
-        steps: steps.collect(),
-    }
+    pb::AttributePath { steps: steps.collect() }
 }
 
 /// Encodes a function's error.
@@ -137,20 +121,12 @@ pub(super) fn function_error(error: FunctionError) -> pb::FunctionError {
 
 /// Encodes a schema.
 pub(super) fn schema(schema: &Schema) -> pb::Schema {
-    pb::Schema {
-        version: schema.version,
-        block: Some(block(schema.root(), schema.version)),
-    }
+    pb::Schema { version: schema.version, block: Some(block(schema.root(), schema.version)) }
 }
 
 /// Encodes schemas by name.
-pub(super) fn schemas<'a>(
-    entries: impl IntoIterator<Item = (&'a String, &'a Schema)>,
-) -> HashMap<String, pb::Schema> {
-    entries
-        .into_iter()
-        .map(|(name, entry)| (name.clone(), schema(entry)))
-        .collect()
+pub(super) fn schemas<'a>(entries: impl IntoIterator<Item = (&'a String, &'a Schema)>) -> HashMap<String, pb::Schema> {
+    entries.into_iter().map(|(name, entry)| (name.clone(), schema(entry))).collect()
 }
 
 fn block(block: &Block, version: i64) -> pb::schema::Block {
@@ -209,10 +185,7 @@ pub(super) fn identity_schema(schema: &IdentitySchema) -> pb::ResourceIdentitySc
         optional_for_import: !a.required,
         description: a.description.clone(),
     });
-    pb::ResourceIdentitySchema {
-        version: schema.version,
-        identity_attributes: attributes.collect(),
-    }
+    pb::ResourceIdentitySchema { version: schema.version, identity_attributes: attributes.collect() }
 }
 
 /// Encodes a function's signature.
@@ -220,9 +193,7 @@ pub(super) fn function(definition: FunctionDefinition) -> pb::Function {
     pb::Function {
         parameters: definition.parameters.into_iter().map(parameter).collect(),
         variadic_parameter: definition.variadic.map(parameter),
-        r#return: Some(pb::function::Return {
-            r#type: type_bytes(&definition.returns),
-        }),
+        r#return: Some(pb::function::Return { r#type: type_bytes(&definition.returns) }),
         summary: definition.summary,
         description: definition.description,
         description_kind: pb::StringKind::Markdown.into(),

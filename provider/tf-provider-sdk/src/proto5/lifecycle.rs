@@ -28,9 +28,7 @@ pub(super) async fn validate<P: Provider>(
             let mut found = match config {
                 Ok(config) => {
                     let found = engine.validate_resource(&message.type_name, &config).await;
-                    let capable = message
-                        .client_capabilities
-                        .is_some_and(|c| c.write_only_attributes_allowed);
+                    let capable = message.client_capabilities.is_some_and(|c| c.write_only_attributes_allowed);
                     with_write_only_check(&engine, &message.type_name, &config, capable, found)
                 }
                 Err(errors) => errors,
@@ -173,9 +171,8 @@ pub(super) async fn read<P: Provider>(
     service
         .run(|engine| async move {
             let name = &message.type_name;
-            let state = engine
-                .resource(name)
-                .and_then(|entry| convert::object(message.current_state.as_ref(), &entry.schema));
+            let state =
+                engine.resource(name).and_then(|entry| convert::object(message.current_state.as_ref(), &entry.schema));
             let state = match state {
                 Ok(Some(state)) => state,
                 Ok(None) => {
@@ -207,10 +204,7 @@ pub(super) async fn read<P: Provider>(
 }
 
 /// The outcome's identity, or the one that Terraform has, for what still exists.
-fn identity_or(
-    outcome: &StateOutcome,
-    known: Option<pb::ResourceIdentityData>,
-) -> Option<pb::ResourceIdentityData> {
+fn identity_or(outcome: &StateOutcome, known: Option<pb::ResourceIdentityData>) -> Option<pb::ResourceIdentityData> {
     outcome.state.as_ref()?;
     convert::identity(outcome.identity.clone()).or(known)
 }
@@ -257,10 +251,7 @@ fn import_target<P: Provider>(
     };
     match convert::value(Some(sent), &schema.value_type())? {
         Value::Object(identity) => Ok(ImportTarget::Identity(identity)),
-        _ => Err(Diagnostics::error(
-            "Empty identity",
-            "The identity to import is null.",
-        )),
+        _ => Err(Diagnostics::error("Empty identity", "The identity to import is null.")),
     }
 }
 
@@ -269,9 +260,8 @@ fn raw_json(raw: Option<&pb::RawState>) -> Result<Json, Diagnostics> {
     let fail = |detail: &str| Err(Diagnostics::error("Cannot read the stored state", detail));
     match raw {
         None => fail("There is none."),
-        Some(raw) if !raw.json.is_empty() => json::parse(&raw.json).map_err(|error| {
-            Diagnostic::from_error("Cannot read the stored state", &error).into()
-        }),
+        Some(raw) if !raw.json.is_empty() => json::parse(&raw.json)
+            .map_err(|error| Diagnostic::from_error("Cannot read the stored state", &error).into()),
         Some(_) => fail("It has the form of Terraform 0.11 and earlier, which this provider never wrote."),
     }
 }

@@ -22,6 +22,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 256 << 20;
     clippy::all,
     clippy::pedantic,
     clippy::unwrap_used,
+    clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]
 pub mod tfplugin5 {
@@ -35,6 +36,7 @@ pub mod tfplugin5 {
     clippy::all,
     clippy::pedantic,
     clippy::unwrap_used,
+    clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]
 pub mod plugin {

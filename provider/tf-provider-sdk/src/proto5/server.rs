@@ -27,9 +27,7 @@ type Reply<T> = Result<Response<T>, Status>;
 
 impl<P: Provider> ProviderService<P> {
     pub(crate) fn new(provider: P) -> Self {
-        Self {
-            engine: Arc::new(Engine::new(provider)),
-        }
+        Self { engine: Arc::new(Engine::new(provider)) }
     }
 
     /// Runs an operation in a task, with the engine.
@@ -43,9 +41,7 @@ impl<P: Provider> ProviderService<P> {
             Ok(message) => Ok(Response::new(message)),
             Err(error) => {
                 tracing::error!(%error, "an operation panicked");
-                Err(Status::internal(
-                    "The provider failed in a way it should not; its log says where.",
-                ))
+                Err(Status::internal("The provider failed in a way it should not; its log says where."))
             }
         }
     }
@@ -92,19 +88,12 @@ macro_rules! validate_rpc {
 
 #[tonic::async_trait]
 impl<P: Provider> provider_server::Provider for ProviderService<P> {
-    async fn get_metadata(
-        &self,
-        _: Request<pb::get_metadata::Request>,
-    ) -> Reply<pb::get_metadata::Response> {
+    async fn get_metadata(&self, _: Request<pb::get_metadata::Request>) -> Reply<pb::get_metadata::Response> {
         use pb::get_metadata as metadata;
         let registry = &self.engine.registry;
         macro_rules! names {
             ($entries:ident, $message:ident) => {
-                registry
-                    .$entries
-                    .keys()
-                    .map(|name| metadata::$message { type_name: name.clone() })
-                    .collect()
+                registry.$entries.keys().map(|name| metadata::$message { type_name: name.clone() }).collect()
             };
         }
         Ok(Response::new(metadata::Response {
@@ -135,24 +124,14 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
         });
         Ok(Response::new(pb::get_provider_schema::Response {
             provider: Some(convert::schema(&registry.schema)),
-            resource_schemas: convert::schemas(
-                registry.resources.iter().map(|(name, e)| (name, &e.schema)),
-            ),
-            data_source_schemas: convert::schemas(
-                registry.data_sources.iter().map(|(name, e)| (name, &e.schema)),
-            ),
+            resource_schemas: convert::schemas(registry.resources.iter().map(|(name, e)| (name, &e.schema))),
+            data_source_schemas: convert::schemas(registry.data_sources.iter().map(|(name, e)| (name, &e.schema))),
             diagnostics: convert::diagnostics(registry.check()),
             provider_meta: None,
             server_capabilities: Some(server_capabilities()),
-            functions: functions
-                .map(|(name, f)| (name.clone(), convert::function(f.definition())))
-                .collect(),
-            ephemeral_resource_schemas: convert::schemas(
-                registry.ephemeral.iter().map(|(name, e)| (name, &e.schema)),
-            ),
-            list_resource_schemas: convert::schemas(
-                registry.lists.iter().map(|(name, e)| (name, &e.schema)),
-            ),
+            functions: functions.map(|(name, f)| (name.clone(), convert::function(f.definition()))).collect(),
+            ephemeral_resource_schemas: convert::schemas(registry.ephemeral.iter().map(|(name, e)| (name, &e.schema))),
+            list_resource_schemas: convert::schemas(registry.lists.iter().map(|(name, e)| (name, &e.schema))),
             action_schemas: actions.collect(),
         }))
     }
@@ -189,19 +168,14 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
         .await
     }
 
-    async fn configure(
-        &self,
-        request: Request<pb::configure::Request>,
-    ) -> Reply<pb::configure::Response> {
+    async fn configure(&self, request: Request<pb::configure::Request>) -> Reply<pb::configure::Response> {
         let message = request.into_inner();
         self.run(|engine| async move {
             let found = match convert::config(message.config.as_ref(), &engine.registry.schema) {
                 Ok(config) => engine.configure(config, message.terraform_version).await,
                 Err(errors) => errors,
             };
-            pb::configure::Response {
-                diagnostics: convert::diagnostics(found),
-            }
+            pb::configure::Response { diagnostics: convert::diagnostics(found) }
         })
         .await
     }
@@ -227,10 +201,7 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
         super::lifecycle::upgrade_identity(self, request.into_inner()).await
     }
 
-    async fn read_resource(
-        &self,
-        request: Request<pb::read_resource::Request>,
-    ) -> Reply<pb::read_resource::Response> {
+    async fn read_resource(&self, request: Request<pb::read_resource::Request>) -> Reply<pb::read_resource::Response> {
         super::lifecycle::read(self, request.into_inner()).await
     }
 
@@ -266,8 +237,7 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
         &self,
         request: Request<pb::validate_data_source_config::Request>,
     ) -> Reply<pb::validate_data_source_config::Response> {
-        let reply =
-            validate_rpc!(self, request, data_sources, "data source", type_name, validate_data_source)?;
+        let reply = validate_rpc!(self, request, data_sources, "data source", type_name, validate_data_source)?;
         Ok(reply.map(|diagnostics| pb::validate_data_source_config::Response { diagnostics }))
     }
 
@@ -298,14 +268,7 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
         &self,
         request: Request<pb::validate_ephemeral_resource_config::Request>,
     ) -> Reply<pb::validate_ephemeral_resource_config::Response> {
-        let reply = validate_rpc!(
-            self,
-            request,
-            ephemeral,
-            "ephemeral resource",
-            type_name,
-            validate_ephemeral
-        )?;
+        let reply = validate_rpc!(self, request, ephemeral, "ephemeral resource", type_name, validate_ephemeral)?;
         Ok(reply.map(|diagnostics| pb::validate_ephemeral_resource_config::Response { diagnostics }))
     }
 
@@ -374,13 +337,8 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
         let entries = &self.engine.registry.lists;
         let found = find(entries, "list resource", &message.type_name)
             .and_then(|entry| convert::config(message.config.as_ref(), &entry.schema))
-            .map_or_else(
-                |errors| errors,
-                |config| self.engine.validate_list(&message.type_name, &config),
-            );
-        Ok(Response::new(pb::validate_list_resource_config::Response {
-            diagnostics: convert::diagnostics(found),
-        }))
+            .map_or_else(|errors| errors, |config| self.engine.validate_list(&message.type_name, &config));
+        Ok(Response::new(pb::validate_list_resource_config::Response { diagnostics: convert::diagnostics(found) }))
     }
 
     async fn list_resource(
@@ -390,23 +348,15 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
         super::streams::list(self, request.into_inner()).await
     }
 
-    async fn get_functions(
-        &self,
-        _: Request<pb::get_functions::Request>,
-    ) -> Reply<pb::get_functions::Response> {
+    async fn get_functions(&self, _: Request<pb::get_functions::Request>) -> Reply<pb::get_functions::Response> {
         let functions = self.engine.registry.functions.iter();
         Ok(Response::new(pb::get_functions::Response {
-            functions: functions
-                .map(|(name, f)| (name.clone(), convert::function(f.definition())))
-                .collect(),
+            functions: functions.map(|(name, f)| (name.clone(), convert::function(f.definition()))).collect(),
             diagnostics: Vec::new(),
         }))
     }
 
-    async fn call_function(
-        &self,
-        request: Request<pb::call_function::Request>,
-    ) -> Reply<pb::call_function::Response> {
+    async fn call_function(&self, request: Request<pb::call_function::Request>) -> Reply<pb::call_function::Response> {
         let message = request.into_inner();
         self.run(|engine| async move {
             let result = message
@@ -423,14 +373,8 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
                 .collect::<Result<Vec<_>, _>>()
                 .and_then(|arguments| engine.call(&message.name, &arguments));
             match result {
-                Ok(value) => pb::call_function::Response {
-                    result: Some(convert::dynamic(&value)),
-                    error: None,
-                },
-                Err(error) => pb::call_function::Response {
-                    result: None,
-                    error: Some(convert::function_error(error)),
-                },
+                Ok(value) => pb::call_function::Response { result: Some(convert::dynamic(&value)), error: None },
+                Err(error) => pb::call_function::Response { result: None, error: Some(convert::function_error(error)) },
             }
         })
         .await
@@ -444,10 +388,7 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
         Ok(reply.map(|diagnostics| pb::validate_action_config::Response { diagnostics }))
     }
 
-    async fn plan_action(
-        &self,
-        request: Request<pb::plan_action::Request>,
-    ) -> Reply<pb::plan_action::Response> {
+    async fn plan_action(&self, request: Request<pb::plan_action::Request>) -> Reply<pb::plan_action::Response> {
         let message = request.into_inner();
         self.run(|engine| async move {
             let name = message.action_type;
@@ -458,10 +399,7 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
                 Err(errors) => (Err(errors), Diagnostics::new()),
             };
             let (_, diagnostics) = split(outcome);
-            pb::plan_action::Response {
-                diagnostics,
-                deferred: None,
-            }
+            pb::plan_action::Response { diagnostics, deferred: None }
         })
         .await
     }
@@ -476,8 +414,6 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
     async fn stop(&self, _: Request<pb::stop::Request>) -> Reply<pb::stop::Response> {
         tracing::info!("Terraform asks all operations to stop");
         self.engine.stop();
-        Ok(Response::new(pb::stop::Response {
-            error: String::new(),
-        }))
+        Ok(Response::new(pb::stop::Response { error: String::new() }))
     }
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
 use super::convert;
@@ -18,6 +18,9 @@ use crate::value::Value;
 
 /// A stream of events.
 pub(super) type EventStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Progress messages that may wait for Terraform to read them; further ones are dropped.
+const PROGRESS_MAX: usize = 64;
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -44,15 +47,9 @@ pub(super) async fn list<P: Provider>(
         found.extend(errors);
         Vec::new()
     });
-    let mut events: Vec<_> = items
-        .into_iter()
-        .map(|item| Ok(listed_event(item, with_object)))
-        .collect();
+    let mut events: Vec<_> = items.into_iter().map(|item| Ok(listed_event(item, with_object))).collect();
     if !found.is_empty() {
-        events.push(Ok(pb::list_resource::Event {
-            diagnostic: convert::diagnostics(found),
-            ..Default::default()
-        }));
+        events.push(Ok(pb::list_resource::Event { diagnostic: convert::diagnostics(found), ..Default::default() }));
     }
     Ok(Response::new(Box::pin(tokio_stream::iter(events))))
 }
@@ -74,8 +71,7 @@ pub(super) async fn invoke<P: Provider>(
 ) -> Reply<EventStream<pb::invoke_action::Event>> {
     use pb::invoke_action::event::{Completed, Progress, Type};
     let engine = std::sync::Arc::clone(&service.engine);
-    // Unbounded, but short: the sender is one action, which reports to a person.
-    let (progress, messages) = mpsc::unbounded_channel::<String>();
+    let (progress, messages) = mpsc::channel::<String>(PROGRESS_MAX);
     let done = tokio::spawn(async move {
         let name = message.action_type;
         let config = find(&engine.registry.actions, "action", &name)
@@ -85,8 +81,7 @@ pub(super) async fn invoke<P: Provider>(
             Err(errors) => errors,
         }
     });
-    let messages = UnboundedReceiverStream::new(messages)
-        .map(|message| Ok(event(Type::Progress(Progress { message }))));
+    let messages = ReceiverStream::new(messages).map(|message| Ok(event(Type::Progress(Progress { message }))));
     let completed = futures::stream::once(async move {
         let found = done.await.map_err(|error| {
             tracing::error!(%error, "an action panicked");

@@ -8,10 +8,7 @@ use crate::value::{IntoValue, Type, Value};
 /// [`optional`](Attribute::optional), [`computed`](Attribute::computed) or
 /// [`default`](Attribute::default) it is optional.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "these are the protocol's own flags, each independent of the others"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the protocol's own flags, each independent of the others")]
 pub struct Attribute {
     pub(crate) name: String,
     pub(crate) ty: Type,
@@ -78,10 +75,7 @@ impl Attribute {
 
     /// The usual `id`: computed, kept from the state when known.
     pub fn id() -> Self {
-        Self::string("id")
-            .computed()
-            .use_state_for_unknown()
-            .description("Identifier, given by the service.")
+        Self::string("id").computed().use_state_for_unknown().description("Identifier, given by the service.")
     }
 
     /// The configuration must set it.

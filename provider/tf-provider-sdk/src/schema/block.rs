@@ -119,14 +119,7 @@ impl NestedBlock {
     }
 
     fn new(name: impl Into<String>, block: Block, nesting: Nesting) -> Self {
-        Self {
-            name: name.into(),
-            block,
-            nesting,
-            min: 0,
-            max: 0,
-            requires_replace: false,
-        }
+        Self { name: name.into(), block, nesting, min: 0, max: 0, requires_replace: false }
     }
 
     /// At least this many. Terraform checks it for single, list and set; the SDK for map.

@@ -23,9 +23,9 @@ impl Block {
         }
         match object.iter().next() {
             None => Ok(whole),
-            Some((name, _)) => Err(ConvertError::new(format!(
-                "the provider set {name:?}, which its schema does not have"
-            ))),
+            Some((name, _)) => {
+                Err(ConvertError::new(format!("the provider set {name:?}, which its schema does not have")))
+            }
         }
     }
 }
@@ -36,18 +36,13 @@ impl NestedBlock {
             Value::Object(object) => self.block.conform(object).map(Value::Object),
             Value::Map(map) => self.block.conform(map.into()).map(Value::Object),
             Value::Unknown => Ok(Value::Unknown),
-            other => Err(ConvertError::new(format!(
-                "expected an object, got {}",
-                other.kind()
-            ))),
+            other => Err(ConvertError::new(format!("expected an object, got {}", other.kind()))),
         };
         let elements = |items: Vec<Value>, in_order: bool| {
             items
                 .into_iter()
                 .enumerate()
-                .map(|(i, item)| {
-                    body(item).map_err(|e| if in_order { e.under(index(i)) } else { e })
-                })
+                .map(|(i, item)| body(item).map_err(|e| if in_order { e.under(index(i)) } else { e }))
                 .collect::<Result<Vec<_>, _>>()
         };
         match (self.nesting, value) {
@@ -57,9 +52,7 @@ impl NestedBlock {
             (Nesting::List, Value::Null) => Ok(Value::List(Vec::new())),
             (Nesting::Set, Value::Null) => Ok(Value::Set(Vec::new())),
             (Nesting::Map, Value::Null) => Ok(Value::Map(std::collections::BTreeMap::new())),
-            (Nesting::List, Value::List(items) | Value::Tuple(items)) => {
-                elements(items, true).map(Value::List)
-            }
+            (Nesting::List, Value::List(items) | Value::Tuple(items)) => elements(items, true).map(Value::List),
             (Nesting::Set, Value::List(items) | Value::Set(items) | Value::Tuple(items)) => {
                 elements(items, false).map(Value::Set)
             }
@@ -71,11 +64,7 @@ impl NestedBlock {
                 })
                 .collect::<Result<_, _>>()
                 .map(Value::Map),
-            (_, other) => Err(ConvertError::new(format!(
-                "expected the blocks {:?}, got {}",
-                self.name,
-                other.kind()
-            ))),
+            (_, other) => Err(ConvertError::new(format!("expected the blocks {:?}, got {}", self.name, other.kind()))),
         }
     }
 }

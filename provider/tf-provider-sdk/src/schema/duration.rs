@@ -18,13 +18,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(fail());
     }
     while !rest.is_empty() {
-        let number_end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or_else(fail)?;
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
         let (number, tail) = rest.split_at(number_end);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let part = scale(number, unit_nanos(unit).ok_or_else(fail)?).ok_or_else(fail)?;
         total = total.checked_add(part).ok_or_else(fail)?;
@@ -58,9 +54,8 @@ fn scale(number: &str, unit: u64) -> Option<Duration> {
         digits => digits.parse::<u128>().ok(),
     };
     let below = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    let nanos = integer(whole)?
-        .checked_mul(unit.into())?
-        .checked_add(integer(fraction)?.checked_mul(unit.into())? / below)?;
+    let nanos =
+        integer(whole)?.checked_mul(unit.into())?.checked_add(integer(fraction)?.checked_mul(unit.into())? / below)?;
     let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
     let rest = u32::try_from(nanos % 1_000_000_000).ok()?;
     Some(Duration::new(seconds, rest))
@@ -73,11 +68,7 @@ pub(crate) fn format_duration(duration: Duration) -> String {
         return format!("{}ms", duration.as_millis());
     }
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    parts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, unit)| format!("{count}{unit}"))
-        .collect()
+    parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect()
 }
 
 #[cfg(test)]

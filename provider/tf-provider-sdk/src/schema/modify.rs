@@ -42,8 +42,7 @@ impl AttributePlan<'_> {
 
     /// Adds an error about this attribute.
     pub fn error(&mut self, summary: &str, detail: impl Into<String>) {
-        self.diagnostics
-            .push(Diagnostic::error(summary, detail).at(self.path));
+        self.diagnostics.push(Diagnostic::error(summary, detail).at(self.path));
     }
 }
 
@@ -75,14 +74,8 @@ impl Modifier {
 }
 
 /// A modifier from a function.
-pub fn custom(
-    name: &'static str,
-    change: impl Fn(&mut AttributePlan<'_>) + Send + Sync + 'static,
-) -> Modifier {
-    Modifier {
-        name,
-        change: Arc::new(change),
-    }
+pub fn custom(name: &'static str, change: impl Fn(&mut AttributePlan<'_>) + Send + Sync + 'static) -> Modifier {
+    Modifier { name, change: Arc::new(change) }
 }
 
 /// Keeps the state's value where the plan is unknown and the state has one.
@@ -104,9 +97,7 @@ pub fn requires_replace() -> Modifier {
 }
 
 /// A change replaces the resource if `condition` says so; it is asked for changes only.
-pub fn requires_replace_if(
-    condition: impl Fn(&AttributePlan<'_>) -> bool + Send + Sync + 'static,
-) -> Modifier {
+pub fn requires_replace_if(condition: impl Fn(&AttributePlan<'_>) -> bool + Send + Sync + 'static) -> Modifier {
     custom("requires_replace_if", move |plan| {
         if plan.is_changing() && condition(plan) {
             *plan.requires_replace = true;

@@ -21,7 +21,9 @@ fn validators_name_the_attribute_and_the_demand() {
         .attribute(Attribute::number("days").optional().validate(v::range(1, 9)).validate(v::whole_number()))
         .attribute(Attribute::number("gib").optional().validate(v::at_least(1)))
         .attribute(Attribute::string("wait").optional().validate(v::duration()))
-        .attribute(Attribute::list("ids", Type::String).optional().validate(v::each(v::length(1, 2))).validate(v::size(0, 2)))
+        .attribute(
+            Attribute::list("ids", Type::String).optional().validate(v::each(v::length(1, 2))).validate(v::size(0, 2)),
+        )
         .attribute(Attribute::string("dns").optional().validate(v::matches("a name", |t| !t.contains(' '))));
     let bad = Object::new()
         .with("kind", "c")
@@ -96,11 +98,9 @@ fn nested_problems_have_the_whole_path() {
         .with("s", vec![long()])
         .with("m", Value::Map([("k".to_owned(), Value::Object(long()))].into()))
         .with("o", long());
-    let paths: Vec<String> = problems(&schema, config)
-        .iter()
-        .filter_map(|text| Some(text.split_once(": ")?.0.to_owned()))
-        .collect();
-    assert_eq!(paths, ["l[1].y", "l[2].x", "s", "m[\"k\"].x", "m", "o.x"].map(|p| if p == "s" { "s.x" } else { p }));
+    let paths: Vec<String> =
+        problems(&schema, config).iter().filter_map(|text| Some(text.split_once(": ")?.0.to_owned())).collect();
+    assert_eq!(paths, ["l[1].y", "l[2].x", "s", "m[\"k\"].x", "m", "o.x"]);
 }
 
 #[test]

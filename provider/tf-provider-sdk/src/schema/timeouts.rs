@@ -52,23 +52,15 @@ impl Timeouts {
     }
 
     pub(crate) fn default_of(&self, operation: &str) -> Option<Duration> {
-        self.0
-            .iter()
-            .find(|(name, _)| *name == operation)
-            .map(|(_, default)| *default)
+        self.0.iter().find(|(name, _)| *name == operation).map(|(_, default)| *default)
     }
 
     pub(crate) fn nested_block(&self) -> NestedBlock {
         let body = self.0.iter().fold(Block::new(), |block, (name, default)| {
-            block.attribute(
-                Attribute::string(*name)
-                    .optional()
-                    .validate(validate::duration())
-                    .description(format!(
-                        "How long to wait for {name}, such as `90s` or `1h30m`. Default: `{}`.",
-                        format_duration(*default)
-                    )),
-            )
+            block.attribute(Attribute::string(*name).optional().validate(validate::duration()).description(format!(
+                "How long to wait for {name}, such as `90s` or `1h30m`. Default: `{}`.",
+                format_duration(*default)
+            )))
         });
         NestedBlock::single(TIMEOUTS, body.description("How long each operation may take."))
     }

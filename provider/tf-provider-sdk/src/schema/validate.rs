@@ -34,10 +34,7 @@ impl Validator {
         description: impl Into<String>,
         check: impl Fn(&Value) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            description: description.into(),
-            check: Arc::new(check),
-        }
+        Self { description: description.into(), check: Arc::new(check) }
     }
 
     /// What it demands, for documentation.
@@ -59,24 +56,19 @@ pub fn custom<T: FromValue + 'static>(
     description: impl Into<String>,
     check: impl Fn(T) -> Result<(), String> + Send + Sync + 'static,
 ) -> Validator {
-    Validator::new(description, move |value| {
-        T::from_value(value)
-            .map_err(|error| error.to_string())
-            .and_then(&check)
-    })
+    Validator::new(description, move |value| T::from_value(value).map_err(|error| error.to_string()).and_then(&check))
 }
 
 /// One of these strings.
 pub fn one_of<S: Into<String>>(allowed: impl IntoIterator<Item = S>) -> Validator {
     let allowed: Vec<String> = allowed.into_iter().map(Into::into).collect();
     let list = format!("must be one of \"{}\"", allowed.join("\", \""));
-    custom(list.clone(), move |text: String| {
-        if allowed.contains(&text) {
-            Ok(())
-        } else {
-            Err(format!("The value {list}, got {text:?}."))
-        }
-    })
+    custom(
+        list.clone(),
+        move |text: String| {
+            if allowed.contains(&text) { Ok(()) } else { Err(format!("The value {list}, got {text:?}.")) }
+        },
+    )
 }
 
 /// A string of so many characters.
@@ -84,11 +76,7 @@ pub fn length(min: usize, max: usize) -> Validator {
     let demand = format!("must have {min} to {max} characters");
     custom(demand.clone(), move |text: String| {
         let count = text.chars().count();
-        if (min..=max).contains(&count) {
-            Ok(())
-        } else {
-            Err(format!("The value {demand}, got {count}."))
-        }
+        if (min..=max).contains(&count) { Ok(()) } else { Err(format!("The value {demand}, got {count}.")) }
     })
 }
 
@@ -97,11 +85,7 @@ pub fn range(min: impl Into<Number>, max: impl Into<Number>) -> Validator {
     let (min, max) = (min.into(), max.into());
     let demand = format!("must be between {min} and {max}");
     custom(demand.clone(), move |number: Number| {
-        if number >= min && number <= max {
-            Ok(())
-        } else {
-            Err(format!("The value {demand}, got {number}."))
-        }
+        if number >= min && number <= max { Ok(()) } else { Err(format!("The value {demand}, got {number}.")) }
     })
 }
 
@@ -109,13 +93,12 @@ pub fn range(min: impl Into<Number>, max: impl Into<Number>) -> Validator {
 pub fn at_least(min: impl Into<Number>) -> Validator {
     let min = min.into();
     let demand = format!("must be at least {min}");
-    custom(demand.clone(), move |number: Number| {
-        if number >= min {
-            Ok(())
-        } else {
-            Err(format!("The value {demand}, got {number}."))
-        }
-    })
+    custom(
+        demand.clone(),
+        move |number: Number| {
+            if number >= min { Ok(()) } else { Err(format!("The value {demand}, got {number}.")) }
+        },
+    )
 }
 
 /// A number without a fraction.
@@ -131,41 +114,27 @@ pub fn whole_number() -> Validator {
 
 /// A string that `accepts` takes; `form` completes "must be", such as `"lowercase letters, digits
 /// and hyphens"`.
-pub fn matches(
-    form: impl Into<String>,
-    accepts: impl Fn(&str) -> bool + Send + Sync + 'static,
-) -> Validator {
+pub fn matches(form: impl Into<String>, accepts: impl Fn(&str) -> bool + Send + Sync + 'static) -> Validator {
     let demand = format!("must be {}", form.into());
-    custom(demand.clone(), move |text: String| {
-        if accepts(&text) {
-            Ok(())
-        } else {
-            Err(format!("The value {demand}, got {text:?}."))
-        }
-    })
+    custom(
+        demand.clone(),
+        move |text: String| {
+            if accepts(&text) { Ok(()) } else { Err(format!("The value {demand}, got {text:?}.")) }
+        },
+    )
 }
 
 /// A duration such as `90s` or `1h30m`.
 pub fn duration() -> Validator {
-    custom("must be a duration such as `90s` or `1h30m`", |text: String| {
-        parse_duration(&text).map(drop)
-    })
+    custom("must be a duration such as `90s` or `1h30m`", |text: String| parse_duration(&text).map(drop))
 }
 
 /// A duration from `min` to `max`, both included.
 pub fn duration_between(min: Duration, max: Duration) -> Validator {
-    let demand = format!(
-        "must be a duration between {} and {}",
-        format_duration(min),
-        format_duration(max)
-    );
+    let demand = format!("must be a duration between {} and {}", format_duration(min), format_duration(max));
     custom(demand.clone(), move |text: String| {
         let duration = parse_duration(&text)?;
-        if (min..=max).contains(&duration) {
-            Ok(())
-        } else {
-            Err(format!("The value {demand}, got {text:?}."))
-        }
+        if (min..=max).contains(&duration) { Ok(()) } else { Err(format!("The value {demand}, got {text:?}.")) }
     })
 }
 
@@ -173,14 +142,10 @@ pub fn duration_between(min: Duration, max: Duration) -> Validator {
 pub fn size(min: usize, max: usize) -> Validator {
     let demand = format!("must have {min} to {max} elements");
     Validator::new(demand.clone(), move |value| {
-        let count = value
-            .as_elements()
-            .map(<[Value]>::len)
-            .or_else(|| value.as_map().map(std::collections::BTreeMap::len));
+        let count =
+            value.as_elements().map(<[Value]>::len).or_else(|| value.as_map().map(std::collections::BTreeMap::len));
         match count {
-            Some(count) if !(min..=max).contains(&count) => {
-                Err(format!("The value {demand}, got {count}."))
-            }
+            Some(count) if !(min..=max).contains(&count) => Err(format!("The value {demand}, got {count}.")),
             _ => Ok(()),
         }
     })
@@ -215,9 +180,7 @@ impl fmt::Debug for Rule {
 impl Rule {
     /// A rule from a function. Paths in its diagnostics start at the block.
     pub fn new(check: impl Fn(&Object) -> Diagnostics + Send + Sync + 'static) -> Self {
-        Self {
-            check: Arc::new(check),
-        }
+        Self { check: Arc::new(check) }
     }
 
     /// Runs it.
@@ -234,10 +197,7 @@ struct Presence {
 }
 
 fn presence(block: &Object, names: &[String]) -> Presence {
-    let mut found = Presence {
-        set: Vec::new(),
-        unknown: false,
-    };
+    let mut found = Presence { set: Vec::new(), unknown: false };
     for name in names {
         match block.value(name).map(Value::inner) {
             None | Some(Value::Null) => {}
@@ -294,9 +254,7 @@ pub fn all_or_none<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Rule 
             return Diagnostics::new();
         }
         let text = format!("Either all of {list} must be set, or none.");
-        Diagnostic::error("Incomplete attributes", text)
-            .at(Path::root().attr(found.set[0].clone()))
-            .into()
+        Diagnostic::error("Incomplete attributes", text).at(Path::root().attr(found.set[0].clone())).into()
     })
 }
 
@@ -308,11 +266,6 @@ fn too_many(found: &Presence, list: &str) -> Diagnostics {
     let Some(second) = found.set.get(1) else {
         return Diagnostics::new();
     };
-    let text = format!(
-        "Only one of {list} may be set, but \"{}\" are.",
-        found.set.join("\", \"")
-    );
-    Diagnostic::error("Conflicting attributes", text)
-        .at(Path::root().attr(second.clone()))
-        .into()
+    let text = format!("Only one of {list} may be set, but \"{}\" are.", found.set.join("\", \""));
+    Diagnostic::error("Conflicting attributes", text).at(Path::root().attr(second.clone())).into()
 }

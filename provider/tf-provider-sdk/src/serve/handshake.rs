@@ -1,6 +1,5 @@
 //! What Terraform says in the environment, and the line that answers it.
 
-use std::env::VarError;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -30,10 +29,7 @@ pub(super) struct Handshake {
 
 impl Handshake {
     pub(super) fn from_env() -> Result<Self, ServeError> {
-        Self::from_variables(|name| match std::env::var(name) {
-            Ok(value) => Some(value),
-            Err(VarError::NotPresent | VarError::NotUnicode(_)) => None,
-        })
+        Self::from_variables(|name| std::env::var(name).ok())
     }
 
     fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, ServeError> {
@@ -48,29 +44,20 @@ impl Handshake {
             ));
         }
         let Some(pem) = get("PLUGIN_CLIENT_CERT").filter(|pem| !pem.is_empty()) else {
-            return refuse(
-                "PLUGIN_CLIENT_CERT is not set: without the client's certificate anybody could connect.",
-            );
+            return refuse("PLUGIN_CLIENT_CERT is not set: without the client's certificate anybody could connect.");
         };
-        let client_certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| {
-            ServeError::Handshake(format!("PLUGIN_CLIENT_CERT is not a certificate: {error}"))
-        })?;
+        let client_certificate = CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|error| ServeError::Handshake(format!("PLUGIN_CLIENT_CERT is not a certificate: {error}")))?;
         Ok(Self {
             client_certificate,
-            socket_dir: get("PLUGIN_UNIX_SOCKET_DIR")
-                .filter(|dir| !dir.is_empty())
-                .map(PathBuf::from),
+            socket_dir: get("PLUGIN_UNIX_SOCKET_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from),
         })
     }
 
     /// The line: versions, socket, kind, and our certificate in base64 without padding, which is
     /// what the other side decodes.
     pub(super) fn line(&self, socket: &Path, certificate: &CertificateDer<'_>) -> String {
-        format!(
-            "{CORE_VERSION}|{PROTOCOL}|unix|{}|grpc|{}",
-            socket.display(),
-            STANDARD_NO_PAD.encode(certificate)
-        )
+        format!("{CORE_VERSION}|{PROTOCOL}|unix|{}|grpc|{}", socket.display(), STANDARD_NO_PAD.encode(certificate))
     }
 }
 
@@ -92,10 +79,7 @@ mod tests {
     }
 
     fn certificate() -> String {
-        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])
-            .unwrap()
-            .cert
-            .pem()
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap().cert.pem()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The unix socket, and the connections that come in through it.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -43,11 +44,7 @@ impl Listener {
         }
         let path = directory.path().join("plugin.sock");
         let listener = UnixListener::bind(&path).map_err(ServeError::io("making the socket"))?;
-        Ok(Self {
-            listener,
-            path,
-            directory,
-        })
+        Ok(Self { listener, path, directory })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -90,15 +87,12 @@ impl Listener {
 fn new_directory(base: &Path) -> Result<TempDir, ServeError> {
     tempfile::Builder::new()
         .prefix("tf-provider-")
+        .permissions(std::fs::Permissions::from_mode(0o700))
         .tempdir_in(base)
         .map_err(ServeError::io("making the socket's directory"))
 }
 
-async fn handshake(
-    acceptor: Option<TlsAcceptor>,
-    stream: UnixStream,
-    sender: mpsc::Sender<io::Result<Io>>,
-) {
+async fn handshake(acceptor: Option<TlsAcceptor>, stream: UnixStream, sender: mpsc::Sender<io::Result<Io>>) {
     let io = match acceptor {
         None => Io::Plain(stream),
         Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await {
@@ -125,11 +119,7 @@ impl Connected for Io {
 }
 
 impl AsyncRead for Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -138,11 +128,7 @@ impl AsyncRead for Io {
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),

@@ -28,15 +28,9 @@ pub(crate) fn init() {
     let quiet = level.min(LevelFilter::WARN);
     let targets = LIBRARIES
         .iter()
-        .fold(Targets::new().with_default(level), |targets, library| {
-            targets.with_target(*library, quiet)
-        });
-    let layer = JsonLines {
-        write: std::io::stderr,
-    };
-    let _ = tracing_subscriber::registry()
-        .with(layer.with_filter(targets))
-        .try_init();
+        .fold(Targets::new().with_default(level), |targets, library| targets.with_target(*library, quiet));
+    let layer = JsonLines { write: std::io::stderr };
+    let _ = tracing_subscriber::registry().with(layer.with_filter(targets)).try_init();
 }
 
 /// `JSON` and words that Terraform doesn't know mean trace, as in Terraform itself.
@@ -164,9 +158,7 @@ mod tests {
     fn a_line_has_terraforms_keys_and_the_fields() {
         let buffer = Buffer::default();
         let written = buffer.clone();
-        let layer = JsonLines {
-            write: move || written.clone(),
-        };
+        let layer = JsonLines { write: move || written.clone() };
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
             let span = tracing::info_span!("apply", volume = "v1", step = tracing::field::Empty);

@@ -51,11 +51,7 @@ pub struct ServeOptions {
 impl ServeOptions {
     /// From the process's arguments: `--debug` or `-debug` turns reattach mode on.
     pub fn from_args() -> Self {
-        Self {
-            debug: std::env::args()
-                .skip(1)
-                .any(|arg| arg == "--debug" || arg == "-debug"),
-        }
+        Self { debug: std::env::args().skip(1).any(|arg| arg == "--debug" || arg == "-debug") }
     }
 }
 
@@ -70,10 +66,7 @@ pub(crate) enum ServeError {
     Tls(String),
     /// The socket, the runtime or stdout.
     #[error("{what}: {source}")]
-    Io {
-        what: &'static str,
-        source: std::io::Error,
-    },
+    Io { what: &'static str, source: std::io::Error },
 }
 
 impl ServeError {
@@ -118,10 +111,8 @@ fn in_runtime(serving: impl Future<Output = Result<(), ServeError>>) -> Result<(
 }
 
 async fn serve_plugin<P: Provider>(provider: P, handshake: Handshake) -> Result<(), ServeError> {
-    let mut interrupts =
-        signal(SignalKind::interrupt()).map_err(ServeError::io("watching for SIGINT"))?;
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(ServeError::io("watching for SIGTERM"))?;
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(ServeError::io("watching for SIGINT"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::io("watching for SIGTERM"))?;
     let identity = tls::Identity::generate(&handshake.client_certificate)?;
     let listener = Listener::bind(handshake.socket_dir.as_deref())?;
     print_line(&handshake.line(listener.path(), &identity.certificate))?;
@@ -136,11 +127,7 @@ async fn serve_plugin<P: Provider>(provider: P, handshake: Handshake) -> Result<
             }
         }
     });
-    tracing::debug!(
-        provider = provider.address(),
-        version = provider.version(),
-        "serving"
-    );
+    tracing::debug!(provider = provider.address(), version = provider.version(), "serving");
     let controller = Controller::new(shutdown.clone());
     run(provider, listener, Some(identity.config), controller, shutdown).await
 }
@@ -174,16 +161,11 @@ async fn run<P: Provider>(
         } => Ok(()),
     };
     drop(directory);
-    served.map_err(|error| ServeError::Io {
-        what: "serving",
-        source: std::io::Error::other(error),
-    })
+    served.map_err(|error| ServeError::Io { what: "serving", source: std::io::Error::other(error) })
 }
 
 /// Prints the one line that a host reads from stdout.
 fn print_line(line: &str) -> Result<(), ServeError> {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}")
-        .and_then(|()| stdout.flush())
-        .map_err(ServeError::io("writing to stdout"))
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(ServeError::io("writing to stdout"))
 }

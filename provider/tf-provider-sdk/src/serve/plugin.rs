@@ -48,10 +48,7 @@ impl Stdio {
 
 #[tonic::async_trait]
 impl GrpcStdio for Stdio {
-    async fn stream_stdio(
-        &self,
-        _: Request<()>,
-    ) -> Result<Response<tonic::codegen::BoxStream<StdioData>>, Status> {
+    async fn stream_stdio(&self, _: Request<()>) -> Result<Response<tonic::codegen::BoxStream<StdioData>>, Status> {
         let silent = futures::stream::pending().take_until(self.0.clone().cancelled_owned());
         Ok(Response::new(Box::pin(silent)))
     }

@@ -35,19 +35,8 @@ impl ReattachServer {
         let config = reattach_config(provider.address(), listener.path());
         let socket = listener.path().to_path_buf();
         let shutdown = CancellationToken::new();
-        let serving = run(
-            provider,
-            listener,
-            None,
-            Controller::that_stays(),
-            shutdown.clone(),
-        );
-        Ok(Self {
-            config,
-            socket,
-            shutdown,
-            task: tokio::spawn(serving),
-        })
+        let serving = run(provider, listener, None, Controller::that_stays(), shutdown.clone());
+        Ok(Self { config, socket, shutdown, task: tokio::spawn(serving) })
     }
 
     /// The value for the environment variable `TF_REATTACH_PROVIDERS`.
@@ -74,17 +63,10 @@ impl ReattachServer {
 /// Prints the variable and serves until SIGINT or SIGTERM.
 pub(super) async fn serve<P: Provider>(provider: P) -> Result<(), ServeError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(ServeError::io("watching for SIGINT"))?;
-    let mut terminate =
-        signal(SignalKind::terminate()).map_err(ServeError::io("watching for SIGTERM"))?;
-    let server = ReattachServer::start(provider)
-        .await
-        .map_err(ServeError::io("making the socket"))?;
-    print_line(&format!(
-        "TF_REATTACH_PROVIDERS='{}'",
-        server.reattach_config()
-    ))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::io("watching for SIGINT"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::io("watching for SIGTERM"))?;
+    let server = ReattachServer::start(provider).await.map_err(ServeError::io("making the socket"))?;
+    print_line(&format!("TF_REATTACH_PROVIDERS='{}'", server.reattach_config()))?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -10,10 +10,7 @@ use std::sync::Arc;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
-    SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
 use super::ServeError;
@@ -34,15 +31,11 @@ impl Identity {
     /// Makes a key pair for this process, to be used with the one client of this certificate.
     pub(super) fn generate(client: &CertificateDer<'static>) -> Result<Self, ServeError> {
         let tls = |error: &dyn fmt::Display| ServeError::Tls(error.to_string());
-        let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])
-            .map_err(|error| tls(&error))?;
+        let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).map_err(|error| tls(&error))?;
         let certificate = pair.cert.der().clone();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.signing_key.serialize_der()));
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = PinnedClient {
-            certificate: client.clone(),
-            provider: Arc::clone(&provider),
-        };
+        let verifier = PinnedClient { certificate: client.clone(), provider: Arc::clone(&provider) };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| tls(&error))?
@@ -52,10 +45,7 @@ impl Identity {
         config.alpn_protocols = vec![b"h2".to_vec()];
         // One connection per process: tickets would only be bytes to send.
         config.send_tls13_tickets = 0;
-        Ok(Self {
-            certificate,
-            config: Arc::new(config),
-        })
+        Ok(Self { certificate, config: Arc::new(config) })
     }
 }
 
@@ -85,9 +75,7 @@ impl ClientCertVerifier for PinnedClient {
         if end_entity.as_ref() == self.certificate.as_ref() {
             Ok(ClientCertVerified::assertion())
         } else {
-            Err(Error::InvalidCertificate(
-                CertificateError::ApplicationVerificationFailure,
-            ))
+            Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
         }
     }
 
@@ -112,8 +100,6 @@ impl ClientCertVerifier for PinnedClient {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -31,11 +31,7 @@ pub(crate) fn conform(value: Value, ty: &Type) -> Result<Value, ConvertError> {
         (Type::Map(element), Value::Object(object)) => entries(object, element),
         (Type::Object(..), Value::Object(object)) => attributes(object, ty),
         (Type::Object(..), Value::Map(map)) => attributes(map.into(), ty),
-        (_, other) => Err(ConvertError::new(format!(
-            "expected {}, got {}",
-            name_of(ty),
-            other.kind()
-        ))),
+        (_, other) => Err(ConvertError::new(format!("expected {}, got {}", name_of(ty), other.kind()))),
     }
 }
 
@@ -51,13 +47,7 @@ fn elements(items: Vec<Value>, ty: &Type, in_order: bool) -> Result<Vec<Value>, 
         .into_iter()
         .zip(0_i64..)
         .map(|(item, index)| {
-            conform(item, ty).map_err(|error| {
-                if in_order {
-                    error.under(Step::Index(index))
-                } else {
-                    error
-                }
-            })
+            conform(item, ty).map_err(|error| if in_order { error.under(Step::Index(index)) } else { error })
         })
         .collect()
 }
@@ -71,11 +61,7 @@ fn unique(mut items: Vec<Value>) -> Vec<Value> {
 
 fn tuple(items: Vec<Value>, types: &[Type]) -> Result<Value, ConvertError> {
     if items.len() != types.len() {
-        return Err(ConvertError::new(format!(
-            "expected {} elements, got {}",
-            types.len(),
-            items.len()
-        )));
+        return Err(ConvertError::new(format!("expected {} elements, got {}", types.len(), items.len())));
     }
     items
         .into_iter()
@@ -86,10 +72,7 @@ fn tuple(items: Vec<Value>, types: &[Type]) -> Result<Value, ConvertError> {
         .map(Value::Tuple)
 }
 
-fn entries(
-    map: impl IntoIterator<Item = (String, Value)>,
-    ty: &Type,
-) -> Result<Value, ConvertError> {
+fn entries(map: impl IntoIterator<Item = (String, Value)>, ty: &Type) -> Result<Value, ConvertError> {
     map.into_iter()
         .map(|(key, item)| match conform(item, ty) {
             Ok(item) => Ok((key, item)),
@@ -106,8 +89,7 @@ fn attributes(mut object: Object, ty: &Type) -> Result<Value, ConvertError> {
     let mut whole = Object::new();
     for (name, ty) in types {
         let value = object.remove(name).unwrap_or_default();
-        let value =
-            conform(value, ty).map_err(|error| error.under(Step::Attribute(name.clone())))?;
+        let value = conform(value, ty).map_err(|error| error.under(Step::Attribute(name.clone())))?;
         whole.set(name.clone(), value);
     }
     match object.iter().next() {

@@ -22,10 +22,7 @@ pub struct ConvertError {
 impl ConvertError {
     /// An error about the value itself.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            path: Path::root(),
-            message: message.into(),
-        }
+        Self { path: Path::root(), message: message.into() }
     }
 
     /// The same error seen from one step further out.
@@ -166,27 +163,19 @@ impl IntoValue for Value {
 
 impl FromValue for String {
     fn from_value(value: &Value) -> Result<Self, ConvertError> {
-        value
-            .as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| ConvertError::expected("a string", value))
+        value.as_str().map(str::to_owned).ok_or_else(|| ConvertError::expected("a string", value))
     }
 }
 
 impl FromValue for bool {
     fn from_value(value: &Value) -> Result<Self, ConvertError> {
-        value
-            .as_bool()
-            .ok_or_else(|| ConvertError::expected("a bool", value))
+        value.as_bool().ok_or_else(|| ConvertError::expected("a bool", value))
     }
 }
 
 impl FromValue for Number {
     fn from_value(value: &Value) -> Result<Self, ConvertError> {
-        value
-            .as_number()
-            .cloned()
-            .ok_or_else(|| ConvertError::expected("a number", value))
+        value.as_number().cloned().ok_or_else(|| ConvertError::expected("a number", value))
     }
 }
 
@@ -224,20 +213,14 @@ integers!(i32, i64, u8, u16, u32, u64);
 impl<T: FromValue> FromValue for Vec<T> {
     fn from_value(value: &Value) -> Result<Self, ConvertError> {
         let is_set = matches!(value.inner(), Value::Set(_));
-        let elements = value
-            .as_elements()
-            .ok_or_else(|| ConvertError::expected("a list or a set", value))?;
+        let elements = value.as_elements().ok_or_else(|| ConvertError::expected("a list or a set", value))?;
         elements
             .iter()
             .zip(0_i64..)
             .map(|(element, index)| {
                 T::from_value(element).map_err(|error| {
                     // Elements of a set have no address: the error is about the set.
-                    if is_set {
-                        ConvertError::new(error.to_string())
-                    } else {
-                        error.under(Step::Index(index))
-                    }
+                    if is_set { ConvertError::new(error.to_string()) } else { error.under(Step::Index(index)) }
                 })
             })
             .collect()
@@ -257,9 +240,7 @@ impl<T: FromValue> FromValue for BTreeMap<String, T> {
             .ok_or_else(|| ConvertError::expected("a map", value))?
             .iter()
             .map(|(key, item)| {
-                T::from_value(item)
-                    .map(|item| (key.clone(), item))
-                    .map_err(|error| error.under(Step::Key(key.clone())))
+                T::from_value(item).map(|item| (key.clone(), item)).map_err(|error| error.under(Step::Key(key.clone())))
             })
             .collect()
     }
@@ -267,10 +248,7 @@ impl<T: FromValue> FromValue for BTreeMap<String, T> {
 
 impl FromValue for Object {
     fn from_value(value: &Value) -> Result<Self, ConvertError> {
-        value
-            .as_object()
-            .cloned()
-            .ok_or_else(|| ConvertError::expected("an object", value))
+        value.as_object().cloned().ok_or_else(|| ConvertError::expected("an object", value))
     }
 
     fn from_object(object: &Object) -> Result<Self, ConvertError> {
@@ -345,11 +323,7 @@ impl<T: IntoValue> IntoValue for BTreeSet<T> {
 
 impl<T: IntoValue> IntoValue for BTreeMap<String, T> {
     fn into_value(self) -> Value {
-        Value::Map(
-            self.into_iter()
-                .map(|(key, item)| (key, item.into_value()))
-                .collect(),
-        )
+        Value::Map(self.into_iter().map(|(key, item)| (key, item.into_value())).collect())
     }
 }
 

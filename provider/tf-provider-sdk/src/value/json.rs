@@ -27,8 +27,7 @@ impl DecodeError {
 /// # Errors
 /// Not JSON, or nested too deep.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Json, DecodeError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| DecodeError::new(format!("not JSON at line {}", error.line())))
+    serde_json::from_slice(bytes).map_err(|error| DecodeError::new(format!("not JSON at line {}", error.line())))
 }
 
 /// Decodes one value of type `ty`.
@@ -46,18 +45,13 @@ fn value(json: &Json, ty: &Type, depth: usize) -> Result<Value, DecodeError> {
     match (ty, json) {
         (_, Json::Null) => Ok(Value::Null),
         (Type::Bool, Json::Bool(flag)) => Ok(Value::Bool(*flag)),
-        (Type::Bool, Json::String(text)) => text
-            .parse()
-            .map(Value::Bool)
-            .map_err(|_| unexpected("a bool", json)),
+        (Type::Bool, Json::String(text)) => text.parse().map(Value::Bool).map_err(|_| unexpected("a bool", json)),
         (Type::Number, Json::Number(number)) => number_of(&number.to_string()),
         (Type::Number, Json::String(text)) => number_of(text),
         (Type::String, Json::String(text)) => Ok(Value::String(text.clone())),
         (Type::String, Json::Number(number)) => Ok(Value::String(number.to_string())),
         (Type::String, Json::Bool(flag)) => Ok(Value::String(flag.to_string())),
-        (Type::List(element), Json::Array(items)) => {
-            elements(items, element, depth).map(Value::List)
-        }
+        (Type::List(element), Json::Array(items)) => elements(items, element, depth).map(Value::List),
         (Type::Set(element), Json::Array(items)) => elements(items, element, depth).map(Value::Set),
         (Type::Tuple(types), Json::Array(items)) if types.len() == items.len() => items
             .iter()
@@ -77,9 +71,7 @@ fn value(json: &Json, ty: &Type, depth: usize) -> Result<Value, DecodeError> {
 }
 
 fn number_of(text: &str) -> Result<Value, DecodeError> {
-    text.parse()
-        .map(Value::Number)
-        .map_err(|_| DecodeError::new("not a number"))
+    text.parse().map(Value::Number).map_err(|_| DecodeError::new("not a number"))
 }
 
 fn elements(items: &[Json], ty: &Type, depth: usize) -> Result<Vec<Value>, DecodeError> {

@@ -173,17 +173,12 @@ impl Value {
         match self {
             Self::Unknown => Some(base.clone()),
             Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) => None,
-            Self::List(items) | Self::Tuple(items) => items
-                .iter()
-                .enumerate()
-                .find_map(|(i, item)| item.first_unknown(&base.index(i))),
+            Self::List(items) | Self::Tuple(items) => {
+                items.iter().enumerate().find_map(|(i, item)| item.first_unknown(&base.index(i)))
+            }
             Self::Set(items) => items.iter().find_map(|item| item.first_unknown(base)),
-            Self::Map(map) => map
-                .iter()
-                .find_map(|(key, item)| item.first_unknown(&base.key(key))),
-            Self::Object(object) => object
-                .iter()
-                .find_map(|(name, item)| item.first_unknown(&base.attr(name))),
+            Self::Map(map) => map.iter().find_map(|(key, item)| item.first_unknown(&base.key(key))),
+            Self::Object(object) => object.iter().find_map(|(name, item)| item.first_unknown(&base.attr(name))),
             Self::Dynamic(_, value) => value.first_unknown(base),
         }
     }

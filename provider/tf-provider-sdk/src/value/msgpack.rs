@@ -29,16 +29,9 @@ pub(crate) const VALUES_MAX: usize = 4_000_000;
 /// # Errors
 /// Bytes that are not such a value, or beyond the limits.
 pub(crate) fn decode(bytes: &[u8], ty: &Type) -> Result<Value, DecodeError> {
-    let mut decoder = Decoder {
-        rest: bytes,
-        budget: VALUES_MAX,
-    };
+    let mut decoder = Decoder { rest: bytes, budget: VALUES_MAX };
     let value = decoder.value(ty, 0)?;
-    if decoder.rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(DecodeError::new("bytes are left after the value"))
-    }
+    if decoder.rest.is_empty() { Ok(value) } else { Err(DecodeError::new("bytes are left after the value")) }
 }
 
 struct Decoder<'a> {
@@ -82,15 +75,10 @@ impl<'a> Decoder<'a> {
             Type::Object(types, _) => {
                 let length = self.map_length(marker)?;
                 self.spend(types.len())?;
-                let mut object: Object = types
-                    .keys()
-                    .map(|name| (name.clone(), Value::Null))
-                    .collect();
+                let mut object: Object = types.keys().map(|name| (name.clone(), Value::Null)).collect();
                 for _ in 0..length {
                     let name = self.key()?;
-                    let ty = types
-                        .get(name)
-                        .ok_or_else(|| DecodeError::new("an attribute is not in the schema"))?;
+                    let ty = types.get(name).ok_or_else(|| DecodeError::new("an attribute is not in the schema"))?;
                     let value = self.value(ty, depth + 1)?;
                     object.set(name, value);
                 }
@@ -109,8 +97,7 @@ impl<'a> Decoder<'a> {
             Some(length) => self.take(length)?,
             None => return Err(unexpected("a type", marker)),
         };
-        let json =
-            serde_json::from_slice(json).map_err(|_| DecodeError::new("a type is not JSON"))?;
+        let json = serde_json::from_slice(json).map_err(|_| DecodeError::new("a type is not JSON"))?;
         let ty = Type::from_json(&json)?;
         let value = self.value(&ty, depth + 1)?;
         Ok(match value {
@@ -128,11 +115,7 @@ impl<'a> Decoder<'a> {
         if self.array_length(marker)? != types.len() {
             return Err(DecodeError::new("a tuple has the wrong length"));
         }
-        types
-            .iter()
-            .map(|ty| self.value(ty, depth + 1))
-            .collect::<Result<_, _>>()
-            .map(Value::Tuple)
+        types.iter().map(|ty| self.value(ty, depth + 1)).collect::<Result<_, _>>().map(Value::Tuple)
     }
 
     fn number(&mut self, marker: Marker) -> Result<Number, DecodeError> {
@@ -148,14 +131,9 @@ impl<'a> Decoder<'a> {
             Marker::I16 => i32::from(i16::from_be_bytes(self.array()?)).into(),
             Marker::I32 => i32::from_be_bytes(self.array()?).into(),
             Marker::I64 => i64::from_be_bytes(self.array()?).into(),
-            Marker::F32 => Number::from_f64_exact(f32::from_be_bytes(self.array()?).into())
-                .ok_or_else(not_finite)?,
-            Marker::F64 => Number::from_f64_exact(f64::from_be_bytes(self.array()?))
-                .ok_or_else(not_finite)?,
-            other => self
-                .text(other)?
-                .parse()
-                .map_err(|_| DecodeError::new("a string is not a number"))?,
+            Marker::F32 => Number::from_f64_exact(f32::from_be_bytes(self.array()?).into()).ok_or_else(not_finite)?,
+            Marker::F64 => Number::from_f64_exact(f64::from_be_bytes(self.array()?)).ok_or_else(not_finite)?,
+            other => self.text(other)?.parse().map_err(|_| DecodeError::new("a string is not a number"))?,
         })
     }
 
@@ -166,14 +144,11 @@ impl<'a> Decoder<'a> {
 
     fn text(&mut self, marker: Marker) -> Result<&'a str, DecodeError> {
         let length = match marker {
-            Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32 => {
-                self.bytes_length(marker)?
-            }
+            Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32 => self.bytes_length(marker)?,
             _ => None,
         };
         let length = length.ok_or_else(|| unexpected("a string", marker))?;
-        std::str::from_utf8(self.take(length)?)
-            .map_err(|_| DecodeError::new("a string is not UTF-8"))
+        std::str::from_utf8(self.take(length)?).map_err(|_| DecodeError::new("a string is not UTF-8"))
     }
 
     /// The length of a string or of binary; `None` for other markers.
@@ -225,11 +200,7 @@ impl<'a> Decoder<'a> {
 
     /// So many values need at least as many bytes.
     fn fits(&self, length: usize) -> Result<usize, DecodeError> {
-        if length <= self.rest.len() {
-            Ok(length)
-        } else {
-            Err(ended())
-        }
+        if length <= self.rest.len() { Ok(length) } else { Err(ended()) }
     }
 
     fn length32(&mut self) -> Result<usize, DecodeError> {
@@ -253,10 +224,8 @@ impl<'a> Decoder<'a> {
     }
 
     fn spend(&mut self, values: usize) -> Result<(), DecodeError> {
-        self.budget = self
-            .budget
-            .checked_sub(values)
-            .ok_or_else(|| DecodeError::new("too many values in one message"))?;
+        self.budget =
+            self.budget.checked_sub(values).ok_or_else(|| DecodeError::new("too many values in one message"))?;
         Ok(())
     }
 }
@@ -297,9 +266,7 @@ fn put(out: &mut write::buffer::ByteBuf, value: &Value) {
         }
         Value::Object(object) => {
             write::write_map_len(out, length(object.len())).ok();
-            object
-                .iter()
-                .for_each(|(key, item)| put_entry(out, key, item));
+            object.iter().for_each(|(key, item)| put_entry(out, key, item));
         }
         Value::Dynamic(ty, value) => {
             write::write_array_len(out, 2).ok();

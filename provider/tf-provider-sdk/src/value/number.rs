@@ -65,11 +65,7 @@ impl Number {
     /// The shortest decimal that names this float: what a person means by `0.1`.
     /// `None` if it is not finite.
     pub fn from_f64(value: f64) -> Option<Self> {
-        if value.is_finite() {
-            format!("{value:e}").parse().ok()
-        } else {
-            None
-        }
+        if value.is_finite() { format!("{value:e}").parse().ok() } else { None }
     }
 
     /// The float's own value, which is what a float in msgpack stands for.
@@ -120,11 +116,7 @@ impl Number {
             Repr::Float(float) => Decimal::parse(&format!("{float:.F64_DIGITS$}")),
             Repr::Decimal(decimal) => return decimal.clone(),
         };
-        parsed.unwrap_or_else(|_| Decimal {
-            negative: false,
-            digits: String::new(),
-            exponent: 0,
-        })
+        parsed.unwrap_or_else(|_| Decimal { negative: false, digits: String::new(), exponent: 0 })
     }
 }
 
@@ -136,9 +128,7 @@ impl Decimal {
             _ => (false, text),
         };
         let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => {
-                (mantissa, exponent.parse::<i64>().map_err(|_| ParseNumberError)?)
-            }
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().map_err(|_| ParseNumberError)?),
             None => (rest, 0),
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -150,11 +140,7 @@ impl Decimal {
         let significant = both.trim_start_matches('0');
         let digits = significant.trim_end_matches('0');
         if digits.is_empty() {
-            return Ok(Self {
-                negative: false,
-                digits: String::new(),
-                exponent: 0,
-            });
+            return Ok(Self { negative: false, digits: String::new(), exponent: 0 });
         }
         let length = |n: usize| i64::try_from(n).map_err(|_| ParseNumberError);
         let dropped = length(significant.len() - digits.len())?;
@@ -166,11 +152,7 @@ impl Decimal {
         if digits.len() > DIGITS_MAX {
             return Err(ParseNumberError);
         }
-        Ok(Self {
-            negative,
-            digits: digits.to_owned(),
-            exponent,
-        })
+        Ok(Self { negative, digits: digits.to_owned(), exponent })
     }
 
     /// The power of ten of the first digit, plus one.
@@ -184,10 +166,7 @@ impl Decimal {
             (true, false) => Ordering::Less,
             (false, true) => Ordering::Greater,
             // Same magnitude and no trailing zeros: text order is number order.
-            (false, false) => self
-                .magnitude()
-                .cmp(&other.magnitude())
-                .then_with(|| self.digits.cmp(&other.digits)),
+            (false, false) => self.magnitude().cmp(&other.magnitude()).then_with(|| self.digits.cmp(&other.digits)),
         }
     }
 
@@ -336,8 +315,14 @@ mod tests {
     #[test]
     fn text_is_exact() {
         for text in [
-            "0", "-1", "0.1", "12345678901234567890123", "-0.000001", "1234.5678",
-            "18446744073709551615", "0.1000000000000000055511151231257827021181583404541015625",
+            "0",
+            "-1",
+            "0.1",
+            "12345678901234567890123",
+            "-0.000001",
+            "1234.5678",
+            "18446744073709551615",
+            "0.1000000000000000055511151231257827021181583404541015625",
         ] {
             assert_eq!(number(text).to_string(), text);
         }
@@ -354,7 +339,8 @@ mod tests {
     #[test]
     fn what_is_no_number_is_refused() {
         let long = "1".repeat(DIGITS_MAX + 1);
-        for text in ["", "-", ".", "e1", "1e", "0x1", "NaN", "inf", "1 ", "1e99999999999999999999", "1e9000000", &long] {
+        for text in ["", "-", ".", "e1", "1e", "0x1", "NaN", "inf", "1 ", "1e99999999999999999999", "1e9000000", &long]
+        {
             assert!(text.parse::<Number>().is_err(), "{text}");
         }
     }

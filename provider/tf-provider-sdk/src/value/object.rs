@@ -66,9 +66,7 @@ impl Object {
 
     /// True if the attribute is there and neither null nor unknown.
     pub fn is_known(&self, name: &str) -> bool {
-        self.0
-            .get(name)
-            .is_some_and(|v| !v.is_null() && !v.is_unknown())
+        self.0.get(name).is_some_and(|v| !v.is_null() && !v.is_unknown())
     }
 
     /// True if the attribute is null or not there.
@@ -96,10 +94,7 @@ impl Object {
     pub fn encode<T: IntoValue>(value: T) -> Result<Self, ConvertError> {
         match value.into_value() {
             Value::Object(object) => Ok(object),
-            other => Err(ConvertError::new(format!(
-                "expected an object, got {}",
-                other.kind()
-            ))),
+            other => Err(ConvertError::new(format!("expected an object, got {}", other.kind()))),
         }
     }
 

@@ -150,10 +150,7 @@ mod tests {
         for text in ["name", "disk[0].size_gib", "labels[\"a.b\"]", "a.b[2][\"k\"].c"] {
             assert_eq!(Path::from(text).to_string(), text);
         }
-        assert_eq!(
-            Path::from("disk[1].size"),
-            Path::root().attr("disk").index(1).attr("size")
-        );
+        assert_eq!(Path::from("disk[1].size"), Path::root().attr("disk").index(1).attr("size"));
     }
 
     #[test]

@@ -31,18 +31,10 @@ fn golden() -> Vec<(Type, Value, Vec<u8>)> {
         (Type::Number, number("300"), vec![0xcd, 1, 44]),
         (Type::Number, number("0.5"), vec![0xcb, 0x3f, 0xe0, 0, 0, 0, 0, 0, 0]),
         (Type::Number, number("0.1"), vec![0xa3, b'0', b'.', b'1']),
-        (
-            Type::Number,
-            number("18446744073709551615"),
-            vec![0xcf, 255, 255, 255, 255, 255, 255, 255, 255],
-        ),
+        (Type::Number, number("18446744073709551615"), vec![0xcf, 255, 255, 255, 255, 255, 255, 255, 255]),
         (
             object,
-            Value::Object(
-                Object::new()
-                    .with("a", 1_u64)
-                    .with("b", Value::List(vec![text("x"), Value::Unknown])),
-            ),
+            Value::Object(Object::new().with("a", 1_u64).with("b", Value::List(vec![text("x"), Value::Unknown]))),
             vec![0x82, 0xa1, b'a', 1, 0xa1, b'b', 0x92, 0xa1, b'x', 0xd4, 0, 0],
         ),
         (
@@ -93,10 +85,7 @@ fn sets_compare_as_sets() {
     assert_ne!(set(&["a", "a", "b"]), set(&["a", "b", "b"]));
     let object = |items: &[&str]| Value::Object(Object::new().with("s", set(items)));
     assert_eq!(object(&["x", "y"]), object(&["y", "x"]));
-    assert_ne!(
-        Value::List(vec![text("a"), text("b")]),
-        Value::List(vec![text("b"), text("a")])
-    );
+    assert_ne!(Value::List(vec![text("a"), text("b")]), Value::List(vec![text("b"), text("a")]));
 }
 
 #[test]
@@ -135,10 +124,7 @@ fn json_states_are_read_by_type() {
     assert_eq!(object.value("s"), Some(&text("5")));
     assert_eq!(object.value("b"), Some(&Value::Bool(true)));
     assert_eq!(object.value("set"), Some(&Value::Set(vec![text("a"), text("b")])));
-    assert_eq!(
-        object.value("d").map(Value::inner),
-        Some(&number("12345678901234567890123"))
-    );
+    assert_eq!(object.value("d").map(Value::inner), Some(&number("12345678901234567890123")));
     assert_eq!((object.value("none"), object.value("gone")), (Some(&Value::Null), None));
     assert!(json_value::decode(&json!({"n": []}), &of).is_err());
 }
@@ -217,10 +203,8 @@ fn structs_convert_and_errors_have_paths() {
 #[test]
 fn values_are_fitted_to_types() {
     let of = ty(json!(["object", {"s": ["set", "string"], "m": ["map", "number"], "d": "dynamic"}]));
-    let value = Object::new()
-        .with("s", vec!["b", "a", "b"])
-        .with("m", Object::new().with("x", 1_u64))
-        .with("d", vec![1_u64]);
+    let value =
+        Object::new().with("s", vec!["b", "a", "b"]).with("m", Object::new().with("x", 1_u64)).with("d", vec![1_u64]);
     let Value::Object(fitted) = conform(Value::Object(value), &of).unwrap() else {
         panic!("not an object");
     };
@@ -262,16 +246,14 @@ fn any_value(of: &Type) -> BoxedStrategy<Value> {
         Type::Dynamic => Just(Value::Dynamic(Box::new(Type::String), Box::new(text("d")))).boxed(),
         Type::List(element) => prop::collection::vec(any_value(element), 0..4).prop_map(Value::List).boxed(),
         Type::Set(element) => prop::collection::vec(any_value(element), 0..4).prop_map(Value::Set).boxed(),
-        Type::Map(element) => prop::collection::btree_map("[a-z]", any_value(element), 0..4)
-            .prop_map(Value::Map)
-            .boxed(),
+        Type::Map(element) => {
+            prop::collection::btree_map("[a-z]", any_value(element), 0..4).prop_map(Value::Map).boxed()
+        }
         Type::Tuple(types) => types.iter().map(any_value).collect::<Vec<_>>().prop_map(Value::Tuple).boxed(),
         Type::Object(types, _) => {
             let names: Vec<String> = types.keys().cloned().collect();
             let values: Vec<_> = types.values().map(any_value).collect();
-            values
-                .prop_map(move |values| Value::Object(names.iter().cloned().zip(values).collect()))
-                .boxed()
+            values.prop_map(move |values| Value::Object(names.iter().cloned().zip(values).collect())).boxed()
         }
     };
     prop_oneof![8 => known, 1 => Just(Value::Null), 1 => Just(Value::Unknown)].boxed()

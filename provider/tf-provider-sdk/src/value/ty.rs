@@ -49,13 +49,7 @@ impl Type {
 
     /// `object({...})`, with every attribute required.
     pub fn object<N: Into<String>>(attributes: impl IntoIterator<Item = (N, Type)>) -> Self {
-        Self::Object(
-            attributes
-                .into_iter()
-                .map(|(name, ty)| (name.into(), ty))
-                .collect(),
-            BTreeSet::new(),
-        )
+        Self::Object(attributes.into_iter().map(|(name, ty)| (name.into(), ty)).collect(), BTreeSet::new())
     }
 
     /// Encodes as the protocol's JSON.
@@ -69,10 +63,8 @@ impl Type {
             Self::Set(element) => json!(["set", element.to_json()]),
             Self::Map(element) => json!(["map", element.to_json()]),
             Self::Object(attributes, optional) => {
-                let attributes: serde_json::Map<String, Json> = attributes
-                    .iter()
-                    .map(|(name, ty)| (name.clone(), ty.to_json()))
-                    .collect();
+                let attributes: serde_json::Map<String, Json> =
+                    attributes.iter().map(|(name, ty)| (name.clone(), ty.to_json())).collect();
                 if optional.is_empty() {
                     json!(["object", attributes])
                 } else {
@@ -120,10 +112,8 @@ impl Type {
                 Ok(Self::Tuple(inner.iter().map(one).collect::<Result<_, _>>()?))
             }
             [Json::String(kind), Json::Object(inner), rest @ ..] if kind == "object" => {
-                let attributes = inner
-                    .iter()
-                    .map(|(name, ty)| Ok((name.clone(), one(ty)?)))
-                    .collect::<Result<_, DecodeError>>()?;
+                let attributes =
+                    inner.iter().map(|(name, ty)| Ok((name.clone(), one(ty)?))).collect::<Result<_, DecodeError>>()?;
                 let optional = match rest {
                     [] => BTreeSet::new(),
                     [Json::Array(names)] => names
@@ -141,9 +131,7 @@ impl Type {
     /// The type that a value has by itself, for a value that travels as dynamic. Collections take
     /// their first element's type; an empty collection, null and unknown have element type dynamic.
     pub fn of(value: &Value) -> Self {
-        let first = |items: &mut dyn Iterator<Item = &Value>| {
-            items.next().map_or(Self::Dynamic, Self::of)
-        };
+        let first = |items: &mut dyn Iterator<Item = &Value>| items.next().map_or(Self::Dynamic, Self::of);
         match value {
             Value::Null | Value::Unknown => Self::Dynamic,
             Value::Bool(_) => Self::Bool,
@@ -152,9 +140,7 @@ impl Type {
             Value::List(items) => Self::list(first(&mut items.iter())),
             Value::Set(items) => Self::set(first(&mut items.iter())),
             Value::Map(map) => Self::map(first(&mut map.values())),
-            Value::Object(object) => {
-                Self::object(object.iter().map(|(name, v)| (name.clone(), Self::of(v))))
-            }
+            Value::Object(object) => Self::object(object.iter().map(|(name, v)| (name.clone(), Self::of(v)))),
             Value::Tuple(items) => Self::Tuple(items.iter().map(Self::of).collect()),
             Value::Dynamic(ty, _) => (**ty).clone(),
         }

@@ -119,12 +119,7 @@ fn thing(name: &str) -> Object {
 }
 
 fn change(prior: Option<Object>, planned: Option<Object>) -> Change {
-    Change {
-        config: planned.clone(),
-        prior,
-        planned,
-        private: Private::new(),
-    }
+    Change { config: planned.clone(), prior, planned, private: Private::new() }
 }
 
 fn create(name: &str) -> Change {
@@ -165,14 +160,11 @@ async fn a_timeout_keeps_the_partial_state() {
 #[tokio::test(start_paused = true)]
 async fn stop_ends_all_operations_and_later_ones_run() {
     let engine = engine();
-    let (first, second, ()) = tokio::join!(
-        engine.apply(THING, create("waits")),
-        engine.apply(THING, create("waits")),
-        async {
+    let (first, second, ()) =
+        tokio::join!(engine.apply(THING, create("waits")), engine.apply(THING, create("waits")), async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             engine.stop();
-        }
-    );
+        });
     for outcome in [first, second] {
         assert_eq!(outcome.state.unwrap().get("id"), Ok("1".to_owned()));
         assert_eq!(summaries(&outcome.diagnostics), ["Stopped"]);
@@ -191,12 +183,7 @@ async fn private_data_goes_from_plan_to_state_and_secrets_do_not() {
     let config = plan.config.clone();
     let planned = engine.plan(THING, plan).await;
     assert!(planned.planned.as_ref().unwrap().is_null("secret"));
-    let change = Change {
-        config,
-        prior: None,
-        planned: planned.planned,
-        private: planned.private,
-    };
+    let change = Change { config, prior: None, planned: planned.planned, private: planned.private };
     let outcome = engine.apply(THING, change).await;
     assert!(outcome.diagnostics.is_empty(), "{}", outcome.diagnostics);
     assert!(outcome.state.unwrap().is_null("secret"));
@@ -206,9 +193,7 @@ async fn private_data_goes_from_plan_to_state_and_secrets_do_not() {
 #[tokio::test]
 async fn failed_updates_and_deletes_keep_the_prior_state() {
     let prior = thing("stuck").with("id", "1");
-    let outcome = engine()
-        .apply(THING, change(Some(prior.clone()), Some(thing("new").with("id", "1"))))
-        .await;
+    let outcome = engine().apply(THING, change(Some(prior.clone()), Some(thing("new").with("id", "1")))).await;
     assert_eq!(outcome.state, Some(prior.clone()));
     let outcome = engine().apply(THING, change(Some(prior.clone()), None)).await;
     assert_eq!(outcome.state, Some(prior));
@@ -250,15 +235,9 @@ async fn a_read_keeps_removes_or_fails() {
 #[tokio::test]
 async fn states_are_upgraded_once_and_newer_ones_refused() {
     let engine = engine();
-    let (state, _) = engine
-        .upgrade(THING, 1, serde_json::json!({"id": "1", "title": "t"}))
-        .await
-        .unwrap();
+    let (state, _) = engine.upgrade(THING, 1, serde_json::json!({"id": "1", "title": "t"})).await.unwrap();
     assert_eq!(state, thing("t").with("id", "1"));
-    let (state, _) = engine
-        .upgrade(THING, 2, serde_json::json!({"id": "1", "name": "n", "left": true}))
-        .await
-        .unwrap();
+    let (state, _) = engine.upgrade(THING, 2, serde_json::json!({"id": "1", "name": "n", "left": true})).await.unwrap();
     assert_eq!(state.get("name"), Ok("n".to_owned()));
     let error = engine.upgrade(THING, 3, serde_json::json!({})).await.unwrap_err();
     assert_eq!(summaries(&error), ["State too new"]);

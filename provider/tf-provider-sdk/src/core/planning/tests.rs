@@ -169,12 +169,8 @@ fn a_default_comes_back_when_the_configuration_drops_the_value() {
 #[test]
 fn a_new_element_of_a_set_is_unknown_and_others_are_kept() {
     let (mut config, mut proposal) = (config(), merged());
-    config.set("bag", Value::Set(vec![
-        element("p"), element("new"),
-    ]));
-    proposal.set("bag", Value::Set(vec![
-        Value::Object(whole_part("p", "mp")), element("new"),
-    ]));
+    config.set("bag", Value::Set(vec![element("p"), element("new")]));
+    proposal.set("bag", Value::Set(vec![Value::Object(whole_part("p", "mp")), element("new")]));
     let result = plan(&schema(), &config, Some(&state()), proposal);
     let bag: Vec<Object> = result.planned.get("bag").unwrap();
     let made = |key: &str| {
@@ -190,14 +186,32 @@ fn element(key: &str) -> Value {
 }
 
 #[test]
+fn a_path_ends_at_a_set() {
+    let schema = Schema::new().block(NestedBlock::set(
+        "bag",
+        Block::new().attribute(Attribute::string("key").required().requires_replace()).block(NestedBlock::list(
+            "inner",
+            Block::new().attribute(Attribute::string("x").optional().requires_replace()),
+        )),
+    ));
+    let at = |key: &str| {
+        let inner = Object::new().with("x", key);
+        let bag = Object::new().with("key", key).with("inner", vec![inner]);
+        schema.conform(Object::new().with("bag", vec![bag])).unwrap()
+    };
+    let result = super::plan(&schema, &at("b"), Some(&at("a")), at("b"));
+    assert_eq!(result.requires_replace, [Path::from("bag")]);
+}
+
+#[test]
 fn a_custom_modifier_sees_the_whole_and_can_refuse() {
-    let schema = Schema::new()
-        .attribute(Attribute::bool("allow").optional())
-        .attribute(Attribute::number("size").optional().modify(modify::custom("no_shrink", |plan| {
+    let schema = Schema::new().attribute(Attribute::bool("allow").optional()).attribute(
+        Attribute::number("size").optional().modify(modify::custom("no_shrink", |plan| {
             if plan.planned < &mut plan.prior.clone() && plan.config_object.get("allow") != Ok(true) {
                 plan.error("Cannot shrink", "A volume only grows.");
             }
-        })));
+        })),
+    );
     let at = |size: u64| schema.conform(Object::new().with("size", size)).unwrap();
     let result = super::plan(&schema, &at(1), Some(&at(2)), at(1));
     assert_eq!(result.diagnostics.iter().next().unwrap().attribute, Some("size".into()));

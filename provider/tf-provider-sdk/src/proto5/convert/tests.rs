@@ -30,11 +30,7 @@ fn a_schema_keeps_all_that_terraform_wants() {
     assert!(attribute("tags").optional && attribute("tags").deprecated);
     assert!(attribute("days").optional && attribute("days").computed);
     assert!(attribute("token").write_only && attribute("token").sensitive);
-    let counts: Vec<_> = block
-        .block_types
-        .iter()
-        .map(|b| (b.type_name.as_str(), b.min_items, b.max_items))
-        .collect();
+    let counts: Vec<_> = block.block_types.iter().map(|b| (b.type_name.as_str(), b.min_items, b.max_items)).collect();
     // What Terraform demands of single (both 0 or both 1) and map (none).
     assert_eq!(counts, [("one", 1, 1), ("many", 1, 4), ("named", 0, 0), ("timeouts", 0, 0)]);
     let timeouts = block.block_types.last().unwrap().block.as_ref().unwrap();
@@ -59,10 +55,7 @@ fn a_path_becomes_steps() {
 
 #[test]
 fn json_is_read_where_msgpack_is_empty() {
-    let message = pb::DynamicValue {
-        msgpack: Vec::new(),
-        json: b"\"x\"".to_vec(),
-    };
+    let message = pb::DynamicValue { msgpack: Vec::new(), json: b"\"x\"".to_vec() };
     assert_eq!(value(Some(&message), &Type::String).unwrap(), Value::String("x".into()));
     assert_eq!(value(None, &Type::String).unwrap(), Value::Null);
     assert_eq!(value(Some(&pb::DynamicValue::default()), &Type::String).unwrap(), Value::Null);

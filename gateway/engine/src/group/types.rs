@@ -1,0 +1,123 @@
+//! What callers give a group and what they see of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_model::state::{GroupState, Health};
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, VolumeId};
+use lifeboat_vault::Vault;
+
+use crate::points::PointInfo;
+use crate::ship::Compression;
+
+/// A volume of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Its identifier.
+    pub id: VolumeId,
+    /// Its name, unique in the vault.
+    pub name: String,
+    /// Its size, bytes; a multiple of the block size.
+    pub size_bytes: u64,
+}
+
+/// How a group is run; may change at any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// Time between recovery points while there are writes.
+    pub point_interval: Duration,
+    /// How frames are compressed.
+    pub compression: Compression,
+    /// Bytes of the journal on disk, at most.
+    pub journal_bytes: u64,
+    /// Bytes of data in memory that wait for the images, at most.
+    pub cache_bytes: u64,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        Self {
+            point_interval: Duration::from_secs(5),
+            compression: Compression::Auto,
+            journal_bytes: 1 << 30,
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Where a group lives.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// The vault.
+    pub vault: Arc<Vault>,
+    /// The group.
+    pub group: GroupId,
+    /// This gateway.
+    pub gateway: GatewayId,
+    /// Local state of this group at this gateway; its parent exists.
+    pub dir: PathBuf,
+    /// How it is run.
+    pub settings: GroupSettings,
+}
+
+/// What [`Group::fail_over`] is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct FailOver {
+    /// The branch whose history is recovered.
+    pub from_branch: BranchId,
+    /// The point; `None` is the newest one that is in the history once the old writer is fenced.
+    pub point: Option<PointId>,
+    /// Leaves the old writer alone: a test failover.
+    pub test: bool,
+    /// Identifier of the branch to be made: the same at every attempt.
+    pub branch: BranchId,
+}
+
+/// How far some long work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes done.
+    pub done_bytes: u64,
+    /// Bytes in all, as far as known.
+    pub total_bytes: u64,
+}
+
+/// What can be seen of a group.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// Its state at this gateway.
+    pub state: GroupState,
+    /// The branch that it is on.
+    pub branch: BranchId,
+    /// The tenure that this gateway holds, or held last.
+    pub epoch: Epoch,
+    /// Newest record.
+    pub last_lsn: Lsn,
+    /// Newest record that survives the loss of power.
+    pub durable_lsn: Lsn,
+    /// Newest record up to which the images are complete.
+    pub image_lsn: Lsn,
+    /// Newest record in the vault.
+    pub shipped_lsn: Lsn,
+    /// Bytes written and not yet in the vault, roughly.
+    pub backlog_bytes: u64,
+    /// Bytes of the journal's files.
+    pub journal_bytes_used: u64,
+    /// Newest recovery point in the vault.
+    pub last_point: Option<PointInfo>,
+    /// Age of the oldest write that no landed point holds, seconds; 0 when there is none. `None` before the first point.
+    pub landed_rpo_seconds: Option<f64>,
+    /// How well it is.
+    pub health: Health,
+    /// Why it isn't better.
+    pub reasons: Vec<String>,
+    /// Long work under way.
+    pub progress: Option<Progress>,
+    /// Bytes written a second, over the last intervals.
+    pub churn_bytes_per_second: f64,
+    /// For a branch at a recovery site: bytes that are here already.
+    pub hydrated_bytes: Option<u64>,
+    /// Sum of the volumes' sizes, bytes.
+    pub size_bytes: u64,
+}

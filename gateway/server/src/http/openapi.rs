@@ -1,0 +1,198 @@
+//! The API's own description, OpenAPI 3.1: the types describe themselves, the routes are the table below.
+//!
+//! `docs/api/openapi-v1.json` is this document as of the last release; a test fails when they differ.
+
+use axum::Json;
+use lifeboat_api as api;
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Lifeboat", version = "1", description = "Disaster recovery as code: the API of a gateway."),
+    components(schemas(
+        api::Vault, api::VaultCreate, api::VaultSpec, api::Site, api::SiteSpec, api::Gateway, api::GatewaySpec,
+        api::Policy, api::PolicySpec, api::Group, api::GroupSpec, api::Volume, api::VolumeSpec, api::Point, api::Job,
+        api::Event, api::ProtectionStatus, api::GatewayReport, api::Problem, api::FailoverRequest, api::CommitRequest,
+        api::CleanupRequest, api::ReleaseRequest, api::ResumeRequest, api::FailbackRequest, api::PointRequest,
+    ))
+)]
+struct Schemas;
+
+/// How a route answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// A page of objects.
+    Page,
+    /// One object.
+    One,
+    /// One object, made.
+    Made,
+    /// A job that was begun.
+    Begun,
+    /// Nothing.
+    Nothing,
+    /// Text.
+    Text,
+}
+
+/// One operation: method, path, what it does, body, answer, query parameters.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    summary: &'static str,
+    body: Option<&'static str>,
+    shape: Shape,
+    answer: &'static str,
+    query: &'static [&'static str],
+}
+
+const fn operation(
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    body: Option<&'static str>,
+    shape: Shape,
+    answer: &'static str,
+    query: &'static [&'static str],
+) -> Operation {
+    Operation { method, path, summary, body, shape, answer, query }
+}
+
+const LIST: &[&str] = &["limit", "page_token", "name"];
+
+macro_rules! resource_operations {
+    ($path:literal, $item:literal, $what:literal, $view:literal, $create:literal, $spec:literal) => {
+        [
+            operation("get", $path, concat!("Lists ", $what, "."), None, Shape::Page, $view, LIST),
+            operation("post", $path, concat!("Declares one of the ", $what, "."), Some($create), Shape::Made, $view, &[]),
+            operation("get", $item, concat!("Reads one of the ", $what, "."), None, Shape::One, $view, &[]),
+            operation("patch", $item, concat!("Changes one of the ", $what, " (RFC 7396)."), Some($spec), Shape::One, $view, &[]),
+            operation("delete", $item, concat!("Deletes one of the ", $what, "."), None, Shape::Nothing, "", &[]),
+        ]
+    };
+}
+
+const RESOURCES: [[Operation; 5]; 6] = [
+    resource_operations!("/v1/vaults", "/v1/vaults/{id}", "vaults", "Vault", "VaultCreate", "VaultSpec"),
+    resource_operations!("/v1/sites", "/v1/sites/{id}", "sites", "Site", "SiteSpec", "SiteSpec"),
+    resource_operations!("/v1/gateways", "/v1/gateways/{id}", "gateways", "Gateway", "GatewaySpec", "GatewaySpec"),
+    resource_operations!("/v1/policies", "/v1/policies/{id}", "policies", "Policy", "PolicySpec", "PolicySpec"),
+    resource_operations!("/v1/groups", "/v1/groups/{id}", "groups", "Group", "GroupSpec", "GroupSpec"),
+    resource_operations!("/v1/volumes", "/v1/volumes/{id}", "volumes", "Volume", "VolumeSpec", "VolumeSpec"),
+];
+
+const OTHERS: [Operation; 20] = [
+    operation("post", "/v1/groups/{id}:failover", "Fails a group over to this gateway.", Some("FailoverRequest"), Shape::Begun, "Job", &[]),
+    operation("post", "/v1/groups/{id}:commit", "Makes a failover final.", Some("CommitRequest"), Shape::Begun, "Job", &[]),
+    operation("post", "/v1/groups/{id}:cleanup", "Ends test failovers.", Some("CleanupRequest"), Shape::Begun, "Job", &[]),
+    operation("post", "/v1/groups/{id}:release", "Stops a group in order.", Some("ReleaseRequest"), Shape::Begun, "Job", &[]),
+    operation("post", "/v1/groups/{id}:resume", "Starts a released group again.", Some("ResumeRequest"), Shape::Begun, "Job", &[]),
+    operation("post", "/v1/groups/{id}:failback", "Moves a group back home.", Some("FailbackRequest"), Shape::Begun, "Job", &[]),
+    operation("post", "/v1/groups/{id}:point", "Takes a recovery point.", Some("PointRequest"), Shape::Begun, "Job", &[]),
+    operation("get", "/v1/points", "Lists recovery points, newest first.", None, Shape::Page, "Point", &["group", "branch", "from", "to", "kind", "limit", "page_token"]),
+    operation("get", "/v1/points/{id}", "Reads a recovery point with its volumes.", None, Shape::One, "Point", &["group", "branch"]),
+    operation("get", "/v1/jobs", "Lists jobs, newest first.", None, Shape::Page, "Job", &["group", "state", "kind", "limit", "page_token"]),
+    operation("get", "/v1/jobs/{id}", "Reads a job; with `wait`, once it changed.", None, Shape::One, "Job", &["wait", "since"]),
+    operation("post", "/v1/jobs/{id}:cancel", "Asks a job to stop.", Some("Empty"), Shape::Begun, "Job", &[]),
+    operation("post", "/v1/jobs/{id}:retry", "Tries a failed job again.", Some("Empty"), Shape::Begun, "Job", &[]),
+    operation("get", "/v1/events", "Lists events, newest first.", None, Shape::Page, "Event", &["group", "since", "limit", "page_token"]),
+    operation("get", "/v1/protection-status", "Says how well groups are protected.", None, Shape::Page, "ProtectionStatus", &["group", "volume", "limit", "page_token"]),
+    operation("get", "/v1/status", "The gateway's account of itself.", None, Shape::One, "GatewayReport", &[]),
+    operation("get", "/v1/openapi.json", "This document.", None, Shape::One, "Empty", &[]),
+    operation("get", "/metrics", "Metrics in Prometheus's text form.", None, Shape::Text, "", &[]),
+    operation("get", "/livez", "Whether the process is alive; needs no token.", None, Shape::One, "Empty", &[]),
+    operation("get", "/readyz", "Whether it is ready; needs no token.", None, Shape::One, "Empty", &[]),
+];
+
+/// Every operation.
+pub(crate) fn operations() -> impl Iterator<Item = &'static Operation> {
+    RESOURCES.iter().flatten().chain(OTHERS.iter())
+}
+
+fn reference(name: &str) -> Value {
+    match name {
+        "Empty" => json!({"type": "object"}),
+        name => json!({"$ref": format!("#/components/schemas/{name}")}),
+    }
+}
+
+fn content(schema: Value) -> Value {
+    json!({"application/json": {"schema": schema}})
+}
+
+fn answer(operation: &Operation) -> (&'static str, Value) {
+    let object = reference(operation.answer);
+    match operation.shape {
+        Shape::Page => {
+            let page = json!({
+                "type": "object",
+                "required": ["items"],
+                "properties": {
+                    "items": {"type": "array", "items": object},
+                    "next_page_token": {"type": "string", "description": "Absent on the last page."},
+                },
+            });
+            ("200", json!({"description": "A page.", "content": content(page)}))
+        }
+        Shape::One => ("200", json!({"description": "The object.", "content": content(object)})),
+        Shape::Made => ("201", json!({"description": "Declared.", "content": content(object)})),
+        Shape::Begun => ("202", json!({"description": "A job was begun.", "content": content(object)})),
+        Shape::Nothing => ("204", json!({"description": "Done."})),
+        Shape::Text => ("200", json!({"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}})),
+    }
+}
+
+fn parameters(operation: &Operation) -> Vec<Value> {
+    let parameter = |place: &str, name: &str, required: bool| {
+        json!({"in": place, "name": name, "required": required, "schema": {"type": "string"}})
+    };
+    let mut all = Vec::new();
+    if operation.path.contains("{id}") {
+        all.push(parameter("path", "id", true));
+    }
+    // Points are found within their group.
+    let required = |name: &str| name == "group" && operation.path.starts_with("/v1/points");
+    all.extend(operation.query.iter().map(|name| parameter("query", name, required(name))));
+    match operation.method {
+        "patch" | "delete" => all.push(parameter("header", "If-Match", true)),
+        "post" => all.push(parameter("header", "Idempotency-Key", false)),
+        _ => {}
+    }
+    all
+}
+
+/// The whole document.
+pub(crate) fn document() -> Value {
+    let mut document = serde_json::to_value(Schemas::openapi()).unwrap_or_default();
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in operations() {
+        let (code, answer) = answer(operation);
+        let problem = json!({
+            "description": "A problem (RFC 9457).",
+            "content": {api::problem::PROBLEM_JSON: {"schema": reference("Problem")}},
+        });
+        let mut entry = json!({
+            "summary": operation.summary,
+            "parameters": parameters(operation),
+            "responses": {code: answer, "default": problem},
+        });
+        if matches!(operation.path, "/livez" | "/readyz") {
+            entry["security"] = json!([]);
+        }
+        if let Some(body) = operation.body {
+            entry["requestBody"] = json!({"required": true, "content": content(reference(body))});
+        }
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method] = entry;
+    }
+    document["paths"] = Value::Object(paths);
+    document["security"] = json!([{"token": []}]);
+    document["components"]["securitySchemes"] = json!({"token": {"type": "http", "scheme": "bearer"}});
+    document
+}
+
+pub(super) async fn serve() -> Json<Value> {
+    Json(document())
+}

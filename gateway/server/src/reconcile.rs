@@ -1,0 +1,512 @@
+//! Reconciliation: brings what runs at this gateway in line with what the catalog says, over and over.
+//!
+//! ```text
+//! look at every vault ─> register ─> groups: open, set up, resume, add and grow volumes, settings ─> jobs ─> report
+//!        ^                                                                                              │
+//!        └── intent written here (at once) · a job runs (300 ms) · interval (2 s) <─────────────────────┘
+//! ```
+//! It is the only part that acts on the engine besides the jobs, and it never does what a job is doing: a group that a
+//! job has is left alone. A vault that can't be reached changes nothing about what runs. Nothing is kept here that a
+//! crash could lose.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_api::validate::{CompressionSetting, parse_compression, parse_duration};
+use lifeboat_api::{GatewaySpec, GroupSpec, JobKind, PolicySpec, VolumeSpec};
+use lifeboat_engine::EngineError;
+use lifeboat_model::state::{GroupState, Health};
+use lifeboat_model::{GatewayId, GroupId, JobId, Timestamp, VolumeId};
+use lifeboat_vault::{Document, VaultError, VaultErrorKind};
+
+use crate::context::{Context, Happening};
+use crate::jobs;
+use crate::port::{CompressionChoice, HeldVolume, Instance, Place, Settings};
+use crate::records::{
+    ActiveRecord, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, Step, StepRecord, kind, status,
+};
+use crate::vaults::{AttachedVault, Snapshot};
+use crate::view;
+
+/// Time between two looks while a job concerns this gateway.
+const BUSY_INTERVAL: Duration = Duration::from_millis(300);
+/// How often a gateway says that it is there, and how its groups are doing.
+const REPORT_INTERVAL: Duration = Duration::from_secs(20);
+/// A gateway of the same name that was heard of since isn't replaced.
+const TAKEN_FOR: Duration = Duration::from_secs(60);
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+const JOURNAL_BYTES_MIN: u64 = 64 << 20;
+const JOURNAL_BYTES_MAX: u64 = 16 << 30;
+
+/// Runs until the context is stopped.
+pub(crate) async fn run(context: Arc<Context>) {
+    loop {
+        let busy = tick(&context).await;
+        let interval = if busy { BUSY_INTERVAL.min(context.settings.reconcile_interval) } else { context.settings.reconcile_interval };
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            () = context.wake.notified() => {}
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+/// One look at everything. Returns whether a job concerns this gateway.
+pub(crate) async fn tick(context: &Arc<Context>) -> bool {
+    let mut busy = false;
+    let mut troubles = Vec::new();
+    for attached in context.vaults.all() {
+        match attached.refresh().await {
+            Ok(snapshot) => {
+                register(context, &attached, &snapshot, &mut troubles).await;
+                groups(context, &attached).await;
+                jobs::release_groups(context, &attached).await;
+                busy |= jobs::tick(context, &attached).await;
+                forget_deleted(context, &attached).await;
+            }
+            Err(error) => tracing::debug!(vault = %attached.id(), %error, "vault can't be reached"),
+        }
+    }
+    for ((group, _), open) in context.instances.all() {
+        let found = open.instance.status();
+        if found.health != Health::Healthy {
+            troubles.extend(found.reasons.into_iter().map(|reason| (found.health, format!("group {group}: {reason}"))));
+        }
+    }
+    context.set_troubles(troubles);
+    context.notify_watchers();
+    busy
+}
+
+/// Takes up the declaration with this gateway's name and site, and says that it is there.
+async fn register(
+    context: &Context,
+    attached: &AttachedVault,
+    snapshot: &Snapshot,
+    troubles: &mut Vec<(Health, String)>,
+) {
+    let declared = snapshot.of(kind::GATEWAYS).iter().find(|document| {
+        document.name == context.settings.name
+            && context.settings.site.as_ref().is_none_or(|site| {
+                document
+                    .spec_as::<GatewaySpec>()
+                    .ok()
+                    .and_then(|spec| snapshot.get(kind::SITES, &spec.site_id.to_string()).cloned())
+                    .is_some_and(|document| document.name == *site)
+            })
+    });
+    let Some(document) = declared else { return };
+    let before: GatewayRecord = status(document);
+    let process_id = context.state.process_id();
+    let other = before.process_id.as_deref().is_some_and(|other| other != process_id);
+    if other && view::is_alive(&before, TAKEN_FOR) {
+        troubles.push((
+            Health::Critical,
+            format!(
+                "another process registered as the gateway {} and was heard of within {TAKEN_FOR:?}: stop it, or give this one a --name of its own",
+                document.name
+            ),
+        ));
+        return;
+    }
+    let (health, reasons) = context.health();
+    let mut wanted = GatewayRecord {
+        process_id: Some(process_id.to_owned()),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        addresses: vec![context.address.clone()],
+        last_seen: before.last_seen,
+        mount_path: context.exported.path().map(|path| path.display().to_string()),
+        health,
+        reasons,
+    };
+    let due = before.last_seen.is_none_or(|seen| Timestamp::now().seconds_since(seen) >= REPORT_INTERVAL.as_secs_f64());
+    if wanted == before && !due {
+        return;
+    }
+    wanted.last_seen = Some(Timestamp::now());
+    let written = async {
+        let vault = attached.vault()?;
+        vault
+            .catalog()
+            .update_status(kind::GATEWAYS, &document.id, &mut |found| {
+                let found: GatewayRecord = status(found);
+                // Someone else took it between our look and our write.
+                if found.process_id != before.process_id {
+                    return None;
+                }
+                serde_json::to_value(&wanted).ok()
+            })
+            .await
+    };
+    if let Err(error) = written.await {
+        tracing::warn!(gateway = document.name, %error, "gateway can't report to the vault");
+        return;
+    }
+    if before.process_id.as_deref() != Some(process_id) {
+        let message = format!("gateway {} registered from process {process_id}", document.name);
+        let event = Happening { kind: "gateway.registered", message, ..Happening::default() };
+        // The copy has to know it before anything else asks who this gateway is.
+        if let Err(error) = attached.refresh().await {
+            tracing::debug!(%error, "catalog can't be read back");
+        }
+        context.event(attached, event).await;
+        context.notify_watchers();
+    }
+}
+
+/// How a group runs here, by its policy and the space there is.
+fn settings(context: &Context, policy: &PolicySpec, volumes: &[(VolumeId, VolumeSpec)]) -> Settings {
+    let bytes: u64 = volumes.iter().map(|(_, spec)| spec.size_bytes).fold(0, u64::saturating_add);
+    // Whole powers of two, so that free space going up and down doesn't change the settings all the time.
+    let room = (context.state.free_bytes() / 4).max(1).ilog2();
+    let journal = (bytes / 2).min(1 << room).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX);
+    Settings {
+        point_interval: parse_duration(&policy.recovery_point_interval).unwrap_or(Duration::from_secs(5)),
+        compression: match parse_compression(&policy.compression) {
+            Ok(CompressionSetting::Off) => CompressionChoice::Off,
+            Ok(CompressionSetting::Level(level)) => CompressionChoice::Level(level),
+            Ok(CompressionSetting::Auto) | Err(_) => CompressionChoice::Auto,
+        },
+        journal_bytes: context.settings.journal_bytes.unwrap_or(journal),
+    }
+}
+
+/// Where an instance lives and how it runs.
+pub(crate) fn place(
+    context: &Context,
+    attached: &AttachedVault,
+    group: GroupId,
+    dir: PathBuf,
+) -> Result<Place, VaultError> {
+    let missing = |what: String| -> VaultError {
+        lifeboat_vault::StoreError::new(lifeboat_vault::StoreClass::NotFound, what).into()
+    };
+    let snapshot = attached.snapshot();
+    let gateway = context.own_gateway(attached).ok_or_else(|| missing("this gateway isn't declared in the vault".to_owned()))?;
+    let document = snapshot
+        .get(kind::GROUPS, &group.to_string())
+        .ok_or_else(|| missing(format!("the group {group} isn't declared any more")))?;
+    let spec: GroupSpec = document.spec_as()?;
+    let policy: PolicySpec = snapshot
+        .get(kind::POLICIES, &spec.policy_id.to_string())
+        .ok_or_else(|| missing(format!("the policy {} of the group {} isn't declared", spec.policy_id, spec.name)))?
+        .spec_as()?;
+    let settings = settings(context, &policy, &view::volumes_of(&snapshot, group));
+    Ok(Place { vault: attached.vault()?, group, gateway, dir, settings })
+}
+
+/// The instance, opened if it is there and isn't open; `None` when there is none.
+pub(crate) async fn ensure_open(
+    context: &Context,
+    attached: &AttachedVault,
+    group: GroupId,
+    name: &str,
+) -> Result<Option<Arc<dyn Instance>>, EngineError> {
+    let lock = context.instances.lock(group);
+    let _guard = lock.lock().await;
+    if let Some(open) = context.instances.get(group, name) {
+        return Ok(Some(open.instance));
+    }
+    let dir = context.state.group(group).join(name);
+    if !context.engine.exists(&dir) {
+        return Ok(None);
+    }
+    let place = place(context, attached, group, dir).map_err(|error| {
+        let kind = match error.kind() {
+            VaultErrorKind::Retry => lifeboat_engine::ErrorKind::Retry,
+            _ => lifeboat_engine::ErrorKind::Invalid,
+        };
+        EngineError::new(kind, error.to_string()).with_source(error)
+    })?;
+    let instance = context.engine.open(place).await?;
+    let found = instance.status();
+    tracing::info!(%group, instance = name, state = %found.state, branch = %found.branch, "group opened");
+    context.keep(group, name, Arc::clone(&instance));
+    Ok(Some(instance))
+}
+
+/// Every group of a vault, as far as this gateway has a part in it.
+async fn groups(context: &Arc<Context>, attached: &Arc<AttachedVault>) {
+    let Some(own) = context.own_gateway(attached) else { return };
+    let snapshot = attached.snapshot();
+    for document in snapshot.of(kind::GROUPS) {
+        let Ok(id) = document.id.parse::<GroupId>() else { continue };
+        let record: GroupRecord = status(document);
+        let volumes = view::volumes_of(&snapshot, id);
+        let home = volumes.first().is_some_and(|(_, spec)| spec.gateway_id == own);
+        let mut wanted: BTreeSet<String> =
+            record.tests.iter().filter(|test| test.gateway == own).map(|test| test.job.to_string()).collect();
+        if home && record.active.is_some() {
+            wanted.insert(record.home_instance.clone().unwrap_or_else(|| HOME_INSTANCE.to_owned()));
+        }
+        let active = record.active.as_ref().filter(|active| active.gateway == own);
+        wanted.extend(active.map(|active| active.instance.clone()));
+        for name in &wanted {
+            open_wanted(context, attached, id, document, name, active.is_some_and(|active| active.instance == *name)).await;
+        }
+        match active {
+            Some(active) => serve(context, attached, id, document, &record, active, &volumes).await,
+            None if record.active.is_none() && home && record.job.is_none() && record.failed_job.is_none() => {
+                enable(context, attached, id, document, own).await;
+            }
+            None => {}
+        }
+    }
+}
+
+async fn open_wanted(
+    context: &Context,
+    attached: &AttachedVault,
+    group: GroupId,
+    document: &Document,
+    name: &str,
+    serves: bool,
+) {
+    let key = (group, name.to_owned());
+    if context.instances.get(group, name).is_some() || context.instances.is_waiting(&key) {
+        return;
+    }
+    let failure = match ensure_open(context, attached, group, name).await {
+        Ok(Some(instance)) => {
+            if instance.status().state == GroupState::Fenced {
+                let message = format!(
+                    "the group {} was taken over by another gateway while this one was away; it is read-only here, and what wasn't shipped is kept",
+                    document.name
+                );
+                let event = Happening { severity: Health::Warning, kind: "group.fenced", message, group: Some(group), ..Happening::default() };
+                context.event(attached, event).await;
+            }
+            return;
+        }
+        // A home gateway that lost its state while the group is active elsewhere: the failback makes a new one.
+        Ok(None) if !serves => return,
+        Ok(None) => format!(
+            "this gateway serves the group {} but its local state is gone ({}): fail the group over, unplanned, to go on from the vault",
+            document.name,
+            context.state.group(group).join(name).display()
+        ),
+        Err(error) => format!("the group {} can't be opened: {error}", document.name),
+    };
+    if context.instances.failed(key, failure.clone()) {
+        let event = Happening {
+            severity: Health::Critical,
+            kind: "group.unavailable",
+            message: failure,
+            group: Some(group),
+            ..Happening::default()
+        };
+        context.event(attached, event).await;
+    }
+}
+
+/// A group that isn't protected yet, at its home: a job sets it up. Its id follows from the group's, so that it is
+/// written once.
+async fn enable(context: &Context, attached: &AttachedVault, group: GroupId, document: &Document, own: GatewayId) {
+    let spec = JobSpec {
+        kind: JobKind::EnableProtection,
+        group,
+        group_name: document.name.clone(),
+        gateway: own,
+        source: None,
+        source_instance: None,
+        from_branch: None,
+        new_branch: None,
+        point: None,
+        point_time: None,
+        mode: None,
+        label: String::new(),
+        branches: Vec::new(),
+    };
+    let id = JobId::from_bytes(group.to_bytes());
+    if let Err(error) = jobs::begin(context, attached, id, spec, vec![StepRecord::new(Step::SetUp, own)]).await {
+        tracing::warn!(%group, error = %error.0, "protection can't be enabled yet");
+    }
+}
+
+/// A group that this gateway serves.
+async fn serve(
+    context: &Context,
+    attached: &AttachedVault,
+    id: GroupId,
+    document: &Document,
+    record: &GroupRecord,
+    active: &ActiveRecord,
+    volumes: &[(VolumeId, VolumeSpec)],
+) {
+    let Some(open) = context.instances.get(id, &active.instance) else { return };
+    let instance = open.instance;
+    let state = instance.status().state;
+    if record.job.is_none() {
+        if state == GroupState::Standby && !record.released {
+            // A switch that was begun and abandoned: the group is still this gateway's.
+            match instance.resume().await {
+                Ok(()) => tracing::info!(group = %id, "group resumed after an abandoned switch"),
+                Err(error) => tracing::warn!(group = %id, %error, "group can't be resumed yet"),
+            }
+        }
+        if state == GroupState::Active {
+            adjust(context, attached, id, &instance, volumes).await;
+        }
+    }
+    if let Ok(place) = place(context, attached, id, PathBuf::new()) {
+        instance.set_settings(place.settings);
+    }
+    report(context, attached, id, document, record, active).await;
+}
+
+/// Adds, grows and removes volumes.
+async fn adjust(
+    context: &Context,
+    attached: &AttachedVault,
+    group: GroupId,
+    instance: &Arc<dyn Instance>,
+    volumes: &[(VolumeId, VolumeSpec)],
+) {
+    let there = instance.volumes();
+    for wanted in view::held(volumes) {
+        let done = match there.iter().find(|held| held.id == wanted.id) {
+            None => instance.add_volume(wanted.clone()).await.map(|()| "added"),
+            Some(held) if held.size_bytes < wanted.size_bytes => {
+                instance.grow_volume(wanted.id, wanted.size_bytes).await.map(|()| "grown")
+            }
+            Some(_) => continue,
+        };
+        tell_volume(context, attached, group, &wanted, done).await;
+    }
+    // An empty list may come from a half-read catalog; the last volume goes with its group.
+    if volumes.is_empty() {
+        return;
+    }
+    for held in there.iter().filter(|held| volumes.iter().all(|(id, _)| *id != held.id)) {
+        let done = instance.remove_volume(held.id).await.map(|()| "removed");
+        tell_volume(context, attached, group, held, done).await;
+    }
+}
+
+async fn tell_volume(
+    context: &Context,
+    attached: &AttachedVault,
+    group: GroupId,
+    volume: &HeldVolume,
+    done: Result<&'static str, EngineError>,
+) {
+    let key = (group, volume.id.to_string());
+    match done {
+        Ok(what) => {
+            context.instances.remove(&key);
+            let message = format!("volume {} was {what}", volume.name);
+            let event = Happening { kind: "volume.changed", message, group: Some(group), volume: Some(volume.id), ..Happening::default() };
+            context.event(attached, event).await;
+        }
+        Err(error) => {
+            let message = format!("volume {} can't be brought in line: {error}", volume.name);
+            if context.instances.failed(key, message.clone()) {
+                let event = Happening { severity: Health::Critical, kind: "volume.failed", message, group: Some(group), volume: Some(volume.id), job: None };
+                context.event(attached, event).await;
+            }
+        }
+    }
+}
+
+/// Tells the other gateways how a group is doing: at once when something changed that matters, else now and then.
+async fn report(
+    context: &Context,
+    attached: &AttachedVault,
+    id: GroupId,
+    document: &Document,
+    record: &GroupRecord,
+    active: &ActiveRecord,
+) {
+    let Some(now) = view::observe(context, id, active) else { return };
+    let due = record.observed.as_ref().is_none_or(|before| {
+        matters(before, &now) || now.time.seconds_since(before.time) >= REPORT_INTERVAL.as_secs_f64()
+    });
+    if !due {
+        return;
+    }
+    let written = async {
+        let vault = attached.vault()?;
+        vault
+            .catalog()
+            .update_status(kind::GROUPS, &document.id, &mut |found| {
+                let mut found: GroupRecord = status(found);
+                if found.active.as_ref() != Some(active) {
+                    return None;
+                }
+                found.observed = Some(now.clone());
+                serde_json::to_value(&found).ok()
+            })
+            .await
+    };
+    if let Err(error) = written.await {
+        tracing::debug!(group = %id, %error, "group's state can't be told");
+        return;
+    }
+    let worse = record.observed.as_ref().is_some_and(|before| before.health < now.health);
+    if worse {
+        let message = format!("the group {} is {}: {}", document.name, now.health, now.reasons.join("; "));
+        let event = Happening { severity: now.health, kind: "group.health", message, group: Some(id), ..Happening::default() };
+        context.event(attached, event).await;
+    }
+    if let Err(error) = attached.refresh().await {
+        tracing::debug!(%error, "catalog can't be read back");
+    }
+    context.notify_watchers();
+}
+
+fn matters(before: &Observed, now: &Observed) -> bool {
+    before.gateway != now.gateway
+        || before.health != now.health
+        || before.volumes != now.volumes
+        || before.mount_path != now.mount_path
+        || before.latest_point.is_none() != now.latest_point.is_none()
+}
+
+/// Groups that were deleted: their local files go. Only a tombstone counts; a group that is merely not to be seen stays.
+async fn forget_deleted(context: &Context, attached: &AttachedVault) {
+    let snapshot = attached.snapshot();
+    let local: Vec<GroupId> = context
+        .state
+        .groups()
+        .into_iter()
+        .filter(|group| snapshot.get(kind::GROUPS, &group.to_string()).is_none())
+        .collect();
+    if local.is_empty() {
+        return;
+    }
+    let Ok(vault) = attached.vault() else { return };
+    let Ok(deleted) = vault.catalog().list_deleted(kind::GROUPS).await else { return };
+    for group in local {
+        let text = group.to_string();
+        if deleted.iter().all(|document| document.id != text) {
+            continue;
+        }
+        let lock = context.instances.lock(group);
+        let _guard = lock.lock().await;
+        for (name, open) in context.instances.of(group) {
+            context.instances.remove(&(group, name));
+            open.instance.close(CLOSE_DEADLINE).await;
+        }
+        if let Err(error) = forget_group(context, group).await {
+            tracing::warn!(%group, %error, "local files of a deleted group can't be removed");
+        } else {
+            tracing::info!(%group, "local files of a deleted group were removed; the vault keeps its history");
+        }
+    }
+}
+
+async fn forget_group(context: &Context, group: GroupId) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let dir = context.state.group(group);
+    let entries: Vec<PathBuf> = std::fs::read_dir(&dir)?.flatten().map(|entry| entry.path()).collect();
+    for instance in entries {
+        if context.engine.exists(&instance) {
+            context.engine.forget(&instance).await?;
+        }
+    }
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
