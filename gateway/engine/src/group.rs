@@ -21,9 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_model::state::{GroupState, Health};
-use lifeboat_model::{
-    BLOCK_SIZE_U64, BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, Timestamp, VolumeId,
-};
+use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Epoch, GroupId, Lsn, PointKind, Timestamp, VolumeId};
 use lifeboat_vault::Vault;
 
 use crate::branch;

@@ -37,7 +37,7 @@ pub struct VolumeAtPoint {
     pub id: VolumeId,
     /// Its size in blocks.
     pub size_blocks: u64,
-    /// The hash of its content; known at recovery points.
+    /// The hash of its content; always known at recovery points.
     pub root: Option<RootHash>,
 }
 
@@ -167,8 +167,13 @@ impl PointView {
         Some(Arc::new(VolumeView { view: Arc::clone(self), id, size_blocks }))
     }
 
+    /// The root that the recovery point records, or that of the map that stands at this very position.
     fn recorded_root(&self, id: VolumeId) -> Option<RootHash> {
-        self.recorded.as_ref()?.volumes.iter().find(|volume| volume.volume == id)?.root
+        if let Some(recorded) = &self.recorded {
+            return recorded.volumes.iter().find(|volume| volume.volume == id)?.root;
+        }
+        let VolumeState { base, changes } = &self.volumes.get(&id)?.state;
+        (changes.is_empty() && changes.blocks() == base.blocks()).then(|| base.root_hash())
     }
 
     fn viewed(&self, id: VolumeId) -> Result<&ViewedVolume> {

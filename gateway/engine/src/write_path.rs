@@ -340,13 +340,13 @@ impl WritePath {
             let full = std::mem::replace(&mut core.open, Queued::new());
             core.sealed.push_back(full);
         }
-        let before = core.open.batch.bytes();
+        // An empty batch brings its header block along.
+        let before = if core.open.batch.is_empty() { 0 } else { core.open.batch.bytes() };
         core.open
             .batch
             .push(entry.volume, entry.op, entry.lba, entry.blocks, &entry.payload)
             .map_err(|error| EngineError::new(ErrorKind::Invalid, error.to_string()))?;
-        let grown = if before <= BLOCK_SIZE { core.open.batch.bytes() } else { core.open.batch.bytes() - before };
-        core.queued_bytes += grown as u64;
+        core.queued_bytes += (core.open.batch.bytes() - before) as u64;
         core.bytes_accepted += entry.payload.len() as u64;
         let lsn = core.next;
         core.next = lsn.next();

@@ -28,7 +28,7 @@ use crate::vaults::{AttachedVault, Vaults};
 
 /// How a gateway is started.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ServeConfig {
     /// Its state directory.
     pub state: PathBuf,
     /// Where it mounts its volumes; what its declaration says, or nowhere, when absent.
@@ -45,6 +45,21 @@ pub struct Settings {
     pub journal_bytes: Option<u64>,
 }
 
+impl ServeConfig {
+    /// Settings with their defaults: this machine's name, no site, no mount, port 443 on every address.
+    pub fn new(state: impl Into<PathBuf>) -> Self {
+        Self {
+            state: state.into(),
+            mount: None,
+            site: None,
+            name: host_name(),
+            listen_management: "[::]:443".to_owned(),
+            reconcile_interval: Duration::from_secs(2),
+            journal_bytes: None,
+        }
+    }
+}
+
 /// The name of this machine.
 #[must_use]
 pub fn host_name() -> String {
@@ -56,7 +71,7 @@ pub fn host_name() -> String {
 /// What every part of the control plane shares.
 #[derive(Debug)]
 pub(crate) struct Context {
-    pub(crate) settings: Settings,
+    pub(crate) settings: ServeConfig,
     /// Where the API answers.
     pub(crate) address: String,
     pub(crate) state: StateDir,
@@ -82,7 +97,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(
-        settings: Settings,
+        settings: ServeConfig,
         address: String,
         state: StateDir,
         gate: Gate,

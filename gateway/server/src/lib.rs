@@ -28,6 +28,11 @@ mod tls;
 mod vaults;
 mod view;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +44,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use context::{Settings, host_name};
+pub use context::{ServeConfig, host_name};
 pub use data_path::Engine;
 
 use context::{Context, Happening};
@@ -52,6 +57,17 @@ const UNMOUNT_GRACE: Duration = Duration::from_secs(5);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two tries to bring a lost mount back.
 const REMOUNT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Runs a gateway until `shutdown` resolves, then stops it in order.
+///
+/// # Errors
+/// As for [`Gateway::start`].
+pub async fn serve(config: ServeConfig, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let gateway = Gateway::start(config).await?;
+    shutdown.await;
+    gateway.stop().await;
+    Ok(())
+}
 
 /// A running gateway.
 #[derive(Debug)]
@@ -68,7 +84,7 @@ impl Gateway {
     /// # Errors
     /// One sentence each: the port is taken, the state directory is held or can't be written, an attached vault can't be
     /// opened, the mount can't be made.
-    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+    pub async fn start(settings: ServeConfig) -> anyhow::Result<Self> {
         Self::start_with(settings, Arc::new(Engine)).await
     }
 
@@ -76,7 +92,7 @@ impl Gateway {
     ///
     /// # Errors
     /// As for [`Self::start`].
-    pub async fn start_with(settings: Settings, engine: Arc<dyn port::DataPath>) -> anyhow::Result<Self> {
+    pub async fn start_with(settings: ServeConfig, engine: Arc<dyn port::DataPath>) -> anyhow::Result<Self> {
         // The port first: taking it changes nothing.
         let listener = TcpListener::bind(&settings.listen_management).await.with_context(|| {
             format!(

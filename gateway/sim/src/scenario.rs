@@ -101,7 +101,8 @@ pub fn random_run(seed: u64, plan: &Plan) -> Checked<Tally> {
     for round in 0..plan.rounds {
         let steps = 1 + random.below(plan.steps);
         for step in 0..steps {
-            rig.step(&random_step(&mut random, &setup)).map_err(at(round, step))?;
+            let s_ = random_step(&mut random, &setup); if std::env::var("TRACE").is_ok() { eprintln!("{round}.{step} {s_:?} {:?}", rig.path().figures()); }
+            rig.step(&s_).map_err(at(round, step))?;
             tally.steps += 1;
             // Three moments in each round, on average.
             if random.chance(3, steps) {

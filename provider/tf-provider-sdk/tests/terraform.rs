@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails right there")]
 
 mod common;
+#[allow(dead_code, reason = "its main is not called here")]
+#[path = "../examples/minimal.rs"]
+mod minimal;
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -228,4 +231,24 @@ async fn ctrl_c_keeps_what_was_made() {
     assert_eq!(instance["status"], "tainted");
     workspace.expect(0, &["destroy", "-auto-approve", "-no-color"]).await;
     assert!(!workspace.note("first").exists());
+}
+
+#[tokio::test]
+async fn a_running_provider_serves_several_commands() {
+    let server = tf_provider_sdk::ReattachServer::start(minimal::Minimal).await.unwrap();
+    let workspace = Workspace::new();
+    // Without the overrides: Terraform must find the running provider.
+    std::fs::remove_file(workspace.root.path().join("bin/terraform-provider-minimal")).unwrap();
+    std::fs::write(workspace.root.path().join("rc"), "").unwrap();
+    let expect = async |code: i32, arguments: &[&str]| {
+        let mut command = workspace.command(arguments);
+        let output = command.env("TF_REATTACH_PROVIDERS", server.reattach_config()).output();
+        let output = tokio::time::timeout(DEADLINE, output).await.unwrap().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{stderr}");
+    };
+    expect(0, &APPLY).await;
+    expect(0, &PLAN).await;
+    expect(0, &["destroy", "-auto-approve", "-no-color"]).await;
+    server.shutdown().await;
 }

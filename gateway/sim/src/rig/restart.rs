@@ -20,14 +20,16 @@ impl Rig {
     /// The promise that was broken.
     pub fn restart(&mut self, seed: u64, kind: CrashKind, interrupted: Option<u64>) -> Checked<Lsn> {
         let mut random = Random::new(seed);
-        let lower = self.lower_bound(kind);
+        let mut lower = self.lower_bound(kind);
         let mut disk = self.disk.crash(random.next(), kind);
         if let Some(part) = interrupted {
             let twin = disk.crash(random.next(), CrashKind::Kill);
             drop(self.open(&twin));
             disk.halt_at(1 + twin.calls() * part / 256);
             drop(self.open(&disk));
-            disk = disk.crash(random.next(), if random.one_in(2) { CrashKind::Kill } else { CrashKind::Power });
+            let kind = if random.one_in(2) { CrashKind::Kill } else { CrashKind::Power };
+            lower = lower.min(self.lower_bound(kind));
+            disk = disk.crash(random.next(), kind);
         }
         self.resume(disk, lower, kind)
     }
@@ -66,8 +68,10 @@ impl Rig {
             Ok(path) => drop(self.compare(&disk, &path, lower)?),
             Err(error) => {
                 promise!(disk.fault_hit(), "opening failed on a sound disk: {error}");
-                for kind in [CrashKind::Kill, CrashKind::Power] {
-                    let again = disk.crash(seed ^ 0x55, kind);
+                for again in [CrashKind::Kill, CrashKind::Power] {
+                    let sound = again == CrashKind::Kill && disk.failed_syncs() == 0;
+                    let lower = if sound { lower } else { self.flushed };
+                    let again = disk.crash(seed ^ 0x55, again);
                     let path = self
                         .open(&again)
                         .map_err(|error| Violation(format!("the disk is sound again, and the group can't be opened: {error}")))?;

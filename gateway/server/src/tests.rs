@@ -1,0 +1,234 @@
+//! Whole gateways on the real engine, spoken to over TLS by the client: from the declaration of a volume to failover and
+//! back, with the bytes compared.
+
+use bytes::Bytes;
+use lifeboat_api::{
+    CleanupRequest, Client, ClientErrorKind, CommitRequest, FailbackMode, FailbackRequest, FailoverKind,
+    FailoverRequest, Group, Job, PointRequest, ProtectionState, Volume,
+};
+use lifeboat_model::state::JobState;
+use lifeboat_model::{GroupId, VolumeId};
+
+use crate::Gateway;
+use crate::testing::{client, config, declare, eventually, vault_create};
+
+async fn done(client: &Client, job: Job) -> Job {
+    let job = client.wait_for_job(&job.id.to_string(), |_| {}).await.expect("job");
+    assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
+    job
+}
+
+async fn protected(client: &Client, volume: &Volume, state: ProtectionState) -> Volume {
+    eventually(&format!("volume {state}"), async || {
+        let found: Volume = client.read(&volume.id.to_string()).await.expect("volume");
+        assert_ne!(found.status.state, ProtectionState::Failed, "{found:#?}");
+        (found.status.state == state).then_some(found)
+    })
+    .await
+}
+
+/// The volume as this gateway serves it.
+fn file(gateway: &Gateway, volume: VolumeId, instance: &str) -> std::sync::Arc<dyn lifeboat_engine::BlockVolume> {
+    let group = GroupId::from_bytes(volume.to_bytes());
+    let open = gateway.context.instances.get(group, instance).expect("open here");
+    open.instance.volume(volume).expect("readable")
+}
+
+async fn write(gateway: &Gateway, volume: VolumeId, instance: &str, offset: u64, text: &'static [u8]) {
+    let file = file(gateway, volume, instance);
+    file.write(offset, Bytes::from_static(text)).await.expect("written");
+    file.flush().await.expect("flushed");
+}
+
+async fn read(gateway: &Gateway, volume: VolumeId, instance: &str, offset: u64, len: u32) -> Vec<u8> {
+    file(gateway, volume, instance).read(offset, len).await.expect("read").to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_protected_failed_over_and_failed_back() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let storage = dir.path().join("vault");
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("a starts");
+    let to_a = client(&a);
+    let declared = declare(&to_a, &storage).await;
+    let volume = protected(&to_a, &declared.volume, ProtectionState::Protected).await;
+    let id = volume.id;
+    let group = volume.status.group_id.expect("has a group").to_string();
+    assert_eq!(volume.status.active_site.as_deref(), Some("east"));
+    write(&a, id, "home", 0, b"written at home").await;
+    let label = PointRequest { label: "first".into() };
+    let point = done(&to_a, to_a.group_verb(&group, "point", &label).await.expect("point")).await;
+
+    // A blank machine: the vault's place and its key are all it takes.
+    let b = Gateway::start(config(&dir.path().join("b"), "b", "west")).await.expect("b starts");
+    let to_b = client(&b);
+    to_b.create_vault(&vault_create(&storage, true)).await.expect("attached");
+    eventually("b registered", async || {
+        let gateway = to_b.find_by_name::<lifeboat_api::Gateway>("b").await.expect("list").expect("declared");
+        gateway.status.registered.then_some(())
+    })
+    .await;
+
+    // Test failover: a copy beside the running one.
+    let ask = |kind| FailoverRequest { kind, point: "latest".into() };
+    let test = done(&to_b, to_b.group_verb(&group, "failover", &ask(FailoverKind::Test)).await.expect("test")).await;
+    let on_test = test.id.to_string();
+    assert_eq!(test.result.point_id, point.result.point_id);
+    assert_eq!(read(&b, id, &on_test, 0, 15).await, b"written at home");
+    write(&b, id, &on_test, 0, b"scribbled").await;
+    write(&a, id, "home", 8192, b"meanwhile at home").await;
+    done(&to_b, to_b.group_verb(&group, "cleanup", &CleanupRequest::default()).await.expect("cleanup")).await;
+    assert!(b.context.instances.of(group.parse().expect("id")).is_empty());
+
+    // Planned: nothing is lost, although nothing was waited for.
+    let planned = to_b.group_verb(&group, "failover", &ask(FailoverKind::Planned)).await.expect("planned");
+    let planned = done(&to_b, planned).await;
+    let there = planned.id.to_string();
+    assert_eq!(planned.result.rpo_seconds, Some(0.0));
+    assert_eq!(read(&b, id, &there, 0, 15).await, b"written at home");
+    assert_eq!(read(&b, id, &there, 8192, 17).await, b"meanwhile at home");
+    let moved = protected(&to_b, &volume, ProtectionState::FailedOver).await;
+    assert_eq!((moved.status.active_site.as_deref(), moved.generation), (Some("west"), volume.generation));
+    write(&b, id, &there, 0, b"written in the west").await;
+    done(&to_b, to_b.group_verb(&group, "commit", &CommitRequest {}).await.expect("commit")).await;
+    assert!(to_b.read::<Group>(&group).await.expect("group").status.committed);
+
+    // Back, asking either gateway.
+    let back = FailbackRequest { mode: FailbackMode::MinimizeDowntime };
+    let back = done(&to_a, to_a.group_verb(&group, "failback", &back).await.expect("failback")).await;
+    assert!(back.result.downtime_seconds.is_some() && back.result.bytes_changed > Some(0), "{back:#?}");
+    assert_eq!(read(&a, id, "home", 0, 19).await, b"written in the west");
+    write(&a, id, "home", 4096, b"home again").await;
+    let home = protected(&to_a, &volume, ProtectionState::Protected).await;
+    assert_eq!((home.status.active_site.as_deref(), home.generation), (Some("east"), volume.generation));
+
+    // Unplanned, with home stopped; then home comes back, fenced, and the gateway says so.
+    let last = done(&to_a, to_a.group_verb(&group, "point", &PointRequest::default()).await.expect("point")).await;
+    a.stop().await;
+    let lost = to_b.group_verb(&group, "failover", &ask(FailoverKind::Unplanned)).await.expect("unplanned");
+    let lost = done(&to_b, lost).await;
+    assert!(lost.result.point_time >= last.result.point_time, "{lost:#?}");
+    assert_eq!(read(&b, id, &lost.id.to_string(), 4096, 10).await, b"home again");
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("a starts again");
+    let to_a = client(&a);
+    eventually("home is open and read-only", async || {
+        let open = a.context.instances.get(group.parse().expect("id"), "home")?;
+        open.instance.volume(id)?.read_only().then_some(())
+    })
+    .await;
+    let shown = to_a.read::<Volume>(&id.to_string()).await.expect("volume");
+    assert_eq!(shown.status.active_site.as_deref(), Some("west"));
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_needs_nothing_and_volumes_grow_and_go() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("starts");
+    let to_a = client(&a);
+    let declared = declare(&to_a, &dir.path().join("vault")).await;
+    let volume = protected(&to_a, &declared.volume, ProtectionState::Protected).await;
+    write(&a, volume.id, "home", 0, b"kept").await;
+    a.stop().await;
+
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("starts again");
+    let to_a = client(&a);
+    let volume = protected(&to_a, &volume, ProtectionState::Protected).await;
+    let group: GroupId = volume.status.group_id.expect("group");
+    eventually("opened", async || a.context.instances.get(group, "home")).await;
+    assert_eq!(read(&a, volume.id, "home", 0, 4).await, b"kept");
+
+    let id = volume.id.to_string();
+    let bigger = serde_json::json!({"size_bytes": 32 << 20});
+    to_a.patch::<Volume>(&id, volume.generation, &bigger).await.expect("grown");
+    let grown = eventually("grown", async || {
+        let volume: Volume = to_a.read(&id).await.expect("volume");
+        (volume.status.size_bytes == Some(32 << 20)).then_some(volume)
+    })
+    .await;
+    let smaller = serde_json::json!({"size_bytes": 16 << 20});
+    let error = to_a.patch::<Volume>(&id, grown.generation, &smaller).await.expect_err("shrinking");
+    assert_eq!((error.kind(), error.fields()[0].field.as_str()), (ClientErrorKind::Invalid, "size_bytes"));
+
+    to_a.delete::<Volume>(&id, grown.generation).await.expect("deleted");
+    eventually("local files are gone", async || {
+        let there = a.state_path().join("groups").join(group.to_string()).exists();
+        (!there).then_some(())
+    })
+    .await;
+    assert_eq!(to_a.read::<Volume>(&id).await.expect_err("gone").kind(), ClientErrorKind::NotFound);
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starting_fails_with_one_sentence_and_changes_nothing() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("starts");
+    let mut taken = config(&dir.path().join("new"), "b", "west");
+    taken.listen_management = a.address().to_string();
+    let error = format!("{:#}", Gateway::start(taken).await.expect_err("the port is taken"));
+    assert!(error.contains(&a.address().to_string()) && error.contains("--listen-management"), "{error}");
+    assert!(!dir.path().join("new").exists());
+
+    let error = format!("{:#}", Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect_err("held"));
+    assert!(error.contains("in use by another gateway"), "{error}");
+
+    // A vault whose key was changed under us: refused, by name.
+    let to_a = client(&a);
+    to_a.create_vault(&vault_create(&dir.path().join("vault"), false)).await.expect("vault");
+    a.stop().await;
+    let remembered = dir.path().join("a/vaults.json");
+    let text = std::fs::read_to_string(&remembered).expect("there");
+    std::fs::write(&remembered, text.replace("canary-correct-horse", "another horse")).expect("written");
+    let error = format!("{:#}", Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect_err("wrong key"));
+    assert!(error.contains("can't be opened") && !error.contains("horse"), "{error}");
+    // A vault that is merely away stops nothing.
+    std::fs::write(&remembered, text).expect("written");
+    std::fs::rename(dir.path().join("vault"), dir.path().join("away")).expect("renamed");
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("starts without its vault");
+    let to_a = client(&a);
+    let vault = to_a.list::<lifeboat_api::Vault>("/v1/vaults", &[]).await.expect("list").remove(0);
+    assert_eq!(vault.status.health, lifeboat_model::state::Health::Critical);
+    std::fs::rename(dir.path().join("away"), dir.path().join("vault")).expect("renamed");
+    eventually("the vault is back", async || {
+        let vault = to_a.read::<lifeboat_api::Vault>(&vault.id.to_string()).await.expect("vault");
+        (vault.status.health == lifeboat_model::state::Health::Healthy).then_some(())
+    })
+    .await;
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_authority_or_token_is_refused() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("starts");
+    let b = Gateway::start(config(&dir.path().join("b"), "b", "west")).await.expect("starts");
+    let mut mixed = lifeboat_api::ClientConfig {
+        endpoints: vec![format!("https://{}", a.address())],
+        ..lifeboat_api::ClientConfig::default()
+    };
+    mixed.add_token_file(a.state_path().join("admin.token")).expect("there");
+    mixed.add_ca_file(b.state_path().join("ca.pem")).expect("there");
+    let error = Client::new(&mixed).expect("sound").list::<Volume>("/v1/volumes", &[]).await.expect_err("not signed");
+    assert_eq!(error.kind(), ClientErrorKind::Unauthorized);
+    mixed.tokens.clear();
+    mixed.add_token_file(b.state_path().join("admin.token")).expect("there");
+    mixed.add_ca_file(a.state_path().join("ca.pem")).expect("there");
+    let error = Client::new(&mixed).expect("sound").list::<Volume>("/v1/volumes", &[]).await.expect_err("not its token");
+    assert_eq!(error.kind(), ClientErrorKind::Unauthorized);
+
+    // One configuration for both, in turn.
+    let mut both = mixed.clone();
+    both.endpoints.push(format!("https://{}", b.address()));
+    both.tokens.clear();
+    both.add_token_file(a.state_path().join("admin.token")).expect("there");
+    both.add_token_file(b.state_path().join("admin.token")).expect("there");
+    let client = Client::new(&both).expect("sound");
+    client.list::<Volume>("/v1/volumes", &[]).await.expect("a answers");
+    let first = client.endpoint().to_owned();
+    a.stop().await;
+    client.list::<Volume>("/v1/volumes", &[]).await.expect("b answers");
+    assert_ne!(client.endpoint(), first);
+    b.stop().await;
+}
