@@ -31,7 +31,7 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::tree::Node;
 use cache::Cache;
 
-pub(crate) use maps::MapHead;
+pub(crate) use maps::{MapHead, MapListing};
 
 /// Objects up to this length are read as a whole: one request instead of three, and the frames come along.
 const WHOLE_OBJECT_MAX: u64 = 256 << 10;
@@ -268,7 +268,7 @@ impl Reader {
         Ok(out)
     }
 
-    async fn read_span(&self, span: Span) -> Result<(Vec<((SegmentId, u32), Bytes)>, u64)> {
+    async fn read_span(&self, span: Span) -> Result<(Vec<Decrypted>, u64)> {
         let Span { segment, frames, range } = span;
         let key = names::segment(self.group, segment.id);
         let fetched = range.end.saturating_sub(range.start);
@@ -294,6 +294,9 @@ impl Reader {
         Ok((decoded.map_err(|error| cause::object(&key, error))?, fetched))
     }
 }
+
+/// A frame's name and its blocks.
+type Decrypted = ((SegmentId, u32), Bytes);
 
 /// Frames of one segment that one request reads.
 #[derive(Debug)]
@@ -335,7 +338,7 @@ fn decode_span(
     start: u64,
     bytes: &Bytes,
     keys: &HashMap<VolumeId, DataKey>,
-) -> Result<Vec<((SegmentId, u32), Bytes)>, lifeboat_format::FormatError> {
+) -> Result<Vec<Decrypted>, lifeboat_format::FormatError> {
     let what = "segment frame";
     let context = segment.header.frame_context(0);
     let frame_keys: HashMap<VolumeId, _> = keys.iter().map(|(volume, key)| (*volume, context.frame_key(key))).collect();

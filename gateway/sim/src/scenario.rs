@@ -248,14 +248,15 @@ pub fn every_fault(seed: u64, steps: u64) -> Checked<Tally> {
 }
 
 /// False when the script is over before the fault.
-fn run_with_fault(seed: u64, steps: u64, fault: Fault, tally: &mut Tally) -> Checked<bool> {
+pub fn run_with_fault(seed: u64, steps: u64, fault: Fault, tally: &mut Tally) -> Checked<bool> {
     let mut random = Random::new(seed);
     let setup = Setup { volumes: volumes(&mut random), limits: small_limits(12, 4) };
     let disk = SimDisk::new(random.next());
     let mut rig = Rig::new(setup.clone(), Planted::Nothing, disk).map_err(|error| Violation(error.to_string()))?;
     rig.disk().set_fault(Some(Fault { at: rig.disk().calls() + fault.at, ..fault }));
     for _ in 0..steps {
-        rig.step(&random_step(&mut random, &setup))?;
+        let s_ = random_step(&mut random, &setup); if std::env::var("TRACE").is_ok() { eprintln!("{s_:?} calls {} {:?}", rig.disk().calls(), rig.path().figures()); }
+        rig.step(&s_)?;
         tally.steps += 1;
     }
     let hit = rig.disk().fault_hit();

@@ -3,6 +3,7 @@
 //! Segments are read in order, a few ahead, and folded at once: memory grows with the blocks touched since the map, not
 //! with the log. Every link of the chain is checked on the way.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::{BranchLog, LINEAGE_MAX, PARALLEL, Position};
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::points::PointInfo;
-use crate::segments::{MapHead, Reader, Segment, names};
+use crate::segments::{MapHead, MapListing, Reader, Segment, names};
 use crate::tree::{Change, Changes, Location, Slot, To, Tree};
 
 /// Which state is wanted.
@@ -153,10 +154,9 @@ impl State {
         self.segments = self.segments.saturating_add(1);
         self.at_point = None;
         for volume in &segment.index.volumes {
-            if !self.volumes.contains_key(&volume.volume) {
+            if let Entry::Vacant(slot) = self.volumes.entry(volume.volume) {
                 let hasher = reader.volume(volume.volume).await?.hasher;
-                let tree = Tree::empty(volume.volume, hasher, volume.size_blocks);
-                self.volumes.insert(volume.volume, VolumeState::new(tree));
+                slot.insert(VolumeState::new(Tree::empty(volume.volume, hasher, volume.size_blocks)));
             }
         }
         let mut found = false;
@@ -239,7 +239,7 @@ async fn lineage(reader: &Reader, target: Target) -> Result<Vec<Span>> {
         if !seen.insert(until.branch) || spans.len() >= LINEAGE_MAX {
             return Err(cause::tampered(format!("branch {} descends from itself", until.branch)));
         }
-        let (log, maps) = futures::try_join!(BranchLog::read(reader, until.branch), reader.list_maps(until.branch))?;
+        let (log, maps) = futures::try_join!(BranchLog::read(reader, until.branch), maps_until(reader, until))?;
         if !log.counts(until.epoch, until.seq) {
             return Err(EngineError::new(
                 ErrorKind::NotFound,
@@ -250,7 +250,7 @@ async fn lineage(reader: &Reader, target: Target) -> Result<Vec<Span>> {
             ));
         }
         let mut head = None;
-        for map in maps.iter().filter(|map| map.lsn <= until.lsn) {
+        for map in &maps {
             let candidate = reader.map_head(map).await?;
             let at = &candidate.footer.position;
             let before = (at.epoch, at.seq) <= (until.epoch, until.seq) && at.lsn == map.lsn;
@@ -269,6 +269,17 @@ async fn lineage(reader: &Reader, target: Target) -> Result<Vec<Span>> {
     }
     spans.reverse();
     Ok(spans)
+}
+
+/// The maps that may be the one to start from, the newest first. The first one's footer is read here, while the epochs
+/// are: it nearly always is the one.
+async fn maps_until(reader: &Reader, until: Position) -> Result<Vec<MapListing>> {
+    let mut maps = reader.list_maps(until.branch).await?;
+    maps.retain(|map| map.lsn <= until.lsn);
+    if let Some(first) = maps.first() {
+        reader.map_head(first).await?;
+    }
+    Ok(maps)
 }
 
 /// The segments after `from` up to `until` that count, in order.

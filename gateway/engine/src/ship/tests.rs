@@ -192,10 +192,45 @@ async fn a_restart_at_any_request_goes_on_exactly_where_the_log_ends() {
             let (mut writer, opened) = bench.open(gateway(1), how).await.unwrap();
             assert!(opened.end.lsn >= counted.lsn, "what was counted as shipped is not in the log");
             ship(&mut writer, &script).await.unwrap();
-            bench.check_points(&script, script.lsn).await;
+            if request % 5 == 0 {
+                bench.check_points(&script, script.lsn).await;
+            } else {
+                let last = bench.points().await.pop().unwrap();
+                bench.check_point(&last, &script.model).await;
+            }
             if !died {
                 break;
             }
+        }
+    }
+}
+
+/// The future of a call is dropped in the middle of any request; the next call goes on as if an answer was lost.
+#[tokio::test]
+async fn a_call_that_is_dropped_at_any_request_can_be_made_again() {
+    for request in 1.. {
+        let bench = Bench::new().await;
+        let script = Script::new(29).with(7);
+        let (mut writer, _) = bench.open(gateway(1), NEW).await.unwrap();
+        let (reached, stop) = tokio::sync::oneshot::channel::<()>();
+        bench.hook.before(request, async move {
+            reached.send(()).unwrap();
+            std::future::pending().await
+        });
+        tokio::select! {
+            done = ship(&mut writer, &script) => done.unwrap(),
+            _ = stop => {}
+        }
+        let finished = bench.hook.waiting();
+        let counted = writer.shipped();
+        ship(&mut writer, &script).await.unwrap();
+        assert!(writer.shipped().lsn >= counted.lsn);
+        let segments = bench.vault.store().list(&names::log(bench.group, bench.branch)).await.unwrap();
+        assert_eq!(segments.len(), 7, "dropped at request {request}");
+        let last = bench.points().await.pop().unwrap();
+        bench.check_point(&last, &script.model).await;
+        if finished {
+            break;
         }
     }
 }

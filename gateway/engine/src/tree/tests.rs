@@ -282,11 +282,12 @@ async fn a_swapped_node_is_refused() {
         .map(|(at, _)| at.clone())
         .collect();
     let [first, second] = &leaves[..] else { panic!("two leaves") };
-    let mut table = store.table.lock().unwrap();
-    let (a, b) = (table[first].clone(), table[second].clone());
-    table.insert(first.clone(), Node::clone(&b));
-    table.insert(second.clone(), a);
-    drop(table);
+    {
+        let mut table = store.table.lock().unwrap();
+        let (a, b) = (table[first].clone(), table[second].clone());
+        table.insert(first.clone(), b);
+        table.insert(second.clone(), a);
+    }
     let error = tree.lookup(&store, Extent { lba: 0, blocks: 1 }).await.expect_err("the leaf is another one");
     assert_eq!(error.kind(), ErrorKind::Tampered);
 }

@@ -228,7 +228,7 @@ impl Script {
                 let mut data = vec![0_u8; usize::try_from(blocks).unwrap() * BLOCK_SIZE];
                 for block in data.chunks_mut(BLOCK_SIZE) {
                     let value = self.dice.below(u64::MAX);
-                    if value % 7 != 0 {
+                    if !value.is_multiple_of(7) {
                         block[..8].copy_from_slice(&value.to_le_bytes());
                         block[BLOCK_SIZE / 2] = 1;
                     }
