@@ -468,16 +468,36 @@ impl BranchLog {
     /// The last segment of an epoch that is in the vault. A writer puts them strictly one after the other, so that one
     /// which is there says that all before it were.
     async fn last_segment(&self, reader: &Reader, epoch: Epoch) -> Result<Option<SegmentSeq>> {
-        let before = SegmentId { branch: self.branch, epoch, seq: SegmentSeq(0) };
+        let known = match self.mapped(reader, epoch).await {
+            Err(error) if error.kind() == ErrorKind::Retry => return Err(error),
+            // A damaged map must not be in the way of fencing: the listing alone says it as well.
+            found => found.unwrap_or(SegmentSeq(0)),
+        };
         let prefix = names::log(reader.group(), self.branch);
-        let after = names::segment(reader.group(), before);
+        let after = names::segment(reader.group(), SegmentId { branch: self.branch, epoch, seq: known });
         let found = reader.vault().store().list_after(&prefix, &after).await.map_err(cause::store)?;
-        Ok(found
+        let newer = found
             .iter()
             .filter_map(|object| names::parse_segment(&object.key))
             .filter(|(of, _)| *of == epoch)
             .map(|(_, seq)| seq)
-            .max())
+            .max();
+        Ok(newer.or(Some(known).filter(|known| known.0 > 0)))
+    }
+
+    /// A segment of the epoch that the newest map proves to be there, so that a listing needn't begin at the first: an
+    /// epoch may have hundreds of thousands. 0 when there is no such map.
+    async fn mapped(&self, reader: &Reader, epoch: Epoch) -> Result<SegmentSeq> {
+        for map in reader.list_maps(self.branch).await? {
+            let at = reader.map_head(&map).await?.footer.position;
+            if at.epoch == epoch && self.counts(at.epoch, at.seq) {
+                return Ok(at.seq);
+            }
+            if at.epoch < epoch {
+                break;
+            }
+        }
+        Ok(SegmentSeq(0))
     }
 
     fn info(&self) -> BranchInfo {

@@ -7,13 +7,13 @@
 //! after the bits are durable.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lifeboat_format::local::PresenceHeader;
 use lifeboat_model::{BLOCK_SIZE_U64, Extent, VolumeId};
 
 use crate::disk::{Disk, DiskFile, Io};
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, ErrorKind, Result};
 use crate::sync::Lock;
 
 /// Where the bits begin in a presence file.
@@ -36,6 +36,7 @@ pub struct Image {
     file: Arc<dyn DiskFile>,
     blocks: AtomicU64,
     presence: Option<Lock<Presence>>,
+    sync_failed: AtomicBool,
     /// Held shared by writes of whole blocks, alone by those that read the blocks at their edges first.
     pub(crate) edges: tokio::sync::RwLock<()>,
 }
@@ -61,7 +62,14 @@ impl Image {
         file.sync().map_err(context)?;
         let presence = if lazy { Some(Lock::new(Presence::create(disk, volume, blocks)?)) } else { None };
         disk.sync_names().map_err(context)?;
-        Ok(Self { volume, file, blocks: AtomicU64::new(blocks), presence, edges: tokio::sync::RwLock::new(()) })
+        Ok(Self {
+            volume,
+            file,
+            blocks: AtomicU64::new(blocks),
+            presence,
+            sync_failed: AtomicBool::new(false),
+            edges: tokio::sync::RwLock::new(()),
+        })
     }
 
     /// Opens an image; `blocks` is the size that the group's state gives it, which an interrupted growth may not have
@@ -78,7 +86,14 @@ impl Image {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(context(error)),
         };
-        Ok(Self { volume, file, blocks: AtomicU64::new(blocks), presence, edges: tokio::sync::RwLock::new(()) })
+        Ok(Self {
+            volume,
+            file,
+            blocks: AtomicU64::new(blocks),
+            presence,
+            sync_failed: AtomicBool::new(false),
+            edges: tokio::sync::RwLock::new(()),
+        })
     }
 
     pub fn blocks(&self) -> u64 {
@@ -201,21 +216,32 @@ impl Image {
     }
 
     /// Makes data and bits durable, in this order.
+    ///
+    /// # Errors
+    /// `NoSpace` when the bits don't fit: nothing is lost, try again. `Damaged` when a sync fails, and from then on: the
+    /// kernel forgets what it could not write, and a later sync would set the bits of blocks that were lost.
     pub fn sync(&self) -> Result<()> {
-        let context = |error| EngineError::io(format!("sync the image of {}", self.volume), error);
-        // Bits that are set while the data is being synced belong to data that may not be durable: they wait.
-        let pages = self.presence.as_ref().map(|presence| presence.lock().take_dirty());
-        self.file.sync().map_err(context)?;
-        if let (Some(presence), Some(pages)) = (&self.presence, pages) {
-            let file = Arc::clone(&presence.lock().file);
-            for (at, page) in &pages {
-                file.write_at(page, BITS_AT + at * PAGE).map_err(context)?;
-            }
-            if !pages.is_empty() {
-                file.sync().map_err(context)?;
-            }
+        let damaged =
+            |what: &str| EngineError::new(ErrorKind::Damaged, format!("sync the image of {}: {what}", self.volume));
+        if self.sync_failed.load(Ordering::Acquire) {
+            return Err(damaged("an earlier sync failed; restart the gateway once the disk is sound"));
         }
-        Ok(())
+        let sync = |file: &Arc<dyn DiskFile>| {
+            file.sync().map_err(|error| {
+                self.sync_failed.store(true, Ordering::Release);
+                damaged(&error.to_string()).with_source(error)
+            })
+        };
+        // Bits that are set while the data is being synced belong to data that may not be durable: they wait.
+        let pages = self.presence.as_ref().map(|presence| presence.lock().take_dirty()).unwrap_or_default();
+        sync(&self.file)?;
+        let Some(presence) = self.presence.as_ref().filter(|_| !pages.is_empty()) else { return Ok(()) };
+        let file = Arc::clone(&presence.lock().file);
+        pages.iter().try_for_each(|(at, page)| file.write_at(page, BITS_AT + at * PAGE)).map_err(|error| {
+            presence.lock().dirty.extend(pages.iter().map(|(at, _)| *at));
+            EngineError::io(format!("write the presence map of {}", self.volume), error)
+        })?;
+        sync(&file)
     }
 
     /// Once every block is present the image is whole: the bitmap goes.
@@ -252,7 +278,7 @@ impl Presence {
         let found = PresenceHeader::decode(&header).map_err(crate::error::format_error("the presence map"))?;
         if found.volume != volume {
             return Err(EngineError::new(
-                crate::ErrorKind::Damaged,
+                ErrorKind::Damaged,
                 format!("the presence map of {volume} belongs to {}: put the right file back", found.volume),
             ));
         }
@@ -261,9 +287,15 @@ impl Presence {
         let mut bits = vec![0; index(bytes)];
         file.read_at(&mut bits[..index(stored)], BITS_AT).map_err(context)?;
         let mut presence = Self { file, bits, dirty: std::collections::BTreeSet::new(), present: 0 };
-        // An interrupted growth: the new blocks were announced and their bits not written yet. Growth is logged, so
-        // that replay sets them again.
+        // What lies behind the size at the fork was grown here, and is here, whether a crash left its bits or not.
+        presence.clear_from(blocks);
         presence.present = (0..blocks).filter(|&block| presence.is_set(block)).count() as u64;
+        presence.set(Extent { lba: found.size_blocks, blocks: blocks.saturating_sub(found.size_blocks) });
+        // After a failed sync the kernel may show bits that are not on the disk: they are written once more.
+        let page = index(PAGE);
+        let used = (0..presence.bits.len() / page)
+            .filter(|at| presence.bits[at * page..][..page].iter().any(|byte| *byte != 0));
+        presence.dirty = used.map(|at| at as u64).collect();
         Ok(presence)
     }
 
@@ -273,6 +305,13 @@ impl Presence {
             self.bits.resize(index(bytes), 0);
         }
         self.set(Extent { lba: old, blocks: new - old });
+    }
+
+    fn clear_from(&mut self, block: u64) {
+        if let Some((byte, rest)) = self.bits.get_mut(index(block / 8)..).and_then(<[u8]>::split_first_mut) {
+            *byte &= (1 << (block % 8)) - 1;
+            rest.fill(0);
+        }
     }
 
     fn is_set(&self, block: u64) -> bool {

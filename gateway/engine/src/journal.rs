@@ -164,8 +164,30 @@ impl Journal {
             .chain(std::mem::take(&mut journal.free))
             .collect();
         journal.files = used.into();
-        journal.begin_sync().finish().map_err(|error| EngineError::io("sync the journal after a restart", error))?;
+        // A file prepared just before a crash may have no durable name yet.
+        disk.sync_names()
+            .and_then(|()| journal.begin_sync().finish())
+            .map_err(|error| EngineError::io("sync the journal after a restart", error))?;
+        journal.wipe_leftovers().map_err(|error| EngineError::io("clear what a crash left of the journal", error))?;
         Ok(journal)
+    }
+
+    /// Wipes what earlier runs left where the log may go on, so that no later start takes it for a part of the log: the
+    /// head of every free file (by its header a walk might begin there; a first batch could follow this log's last one),
+    /// and the batch at the cut (what this run writes over it may restore the sectors that it lacked).
+    ///
+    /// Only after the files in use are durable: one of the free files may be the only other witness of where the log ends.
+    fn wipe_leftovers(&self) -> std::io::Result<()> {
+        let zeroes = AlignedBuf::zeroed(2 * JOURNAL_BLOCK);
+        for spare in &self.free {
+            spare.file.write_at(zeroes.as_slice(), 0)?;
+            spare.file.sync()?;
+        }
+        let cut = self.files.back().filter(|file| file.end + JOURNAL_BLOCK as u64 <= file.length);
+        cut.map_or(Ok(()), |file| {
+            file.file.write_at(&zeroes.as_slice()[..JOURNAL_BLOCK], file.end)?;
+            file.file.sync()
+        })
     }
 
     /// LSN of the next record.
@@ -289,9 +311,11 @@ impl Journal {
         SyncTicket { files: std::mem::take(&mut self.unsynced), upto: self.next_lsn.previous() }
     }
 
-    /// Takes files back whose records are all at or below `upto`.
+    /// Takes files back whose records are all below `upto`, which is durable.
     pub(crate) fn reclaim(&mut self, upto: Lsn) {
-        while self.files.len() > 1 && self.files.front().is_some_and(|file| file.last_lsn <= upto) {
+        // `upto` is durable. A record of it in the next file says that this file's header is durable too: until then, the
+        // older file is what a restart finds the end of the log by.
+        while self.files.get(1).is_some_and(|next| next.first_lsn <= upto) {
             let Some(file) = self.files.pop_front() else { break };
             if self.free.len() < SPARE_FILES && file.length == self.sizes.file_bytes {
                 self.free.push(Spare { name: file.name, file: file.file, length: file.length });

@@ -23,12 +23,14 @@ use crate::branch::{Position, State, Target, VolumeState};
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::points::PointInfo;
-use crate::segments::{Reader, ReaderLimits};
+use crate::segments::{Frames, Reader, ReaderLimits};
 use crate::tree::{Run, Slot, Tree};
 use crate::volume::BlockVolume;
 
 /// Blocks read at a time: 4 MiB. Bounds the memory of one large read.
 const READ_BLOCKS: u64 = 1024;
+/// Frames decrypted at a time for one read: 8 MiB. Scattered blocks may each be in a frame of their own.
+const FRAMES_MAX: usize = 128;
 
 /// A volume as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,39 +206,17 @@ impl PointView {
         for extent in extents {
             found.extend(self.lookup(id, *extent).await?);
         }
-        let wanted: BTreeSet<(SegmentId, u32)> = found
-            .iter()
-            .filter_map(|run| match run {
-                Run::Zero(_) => None,
-                Run::Block { slot, .. } => Some((slot.at.segment, slot.at.frame)),
-            })
-            .collect();
-        let frames = self.reader.frames(&wanted).await?;
         let hasher = self.reader.volume(id).await?.hasher;
-        let mut blocks = Blocks { runs: Vec::new(), fetched: frames.fetched };
-        let mut data = BytesMut::new();
-        let mut data_lba = 0;
-        for run in found {
-            match run {
-                Run::Zero(extent) => {
-                    flush(&mut blocks.runs, data_lba, &mut data);
-                    blocks.runs.push(BlockRun::Zero(extent));
-                }
-                Run::Block { lba, slot } => {
-                    let block = frames.block(slot.at.segment, slot.at.frame, slot.at.slot)?;
-                    verify(&hasher, id, lba, slot, &block)?;
-                    let follows = data_lba.saturating_add(length_in_blocks(&data)) == lba;
-                    if !follows {
-                        flush(&mut blocks.runs, data_lba, &mut data);
-                    }
-                    if data.is_empty() {
-                        data_lba = lba;
-                    }
-                    data.extend_from_slice(&block);
-                }
-            }
+        let mut blocks = Blocks::default();
+        let mut rest = &found[..];
+        while !rest.is_empty() {
+            let (wanted, count) = frames_of(rest);
+            let (now, later) = rest.split_at(count);
+            rest = later;
+            let frames = self.reader.frames(&wanted).await?;
+            blocks.fetched = blocks.fetched.saturating_add(frames.fetched);
+            gather(&mut blocks.runs, &hasher, id, now, &frames)?;
         }
-        flush(&mut blocks.runs, data_lba, &mut data);
         Ok(blocks)
     }
 
@@ -302,6 +282,47 @@ impl PointView {
             .await?;
         Ok(tree.clone())
     }
+}
+
+/// The frames that the first runs need, at most [`FRAMES_MAX`] of them, and the number of those runs: at least one.
+fn frames_of(runs: &[Run]) -> (BTreeSet<(SegmentId, u32)>, usize) {
+    let mut wanted = BTreeSet::new();
+    for (count, run) in runs.iter().enumerate() {
+        let Run::Block { slot, .. } = run else { continue };
+        let frame = (slot.at.segment, slot.at.frame);
+        if wanted.len() >= FRAMES_MAX && !wanted.contains(&frame) {
+            return (wanted, count);
+        }
+        wanted.insert(frame);
+    }
+    (wanted, runs.len())
+}
+
+/// Takes the blocks out of their frames, each held against its hash.
+fn gather(runs: &mut Vec<BlockRun>, hasher: &BlockHasher, id: VolumeId, found: &[Run], frames: &Frames) -> Result<()> {
+    let mut data = BytesMut::new();
+    let mut data_lba = 0;
+    for run in found {
+        match *run {
+            Run::Zero(extent) => {
+                flush(runs, data_lba, &mut data);
+                runs.push(BlockRun::Zero(extent));
+            }
+            Run::Block { lba, slot } => {
+                let block = frames.block(slot.at.segment, slot.at.frame, slot.at.slot)?;
+                verify(hasher, id, lba, slot, &block)?;
+                if data_lba.saturating_add(length_in_blocks(&data)) != lba {
+                    flush(runs, data_lba, &mut data);
+                }
+                if data.is_empty() {
+                    data_lba = lba;
+                }
+                data.extend_from_slice(&block);
+            }
+        }
+    }
+    flush(runs, data_lba, &mut data);
+    Ok(())
 }
 
 fn flush(runs: &mut Vec<BlockRun>, lba: u64, data: &mut BytesMut) {

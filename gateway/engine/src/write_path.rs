@@ -199,6 +199,16 @@ impl WritePath {
         let journal = Journal::open(disk, group, limits.journal, needed_after.min(image_lsn), &mut |record| {
             if record.lsn > image_lsn { replay(&mut volumes, record) } else { Ok(()) }
         })?;
+        if journal.next_lsn() <= image_lsn {
+            return Err(EngineError::new(
+                ErrorKind::Damaged,
+                format!(
+                    "the journal of {group} ends before record {}, and its images hold record {image_lsn}: the disk has lost data. \
+                     Check the disk; then recover the volumes from the vault",
+                    journal.next_lsn()
+                ),
+            ));
+        }
         Ok(Self::assemble(disk, group, epoch, limits, journal, image_lsn, volumes))
     }
 
@@ -437,8 +447,9 @@ impl WritePath {
         let bytes = queued.batch.bytes() as u64;
         let epoch = *self.epoch.lock();
         if let Err(error) = journal.append(&mut queued.batch, epoch, durable, Timestamp::now()) {
-            drop(journal);
+            // Under the lock: the next batch would be appended in this one's place.
             self.poison(&error);
+            drop(journal);
             for ack in queued.acks {
                 let _ = ack.send(Err(poisoned(self.group, &error.to_string())));
             }
@@ -476,7 +487,7 @@ impl WritePath {
         let durable = match ticket.finish() {
             Ok(durable) => durable,
             Err(error) => {
-                drop(serial);
+                // Before the next sync may begin: it would find no file to sync, and succeed.
                 let error = EngineError::io(format!("sync the journal of {}", self.group), error);
                 self.poison(&error);
                 return Err(error);
@@ -524,6 +535,9 @@ impl WritePath {
         let _serial = self.destaging.lock();
         let (frozen_at, work) = {
             let mut core = self.core.lock();
+            if let Mode::Poisoned(why) = &core.mode {
+                return Err(poisoned(self.group, why));
+            }
             if core.frozen_at.is_none() && core.volumes.values().all(|entry| entry.overlay.is_empty()) {
                 // Points and sizes alone leave nothing for the images.
                 core.image = core.image.max(core.durable);

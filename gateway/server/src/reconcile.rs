@@ -37,6 +37,12 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(20);
 /// A gateway of the same name that was heard of since isn't replaced.
 const TAKEN_FOR: Duration = Duration::from_secs(60);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two tidyings of a vault, and the age from which what a crash left in storage is swept.
+const TIDY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Events that are kept.
+const EVENTS_MAX: usize = 2000;
+/// Jobs that are over and kept.
+const JOBS_MAX: usize = 500;
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
 const JOURNAL_BYTES_MAX: u64 = 16 << 30;
 
@@ -65,6 +71,10 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
                 jobs::release_groups(context, &attached).await;
                 busy |= jobs::tick(context, &attached).await;
                 forget_deleted(context, &attached).await;
+                if attached.is_untidy(TIDY_INTERVAL) {
+                    let attached = Arc::clone(&attached);
+                    context.tasks.spawn(context.stop.clone().run_until_cancelled_owned(async move { tidy(&attached).await }));
+                }
             }
             Err(error) => tracing::debug!(vault = %attached.id(), %error, "vault can't be reached"),
         }
@@ -508,5 +518,33 @@ async fn forget_group(context: &Context, group: GroupId) -> Result<(), Box<dyn s
     match std::fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+/// Sweeps what crashes left in storage, and drops the oldest events and finished jobs beyond what is kept. A failure is
+/// worth a warning: it is tried again the next day.
+async fn tidy(attached: &AttachedVault) {
+    let Ok(vault) = attached.vault() else { return };
+    match vault.store().sweep_leftovers(TIDY_INTERVAL).await {
+        Ok(0) => {}
+        Ok(swept) => tracing::info!(vault = %attached.id(), swept, "leftovers of crashes were swept from the vault"),
+        Err(error) => tracing::warn!(vault = %attached.id(), %error, "leftovers of crashes can't be swept"),
+    }
+    let catalog = vault.catalog();
+    for (kind, keep) in [(kind::EVENTS, EVENTS_MAX), (kind::JOBS, JOBS_MAX)] {
+        let Ok(mut documents) = catalog.list(kind).await else { continue };
+        documents.retain(|document| kind == kind::EVENTS || status::<crate::records::JobRecord>(document).is_over());
+        documents.sort_by_key(|document| document.created);
+        let surplus = documents.len().saturating_sub(keep);
+        for document in documents.iter().take(surplus) {
+            let dropped = match catalog.delete(kind, &document.id, None).await {
+                Ok(_) => catalog.purge(kind, &document.id).await,
+                Err(error) => Err(error),
+            };
+            // Another gateway tidies the same vault.
+            if let Err(error) = dropped {
+                tracing::debug!(kind, id = document.id, %error, "old document can't be dropped");
+            }
+        }
     }
 }

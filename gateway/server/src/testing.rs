@@ -18,7 +18,7 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut
             return found;
         }
         assert!(Instant::now() < deadline, "{what}: not within a minute");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -74,9 +74,6 @@ pub(crate) fn policy_spec(vault: &Vault) -> PolicySpec {
 /// What a plain configuration declares.
 #[derive(Debug)]
 pub(crate) struct Declared {
-    pub(crate) vault: Vault,
-    pub(crate) home: GatewayView,
-    pub(crate) policy: Policy,
     pub(crate) volume: Volume,
 }
 
@@ -104,5 +101,5 @@ pub(crate) async fn declare(client: &Client, directory: &Path) -> Declared {
         cache_bytes: None,
     };
     let volume = client.create::<Volume>(&spec).await.expect("volume");
-    Declared { vault, home, policy, volume }
+    Declared { volume }
 }

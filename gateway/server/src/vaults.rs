@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lifeboat_api::KeySourceKind;
@@ -45,6 +45,8 @@ pub(crate) struct AttachedVault {
     snapshot: RwLock<Arc<Snapshot>>,
     /// One at a time takes a copy, so that an older one never replaces a newer.
     refreshing: tokio::sync::Mutex<()>,
+    /// When it was last tidied up.
+    tidied: std::sync::Mutex<Option<Instant>>,
     /// Why it couldn't be reached when it was last tried.
     trouble: RwLock<Option<String>>,
 }
@@ -56,6 +58,7 @@ impl AttachedVault {
             opened: RwLock::new(opened),
             snapshot: RwLock::default(),
             refreshing: tokio::sync::Mutex::default(),
+            tidied: std::sync::Mutex::default(),
             trouble: RwLock::default(),
         }
     }
@@ -86,6 +89,16 @@ impl AttachedVault {
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it is time to tidy up; the caller then does.
+    pub(crate) fn is_untidy(&self, after: Duration) -> bool {
+        let mut tidied = self.tidied.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = tidied.is_none_or(|when| when.elapsed() >= after);
+        if due {
+            *tidied = Some(Instant::now());
+        }
+        due
     }
 
     fn set_trouble(&self, trouble: Option<String>) {

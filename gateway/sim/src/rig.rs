@@ -516,6 +516,9 @@ fn read_stamps(path: &WritePath, model: &Model, volume: usize, extent: Extent) -
                 continue;
             }
             Piece::Absent(part) => {
+                if part.end() > model.volumes()[volume].blocks {
+                    return Err(Trouble::Broken(Violation(format!("{part:?} of volume {volume} was never in the vault, and is absent"))));
+                }
                 stamps.extend(model.base(volume, part));
                 continue;
             }

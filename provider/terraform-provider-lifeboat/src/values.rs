@@ -43,11 +43,6 @@ impl<'a> Values<'a> {
             .push(Diagnostic::error(format!("Invalid value for {name:?}"), format!("{message}.")).at(path));
     }
 
-    /// Whether the value is set, as far as is known.
-    pub(crate) fn is_set(&self, path: &str) -> bool {
-        self.values.at(path).is_some_and(|value| !value.is_null() && !value.is_unknown())
-    }
-
     /// Whether the value will be known after apply only.
     pub(crate) fn is_unknown(&self, path: &str) -> bool {
         self.lenient && self.values.at(path).is_some_and(|value| !value.is_wholly_known())
@@ -67,12 +62,7 @@ impl<'a> Values<'a> {
         self.optional_in(self.values, path)
     }
 
-    /// A write-only value.
-    pub(crate) fn write_only<T: FromValue>(&self, path: &str) -> Option<T> {
-        self.optional_in(self.config, path)
-    }
-
-    /// A value as the configuration has it, for attributes that are computed when it leaves them out.
+    /// A value as the configuration has it: one that is write-only, or computed where the configuration leaves it out.
     pub(crate) fn configured_only<T: FromValue>(&self, path: &str) -> Option<T> {
         self.optional_in(self.config, path)
     }
@@ -100,18 +90,18 @@ impl<'a> Values<'a> {
         T: FromStr,
         T::Err: std::fmt::Display,
     {
-        self.parse(path, self.required(path, neutral_id(prefix)))
-            .or_else(|| neutral_id(prefix).parse().ok())
-            .expect("an identifier of zeros under the right prefix can be read")
+        self.read_id(path, &self.required(path, neutral_id(prefix)), prefix)
     }
 
-    /// A text in the form of `T`.
-    pub(crate) fn parse<T>(&self, path: &str, text: String) -> Option<T>
+    /// The identifier that `text` is.
+    pub(crate) fn read_id<T>(&self, path: &str, text: &str, prefix: &str) -> T
     where
         T: FromStr,
         T::Err: std::fmt::Display,
     {
-        text.parse().map_err(|error| self.fault(path, error)).ok()
+        let read = text.parse().map_err(|error| self.fault(path, error)).ok();
+        read.or_else(|| neutral_id(prefix).parse().ok())
+            .expect("an identifier of zeros under the right prefix can be read")
     }
 
     /// One of the words of `all`.

@@ -233,17 +233,12 @@ impl Group {
 
     /// Where this gateway's history ends in the vault, and its newest record.
     async fn own_end(&self, state: &State) -> Result<(branch::Position, Lsn)> {
-        let end = branch::end_of_tenure(&self.config.vault, self.config.group, state.branch, state.epoch)
-            .await?
-            .ok_or_else(|| {
-                EngineError::new(
-                    ErrorKind::Retry,
-                    format!(
-                        "the gateway that took {} over has not finished doing so: try again in a moment",
-                        self.config.group
-                    ),
-                )
-            })?;
+        let (vault, group) = (&self.config.vault, self.config.group);
+        let end = match branch::end_of_tenure(vault, group, state.branch, state.epoch).await? {
+            Some(end) => end,
+            // The gateway that took over is about to say where, or died before it could: whoever says it first counts.
+            None => branch::settle_tenure(vault, group, state.branch, state.epoch).await?,
+        };
         Ok((end, self.running_path()?.durable()))
     }
 

@@ -13,7 +13,8 @@ mod resources;
 mod vaults;
 mod verbs;
 
-//TESTS
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -22,6 +22,9 @@ use crate::view;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often other gateways' changes are looked for while waiting.
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
+/// How often, and with what pause, a job's group is looked at before the job is told to be over.
+const SETTLE_LOOKS: u32 = 100;
+const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(crate) async fn report(State(context): Shared) -> Json<GatewayReport> {
     Json(view::report(&context))
@@ -151,7 +154,11 @@ pub(crate) async fn job(State(context): Shared, Path(id): Path<String>, uri: Uri
             document = fresh;
         }
         let job = view::job(&document)?;
-        let news = since.is_none_or(|since| job.revision > since) || job.is_over();
+        if job.is_over() {
+            settle(&attached, &job).await;
+            return Ok(Json(job));
+        }
+        let news = since.is_none_or(|since| job.revision > since);
         if news || tokio::time::Instant::now() >= deadline {
             return Ok(Json(job));
         }
@@ -161,6 +168,30 @@ pub(crate) async fn job(State(context): Shared, Path(id): Path<String>, uri: Uri
             () = tokio::time::sleep_until(deadline) => {}
             () = context.stop.cancelled() => return Ok(Json(job)),
         }
+    }
+}
+
+/// A job that is over is told only once its group is free and our copy of the catalog has what it did, so that who waited
+/// for it reads its results and can begin the next. Bounded: a gateway that died in between frees the group later.
+async fn settle(attached: &crate::vaults::AttachedVault, job: &Job) {
+    let (id, group) = (job.id.to_string(), job.group_id.to_string());
+    for _ in 0..SETTLE_LOOKS {
+        let snapshot = attached.snapshot();
+        let seen = snapshot.get(kind::JOBS, &id).is_some_and(|document| {
+            let record: JobRecord = status(document);
+            record.is_over()
+        });
+        let free = snapshot.get(kind::GROUPS, &group).is_none_or(|document| {
+            let record: GroupRecord = status(document);
+            record.job != Some(job.id)
+        });
+        if seen && free {
+            return;
+        }
+        if attached.refresh().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(SETTLE_INTERVAL).await;
     }
 }
 

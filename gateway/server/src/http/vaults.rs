@@ -72,12 +72,12 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
         let same = already.attachment.name == wanted.name && already.attachment.key_source == attachment.key_source;
         if wanted.attach || (repeatable && same) {
             // Only who holds the key is told that it is here already.
-            open_with_key(&attachment, &wanted).await?;
+            open_with_key(&attachment).await?;
             return Ok(show(&already, StatusCode::CREATED));
         }
         return Err(exists(&wanted.storage_url));
     }
-    let vault = if wanted.attach { open_with_key(&attachment, &wanted).await? } else { make(&attachment, &wanted).await? };
+    let vault = if wanted.attach { open_with_key(&attachment).await? } else { make(&attachment, &wanted).await? };
     let info = vault.info();
     attachment.id = vault.id();
     if wanted.attach {
@@ -133,9 +133,12 @@ async fn make(attachment: &Attachment, wanted: &VaultCreate) -> ApiResult<OpenVa
     OpenVault::create(store, settings, &key(attachment), options()).await.map_err(at_field)
 }
 
-async fn open_with_key(attachment: &Attachment, _: &VaultCreate) -> ApiResult<OpenVault> {
+async fn open_with_key(attachment: &Attachment) -> ApiResult<OpenVault> {
     let store = open_store(&attachment.url, Access::Open).await.map_err(|error| at_field(error.into()))?;
-    OpenVault::open(store, &key(attachment), options()).await.map_err(at_field)
+    let vault = OpenVault::open(store, &key(attachment), options()).await.map_err(at_field)?;
+    // Storage that was safe where the vault was made may not be as this gateway reaches it.
+    vault.probe().await.map_err(at_field)?;
+    Ok(vault)
 }
 
 /// Writes the vault's own document, unless it has one.

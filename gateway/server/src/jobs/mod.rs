@@ -18,7 +18,10 @@
 mod perform;
 pub(crate) mod plan;
 
-//TESTS
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

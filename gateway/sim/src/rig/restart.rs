@@ -97,7 +97,8 @@ impl Rig {
             .zip(&self.saved.blocks)
             .map(|(volume, &blocks)| Ok((volume.id, Arc::new(Image::open(&disk, volume.id, blocks)?))))
             .collect::<Result<Vec<_>, EngineError>>()?;
-        let image = if self.planted == Planted::SkipsARecord { self.saved.image.next() } else { self.saved.image };
+        let skips = self.planted == Planted::SkipsARecord && self.flushed > self.saved.image;
+        let image = if skips { self.saved.image.next() } else { self.saved.image };
         WritePath::open(&disk, GroupId::from_bytes(GROUP), Epoch(1), self.setup.limits, images, image, self.saved.shipped)
     }
 

@@ -1,0 +1,260 @@
+//! Waiting for a job, and telling how far it is on standard error.
+//!
+//! On a terminal one line is drawn over and over, with a bar while bytes are counted; elsewhere every change is a plain
+//! line, so that a log shows the job's steps. The job belongs to the gateways: when this program is interrupted, or loses
+//! its connection for good, the job goes on, and the message says how to see it again.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lifeboat_api::{Client, ClientErrorKind, Job};
+use lifeboat_model::state::JobState;
+
+use crate::failure::{Exit, Failure, Result};
+use crate::output::{Output, is_watched, note};
+use crate::render::{clean, fields, seconds, size};
+
+/// How long one request waits for news.
+const NEWS_WITHIN: Duration = Duration::from_secs(20);
+/// How long a gateway may be away before waiting is given up: a restart takes less.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Prints a job that was just begun: at once, or when it is over.
+///
+/// # Errors
+/// The job failed or was cancelled, or waiting was given up.
+pub(crate) async fn settle(client: &Client, output: Output, job: Job, wait: bool) -> Result<()> {
+    if !wait {
+        return output.show(&job, || format!("{}: watch it with `lifeboat job watch {}`", headline(&job), job.id));
+    }
+    let job = follow(client, job).await?;
+    if let Some(failure) = verdict(&job) {
+        // The document tells a program which step failed; the text would only repeat the error.
+        if output == Output::Json {
+            output.show(&job, String::new)?;
+        }
+        return Err(failure);
+    }
+    output.show(&job, || summary(&job))
+}
+
+/// Waits until a job is over.
+///
+/// # Errors
+/// Waiting was given up: interrupted, or no gateway answered for a minute.
+pub(crate) async fn follow(client: &Client, job: Job) -> Result<Job> {
+    let mut reporter = Reporter::new(is_watched());
+    let id = job.id;
+    let goes_on = format!("the job goes on; see it with `lifeboat job watch {id}`");
+    let over = tokio::select! {
+        over = watch(client, job, &mut reporter) => over,
+        _ = tokio::signal::ctrl_c() => Err(Failure::failed(format!("interrupted: {goes_on}"))),
+    };
+    reporter.close();
+    over.map_err(|failure| match failure.exit() {
+        Exit::Unreachable => Failure::new(Exit::Unreachable, format!("{failure}; {goes_on}")),
+        _ => failure,
+    })
+}
+
+async fn watch(client: &Client, mut job: Job, reporter: &mut Reporter) -> Result<Job> {
+    let mut heard = Instant::now();
+    loop {
+        reporter.tell(&job);
+        if job.is_over() {
+            return Ok(job);
+        }
+        match client.watch_job(&job.id.to_string(), job.revision, NEWS_WITHIN).await {
+            Ok(news) => {
+                job = news;
+                heard = Instant::now();
+            }
+            Err(error) if error.kind() == ClientErrorKind::Unreachable && heard.elapsed() < AWAY_MAX => {
+                reporter.say("no gateway answers; trying again");
+                tokio::time::sleep(TRY_AGAIN_AFTER).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// What a job that is over means for the exit code.
+pub(crate) fn verdict(job: &Job) -> Option<Failure> {
+    match job.state {
+        JobState::Failed => {
+            let cause = job.cause.as_deref().unwrap_or("no cause is known");
+            Some(Failure::failed(format!(
+                "the {} of {} failed: {cause}; `lifeboat job show {}` shows its steps",
+                job.kind, job.group, job.id
+            )))
+        }
+        JobState::Cancelled => Some(Failure::failed(format!("the {} of {} was cancelled ({})", job.kind, job.group, job.id))),
+        JobState::Queued | JobState::Running | JobState::Succeeded => None,
+    }
+}
+
+/// A job in half a line.
+pub(crate) fn headline(job: &Job) -> String {
+    format!("{} of {}: {}", job.kind, job.group, job.state)
+}
+
+/// What a job found and did, for people.
+pub(crate) fn summary(job: &Job) -> String {
+    let mut first = headline(job);
+    if let (Some(started), Some(finished)) = (job.started, job.finished) {
+        first = format!("{first} in {}", seconds(finished.seconds_since(started)));
+    }
+    let result = &job.result;
+    let mut pairs: Vec<(&str, String)> = Vec::new();
+    let mut add = |name, value: Option<String>| pairs.extend(value.map(|value| (name, value)));
+    add("recovery point", result.point_time.map(|time| time.to_string()));
+    add("point id", result.point_id.map(|id| id.to_string()));
+    add("branch", result.branch_id.map(|id| id.to_string()));
+    add("age of the point (RPO)", result.rpo_seconds.map(seconds));
+    add("until writable (RTO)", result.rto_seconds.map(seconds));
+    add("without writes", result.downtime_seconds.map(seconds));
+    add("volumes", result.bytes_volume.map(size));
+    add("compared", result.bytes_compared.map(size));
+    add("differed", result.bytes_changed.map(size));
+    add("from the vault", result.bytes_moved.map(size));
+    add("passes", result.passes.map(|passes| passes.to_string()));
+    add("orphan branch", result.orphan_branch_id.map(|id| id.to_string()));
+    for path in &result.paths {
+        add("volume", Some(path.clone()));
+    }
+    format!("{}\n{}", clean(&first), fields(&pairs))
+}
+
+/// The step that a job is at, with what it says of itself; `None` before the first and after the last.
+fn current(job: &Job) -> Option<(usize, &lifeboat_api::JobStep)> {
+    job.steps.iter().enumerate().find(|(_, step)| step.state == JobState::Running)
+}
+
+/// Where a job is, in one line.
+fn line(job: &Job) -> String {
+    let Some((index, step)) = current(job) else { return clean(&headline(job)) };
+    let mut text =
+        format!("{} of {}: step {} of {}, {}", job.kind, job.group, index.saturating_add(1), job.steps.len(), step.name);
+    if !step.message.is_empty() {
+        text = format!("{text}: {}", step.message);
+    }
+    clean(&text)
+}
+
+/// Tells of a job: a line that is drawn over on a terminal, plain lines elsewhere.
+#[derive(Debug)]
+struct Reporter {
+    bar: Option<ProgressBar>,
+    counts: bool,
+    last: String,
+}
+
+impl Reporter {
+    fn new(watched: bool) -> Self {
+        let bar = watched.then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Self { bar, counts: false, last: String::new() }
+    }
+
+    fn tell(&mut self, job: &Job) {
+        self.say(&line(job));
+        let Some(bar) = &self.bar else { return };
+        let progress = current(job).and_then(|(_, step)| step.progress).filter(|progress| progress.total_bytes > 0);
+        if progress.is_some() != self.counts {
+            self.counts = progress.is_some();
+            let template =
+                if self.counts { "{spinner} [{bar:24}] {binary_bytes}/{binary_total_bytes} {msg}" } else { "{spinner} {msg}" };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+        }
+        if let Some(progress) = progress {
+            bar.set_length(progress.total_bytes);
+            bar.set_position(progress.done_bytes.min(progress.total_bytes));
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        if text == self.last {
+            return;
+        }
+        text.clone_into(&mut self.last);
+        match &self.bar {
+            Some(bar) => bar.set_message(text.to_owned()),
+            None => note(text),
+        }
+    }
+
+    fn close(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A failback as the API gives it, in the middle of its second step.
+    pub(crate) fn job() -> Job {
+        serde_json::from_value(json!({
+            "id": "job-0198f2c0000070008000000000000001", "revision": 4, "kind": "failback",
+            "group_id": "grp-0198f2c0000070008000000000000002", "group": "ledger",
+            "gateway_id": "gw-0198f2c0000070008000000000000003", "state": "running",
+            "created": "2026-11-20T10:05:00Z", "started": "2026-11-20T10:05:01Z", "finished": null,
+            "steps": [
+                { "name": "save-tail", "gateway_id": "gw-0198f2c0000070008000000000000003", "state": "succeeded",
+                  "started": null, "finished": null, "message": "", "progress": null },
+                { "name": "fetch", "gateway_id": "gw-0198f2c0000070008000000000000003", "state": "running",
+                  "started": null, "finished": null, "message": "pass 1",
+                  "progress": { "done_bytes": 1_048_576, "total_bytes": 4_194_304 } },
+            ],
+            "cause": null,
+            "result": { "point_id": null, "point_time": null, "branch_id": null, "rpo_seconds": null,
+                "rto_seconds": null, "downtime_seconds": 0.25, "bytes_volume": 1_073_741_824_u64, "bytes_compared": null,
+                "bytes_changed": 4_194_304, "bytes_moved": 1_048_576, "passes": 2, "orphan_branch_id": null, "paths": [] }
+        }))
+        .expect("a job")
+    }
+
+    #[test]
+    fn a_line_says_which_step_of_what() {
+        assert_eq!(line(&job()), "failback of ledger: step 2 of 2, fetch: pass 1");
+    }
+
+    #[test]
+    fn the_summary_names_what_was_measured() {
+        let mut job = job();
+        job.state = JobState::Succeeded;
+        job.finished = "2026-11-20T10:05:03.5Z".parse().ok();
+        assert_eq!(
+            summary(&job),
+            "failback of ledger: succeeded in 2.5 s\n\
+             without writes  0.25 s\n\
+             volumes         1 GiB\n\
+             differed        4 MiB\n\
+             from the vault  1 MiB\n\
+             passes          2\n"
+        );
+        assert_eq!(verdict(&job), None);
+    }
+
+    #[test]
+    fn a_failed_job_is_a_failure_with_its_cause() {
+        let mut job = job();
+        job.state = JobState::Failed;
+        job.cause = Some("the vault is full: make room and retry".into());
+        let failure = verdict(&job).expect("a failure");
+        assert_eq!(failure.exit(), Exit::Failed);
+        assert!(failure.to_string().contains("the vault is full: make room and retry"), "{failure}");
+        job.state = JobState::Cancelled;
+        assert!(verdict(&job).is_some());
+    }
+}

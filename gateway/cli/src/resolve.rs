@@ -1,0 +1,157 @@
+//! From what a person types to what the API wants: names to objects, ages to times, lists up to a limit.
+
+use std::str::FromStr;
+
+use lifeboat_api::client::{Collection, Query};
+use lifeboat_api::validate::parse_duration;
+use lifeboat_api::{Client, Gateway, Group, Page, Policy, Resource, Site, Vault, Volume};
+use lifeboat_model::{GatewayId, GroupId, PolicyId, SiteId, Timestamp, VaultId, VolumeId};
+use serde::de::DeserializeOwned;
+
+use crate::failure::{Exit, Failure, Result};
+
+/// Most objects that a gateway gives at once.
+const PAGE_MAX: usize = 1000;
+
+/// A kind of object that people name.
+pub(crate) trait Noun: Resource + Collection {
+    /// Its id.
+    type Id: FromStr;
+    /// The word for it; also the verb that lists it.
+    const NOUN: &'static str;
+}
+
+macro_rules! nouns {
+    ($($name:ident, $id:ident, $noun:literal;)*) => {$(
+        impl Noun for $name {
+            type Id = $id;
+            const NOUN: &'static str = $noun;
+        }
+    )*};
+}
+
+nouns! {
+    Vault, VaultId, "vault";
+    Site, SiteId, "site";
+    Gateway, GatewayId, "gateway";
+    Policy, PolicyId, "policy";
+    Group, GroupId, "group";
+    Volume, VolumeId, "volume";
+}
+
+/// The object with this id or name.
+///
+/// # Errors
+/// `NotFound`, `Conflict` when several vaults have one of that name, and the client's.
+pub(crate) async fn find<R: Noun>(client: &Client, text: &str) -> Result<R> {
+    if text.parse::<R::Id>().is_ok() {
+        return Ok(client.read(text).await?);
+    }
+    let found = client.find_by_name(text).await?;
+    found.ok_or_else(|| unknown::<R>(text))
+}
+
+fn unknown<R: Noun>(text: &str) -> Failure {
+    Failure::not_found(format!("there is no {0} {text:?} here: `lifeboat {0} list` shows those that there are", R::NOUN))
+}
+
+/// The id of a group, from its id, its name, or the name or id of one of its volumes.
+///
+/// # Errors
+/// As for [`find`].
+pub(crate) async fn group(client: &Client, text: &str) -> Result<String> {
+    if text.parse::<GroupId>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    if text.parse::<VolumeId>().is_err()
+        && let Some(group) = client.find_by_name::<Group>(text).await?
+    {
+        return Ok(group.id.to_string());
+    }
+    let volume = match find::<Volume>(client, text).await {
+        Err(failure) if failure.exit() == Exit::NotFound => {
+            return Err(Failure::not_found(format!(
+                "there is no group and no volume {text:?} here: `lifeboat group list` shows the groups"
+            )));
+        }
+        found => found?,
+    };
+    volume.status.group_id.map(|id| id.to_string()).ok_or_else(|| {
+        Failure::new(Exit::Conflict, format!("the volume {} has no group yet: wait until it is protected", volume.spec.name))
+    })
+}
+
+/// The vault that was named, or the only one that is attached.
+///
+/// # Errors
+/// `NotFound` without any, `Usage` when there are several and none was named.
+pub(crate) async fn vault(client: &Client, named: Option<&str>) -> Result<Vault> {
+    if let Some(text) = named {
+        return find(client, text).await;
+    }
+    let mut all: Vec<Vault> = client.list(Vault::PATH, &[]).await?;
+    match (all.pop(), all.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => Err(Failure::not_found(
+            "this gateway has no vault: open one with `lifeboat vault open`, or make one with `lifeboat vault create`",
+        )),
+        (Some(_), false) => Err(Failure::usage("this gateway has several vaults: say which with --vault")),
+    }
+}
+
+/// A time: RFC 3339, or an age such as `1h30m` before now.
+///
+/// # Errors
+/// What is wrong with it, for the command line's parser.
+pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let age = parse_duration(text)
+        .map_err(|_| "expected a time such as 2026-11-20T10:05:00Z, or an age such as 15m or 2d".to_owned())?;
+    let micros = i64::try_from(age.as_micros()).map_err(|_| "is before the beginning of the calendar".to_owned())?;
+    Ok(Timestamp::from_micros(Timestamp::now().as_micros().saturating_sub(micros)))
+}
+
+/// At most `limit` objects of a list, in the gateway's order, and whether there are more.
+///
+/// # Errors
+/// The client's.
+pub(crate) async fn list<T: DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    query: Query<'_>,
+    limit: usize,
+) -> Result<(Vec<T>, bool)> {
+    let mut items: Vec<T> = Vec::new();
+    let mut token: Option<String> = None;
+    loop {
+        let missing = limit.saturating_sub(items.len());
+        let mut parameters = query.to_vec();
+        parameters.push(("limit", missing.clamp(1, PAGE_MAX).to_string()));
+        if let Some(token) = token.take() {
+            parameters.push(("page_token", token));
+        }
+        let page: Page<T> = client.get(path, &parameters).await?;
+        items.extend(page.items);
+        match page.next_page_token {
+            None => return Ok((items, false)),
+            Some(_) if items.len() >= limit => return Ok((items, true)),
+            next => token = next,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_absolute_or_ages() {
+        let absolute = time("2026-11-20T10:05:00Z").expect("a time");
+        assert_eq!(absolute.to_string(), "2026-11-20T10:05:00Z");
+        let age = Timestamp::now().seconds_since(time("1h").expect("an age"));
+        assert!((3599.0..3660.0).contains(&age), "{age}");
+        assert!(time("yesterday").expect_err("no time").contains("2026-11-20T10:05:00Z"));
+    }
+}

@@ -1,0 +1,335 @@
+//! A data path that is a few maps in memory and one small file for each instance, and that can be killed in the middle
+//! of everything it does.
+//!
+//! What it keeps of the engine's contract: one writer for a branch, by epoch; a failover fences; a test doesn't; an image
+//! takes over only at its branch's newest point. A kill leaves what was done before it, and the call never returns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lifeboat_engine::{BlockVolume, EngineError, ErrorKind};
+use lifeboat_model::state::{GroupState, Health};
+use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, PointId, PointKind, SegmentSeq, Timestamp, VolumeId};
+use lifeboat_vault::Vault;
+use serde::{Deserialize, Serialize};
+
+use crate::port::{
+    DataPath, EngineResult, FailOverTo, HeldVolume, Instance, InstanceStatus, Pass, Place, PointFact, PointVolumes,
+    Settings,
+};
+
+/// What would be in the vault.
+#[derive(Debug, Default)]
+pub(super) struct World {
+    branches: BTreeMap<BranchId, Branch>,
+    /// Places where a kill is still to come; each once.
+    kills: BTreeSet<&'static str>,
+    pub(super) killed: Vec<&'static str>,
+}
+
+#[derive(Debug, Default)]
+struct Branch {
+    epoch: u64,
+    points: Vec<PointFact>,
+    origin: Option<PointFact>,
+    promoted_to: Option<BranchId>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fake(Arc<Mutex<World>>);
+
+/// What an instance's file holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Local {
+    group: GroupId,
+    branch: BranchId,
+    epoch: u64,
+    phase: GroupState,
+    volumes: Vec<HeldVolume>,
+    image: Option<PointId>,
+}
+
+fn refuse(kind: ErrorKind, message: &str) -> EngineError {
+    EngineError::new(kind, message)
+}
+
+impl Fake {
+    /// Dies once at each of these places.
+    pub(super) fn kill_at(&self, places: &[&'static str]) {
+        self.0.lock().expect("sound").kills.extend(places);
+    }
+
+    pub(super) fn killed(&self) -> Vec<&'static str> {
+        self.0.lock().expect("sound").killed.clone()
+    }
+
+    /// Dies here, if it is to: the call never returns.
+    async fn place(&self, name: &'static str) {
+        let dies = {
+            let mut world = self.0.lock().expect("sound");
+            let dies = world.kills.remove(name);
+            if dies {
+                world.killed.push(name);
+            }
+            dies
+        };
+        if dies {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn change<T>(&self, id: BranchId, change: impl FnOnce(&mut Branch) -> T) -> T {
+        change(self.0.lock().expect("sound").branches.entry(id).or_default())
+    }
+
+    fn point(&self, group: GroupId, id: BranchId, kind: PointKind, label: &str) -> PointFact {
+        let _ = group;
+        self.change(id, |branch| {
+            let lsn = branch.points.last().map_or(0, |point| point.lsn.0) + 1;
+            let point = PointFact {
+                id: PointId::new(),
+                branch: id,
+                epoch: Epoch(branch.epoch),
+                seq: SegmentSeq(lsn),
+                lsn: Lsn(lsn),
+                time: Timestamp::now(),
+                kind,
+                label: label.to_owned(),
+            };
+            branch.points.push(point.clone());
+            point
+        })
+    }
+
+    fn instance(&self, dir: &Path) -> Arc<dyn Instance> {
+        Arc::new(FakeInstance { fake: self.clone(), dir: dir.to_owned() })
+    }
+}
+
+fn write(dir: &Path, local: &Local) {
+    std::fs::create_dir_all(dir).expect("made");
+    std::fs::write(dir.join("new"), serde_json::to_vec(local).expect("plain")).expect("written");
+    std::fs::rename(dir.join("new"), dir.join("state")).expect("renamed");
+}
+
+fn read(dir: &Path) -> Local {
+    serde_json::from_slice(&std::fs::read(dir.join("state")).expect("there")).expect("sound")
+}
+
+#[async_trait]
+impl DataPath for Fake {
+    fn exists(&self, dir: &Path) -> bool {
+        dir.join("state").exists()
+    }
+
+    async fn create(&self, place: Place, volumes: Vec<HeldVolume>) -> EngineResult<Arc<dyn Instance>> {
+        assert!(!self.exists(&place.dir), "created over what is there");
+        self.place("create: begins").await;
+        let branch = BranchId::new();
+        self.change(branch, |branch| branch.epoch = 1);
+        self.point(place.group, branch, PointKind::CrashConsistent, "");
+        self.place("create: the vault has it").await;
+        let local = Local { group: place.group, branch, epoch: 1, phase: GroupState::Active, volumes, image: None };
+        write(&place.dir, &local);
+        self.place("create: done").await;
+        Ok(self.instance(&place.dir))
+    }
+
+    async fn open(&self, place: Place) -> EngineResult<Arc<dyn Instance>> {
+        assert!(self.exists(&place.dir), "opened what isn't there");
+        Ok(self.instance(&place.dir))
+    }
+
+    async fn blank(&self, place: Place, branch: BranchId) -> EngineResult<Arc<dyn Instance>> {
+        let local = Local { group: place.group, branch, epoch: 0, phase: GroupState::Idle, volumes: vec![], image: None };
+        write(&place.dir, &local);
+        self.place("blank: done").await;
+        Ok(self.instance(&place.dir))
+    }
+
+    async fn fail_over(&self, place: Place, to: FailOverTo) -> EngineResult<Arc<dyn Instance>> {
+        self.place("fail over: begins").await;
+        if !to.test {
+            let fenced = self.change(to.from, |branch| match branch.promoted_to {
+                Some(other) if other != to.branch => false,
+                Some(_) => true,
+                None => {
+                    branch.epoch += 1;
+                    branch.promoted_to = Some(to.branch);
+                    true
+                }
+            });
+            if !fenced {
+                return Err(refuse(ErrorKind::Fenced, "another gateway was faster"));
+            }
+            self.place("fail over: fenced").await;
+        }
+        let points = self.change(to.from, |branch| branch.points.clone());
+        let origin = match to.point {
+            Some(id) => points.iter().find(|point| point.id == id),
+            None => points.last(),
+        };
+        let origin = origin.cloned().ok_or_else(|| refuse(ErrorKind::NotFound, "no such point"))?;
+        self.change(to.branch, |branch| {
+            if branch.origin.is_none() {
+                *branch = Branch { epoch: 1, points: vec![origin.clone()], origin: Some(origin), promoted_to: None };
+            }
+        });
+        self.place("fail over: the branch is there").await;
+        let volumes = vec![HeldVolume { id: VolumeId::from_bytes(place.group.to_bytes()), name: "db".into(), size_bytes: 16 << 20 }];
+        let local = Local { group: place.group, branch: to.branch, epoch: 1, phase: GroupState::Active, volumes, image: None };
+        write(&place.dir, &local);
+        self.place("fail over: done").await;
+        Ok(self.instance(&place.dir))
+    }
+
+    async fn forget(&self, dir: &Path) -> EngineResult<()> {
+        self.place("forget: begins").await;
+        std::fs::remove_dir_all(dir).expect("removed");
+        self.place("forget: done").await;
+        Ok(())
+    }
+
+    async fn points(&self, _: &Vault, _: GroupId, branch: BranchId) -> EngineResult<Vec<PointFact>> {
+        Ok(self.change(branch, |branch| branch.points.clone()))
+    }
+
+    async fn origin(&self, _: &Vault, _: GroupId, branch: BranchId) -> EngineResult<Option<PointFact>> {
+        Ok(self.change(branch, |branch| branch.origin.clone()))
+    }
+
+    async fn view(&self, _: &Vault, _: GroupId, _: &PointFact) -> EngineResult<Arc<dyn PointVolumes>> {
+        Err(refuse(ErrorKind::NotFound, "this data path holds no data"))
+    }
+}
+
+#[derive(Debug)]
+struct FakeInstance {
+    fake: Fake,
+    dir: PathBuf,
+}
+
+impl FakeInstance {
+    /// Its state, as the vault knows it.
+    fn local(&self) -> Local {
+        let mut local = read(&self.dir);
+        if local.phase == GroupState::Active && self.fake.change(local.branch, |branch| branch.epoch) != local.epoch {
+            local.phase = GroupState::Fenced;
+        }
+        local
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Local)) {
+        let mut local = self.local();
+        change(&mut local);
+        write(&self.dir, &local);
+    }
+}
+
+#[async_trait]
+impl Instance for FakeInstance {
+    fn status(&self) -> InstanceStatus {
+        let local = self.local();
+        InstanceStatus {
+            state: local.phase,
+            branch: local.branch,
+            epoch: Epoch(local.epoch),
+            backlog_bytes: 0,
+            journal_bytes_used: 0,
+            last_point: self.fake.change(local.branch, |branch| branch.points.last().cloned()),
+            landed_rpo_seconds: Some(0.0),
+            health: Health::Healthy,
+            reasons: vec![],
+            progress: None,
+            churn_bytes_per_second: 0.0,
+            hydrated_bytes: None,
+        }
+    }
+
+    fn volumes(&self) -> Vec<HeldVolume> {
+        self.local().volumes
+    }
+
+    fn volume(&self, _: VolumeId) -> Option<Arc<dyn BlockVolume>> {
+        None
+    }
+
+    async fn add_volume(&self, volume: HeldVolume) -> EngineResult<()> {
+        self.set(|local| local.volumes.push(volume));
+        Ok(())
+    }
+
+    async fn grow_volume(&self, _: VolumeId, _: u64) -> EngineResult<()> {
+        Err(refuse(ErrorKind::Invalid, "nothing grows here"))
+    }
+
+    async fn remove_volume(&self, _: VolumeId) -> EngineResult<()> {
+        Err(refuse(ErrorKind::Invalid, "nothing is removed here"))
+    }
+
+    fn set_settings(&self, _: Settings) {}
+
+    async fn take_point(&self, kind: PointKind, label: &str) -> EngineResult<PointFact> {
+        let local = self.local();
+        Ok(self.fake.point(local.group, local.branch, kind, label))
+    }
+
+    async fn release(&self) -> EngineResult<PointFact> {
+        self.fake.place("release: begins").await;
+        let local = self.local();
+        if local.phase != GroupState::Active {
+            return Err(refuse(ErrorKind::Fenced, "it isn't active"));
+        }
+        let point = self.fake.point(local.group, local.branch, PointKind::Final, "");
+        self.fake.place("release: shipped").await;
+        self.set(|local| local.phase = GroupState::Standby);
+        self.fake.place("release: done").await;
+        Ok(point)
+    }
+
+    async fn resume(&self) -> EngineResult<()> {
+        let local = self.local();
+        let epoch = self.fake.change(local.branch, |branch| {
+            branch.epoch += 1;
+            branch.epoch
+        });
+        self.set(|local| (local.phase, local.epoch) = (GroupState::Active, epoch));
+        Ok(())
+    }
+
+    async fn rehydrate(&self, branch: BranchId, _full: bool) -> EngineResult<Pass> {
+        self.fake.place("rehydrate: begins").await;
+        if self.local().phase == GroupState::Active {
+            return Err(refuse(ErrorKind::Fenced, "it is active"));
+        }
+        self.set(|local| (local.phase, local.image) = (GroupState::Rehydrating, None));
+        self.fake.place("rehydrate: in between").await;
+        let point = self.fake.change(branch, |branch| branch.points.last().cloned());
+        let point = point.ok_or_else(|| refuse(ErrorKind::NotFound, "the branch has no point"))?;
+        self.set(|local| (local.branch, local.image) = (branch, Some(point.id)));
+        self.fake.place("rehydrate: done").await;
+        Ok(Pass { point, blocks_compared: 8, blocks_moved: 2, bytes_fetched: 5000, orphan: None })
+    }
+
+    async fn take_over(&self) -> EngineResult<()> {
+        self.fake.place("take over: begins").await;
+        let local = self.local();
+        let newest = self.fake.change(local.branch, |branch| branch.points.last().map(|point| point.id));
+        if local.phase != GroupState::Rehydrating || local.image != newest {
+            return Err(refuse(ErrorKind::Invalid, "the image isn't at the newest point"));
+        }
+        let epoch = self.fake.change(local.branch, |branch| {
+            branch.epoch += 1;
+            branch.epoch
+        });
+        self.fake.place("take over: the epoch is open").await;
+        self.set(|local| (local.phase, local.epoch) = (GroupState::Active, epoch));
+        self.fake.place("take over: done").await;
+        Ok(())
+    }
+
+    async fn close(&self, _: Duration) {}
+}

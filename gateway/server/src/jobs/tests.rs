@@ -1,0 +1,322 @@
+//! Jobs of two gateways that are killed again and again: after every revision of the job, and in the middle of
+//! everything that the data path does. They come to the same end as jobs that nobody disturbs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lifeboat_api::{
+    CleanupRequest, Client, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, Gateway as GatewayView, Group,
+    Job, JobKind, ProtectionState, ReleaseRequest, ResumeRequest, Volume,
+};
+use lifeboat_model::state::{GroupState, JobState};
+use lifeboat_model::{GroupId, JobId};
+
+use super::fake::Fake;
+use crate::Gateway;
+use crate::records::{JobRecord, kind, status};
+use crate::testing::{client, config, declare, eventually, vault_create};
+
+/// Two gateways on one data path.
+struct Pair {
+    dir: tempfile::TempDir,
+    fake: Fake,
+    /// Deaths of the data path after which both were started again.
+    revived: usize,
+    running: Option<(Gateway, Gateway)>,
+}
+
+impl Pair {
+    async fn start() -> (Self, Volume) {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let mut pair = Self { dir, fake: Fake::default(), revived: 0, running: None };
+        pair.up().await;
+        let volume = declare(&pair.a(), &pair.dir.path().join("vault")).await.volume;
+        pair.b().create_vault(&vault_create(&pair.dir.path().join("vault"), true)).await.expect("attached");
+        let client = pair.b();
+        eventually("both registered", async || {
+            let gateways: Vec<GatewayView> = client.list("/v1/gateways", &[]).await.expect("list");
+            gateways.iter().all(|gateway| gateway.status.registered).then_some(())
+        })
+        .await;
+        (pair, volume)
+    }
+
+    async fn up(&mut self) {
+        let start = |name: &'static str, site: &'static str| {
+            let path = self.dir.path().join(name);
+            let fake = Arc::new(self.fake.clone());
+            async move { Gateway::start_with(config(&path, name, site), fake).await.expect("starts") }
+        };
+        self.running = Some((start("a", "east").await, start("b", "west").await));
+    }
+
+    /// As a kill, seen from the catalog and the data path: the fake keeps nothing in memory.
+    async fn kill(&mut self) {
+        let (a, b) = self.running.take().expect("up");
+        a.stop().await;
+        b.stop().await;
+    }
+
+    fn a(&self) -> Client {
+        client(&self.running.as_ref().expect("up").0)
+    }
+
+    fn b(&self) -> Client {
+        client(&self.running.as_ref().expect("up").1)
+    }
+
+    async fn job(&self, id: JobId) -> (u64, JobRecord) {
+        let context = &self.running.as_ref().expect("up").0.context;
+        let vault = context.vaults.all().remove(0).vault().expect("open");
+        let document = vault.catalog().get(kind::JOBS, &id.to_string()).await.expect("job");
+        (document.revision, status(&document))
+    }
+
+    /// Kills both gateways after every revision of the job, until it is over.
+    async fn disturb(&mut self, id: JobId) -> (JobRecord, u32) {
+        let (mut seen, mut record) = self.job(id).await;
+        let mut kills = 0;
+        while !record.is_over() {
+            self.kill().await;
+            kills += 1;
+            self.up().await;
+            (seen, record) = {
+                let pair = &*self;
+                eventually("the job goes on", async || {
+                    let (revision, record) = pair.job(id).await;
+                    (revision > seen).then_some((revision, record))
+                })
+                .await
+            };
+        }
+        (record, kills)
+    }
+
+    /// Starts both again whenever the data path died, until the job is over.
+    async fn revive(&mut self, id: JobId) -> JobRecord {
+        loop {
+            let before = self.revived;
+            let over = {
+                let pair = &*self;
+                eventually("the job goes on, or the data path dies", async || {
+                    let (_, record) = pair.job(id).await;
+                    match (record.is_over(), pair.fake.killed().len() > before) {
+                        (true, _) => Some(Some(record)),
+                        (false, true) => Some(None),
+                        (false, false) => None,
+                    }
+                })
+                .await
+            };
+            match over {
+                Some(record) => return record,
+                None => {
+                    self.revived += 1;
+                    self.kill().await;
+                    self.up().await;
+                }
+            }
+        }
+    }
+
+    /// Which instances could be written, by directory.
+    fn writers(&self, group: GroupId) -> Vec<String> {
+        let (a, b) = self.running.as_ref().expect("up");
+        let mut writers = Vec::new();
+        for (gateway, name) in [(a, "a"), (b, "b")] {
+            for (instance, open) in gateway.context.instances.of(group) {
+                if open.instance.status().state == GroupState::Active {
+                    writers.push(format!("{name}/{instance}"));
+                }
+            }
+        }
+        writers
+    }
+
+    /// Waits until exactly that instance can be written.
+    async fn sole_writer(&self, group: GroupId, expected: &str) {
+        eventually(&format!("{expected} is the sole writer"), async || (self.writers(group) == [expected]).then_some(())).await;
+    }
+}
+
+fn ask(kind: FailoverKind) -> FailoverRequest {
+    FailoverRequest { kind, point: "latest".into() }
+}
+
+fn succeeded(record: &JobRecord) {
+    assert_eq!(record.state.0, JobState::Succeeded, "{record:#?}");
+    assert!(record.steps.iter().all(|step| step.state == JobState::Succeeded));
+}
+
+async fn protected(client: &Client, volume: &Volume, state: ProtectionState) -> GroupId {
+    let found = eventually(&format!("volume {state}"), async || {
+        let found: Volume = client.read(&volume.id.to_string()).await.expect("volume");
+        (found.status.state == state && found.status.job_id.is_none()).then_some(found)
+    })
+    .await;
+    found.status.group_id.expect("group")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_killed_after_every_revision_come_to_their_end() {
+    let (mut pair, volume) = Pair::start().await;
+    let group = protected(&pair.a(), &volume, ProtectionState::Protected).await;
+    let text = group.to_string();
+    let planned = pair.b().group_verb(&text, "failover", &ask(FailoverKind::Planned)).await.expect("planned");
+    let (record, kills) = pair.disturb(planned.id).await;
+    succeeded(&record);
+    assert!(kills >= 4, "{kills} kills");
+    pair.sole_writer(group, &format!("b/{}", planned.id)).await;
+    protected(&pair.a(), &volume, ProtectionState::FailedOver).await;
+
+    let back = FailbackRequest { mode: FailbackMode::MinimizeDowntime };
+    let back = pair.a().group_verb(&text, "failback", &back).await.expect("failback");
+    let (record, kills) = pair.disturb(back.id).await;
+    succeeded(&record);
+    assert!(kills >= 6, "{kills} kills");
+    assert!(record.result.downtime_seconds.is_some());
+    pair.sole_writer(group, "a/home").await;
+    protected(&pair.b(), &volume, ProtectionState::Protected).await;
+    assert!(!pair.dir.path().join("b/groups").join(&text).join(planned.id.to_string()).exists());
+    pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_killed_inside_every_step_come_to_their_end() {
+    let places = [
+        "create: begins",
+        "create: the vault has it",
+        "create: done",
+        "release: begins",
+        "release: shipped",
+        "release: done",
+        "fail over: begins",
+        "fail over: fenced",
+        "fail over: the branch is there",
+        "fail over: done",
+        "rehydrate: begins",
+        "rehydrate: in between",
+        "rehydrate: done",
+        "take over: begins",
+        "take over: the epoch is open",
+        "take over: done",
+        "forget: begins",
+        "forget: done",
+    ];
+    let dir_fake = Fake::default();
+    dir_fake.kill_at(&places);
+    let (mut pair, volume) = {
+        let mut pair = Pair { dir: tempfile::tempdir().expect("tempdir"), fake: dir_fake, revived: 0, running: None };
+        pair.up().await;
+        let volume = declare(&pair.a(), &pair.dir.path().join("vault")).await.volume;
+        pair.b().create_vault(&vault_create(&pair.dir.path().join("vault"), true)).await.expect("attached");
+        (pair, volume)
+    };
+    let group = GroupId::from_bytes(volume.id.to_bytes());
+    let text = group.to_string();
+    let enable = JobId::from_bytes(group.to_bytes());
+    let client = pair.a();
+    eventually("protection begins", async || client.job(&enable.to_string()).await.ok()).await;
+    succeeded(&pair.revive(enable).await);
+    protected(&pair.a(), &volume, ProtectionState::Protected).await;
+    let client = pair.b();
+    eventually("b registered", async || {
+        let gateway = client.find_by_name::<GatewayView>("b").await.expect("list").expect("declared");
+        gateway.status.registered.then_some(())
+    })
+    .await;
+    let planned = pair.b().group_verb(&text, "failover", &ask(FailoverKind::Planned)).await.expect("planned");
+    succeeded(&pair.revive(planned.id).await);
+    pair.sole_writer(group, &format!("b/{}", planned.id)).await;
+    protected(&pair.a(), &volume, ProtectionState::FailedOver).await;
+    let back = FailbackRequest { mode: FailbackMode::MinimizeDowntime };
+    let back = pair.b().group_verb(&text, "failback", &back).await.expect("failback");
+    succeeded(&pair.revive(back.id).await);
+    pair.sole_writer(group, "a/home").await;
+    let mut killed = pair.fake.killed();
+    killed.sort_unstable();
+    let mut expected = places.to_vec();
+    expected.sort_unstable();
+    assert_eq!(killed, expected);
+    pair.kill().await;
+}
+
+async fn over(client: &Client, job: &Job) -> Job {
+    client.wait_for_job(&job.id.to_string(), |_| {}).await.expect("job")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_has_one_job_at_a_time_and_a_failed_one_leaves_it_where_it_was() {
+    let (mut pair, volume) = Pair::start().await;
+    let group = protected(&pair.a(), &volume, ProtectionState::Protected).await;
+    let text = group.to_string();
+    // Stops in the middle of the failover, after the source gave its place up.
+    pair.fake.kill_at(&["fail over: begins"]);
+    let (to_a, to_b) = (pair.a(), pair.b());
+    let planned = to_b.group_verb(&text, "failover", &ask(FailoverKind::Planned)).await.expect("planned");
+    eventually("the source has released", async || (!pair.fake.killed().is_empty()).then_some(())).await;
+    let busy = to_a.group_verb(&text, "release", &ReleaseRequest {}).await.expect_err("busy");
+    assert!(busy.to_string().contains(&planned.id.to_string()), "{busy}");
+    assert_eq!(busy.as_problem().expect("answered").status, 409);
+    let blocked = to_a.delete::<Volume>(&volume.id.to_string(), 1).await.expect_err("busy");
+    assert!(blocked.blockers()[0].contains(&planned.id.to_string()), "{blocked}");
+    assert!(to_a.list::<Job>("/v1/jobs", &[]).await.expect("jobs").iter().all(|job| job.kind != JobKind::Release));
+    // Cancelled while nobody can go on; the next start sees it, and the source goes on.
+    to_a.cancel_job(&planned.id.to_string()).await.expect("asked");
+    pair.kill().await;
+    pair.up().await;
+    let planned = over(&pair.a(), &planned).await;
+    assert_eq!(planned.state, JobState::Cancelled);
+    pair.sole_writer(group, "a/home").await;
+    protected(&pair.a(), &volume, ProtectionState::Protected).await;
+
+    // Released on purpose: it isn't resumed until somebody says so.
+    let release = pair.a().group_verb(&text, "release", &ReleaseRequest {}).await.expect("release");
+    assert_eq!(over(&pair.a(), &release).await.state, JobState::Succeeded);
+    pair.kill().await;
+    pair.up().await;
+    assert!(pair.a().read::<Group>(&text).await.expect("group").status.released);
+    assert!(pair.writers(group).is_empty());
+    let resume = pair.a().group_verb(&text, "resume", &ResumeRequest {}).await.expect("resume");
+    assert_eq!(over(&pair.a(), &resume).await.state, JobState::Succeeded);
+    pair.sole_writer(group, "a/home").await;
+    pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_state_does_not_allow_is_refused_with_the_reason() {
+    let (mut pair, volume) = Pair::start().await;
+    let group = protected(&pair.a(), &volume, ProtectionState::Protected).await.to_string();
+    let (to_a, to_b) = (pair.a(), pair.b());
+    let refused = async |client: &Client, verb: &str, body: serde_json::Value| {
+        let error = client.group_verb(&group, verb, &body).await.expect_err(verb);
+        error.to_string()
+    };
+    let unplanned = serde_json::json!({"kind": "unplanned"});
+    assert!(refused(&to_a, "failover", unplanned).await.contains("active at this gateway already"));
+    assert!(refused(&to_a, "failback", serde_json::json!({})).await.contains("at home"));
+    assert!(refused(&to_a, "commit", serde_json::json!({})).await.contains("isn't failed over"));
+    assert!(refused(&to_a, "cleanup", serde_json::json!({})).await.contains("no test failover"));
+    assert!(refused(&to_a, "resume", serde_json::json!({})).await.contains("isn't released"));
+    assert!(refused(&to_a, "explode", serde_json::json!({})).await.contains("no verb"));
+    let early = serde_json::json!({"kind": "test", "point": "2001-01-01T00:00:00Z"});
+    assert!(refused(&to_b, "failover", early).await.contains("no recovery point fits"));
+    let planned = serde_json::json!({"kind": "planned", "point": "2001-01-01T00:00:00Z"});
+    assert!(refused(&to_b, "failover", planned).await.contains("goes on from the last write"));
+    // Tests leave the running side alone, and are cleaned up one by one.
+    let first = over(&to_b, &to_b.group_verb(&group, "failover", &ask(FailoverKind::Test)).await.expect("test")).await;
+    let second = over(&to_b, &to_b.group_verb(&group, "failover", &ask(FailoverKind::Test)).await.expect("test")).await;
+    let shown = to_b.read::<Group>(&group).await.expect("group");
+    assert_eq!((shown.status.state, shown.status.tests.len()), (ProtectionState::Protected, 2));
+    let one = CleanupRequest { branch_id: first.result.branch_id.map(|branch| branch.to_string()) };
+    over(&to_a, &to_a.group_verb(&group, "cleanup", &one).await.expect("cleanup")).await;
+    let shown = to_b.read::<Group>(&group).await.expect("group");
+    assert_eq!(shown.status.tests.iter().map(|test| test.job_id).collect::<Vec<_>>(), [second.id]);
+    assert!(!instance_dir(pair.dir.path(), &group, first.id).exists());
+    assert!(instance_dir(pair.dir.path(), &group, second.id).exists());
+    pair.kill().await;
+}
+
+fn instance_dir(root: &Path, group: &str, job: JobId) -> std::path::PathBuf {
+    root.join("b/groups").join(group).join(job.to_string())
+}

@@ -1,0 +1,100 @@
+//! `lifeboat_protection_status`: how well a group or a volume is protected, as the gateway that answers knows it.
+
+use lifeboat_api::{Page, ProtectionStatus};
+use tf_provider_sdk::{
+    Attribute, Context, DataSource, Diagnostic, Object, Result, Schema, Type, Value, async_trait, validate,
+};
+
+use super::{POINT_FIELDS, point, point_type};
+use crate::link::Link;
+use crate::wording::failed;
+
+#[derive(Debug)]
+pub(crate) struct ProtectionStatusOf;
+
+#[async_trait]
+impl DataSource<Link> for ProtectionStatusOf {
+    fn type_name(&self) -> &str {
+        "lifeboat_protection_status"
+    }
+
+    fn schema(&self) -> Schema {
+        let computed = |attribute: Attribute, text: &str| attribute.computed().description(text.to_owned());
+        Schema::new()
+            .description("How well a consistency group, or the group of a volume, is protected now.")
+            .attribute(Attribute::string("group_id").optional().description("The group; this or `volume_id`."))
+            .attribute(Attribute::string("volume_id").optional().description("The volume; this or `group_id`."))
+            .attribute(computed(
+                Attribute::string("state"),
+                "`pending`, `creating`, `protected`, `failing-over`, `failed-over`, `failing-back`, `deleting` or `failed`.",
+            ))
+            .attribute(computed(Attribute::string("active_site"), "The name of the site that serves it. Null when none does."))
+            .attribute(computed(
+                Attribute::string("health"),
+                "`healthy`; `warning`: a promise is not kept or soon won't be; `critical`: needs a person.",
+            ))
+            .attribute(computed(
+                Attribute::list("reasons", Type::String),
+                "Why it isn't healthy, and anything else worth knowing.",
+            ))
+            .attribute(computed(
+                Attribute::number("landed_rpo_seconds"),
+                "Seconds of acknowledged writes that a disaster now would lose. Null when nothing was observed yet.",
+            ))
+            .attribute(computed(Attribute::number("rpo_threshold_seconds"), "The policy's limit for it."))
+            .attribute(computed(
+                Attribute::new("latest_recovery_point", point_type()),
+                &format!("The newest recovery point in the vault; null when there is none. It has {POINT_FIELDS}."),
+            ))
+            .attribute(computed(Attribute::number("backlog_bytes"), "Bytes acknowledged and not yet in the vault."))
+            .attribute(computed(Attribute::number("journal_bytes_used"), "Bytes of the journal in use."))
+            .attribute(computed(
+                Attribute::number("churn_bytes_per_second"),
+                "Bytes written per second, averaged over about a minute.",
+            ))
+            .attribute(computed(
+                Attribute::number("hydrated_bytes"),
+                "On a recovery gateway: bytes already fetched from the vault. Null elsewhere.",
+            ))
+            .attribute(computed(
+                Attribute::string("observed"),
+                "When this was observed (RFC 3339): the present, unless another gateway serves the group.",
+            ))
+            .rule(validate::exactly_one_of(["group_id", "volume_id"]))
+    }
+
+    async fn read(&self, link: &Link, cx: &Context, mut config: Object) -> Result<Object> {
+        let api = link.api()?;
+        let group: Option<String> = config.get("group_id")?;
+        let (attribute, query) = match group {
+            Some(id) => ("group_id", ("group", id)),
+            None => ("volume_id", ("volume", config.get::<String>("volume_id")?)),
+        };
+        let id = query.1.clone();
+        let page: Page<ProtectionStatus> = cx
+            .run("reading the protection status", api.get("/v1/protection-status", &[query]))
+            .await?
+            .map_err(|error| failed("read the protection status", &error, crate::wording::same))?;
+        let Some(status) = page.items.first() else {
+            let detail = format!("The gateway {} knows nothing of {id}: check the id.", api.endpoint());
+            return Err(Diagnostic::error("No protection status", detail).at(attribute).into());
+        };
+        describe(status, &mut config);
+        Ok(config)
+    }
+}
+
+fn describe(status: &ProtectionStatus, state: &mut Object) {
+    state.set("state", status.state.as_str());
+    state.set("active_site", status.active_site.clone());
+    state.set("health", status.health.as_str());
+    state.set("reasons", status.reasons.clone());
+    state.set("landed_rpo_seconds", status.landed_rpo_seconds);
+    state.set("rpo_threshold_seconds", status.rpo_threshold_seconds);
+    state.set("latest_recovery_point", status.latest_recovery_point.as_ref().map_or(Value::Null, point));
+    state.set("backlog_bytes", status.backlog_bytes);
+    state.set("journal_bytes_used", status.journal_bytes_used);
+    state.set("churn_bytes_per_second", status.churn_bytes_per_second);
+    state.set("hydrated_bytes", status.hydrated_bytes);
+    state.set("observed", status.observed.to_string());
+}

@@ -1,0 +1,47 @@
+//! The resources: one file each, with its schema and what is particular to it.
+
+mod gateway;
+mod group;
+mod policy;
+mod site;
+mod vault;
+mod volume;
+
+pub(crate) use gateway::GatewayKind;
+pub(crate) use group::GroupKind;
+pub(crate) use policy::PolicyKind;
+pub(crate) use site::SiteKind;
+pub(crate) use vault::VaultKind;
+pub(crate) use volume::VolumeKind;
+
+use std::time::Duration;
+
+use tf_provider_sdk::{Attribute, Timeouts, Value};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Time for what the gateway does at once.
+fn short_timeouts() -> Timeouts {
+    Timeouts::new().create(5 * MINUTE).update(5 * MINUTE).delete(5 * MINUTE)
+}
+
+/// An attribute that is observed, not declared. A plan of a change promises the value of the last refresh, so that a
+/// value that moves by itself is never part of a plan.
+fn observed(attribute: Attribute) -> Attribute {
+    attribute.computed().use_state_for_unknown()
+}
+
+/// A required attribute that says where the object is or belongs; another value means another object.
+fn anchor(name: &str, description: &str) -> Attribute {
+    Attribute::string(name)
+        .required()
+        .requires_replace()
+        .description(format!("{description} A change replaces the resource."))
+}
+
+/// An absent list and an empty one are the same to the API. A configuration may say either: what it says is kept.
+fn list_or_absent(said: Option<&Value>, found: Vec<String>) -> Value {
+    use tf_provider_sdk::IntoValue as _;
+    let says_empty = said.and_then(Value::as_elements).is_some_and(<[Value]>::is_empty);
+    if found.is_empty() && !says_empty { Value::Null } else { found.into_value() }
+}

@@ -1,0 +1,249 @@
+//! What is refused and what is replaced, at plan, through the protocol.
+
+mod session;
+
+use session::{Plan, Session};
+use tf_provider_sdk::{Object, Value};
+
+const VOLUME: &str = "lifeboat_volume";
+const VAULT: &str = "lifeboat_vault";
+const POLICY: &str = "lifeboat_replication_policy";
+
+fn id(prefix: &str, last: u8) -> String {
+    format!("{prefix}-{last:032x}")
+}
+
+fn volume() -> Object {
+    Object::new()
+        .with("name", "db")
+        .with("gateway_id", id("gw", 1))
+        .with("group_id", id("grp", 1))
+        .with("size_gib", 2_u64)
+}
+
+/// As a refresh left it.
+fn volume_state() -> Object {
+    volume()
+        .with("id", id("vol", 1))
+        .with("allow_replace", false)
+        .with("path", "/mnt/primary/volumes/db.img")
+        .with("state", "protected")
+        .with("active_site", "onprem")
+        .with("health", "healthy")
+        .with("landed_rpo_seconds", 1.5_f64)
+        .with("latest_recovery_point", "2026-11-20T10:05:00Z")
+}
+
+fn vault() -> Object {
+    let encryption = Object::new().with("key_source", "passphrase").with("passphrase", "correct horse");
+    Object::new().with("name", "main").with("storage_url", "file:///srv/vault").with("encryption", encryption)
+}
+
+fn vault_state() -> Object {
+    let encryption = Object::new().with("key_source", "passphrase").with("passphrase_version", 1_u64);
+    vault()
+        .with("encryption", encryption)
+        .with("id", id("vlt", 1))
+        .with("soft_delete_days", 14_u64)
+        .with("vault_uuid", id("vlt", 1))
+        .with("format_version", 1_u64)
+        .with("health", "healthy")
+}
+
+fn rule(every: impl Into<String>, keep: impl Into<String>) -> Object {
+    Object::new().with("every", every.into()).with("for", keep.into())
+}
+
+fn policy() -> Object {
+    Object::new()
+        .with("vault_id", id("vlt", 1))
+        .with("name", "gold")
+        .with("retention", vec![rule("all", "1h"), rule("5m", "24h"), rule("1h", "15d")])
+}
+
+async fn plan(name: &str, prior: Option<Object>, config: Option<Object>) -> Plan {
+    let mut session = Session::start().await;
+    session.configure_unknown().await;
+    let plan = session.plan(name, prior.as_ref(), config.as_ref()).await;
+    session.end().await;
+    plan
+}
+
+async fn validate(name: &str, config: Object) -> Vec<String> {
+    let mut session = Session::start().await;
+    let said = session.validate(name, config).await;
+    session.end().await;
+    said
+}
+
+#[track_caller]
+fn assert_one(said: &[String], beginning: &str, part: &str) {
+    assert_eq!(said.len(), 1, "{said:#?}");
+    assert!(said[0].starts_with(beginning) && said[0].contains(part), "{beginning:?} … {part:?} not in {:?}", said[0]);
+}
+
+#[tokio::test]
+async fn what_moves_by_itself_makes_no_plan() {
+    let plan = plan(VOLUME, Some(volume_state().with("active_site", "recovery")), Some(volume())).await;
+    assert!(plan.said.is_empty() && plan.replaces.is_empty(), "{:?} {:?}", plan.said, plan.replaces);
+    let before = session::resource(VOLUME).schema().conform(volume_state().with("active_site", "recovery")).unwrap();
+    assert_eq!(plan.planned.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_volume_grows_in_place_and_promises_nothing_new() {
+    let plan = plan(VOLUME, Some(volume_state()), Some(volume().with("size_gib", 3_u64))).await;
+    assert!(plan.said.is_empty() && plan.replaces.is_empty(), "{:?} {:?}", plan.said, plan.replaces);
+    assert!(plan.planned.unwrap().is_wholly_known());
+}
+
+#[tokio::test]
+async fn a_volume_never_shrinks() {
+    let plan = plan(VOLUME, Some(volume_state()), Some(volume().with("size_gib", 1_u64))).await;
+    assert_one(&plan.said, "size_gib: A volume never shrinks", "has 2 GiB");
+}
+
+#[tokio::test]
+async fn a_volume_is_replaced_only_when_told_so() {
+    for (name, value) in [("name", "db2".to_owned()), ("gateway_id", id("gw", 2)), ("group_id", id("grp", 2))] {
+        let changed = volume().with(name, &value);
+        let refused = plan(VOLUME, Some(volume_state()), Some(changed.clone())).await;
+        assert_one(&refused.said, &format!("{name}: A volume with data would be replaced"), "allow_replace = true");
+        let allowed = plan(VOLUME, Some(volume_state()), Some(changed.with("allow_replace", true))).await;
+        assert!(allowed.said.is_empty(), "{:?}", allowed.said);
+        assert_eq!(allowed.replaces, [name]);
+    }
+    // A new gateway, whose id isn't known yet, is another gateway.
+    let unknown = plan(VOLUME, Some(volume_state()), Some(volume().with("gateway_id", Value::Unknown))).await;
+    assert_one(&unknown.said, "gateway_id: A volume with data would be replaced", "");
+}
+
+#[tokio::test]
+async fn a_volume_changes_its_policy_in_place_and_its_group_never() {
+    let mut alone = volume().with("policy_id", id("pol", 1));
+    alone.remove("group_id");
+    let state = volume_state().with("policy_id", id("pol", 1));
+    let unchanged = plan(VOLUME, Some(state.clone()), Some(alone.clone())).await;
+    assert!(unchanged.said.is_empty() && unchanged.replaces.is_empty());
+
+    let other = plan(VOLUME, Some(state.clone()), Some(alone.with("policy_id", id("pol", 2)))).await;
+    assert!(other.said.is_empty() && other.replaces.is_empty(), "{:?} {:?}", other.said, other.replaces);
+
+    let mut leaving = volume().with("policy_id", id("pol", 1));
+    leaving.remove("group_id");
+    let leaves = plan(VOLUME, Some(volume_state()), Some(leaving)).await;
+    assert_one(&leaves.said, "policy_id: A volume with data would be replaced", "");
+}
+
+#[tokio::test]
+async fn a_vault_is_never_replaced() {
+    for (name, value) in [("name", "other"), ("storage_url", "file:///srv/other")] {
+        let plan = plan(VAULT, Some(vault_state()), Some(vault().with(name, value))).await;
+        assert_one(&plan.said, &format!("{name}: A vault is never replaced"), "");
+    }
+    let days = plan(VAULT, Some(vault_state()), Some(vault().with("soft_delete_days", 30_u64))).await;
+    assert!(days.said.is_empty() && days.replaces.is_empty());
+}
+
+#[tokio::test]
+async fn a_passphrase_is_in_no_plan_and_an_imported_vault_needs_none() {
+    let created = plan(VAULT, None, Some(vault())).await.planned.unwrap();
+    assert_eq!(created.at("encryption.passphrase"), Some(&Value::Null));
+    assert_eq!(created.at("encryption.passphrase_version"), Some(&Value::Number(1.into())));
+    let imported = plan(VAULT, Some(vault_state()), Some(vault())).await;
+    assert!(imported.said.is_empty());
+    assert_eq!(imported.planned.unwrap(), session::resource(VAULT).schema().conform(vault_state()).unwrap());
+}
+
+#[tokio::test]
+async fn places_are_replaced() {
+    let site = Object::new().with("vault_id", id("vlt", 1)).with("name", "onprem");
+    let state = site.clone().with("id", id("site", 1)).with("gateway_ids", Vec::<String>::new());
+    let moved = plan("lifeboat_site", Some(state.clone()), Some(site.clone().with("name", "elsewhere"))).await;
+    assert_eq!(moved.replaces, ["name"]);
+    let described = plan("lifeboat_site", Some(state), Some(site.with("description", "cellar"))).await;
+    assert!(described.replaces.is_empty() && described.said.is_empty());
+}
+
+#[tokio::test]
+async fn sound_configurations_are_accepted_known_or_not() {
+    assert_eq!(validate(VOLUME, volume()).await, Vec::<String>::new());
+    assert_eq!(validate(VAULT, vault()).await, Vec::<String>::new());
+    assert_eq!(validate(POLICY, policy()).await, Vec::<String>::new());
+    let unknown = volume().with("gateway_id", Value::Unknown).with("group_id", Value::Unknown).with("size_gib", Value::Unknown);
+    assert_eq!(validate(VOLUME, unknown).await, Vec::<String>::new());
+    let encryption = Object::new().with("key_source", Value::Unknown).with("passphrase", Value::Unknown);
+    assert_eq!(validate(VAULT, vault().with("encryption", encryption)).await, Vec::<String>::new());
+    let unknown = policy().with("recovery_point_interval", Value::Unknown).with("rpo_threshold", Value::Unknown);
+    assert_eq!(validate(POLICY, unknown).await, Vec::<String>::new());
+    let generated = policy().with("retention", Value::Unknown);
+    assert_eq!(validate(POLICY, generated).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn bad_volumes_are_refused_under_their_attribute() {
+    let cases: [(&str, Value, &str); 6] = [
+        ("name", Value::String("a/b".into()), "can't be a name"),
+        ("size_gib", Value::Number("0.0001".parse().unwrap()), "size_gib"),
+        ("size_gib", Value::Number(70_000_u64.into()), "64 TiB"),
+        ("gateway_id", Value::String(id("site", 1)), "is no gateway id"),
+        ("group_id", Value::Null, "either group_id or policy_id is required"),
+        ("cache_gib", Value::Number("0.01".parse().unwrap()), "cache_gib"),
+    ];
+    for (name, value, part) in cases {
+        assert_one(&validate(VOLUME, volume().with(name, value)).await, &format!("{name}: "), part);
+    }
+    let both = validate(VOLUME, volume().with("policy_id", id("pol", 1))).await;
+    assert_one(&both, "policy_id: ", "can't stand beside group_id");
+}
+
+#[tokio::test]
+async fn bad_vaults_are_refused_under_their_attribute() {
+    assert_one(&validate(VAULT, vault().with("storage_url", "s3://bucket/prefix")).await, "storage_url: ", "not yet in s3://");
+    assert_one(&validate(VAULT, vault().with("storage_url", "file:///srv/vault/")).await, "storage_url: ", "without a slash");
+    assert_one(&validate(VAULT, vault().with("soft_delete_days", 9999_u64)).await, "soft_delete_days: ", "3650");
+    let short = Object::new().with("key_source", "passphrase").with("passphrase", "short");
+    let said = validate(VAULT, vault().with("encryption", short)).await;
+    assert_one(&said, "encryption.passphrase: ", "at least 8 characters");
+    assert!(!said[0].contains("short"), "a passphrase is in no message");
+    let kms = Object::new().with("key_source", "kms");
+    assert_one(&validate(VAULT, vault().with("encryption", kms)).await, "encryption.key_source: ", "passphrase, key_file");
+    let file = Object::new().with("key_source", "key_file");
+    assert_one(&validate(VAULT, vault().with("encryption", file)).await, "encryption.key_file: ", "is required");
+}
+
+#[tokio::test]
+async fn bad_policies_are_refused_under_their_attribute() {
+    let retention = |rules: Vec<Object>| policy().with("retention", rules);
+    let order = validate(POLICY, retention(vec![rule("1h", "15d"), rule("2h", "1d")])).await;
+    assert_one(&order, "retention[1].for: ", "longer than in the rule before");
+    let impossible = validate(POLICY, retention(vec![rule("1s", "1h")])).await;
+    assert_one(&impossible, "retention[0].every: ", "recovery_point_interval gives one every 5s");
+    // What is known is judged although something else is not.
+    let unknown = retention(vec![rule("all", "1h"), rule("5 minutes", "1d"), rule("1h", "2d").with("for", Value::Unknown)]);
+    assert_one(&validate(POLICY, unknown).await, "retention[1].every: ", "is no duration");
+    let window = Object::new().with("window_start", "08:30");
+    assert_one(&validate(POLICY, policy().with("resync", window)).await, "resync.window_end: ", "is required");
+    let limit = Object::new().with("mbps", 10_u64).with("days", vec!["mon".to_owned(), "monday".to_owned()]);
+    assert_one(&validate(POLICY, policy().with("bandwidth_limit", vec![limit])).await, "bandwidth_limit[0].days[1]: ", "monday");
+    let fraction = Object::new().with("mbps", 1.5_f64);
+    assert_one(&validate(POLICY, policy().with("bandwidth_limit", vec![fraction])).await, "bandwidth_limit[0].mbps: ", "whole");
+    assert_one(&validate(POLICY, policy().with("compression", "zstd:20")).await, "compression: ", "zstd:19");
+}
+
+#[tokio::test]
+async fn bad_gateways_and_groups_are_refused_under_their_attribute() {
+    let gateway = Object::new().with("site_id", id("site", 1)).with("name", "primary");
+    let roles = gateway.clone().with("roles", Value::Set(vec![Value::String("king".into())]));
+    assert_one(&validate("lifeboat_gateway", roles).await, "roles: ", "master_target");
+    let empty = gateway.clone().with("roles", Value::Set(Vec::new()));
+    assert_one(&validate("lifeboat_gateway", empty).await, "roles: ", "at least one role");
+    let path = gateway.with("mount_path", "mnt");
+    assert_one(&validate("lifeboat_gateway", path).await, "mount_path: ", "absolute path");
+    let group = Object::new()
+        .with("vault_id", id("vlt", 1))
+        .with("site_id", id("site", 1))
+        .with("policy_id", id("pol", 1))
+        .with("name", "a b");
+    assert_one(&validate("lifeboat_consistency_group", group).await, "name: ", "can't be a name");
+}
