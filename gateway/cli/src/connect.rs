@@ -138,7 +138,10 @@ mod tests {
             ..ConnectionArgs::default()
         };
         let config = args
-            .config(variables(&[("LIFEBOAT_ENDPOINT", "https://variable:1"), ("LIFEBOAT_TOKEN", "from-the-environment")]))
+            .config(variables(&[
+                ("LIFEBOAT_ENDPOINT", "https://variable:1"),
+                ("LIFEBOAT_TOKEN", "from-the-environment"),
+            ]))
             .expect("complete");
         assert_eq!(config.endpoints, ["https://flag:1", "https://second:2"]);
         assert_eq!(config.tokens.len(), 1);

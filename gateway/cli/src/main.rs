@@ -1,2 +1,75 @@
-//! placeholder
-fn main() {}
+//! The binary `lifeboat`: runs a gateway, and asks gateways what to do.
+//!
+//! Owns the command line, the settings of `serve`, rendering and exit codes. It knows no rule of the business: what may
+//! be done is for the gateway to say. Verbs keep no state; one that is interrupted leaves its job to the gateways.
+
+mod args;
+mod connect;
+mod failure;
+mod output;
+mod progress;
+mod render;
+mod resolve;
+mod serve;
+mod verbs;
+
+use std::process::ExitCode;
+
+use args::{Asked, Cli, Verb};
+use failure::{Exit, Failure, Result};
+use output::Output;
+
+fn main() -> ExitCode {
+    let done = match args::parse(std::env::args_os()) {
+        Ok(Asked::Run(cli)) => run(*cli),
+        Ok(Asked::Say(text)) => Output::Text.text(&text),
+        Ok(Asked::Explain(text)) => {
+            output::explain(&text);
+            return Exit::Usage.into();
+        }
+        Err(failure) => Err(failure),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::complain(&failure);
+            failure.exit().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let mut runtime = if matches!(cli.verb, Verb::Serve(_)) {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        serve::verbose()?;
+        tokio::runtime::Builder::new_current_thread()
+    };
+    let runtime = runtime.enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(format!("the program can't start its threads: {error}")))?;
+    runtime.block_on(act(cli.verb, cli.output))
+}
+
+async fn act(verb: Verb, output: Output) -> Result<()> {
+    match verb {
+        Verb::Serve(args) => serve::run(args).await,
+        Verb::Status(args) => verbs::status::run(args, output).await,
+        Verb::Token(args) => verbs::token::run(args, output),
+        Verb::Vault(args) => verbs::vault::run(args, output).await,
+        Verb::Site(args) => verbs::site::run(args, output).await,
+        Verb::Gateway(args) => verbs::gateway::run(args, output).await,
+        Verb::Policy(args) => verbs::policy::run(args, output).await,
+        Verb::Group(args) => verbs::group::run(args, output).await,
+        Verb::Volume(args) => verbs::volume::run(args, output).await,
+        Verb::Point(args) => verbs::point::run(args, output).await,
+        Verb::Failover(args) => verbs::failover::failover(args, output).await,
+        Verb::Commit(args) => verbs::failover::commit(args, output).await,
+        Verb::Cleanup(args) => verbs::failover::cleanup(args, output).await,
+        Verb::Release(args) => verbs::failover::release(args, output).await,
+        Verb::Resume(args) => verbs::failover::resume(args, output).await,
+        Verb::Failback(args) => verbs::failover::failback(args, output).await,
+        Verb::Job(args) => verbs::job::run(args, output).await,
+        Verb::Event(args) => verbs::event::run(args, output).await,
+        Verb::Inspect(args) => verbs::inspect::run(&args, output),
+    }
+}

@@ -89,7 +89,9 @@ pub(crate) fn verdict(job: &Job) -> Option<Failure> {
                 job.kind, job.group, job.id
             )))
         }
-        JobState::Cancelled => Some(Failure::failed(format!("the {} of {} was cancelled ({})", job.kind, job.group, job.id))),
+        JobState::Cancelled => {
+            Some(Failure::failed(format!("the {} of {} was cancelled ({})", job.kind, job.group, job.id)))
+        }
         JobState::Queued | JobState::Running | JobState::Succeeded => None,
     }
 }
@@ -134,8 +136,14 @@ fn current(job: &Job) -> Option<(usize, &lifeboat_api::JobStep)> {
 /// Where a job is, in one line.
 fn line(job: &Job) -> String {
     let Some((index, step)) = current(job) else { return clean(&headline(job)) };
-    let mut text =
-        format!("{} of {}: step {} of {}, {}", job.kind, job.group, index.saturating_add(1), job.steps.len(), step.name);
+    let mut text = format!(
+        "{} of {}: step {} of {}, {}",
+        job.kind,
+        job.group,
+        index.saturating_add(1),
+        job.steps.len(),
+        step.name
+    );
     if !step.message.is_empty() {
         text = format!("{text}: {}", step.message);
     }
@@ -166,8 +174,11 @@ impl Reporter {
         let progress = current(job).and_then(|(_, step)| step.progress).filter(|progress| progress.total_bytes > 0);
         if progress.is_some() != self.counts {
             self.counts = progress.is_some();
-            let template =
-                if self.counts { "{spinner} [{bar:24}] {binary_bytes}/{binary_total_bytes} {msg}" } else { "{spinner} {msg}" };
+            let template = if self.counts {
+                "{spinner} [{bar:24}] {binary_bytes}/{binary_total_bytes} {msg}"
+            } else {
+                "{spinner} {msg}"
+            };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }

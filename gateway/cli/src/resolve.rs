@@ -52,7 +52,10 @@ pub(crate) async fn find<R: Noun>(client: &Client, text: &str) -> Result<R> {
 }
 
 fn unknown<R: Noun>(text: &str) -> Failure {
-    Failure::not_found(format!("there is no {0} {text:?} here: `lifeboat {0} list` shows those that there are", R::NOUN))
+    Failure::not_found(format!(
+        "there is no {0} {text:?} here: `lifeboat {0} list` shows those that there are",
+        R::NOUN
+    ))
 }
 
 /// The id of a group, from its id, its name, or the name or id of one of its volumes.
@@ -77,7 +80,10 @@ pub(crate) async fn group(client: &Client, text: &str) -> Result<String> {
         found => found?,
     };
     volume.status.group_id.map(|id| id.to_string()).ok_or_else(|| {
-        Failure::new(Exit::Conflict, format!("the volume {} has no group yet: wait until it is protected", volume.spec.name))
+        Failure::new(
+            Exit::Conflict,
+            format!("the volume {} has no group yet: wait until it is protected", volume.spec.name),
+        )
     })
 }
 

@@ -59,7 +59,9 @@ mod tests {
         let header = |text: &str| HeaderValue::from_str(text).expect("a header");
         assert!(gate.admits(Some(&header(&format!("Bearer {token}")))));
         assert!(gate.admits(Some(&header(&format!("bearer {token}")))));
-        for wrong in [String::new(), token.to_owned(), format!("Basic {token}"), format!("Bearer {token}x"), "Bearer ".into()] {
+        for wrong in
+            [String::new(), token.to_owned(), format!("Basic {token}"), format!("Bearer {token}x"), "Bearer ".into()]
+        {
             assert!(!gate.admits(Some(&header(&wrong))), "{wrong:?}");
         }
         assert!(!gate.admits(None));

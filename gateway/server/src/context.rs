@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use lifeboat_model::{GatewayId, GroupId, JobId, VolumeId};
 use lifeboat_model::state::Health;
 use lifeboat_model::{EventId, Timestamp};
+use lifeboat_model::{GatewayId, GroupId, JobId, VolumeId};
 use lifeboat_vault::Document;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -196,7 +196,9 @@ impl Context {
     /// Writes an event down, and logs it. An event that can't be written is logged only.
     pub(crate) async fn event(&self, vault: &AttachedVault, event: Happening) {
         match event.severity {
-            Health::Healthy => tracing::info!(kind = event.kind, group = ?event.group, job = ?event.job, "{}", event.message),
+            Health::Healthy => {
+                tracing::info!(kind = event.kind, group = ?event.group, job = ?event.job, "{}", event.message)
+            }
             _ => tracing::warn!(kind = event.kind, group = ?event.group, job = ?event.job, "{}", event.message),
         }
         let record = EventRecord {

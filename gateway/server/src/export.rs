@@ -51,7 +51,7 @@ pub(crate) struct Tree {
 struct Served {
     name: String,
     id: VolumeId,
-    file: Option<Arc<dyn BlockVolume>>,
+    file: Readable,
 }
 
 fn missing(what: &str, name: &str) -> EngineError {
@@ -95,6 +95,9 @@ fn volumes(context: &Context) -> Vec<Served> {
     served
 }
 
+/// A volume's content, while it can be read.
+type Readable = Option<Arc<dyn BlockVolume>>;
+
 /// The instance in `branches/BRANCH/`: a test, or a failover.
 fn branches(context: &Context) -> Vec<(BranchId, GroupId, String)> {
     context
@@ -106,7 +109,7 @@ fn branches(context: &Context) -> Vec<(BranchId, GroupId, String)> {
         .collect()
 }
 
-fn branch_volumes(context: &Context, branch: &str) -> Result<Vec<(HeldVolume, Option<Arc<dyn BlockVolume>>)>> {
+fn branch_volumes(context: &Context, branch: &str) -> Result<Vec<(HeldVolume, Readable)>> {
     let (_, group, name) = branches(context)
         .into_iter()
         .find(|(id, _, _)| id.to_string() == branch)
@@ -130,9 +133,9 @@ async fn points(context: &Context, group: &str) -> Result<(Vault, GroupId, Arc<V
         let Some(document) = snapshot.of(kind::GROUPS).iter().find(|document| document.name == group) else { continue };
         let Ok(id) = document.id.parse::<GroupId>() else { continue };
         let record: GroupRecord = status(document);
-        let vault = attached.vault().map_err(|error| {
-            EngineError::new(ErrorKind::Retry, error.to_string()).with_source(error)
-        })?;
+        let vault = attached
+            .vault()
+            .map_err(|error| EngineError::new(ErrorKind::Retry, error.to_string()).with_source(error))?;
         let list = match record.active {
             Some(active) => context.points.list(context.engine.as_ref(), &vault, id, active.branch).await?,
             None => Arc::default(),
@@ -161,7 +164,9 @@ fn volume_named(context: &Context, group: GroupId, name: &str) -> Option<VolumeI
             if document.name != name {
                 continue;
             }
-            let (Ok(id), Ok(spec)) = (document.id.parse::<VolumeId>(), document.spec_as::<VolumeSpec>()) else { continue };
+            let (Ok(id), Ok(spec)) = (document.id.parse::<VolumeId>(), document.spec_as::<VolumeSpec>()) else {
+                continue;
+            };
             if group_of(id, &spec) == group {
                 return Some(id);
             }
@@ -180,7 +185,12 @@ fn name_of(context: &Context, volume: VolumeId) -> String {
         .unwrap_or(id)
 }
 
-async fn point_file(context: &Context, group: &str, time: &str, volume: &str) -> Result<(PointFact, Arc<dyn BlockVolume>)> {
+async fn point_file(
+    context: &Context,
+    group: &str,
+    time: &str,
+    volume: &str,
+) -> Result<(PointFact, Arc<dyn BlockVolume>)> {
     let (vault, id, point) = point(context, group, time).await?;
     let view = context.points.view(context.engine.as_ref(), &vault, id, &point).await?;
     let file = volume_named(context, id, volume)
@@ -190,12 +200,7 @@ async fn point_file(context: &Context, group: &str, time: &str, volume: &str) ->
 }
 
 fn file_stat(id: VolumeId, file: &dyn BlockVolume) -> FileStat {
-    FileStat {
-        identity: id.to_bytes(),
-        size_bytes: file.size_bytes(),
-        read_only: file.read_only(),
-        modified: None,
-    }
+    FileStat { identity: id.to_bytes(), size_bytes: file.size_bytes(), read_only: file.read_only(), modified: None }
 }
 
 #[async_trait]
@@ -204,9 +209,11 @@ impl ExportTree for Tree {
         let context = self.context()?;
         match dir {
             Dir::Root => Ok(Vec::new()),
-            Dir::Volumes => {
-                Ok(volumes(&context).into_iter().filter(|served| served.file.is_some()).map(|served| served.name).collect())
-            }
+            Dir::Volumes => Ok(volumes(&context)
+                .into_iter()
+                .filter(|served| served.file.is_some())
+                .map(|served| served.name)
+                .collect()),
             Dir::Points => {
                 let mut names: Vec<String> = Vec::new();
                 for attached in context.vaults.all() {

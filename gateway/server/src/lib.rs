@@ -55,6 +55,8 @@ use state_dir::StateDir;
 const UNMOUNT_GRACE: Duration = Duration::from_secs(5);
 /// How long a group gets to ship what it has when the gateway stops.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a look at the catalog, or a request, may still take when the gateway stops.
+const TASK_DEADLINE: Duration = Duration::from_secs(15);
 /// Time between two tries to bring a lost mount back.
 const REMOUNT_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -115,7 +117,7 @@ impl Gateway {
         } else {
             tasks.push(tokio::spawn(mount_as_declared(Arc::clone(&context))));
         }
-        tasks.push(tokio::spawn(reconcile::run(Arc::clone(&context))));
+        tasks.push(tokio::spawn(reconcile::supervise(Arc::clone(&context))));
         let http_stop = CancellationToken::new();
         let router = http::router(Arc::clone(&context));
         tasks.push(tokio::spawn(http::listen::serve(listener, tls, router, http_stop.clone())));
@@ -149,9 +151,12 @@ impl Gateway {
         self.context.wake.notify_one();
         self.context.tasks.close();
         self.context.tasks.wait().await;
-        for task in self.tasks.drain(..) {
-            if let Err(error) = task.await {
-                tracing::warn!(%error, "a task ended badly");
+        for mut task in self.tasks.drain(..) {
+            match tokio::time::timeout(TASK_DEADLINE, &mut task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "a task ended badly"),
+                // A vault that hangs. What the task was doing is done again at the next start.
+                Err(_) => task.abort(),
             }
         }
         let closing = self.context.instances.all().into_iter().map(|((group, name), open)| {
@@ -193,7 +198,12 @@ async fn keep_mounted(context: Arc<Context>, path: std::path::PathBuf, mut mount
             context.exported.set(None);
             let message = format!("the mount {} was lost; it is made again", path.display());
             for vault in context.vaults.all() {
-                let event = Happening { severity: Health::Warning, kind: "mount.lost", message: message.clone(), ..Happening::default() };
+                let event = Happening {
+                    severity: Health::Warning,
+                    kind: "mount.lost",
+                    message: message.clone(),
+                    ..Happening::default()
+                };
                 context.event(&vault, event).await;
             }
         }

@@ -46,11 +46,23 @@ const JOBS_MAX: usize = 500;
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
 const JOURNAL_BYTES_MAX: u64 = 16 << 30;
 
-/// Runs until the context is stopped.
-pub(crate) async fn run(context: Arc<Context>) {
+/// Reconciles until the context is stopped. A look that panics is a fault of ours: it is logged, and the next one begins
+/// from what the catalog says, as after a crash.
+pub(crate) async fn supervise(context: Arc<Context>) {
+    while let Err(error) = tokio::spawn(run(Arc::clone(&context))).await {
+        tracing::error!(%error, "reconciliation broke off; it begins again");
+        context.stop.clone().run_until_cancelled_owned(tokio::time::sleep(Duration::from_secs(1))).await;
+    }
+}
+
+async fn run(context: Arc<Context>) {
     loop {
         let busy = tick(&context).await;
-        let interval = if busy { BUSY_INTERVAL.min(context.settings.reconcile_interval) } else { context.settings.reconcile_interval };
+        let interval = if busy {
+            BUSY_INTERVAL.min(context.settings.reconcile_interval)
+        } else {
+            context.settings.reconcile_interval
+        };
         tokio::select! {
             () = context.stop.cancelled() => return,
             () = context.wake.notified() => {}
@@ -67,13 +79,16 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
         match attached.refresh().await {
             Ok(snapshot) => {
                 register(context, &attached, &snapshot, &mut troubles).await;
+                mend(context, &attached, &snapshot).await;
                 groups(context, &attached).await;
                 jobs::release_groups(context, &attached).await;
                 busy |= jobs::tick(context, &attached).await;
                 forget_deleted(context, &attached).await;
                 if attached.is_untidy(TIDY_INTERVAL) {
                     let attached = Arc::clone(&attached);
-                    context.tasks.spawn(context.stop.clone().run_until_cancelled_owned(async move { tidy(&attached).await }));
+                    context
+                        .tasks
+                        .spawn(context.stop.clone().run_until_cancelled_owned(async move { tidy(&attached).await }));
                 }
             }
             Err(error) => tracing::debug!(vault = %attached.id(), %error, "vault can't be reached"),
@@ -194,7 +209,8 @@ pub(crate) fn place(
         lifeboat_vault::StoreError::new(lifeboat_vault::StoreClass::NotFound, what).into()
     };
     let snapshot = attached.snapshot();
-    let gateway = context.own_gateway(attached).ok_or_else(|| missing("this gateway isn't declared in the vault".to_owned()))?;
+    let gateway =
+        context.own_gateway(attached).ok_or_else(|| missing("this gateway isn't declared in the vault".to_owned()))?;
     let document = snapshot
         .get(kind::GROUPS, &group.to_string())
         .ok_or_else(|| missing(format!("the group {group} isn't declared any more")))?;
@@ -237,6 +253,70 @@ pub(crate) async fn ensure_open(
     Ok(Some(instance))
 }
 
+/// Gives a volume that has a policy and no group a group of its own: the same 16 bytes as id, the same name. Done again,
+/// it comes to the same.
+pub(crate) async fn give_group(attached: &AttachedVault, volume: &Document) -> Result<(), VaultError> {
+    let spec: VolumeSpec = volume.spec_as()?;
+    let Some(policy_id) = spec.policy_id else { return Ok(()) };
+    let id: VolumeId = view::id(volume)?;
+    let snapshot = attached.snapshot();
+    let site = snapshot
+        .get(kind::GATEWAYS, &spec.gateway_id.to_string())
+        .and_then(|gateway| gateway.spec_as::<GatewaySpec>().ok())
+        .map(|gateway| gateway.site_id);
+    let Some(site_id) = site else { return Ok(()) };
+    let group = GroupSpec { vault_id: attached.id(), site_id, name: spec.name.clone(), policy_id };
+    let record = GroupRecord { implicit: true, ..GroupRecord::default() };
+    let (Ok(group), Ok(record)) = (serde_json::to_value(group), serde_json::to_value(record)) else { return Ok(()) };
+    let vault = attached.vault()?;
+    let group_id = GroupId::from_bytes(id.to_bytes()).to_string();
+    match vault.catalog().create(kind::GROUPS, &group_id, &spec.name, group, record).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == VaultErrorKind::Conflict => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a crash between two writes of one request left: volumes without their group, groups without their volume.
+async fn mend(context: &Context, attached: &AttachedVault, snapshot: &Snapshot) {
+    let Some(own) = context.own_gateway(attached) else { return };
+    let mut mended = false;
+    for volume in snapshot.of(kind::VOLUMES) {
+        let (Ok(id), Ok(spec)) = (volume.id.parse::<VolumeId>(), volume.spec_as::<VolumeSpec>()) else { continue };
+        let group = GroupId::from_bytes(id.to_bytes()).to_string();
+        if spec.policy_id.is_some() && spec.gateway_id == own && snapshot.get(kind::GROUPS, &group).is_none() {
+            mended = true;
+            if let Err(error) = give_group(attached, volume).await {
+                tracing::warn!(volume = volume.id, %error, "volume can't be given its group yet");
+            }
+        }
+    }
+    for group in snapshot.of(kind::GROUPS) {
+        let record: GroupRecord = status(group);
+        let Ok(id) = group.id.parse::<GroupId>() else { continue };
+        let volume = VolumeId::from_bytes(id.to_bytes()).to_string();
+        if record.implicit
+            && snapshot.get(kind::VOLUMES, &volume).is_none()
+            && is_deleted(attached, kind::VOLUMES, &volume).await
+        {
+            mended = true;
+            let Ok(vault) = attached.vault() else { continue };
+            if let Err(error) = vault.catalog().delete(kind::GROUPS, &group.id, None).await {
+                tracing::warn!(group = group.id, %error, "group of a deleted volume can't be deleted yet");
+            }
+        }
+    }
+    if mended && let Err(error) = attached.refresh().await {
+        tracing::debug!(%error, "catalog can't be read back");
+    }
+}
+
+/// Whether there is a tombstone: merely not to be seen isn't enough to take anything away.
+async fn is_deleted(attached: &AttachedVault, kind: &str, id: &str) -> bool {
+    let Ok(vault) = attached.vault() else { return false };
+    vault.catalog().list_deleted(kind).await.is_ok_and(|deleted| deleted.iter().any(|document| document.id == id))
+}
+
 /// Every group of a vault, as far as this gateway has a part in it.
 async fn groups(context: &Arc<Context>, attached: &Arc<AttachedVault>) {
     let Some(own) = context.own_gateway(attached) else { return };
@@ -254,7 +334,8 @@ async fn groups(context: &Arc<Context>, attached: &Arc<AttachedVault>) {
         let active = record.active.as_ref().filter(|active| active.gateway == own);
         wanted.extend(active.map(|active| active.instance.clone()));
         for name in &wanted {
-            open_wanted(context, attached, id, document, name, active.is_some_and(|active| active.instance == *name)).await;
+            open_wanted(context, attached, id, document, name, active.is_some_and(|active| active.instance == *name))
+                .await;
         }
         match active {
             Some(active) => serve(context, attached, id, document, &record, active, &volumes).await,
@@ -285,7 +366,13 @@ async fn open_wanted(
                     "the group {} was taken over by another gateway while this one was away; it is read-only here, and what wasn't shipped is kept",
                     document.name
                 );
-                let event = Happening { severity: Health::Warning, kind: "group.fenced", message, group: Some(group), ..Happening::default() };
+                let event = Happening {
+                    severity: Health::Warning,
+                    kind: "group.fenced",
+                    message,
+                    group: Some(group),
+                    ..Happening::default()
+                };
                 context.event(attached, event).await;
             }
             return;
@@ -385,11 +472,10 @@ async fn adjust(
         };
         tell_volume(context, attached, group, &wanted, done).await;
     }
-    // An empty list may come from a half-read catalog; the last volume goes with its group.
-    if volumes.is_empty() {
-        return;
-    }
     for held in there.iter().filter(|held| volumes.iter().all(|(id, _)| *id != held.id)) {
+        if !is_deleted(attached, kind::VOLUMES, &held.id.to_string()).await {
+            continue;
+        }
         let done = instance.remove_volume(held.id).await.map(|()| "removed");
         tell_volume(context, attached, group, held, done).await;
     }
@@ -407,13 +493,26 @@ async fn tell_volume(
         Ok(what) => {
             context.instances.remove(&key);
             let message = format!("volume {} was {what}", volume.name);
-            let event = Happening { kind: "volume.changed", message, group: Some(group), volume: Some(volume.id), ..Happening::default() };
+            let event = Happening {
+                kind: "volume.changed",
+                message,
+                group: Some(group),
+                volume: Some(volume.id),
+                ..Happening::default()
+            };
             context.event(attached, event).await;
         }
         Err(error) => {
             let message = format!("volume {} can't be brought in line: {error}", volume.name);
             if context.instances.failed(key, message.clone()) {
-                let event = Happening { severity: Health::Critical, kind: "volume.failed", message, group: Some(group), volume: Some(volume.id), job: None };
+                let event = Happening {
+                    severity: Health::Critical,
+                    kind: "volume.failed",
+                    message,
+                    group: Some(group),
+                    volume: Some(volume.id),
+                    job: None,
+                };
                 context.event(attached, event).await;
             }
         }
@@ -457,7 +556,8 @@ async fn report(
     let worse = record.observed.as_ref().is_some_and(|before| before.health < now.health);
     if worse {
         let message = format!("the group {} is {}: {}", document.name, now.health, now.reasons.join("; "));
-        let event = Happening { severity: now.health, kind: "group.health", message, group: Some(id), ..Happening::default() };
+        let event =
+            Happening { severity: now.health, kind: "group.health", message, group: Some(id), ..Happening::default() };
         context.event(attached, event).await;
     }
     if let Err(error) = attached.refresh().await {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use lifeboat_api::{FailbackMode, JobKind, JobResult, JobStep, StepProgress};
 use lifeboat_model::state::{Health, JobState};
-use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, JobId, Lsn, PointId, PointKind, SegmentSeq, Timestamp, VolumeId};
+use lifeboat_model::{
+    BranchId, Epoch, GatewayId, GroupId, JobId, Lsn, PointId, PointKind, SegmentSeq, Timestamp, VolumeId,
+};
 use lifeboat_vault::Document;
 use serde::{Deserialize, Serialize};
 

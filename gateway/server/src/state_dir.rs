@@ -60,8 +60,8 @@ impl StateDir {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => bail!("the state directory {} can't be made: {error}", path.display()),
         }
-        let path = fs::canonicalize(path)
-            .with_context(|| format!("the state directory {} can't be used", path.display()))?;
+        let path =
+            fs::canonicalize(path).with_context(|| format!("the state directory {} can't be used", path.display()))?;
         let lock_path = path.join("lock");
         let mut lock = OpenOptions::new()
             .read(true)
@@ -173,8 +173,9 @@ impl StateDir {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => bail!("{} can't be read: {error}", path.display()),
         };
-        serde_json::from_slice(&text)
-            .with_context(|| format!("{} is damaged: remove it and attach the vaults again (`lifeboat vault open`)", path.display()))
+        serde_json::from_slice(&text).with_context(|| {
+            format!("{} is damaged: remove it and attach the vaults again (`lifeboat vault open`)", path.display())
+        })
     }
 
     /// Remembers the vaults that this gateway is attached to.
@@ -209,7 +210,10 @@ mod tests {
         let state = StateDir::take(directory.path()).expect("free");
         let id = state.process_id().to_owned();
         let error = StateDir::take(directory.path()).expect_err("held").to_string();
-        assert!(error.contains("in use by another gateway") && error.contains(&std::process::id().to_string()), "{error}");
+        assert!(
+            error.contains("in use by another gateway") && error.contains(&std::process::id().to_string()),
+            "{error}"
+        );
         drop(state);
         assert_eq!(StateDir::take(directory.path()).expect("free again").process_id(), id);
     }

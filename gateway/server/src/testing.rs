@@ -34,10 +34,8 @@ pub(crate) fn config(state: &Path, name: &str, site: &str) -> ServeConfig {
 
 /// A client of that gateway, as a person would set it up.
 pub(crate) fn client(gateway: &Gateway) -> Client {
-    let mut config = ClientConfig {
-        endpoints: vec![format!("https://{}", gateway.address())],
-        ..ClientConfig::default()
-    };
+    let mut config =
+        ClientConfig { endpoints: vec![format!("https://{}", gateway.address())], ..ClientConfig::default() };
     config.add_token_file(gateway.state_path().join("admin.token")).expect("made at the first start");
     config.add_ca_file(gateway.state_path().join("ca.pem")).expect("made at the first start");
     Client::new(&config).expect("sound")

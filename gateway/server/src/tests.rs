@@ -181,7 +181,8 @@ async fn starting_fails_with_one_sentence_and_changes_nothing() {
     let remembered = dir.path().join("a/vaults.json");
     let text = std::fs::read_to_string(&remembered).expect("there");
     std::fs::write(&remembered, text.replace("canary-correct-horse", "another horse")).expect("written");
-    let error = format!("{:#}", Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect_err("wrong key"));
+    let error =
+        format!("{:#}", Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect_err("wrong key"));
     assert!(error.contains("can't be opened") && !error.contains("horse"), "{error}");
     // A vault that is merely away stops nothing.
     std::fs::write(&remembered, text).expect("written");
@@ -215,7 +216,8 @@ async fn another_authority_or_token_is_refused() {
     mixed.tokens.clear();
     mixed.add_token_file(b.state_path().join("admin.token")).expect("there");
     mixed.add_ca_file(a.state_path().join("ca.pem")).expect("there");
-    let error = Client::new(&mixed).expect("sound").list::<Volume>("/v1/volumes", &[]).await.expect_err("not its token");
+    let error =
+        Client::new(&mixed).expect("sound").list::<Volume>("/v1/volumes", &[]).await.expect_err("not its token");
     assert_eq!(error.kind(), ClientErrorKind::Unauthorized);
 
     // One configuration for both, in turn.
@@ -230,5 +232,137 @@ async fn another_authority_or_token_is_refused() {
     a.stop().await;
     client.list::<Volume>("/v1/volumes", &[]).await.expect("b answers");
     assert_ne!(client.endpoint(), first);
+    b.stop().await;
+}
+
+/// Reads through the mount; never on a runtime worker.
+async fn through_mount<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_points_and_branches_are_files() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mounted = |name: &str, site: &str| {
+        let mut config = config(&dir.path().join(name), name, site);
+        config.mount = Some(dir.path().join(format!("mount-{name}")));
+        config
+    };
+    let a = Gateway::start(mounted("a", "east")).await.expect("a starts");
+    let b = Gateway::start(mounted("b", "west")).await.expect("b starts");
+    let (to_a, to_b) = (client(&a), client(&b));
+    let declared = declare(&to_a, &dir.path().join("vault")).await;
+    let volume = protected(&to_a, &declared.volume, ProtectionState::Protected).await;
+    let group = volume.status.group_id.expect("group").to_string();
+    let path = std::path::PathBuf::from(volume.status.path.clone().expect("mounted"));
+    assert_eq!(path, dir.path().canonicalize().expect("there").join("mount-a/volumes/db.img"));
+    let file = path.clone();
+    through_mount(move || {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new().write(true).open(file)?;
+        file.write_all(b"through the mount")?;
+        file.sync_all()
+    })
+    .await
+    .expect("written");
+    done(&to_a, to_a.group_verb(&group, "point", &PointRequest::default()).await.expect("point")).await;
+    to_b.create_vault(&vault_create(&dir.path().join("vault"), true)).await.expect("attached");
+    eventually("b registered", async || {
+        let gateway = to_b.find_by_name::<lifeboat_api::Gateway>("b").await.expect("list").expect("declared");
+        gateway.status.registered.then_some(())
+    })
+    .await;
+    // The point, at a gateway that never had the volume.
+    let points: Vec<lifeboat_api::Point> = to_b.list("/v1/points", &[("group", group.clone())]).await.expect("points");
+    let newest = std::path::PathBuf::from(points[0].path.clone().expect("mounted"));
+    let text = through_mount(move || {
+        let names: Vec<_> = std::fs::read_dir(&newest)?.flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(names, ["db.img"]);
+        std::fs::read(newest.join("db.img"))
+    })
+    .await
+    .expect("read");
+    assert_eq!((&text[..17], text.len()), (&b"through the mount"[..], 16 << 20));
+    let query = [("group", group.clone())];
+    let shown: lifeboat_api::Point = to_b.get(&format!("/v1/points/{}", points[0].id), &query).await.expect("point");
+    assert_eq!(shown.volumes.expect("asked for one")[0].name.as_deref(), Some("db"));
+    // A test's volumes can be written beside it.
+    let ask = |kind| FailoverRequest { kind, point: "latest".into() };
+    let test = done(&to_b, to_b.group_verb(&group, "failover", &ask(FailoverKind::Test)).await.expect("test")).await;
+    let copy = test.result.paths[0].clone();
+    assert!(copy.contains("/branches/br-"), "{copy}");
+    through_mount(move || std::fs::OpenOptions::new().write(true).open(copy)).await.expect("writable");
+    done(&to_b, to_b.group_verb(&group, "cleanup", &CleanupRequest::default()).await.expect("cleanup")).await;
+    // After the failover: writable there, read-only here.
+    let moved =
+        done(&to_b, to_b.group_verb(&group, "failover", &ask(FailoverKind::Planned)).await.expect("planned")).await;
+    let there = moved.result.paths[0].clone();
+    assert!(there.ends_with("mount-b/volumes/db.img"), "{there}");
+    let text = through_mount(move || std::fs::read(there)).await.expect("read");
+    assert_eq!(&text[..17], b"through the mount");
+    let here = path.clone();
+    let refused =
+        through_mount(move || std::fs::OpenOptions::new().write(true).open(here)).await.expect_err("read-only");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    a.stop().await;
+    b.stop().await;
+    assert!(!path.exists(), "unmounted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_join_and_leave_a_group_and_a_home_that_lost_its_disk_gets_everything_back() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("a starts");
+    let b = Gateway::start(config(&dir.path().join("b"), "b", "west")).await.expect("b starts");
+    let (to_a, to_b) = (client(&a), client(&b));
+    let declared = declare(&to_a, &dir.path().join("vault")).await;
+    to_b.create_vault(&vault_create(&dir.path().join("vault"), true)).await.expect("attached");
+    let spec = declared.volume.spec.clone();
+    let home: lifeboat_api::Gateway = to_a.read(&spec.gateway_id.to_string()).await.expect("gateway");
+    let site: lifeboat_api::Site = to_a.read(&home.spec.site_id.to_string()).await.expect("site");
+    let shop = lifeboat_api::GroupSpec {
+        vault_id: site.spec.vault_id,
+        site_id: site.id,
+        name: "shop".into(),
+        policy_id: spec.policy_id.expect("has a policy"),
+    };
+    let shop = to_a.create::<Group>(&shop).await.expect("group");
+    let member = async |name: &str| {
+        let spec =
+            lifeboat_api::VolumeSpec { name: name.into(), group_id: Some(shop.id), policy_id: None, ..spec.clone() };
+        let volume = to_a.create::<Volume>(&spec).await.expect("volume");
+        protected(&to_a, &volume, ProtectionState::Protected).await
+    };
+    let (orders, stock, gone) = (member("orders").await, member("stock").await, member("gone").await);
+    write(&a, orders.id, "home", 0, b"an order").await;
+    write(&a, stock.id, "home", 4096, b"a shelf").await;
+    to_a.delete::<Volume>(&gone.id.to_string(), gone.generation).await.expect("deleted");
+    eventually("it left the group", async || {
+        let open = a.context.instances.get(shop.id, "home")?;
+        (open.instance.volumes().len() == 2).then_some(())
+    })
+    .await;
+    let group = shop.id.to_string();
+    eventually("b registered", async || {
+        let gateway = to_b.find_by_name::<lifeboat_api::Gateway>("b").await.expect("list").expect("declared");
+        gateway.status.registered.then_some(())
+    })
+    .await;
+    let ask = FailoverRequest { kind: FailoverKind::Planned, point: "latest".into() };
+    let moved = done(&to_b, to_b.group_verb(&group, "failover", &ask).await.expect("planned")).await;
+    write(&b, stock.id, &moved.id.to_string(), 4096, b"another").await;
+
+    a.stop().await;
+    std::fs::remove_dir_all(dir.path().join("a/groups").join(&group)).expect("lost");
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("a starts again");
+    let to_a = client(&a);
+    let back = FailbackRequest { mode: FailbackMode::FullDownload };
+    let back = done(&to_a, to_a.group_verb(&group, "failback", &back).await.expect("failback")).await;
+    assert_eq!(back.result.bytes_volume, Some(32 << 20), "{back:#?}");
+    assert_eq!(read(&a, orders.id, "home", 0, 8).await, b"an order");
+    assert_eq!(read(&a, stock.id, "home", 4096, 7).await, b"another");
+    a.stop().await;
     b.stop().await;
 }

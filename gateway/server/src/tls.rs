@@ -23,10 +23,11 @@ pub(crate) fn server_config(
     host: &str,
     listen: SocketAddr,
 ) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-    let key = KeyPair::from_pem(&state.text_or_make("ca.key", || {
-        Ok(KeyPair::generate().context("making the authority's key")?.serialize_pem())
-    })?)
-    .context("reading ca.key in the state directory")?;
+    let key =
+        KeyPair::from_pem(&state.text_or_make("ca.key", || {
+            Ok(KeyPair::generate().context("making the authority's key")?.serialize_pem())
+        })?)
+        .context("reading ca.key in the state directory")?;
     let certificate = state.text_or_make("ca.pem", || {
         let params = authority(state.process_id())?;
         Ok(params.self_signed(&key).context("making the authority's certificate")?.pem())

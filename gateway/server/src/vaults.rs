@@ -28,6 +28,11 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether the catalog was read at all.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.kinds.is_empty()
+    }
+
     pub(crate) fn of(&self, kind: &str) -> &[Arc<Document>] {
         self.kinds.get(kind).map_or(&[], Vec::as_slice)
     }

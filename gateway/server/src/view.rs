@@ -218,9 +218,11 @@ pub(crate) fn group_facts(
     let working = record.job.and_then(|job| job_kind(&snapshot, job));
     let state = protection_state(&record, home, working);
     let active_site = record.active.as_ref().and_then(|active| site_of(&snapshot, active.gateway));
-    let rpo_threshold = snapshot
+    let policy = snapshot
         .get(kind::POLICIES, &spec.policy_id.to_string())
-        .and_then(|policy| policy.spec_as::<PolicySpec>().ok())
+        .and_then(|policy| policy.spec_as::<PolicySpec>().ok());
+    let rpo_threshold = policy
+        .as_ref()
         .and_then(|policy| parse_duration(&policy.rpo_threshold).ok())
         .unwrap_or(Duration::from_secs(300));
     let own = context.own_gateway(attached);
@@ -240,6 +242,7 @@ pub(crate) fn group_facts(
         rpo_threshold,
     };
     judge(context, &snapshot, &mut facts, own);
+    facts.reasons.extend(policy.iter().flat_map(not_applied));
     Ok(facts)
 }
 
@@ -277,11 +280,7 @@ fn account(context: &Context, record: &GroupRecord, group: GroupId, own: Option<
     {
         return Some(Account { observed });
     }
-    record
-        .observed
-        .clone()
-        .filter(|observed| observed.gateway == active.gateway)
-        .map(|observed| Account { observed })
+    record.observed.clone().filter(|observed| observed.gateway == active.gateway).map(|observed| Account { observed })
 }
 
 /// What the engine says about the group that this gateway serves.
@@ -310,6 +309,20 @@ pub(crate) fn observe(context: &Context, group: GroupId, active: &ActiveRecord) 
     })
 }
 
+/// What a policy asks for and gateways of this version don't do: said, never passed over.
+fn not_applied(policy: &PolicySpec) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if policy.app_consistent_interval.is_some() {
+        reasons.push(
+            "application-consistent points are not taken by this version; its points are crash-consistent".to_owned(),
+        );
+    }
+    if !policy.bandwidth_limit.is_empty() {
+        reasons.push("bandwidth limits are not applied by this version".to_owned());
+    }
+    reasons
+}
+
 /// Adds health and reasons to what is known of a group.
 fn judge(context: &Context, snapshot: &Snapshot, facts: &mut GroupFacts, own: Option<GatewayId>) {
     let mut add = |health: Health, reason: String| {
@@ -326,7 +339,10 @@ fn judge(context: &Context, snapshot: &Snapshot, facts: &mut GroupFacts, own: Op
         }
         let threshold = facts.rpo_threshold.as_secs_f64();
         if let Some(rpo) = observed.landed_rpo_seconds.filter(|rpo| *rpo > threshold) {
-            add(Health::Warning, format!("a disaster now would lose {rpo:.0} s of writes, more than the policy's {threshold:.0} s"));
+            add(
+                Health::Warning,
+                format!("a disaster now would lose {rpo:.0} s of writes, more than the policy's {threshold:.0} s"),
+            );
         }
     }
     for failure in context.instances.failures(facts.id) {
@@ -341,7 +357,10 @@ fn judge(context: &Context, snapshot: &Snapshot, facts: &mut GroupFacts, own: Op
         let record: GatewayRecord = document.map(|document| status(document)).unwrap_or_default();
         let name = document.map_or_else(|| gateway.to_string(), |document| document.name.clone());
         if record.process_id.is_none() {
-            add(Health::Warning, format!("the gateway {name} has not registered: start `lifeboat serve --name {name}` with this vault"));
+            add(
+                Health::Warning,
+                format!("the gateway {name} has not registered: start `lifeboat serve --name {name}` with this vault"),
+            );
         } else if !is_alive(&record, SILENCE_MAX) {
             add(Health::Critical, format!("the gateway {name} was not heard of for more than {SILENCE_MAX:?}"));
         }

@@ -20,7 +20,7 @@ use lifeboat_api::validate::Validate;
 use lifeboat_api::{Client, ClientError, ClientErrorKind, Resource as ApiResource, Vault};
 use serde::Serialize;
 use tf_provider_sdk::{
-    Context, CreateRequest, Diagnostic, Diagnostics, Object, PlanChange, Resource, Result, Schema, UpdateRequest,
+    Context, CreateRequest, Diagnostic, Diagnostics, Object, Path, PlanChange, Resource, Result, Schema, UpdateRequest,
     async_trait, import_by_id,
 };
 
@@ -128,7 +128,11 @@ pub(crate) fn check<K: Kind>(config: &Object) -> Diagnostics {
     let mut found: Diagnostics = faults.into_inner();
     for error in spec.validate().err().unwrap_or_default() {
         let name = (K::RENAME)(&error.field);
-        found.push(wording::field_fault(&format!("Invalid value for {name:?}"), &error, K::RENAME));
+        let path = Path::from(name.as_str());
+        // What couldn't even be read was said already.
+        if !found.iter().any(|said| said.attribute.as_ref() == Some(&path)) {
+            found.push(wording::field_fault(&format!("Invalid value for {name:?}"), &error, K::RENAME));
+        }
     }
     found
 }
@@ -348,7 +352,8 @@ impl<K: Kind> Resource<Link> for Declared<K> {
                 }
                 Err(error) if wording::is_stale(&error) && tries < STALE_TRIES_MAX => tries += 1,
                 Err(error) if waits_for_jobs(&error) => {
-                    let waiting = format!("waiting for {}, before the {what} can be destroyed", error.blockers().join(", "));
+                    let waiting =
+                        format!("waiting for {}, before the {what} can be destroyed", error.blockers().join(", "));
                     cx.progress(waiting.clone());
                     cx.sleep(&waiting, LOOK_INTERVAL).await?;
                 }

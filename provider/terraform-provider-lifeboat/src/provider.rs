@@ -40,7 +40,9 @@ impl Provider for LifeboatProvider {
     }
 
     fn schema(&self) -> Schema {
-        let url = || validate::matches("an address such as https://gateway.example or https://gateway.example:8443", is_https);
+        let url = || {
+            validate::matches("an address such as https://gateway.example or https://gateway.example:8443", is_https)
+        };
         Schema::new()
             .description(DESCRIPTION)
             .attribute(Attribute::string("endpoint").optional().validate(url()).description(

@@ -170,7 +170,8 @@ async fn sound_configurations_are_accepted_known_or_not() {
     assert_eq!(validate(VOLUME, volume()).await, Vec::<String>::new());
     assert_eq!(validate(VAULT, vault()).await, Vec::<String>::new());
     assert_eq!(validate(POLICY, policy()).await, Vec::<String>::new());
-    let unknown = volume().with("gateway_id", Value::Unknown).with("group_id", Value::Unknown).with("size_gib", Value::Unknown);
+    let unknown =
+        volume().with("gateway_id", Value::Unknown).with("group_id", Value::Unknown).with("size_gib", Value::Unknown);
     assert_eq!(validate(VOLUME, unknown).await, Vec::<String>::new());
     let encryption = Object::new().with("key_source", Value::Unknown).with("passphrase", Value::Unknown);
     assert_eq!(validate(VAULT, vault().with("encryption", encryption)).await, Vec::<String>::new());
@@ -199,15 +200,27 @@ async fn bad_volumes_are_refused_under_their_attribute() {
 
 #[tokio::test]
 async fn bad_vaults_are_refused_under_their_attribute() {
-    assert_one(&validate(VAULT, vault().with("storage_url", "s3://bucket/prefix")).await, "storage_url: ", "not yet in s3://");
-    assert_one(&validate(VAULT, vault().with("storage_url", "file:///srv/vault/")).await, "storage_url: ", "without a slash");
+    assert_one(
+        &validate(VAULT, vault().with("storage_url", "s3://bucket/prefix")).await,
+        "storage_url: ",
+        "not yet in s3://",
+    );
+    assert_one(
+        &validate(VAULT, vault().with("storage_url", "file:///srv/vault/")).await,
+        "storage_url: ",
+        "without a slash",
+    );
     assert_one(&validate(VAULT, vault().with("soft_delete_days", 9999_u64)).await, "soft_delete_days: ", "3650");
     let short = Object::new().with("key_source", "passphrase").with("passphrase", "short");
     let said = validate(VAULT, vault().with("encryption", short)).await;
     assert_one(&said, "encryption.passphrase: ", "at least 8 characters");
     assert!(!said[0].contains("short"), "a passphrase is in no message");
     let kms = Object::new().with("key_source", "kms");
-    assert_one(&validate(VAULT, vault().with("encryption", kms)).await, "encryption.key_source: ", "passphrase, key_file");
+    assert_one(
+        &validate(VAULT, vault().with("encryption", kms)).await,
+        "encryption.key_source: ",
+        "passphrase, key_file",
+    );
     let file = Object::new().with("key_source", "key_file");
     assert_one(&validate(VAULT, vault().with("encryption", file)).await, "encryption.key_file: ", "is required");
 }
@@ -220,14 +233,23 @@ async fn bad_policies_are_refused_under_their_attribute() {
     let impossible = validate(POLICY, retention(vec![rule("1s", "1h")])).await;
     assert_one(&impossible, "retention[0].every: ", "recovery_point_interval gives one every 5s");
     // What is known is judged although something else is not.
-    let unknown = retention(vec![rule("all", "1h"), rule("5 minutes", "1d"), rule("1h", "2d").with("for", Value::Unknown)]);
+    let unknown =
+        retention(vec![rule("all", "1h"), rule("5 minutes", "1d"), rule("1h", "2d").with("for", Value::Unknown)]);
     assert_one(&validate(POLICY, unknown).await, "retention[1].every: ", "is no duration");
     let window = Object::new().with("window_start", "08:30");
     assert_one(&validate(POLICY, policy().with("resync", window)).await, "resync.window_end: ", "is required");
     let limit = Object::new().with("mbps", 10_u64).with("days", vec!["mon".to_owned(), "monday".to_owned()]);
-    assert_one(&validate(POLICY, policy().with("bandwidth_limit", vec![limit])).await, "bandwidth_limit[0].days[1]: ", "monday");
+    assert_one(
+        &validate(POLICY, policy().with("bandwidth_limit", vec![limit])).await,
+        "bandwidth_limit[0].days[1]: ",
+        "monday",
+    );
     let fraction = Object::new().with("mbps", 1.5_f64);
-    assert_one(&validate(POLICY, policy().with("bandwidth_limit", vec![fraction])).await, "bandwidth_limit[0].mbps: ", "whole");
+    assert_one(
+        &validate(POLICY, policy().with("bandwidth_limit", vec![fraction])).await,
+        "bandwidth_limit[0].mbps: ",
+        "whole",
+    );
     assert_one(&validate(POLICY, policy().with("compression", "zstd:20")).await, "compression: ", "zstd:19");
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> ApiResult
     if !value.is_object() {
         return Err(ApiError::new(ProblemCode::Malformed, "the body must be a JSON object"));
     }
-    let typed: T = serde_path_to_error::deserialize(value.clone()).map_err(|error| {
+    let typed: T = serde_path_to_error::deserialize(value.clone()).map_err(|error| -> ApiError {
         let message = error.inner().to_string();
         let path = error.path().to_string();
         // A missing field is reported at its parent; its own name is in the message.
@@ -61,9 +61,10 @@ pub(crate) fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> ApiResult
             (None, path) => path.to_owned(),
         };
         let message = if missing.is_some() { "is required".to_owned() } else { message };
-        ApiError(Problem::invalid_field(field, message))
+        Problem::invalid_field(field, message).into()
     })?;
-    let known = serde_json::to_value(&typed).map_err(|error| ApiError::new(ProblemCode::Internal, error.to_string()))?;
+    let known =
+        serde_json::to_value(&typed).map_err(|error| ApiError::new(ProblemCode::Internal, error.to_string()))?;
     let mut errors = Vec::new();
     unknown_fields("", value, &known, &mut errors);
     if errors.is_empty() { Ok(typed) } else { Err(errors.into()) }
@@ -77,7 +78,9 @@ fn unknown_fields(path: &str, sent: &Value, known: &Value, errors: &mut Vec<life
                 let field = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 match known.get(name) {
                     Some(known) => unknown_fields(&field, value, known, errors),
-                    None => errors.push(lifeboat_api::FieldError { field, message: "is no field of this object".into() }),
+                    None => {
+                        errors.push(lifeboat_api::FieldError { field, message: "is no field of this object".into() })
+                    }
                 }
             }
         }
@@ -118,13 +121,14 @@ pub(crate) fn if_match(headers: &HeaderMap) -> ApiResult<u64> {
             "a change needs `If-Match` with the ETag of the object as it was read, so that nobody's change is lost",
         )
     })?;
-    value
-        .to_str()
-        .ok()
-        .and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok())
-        .ok_or_else(|| {
-            ApiError::new(ProblemCode::PreconditionFailed, "`If-Match` must be the ETag as it was read, for example \"3\"")
-        })
+    value.to_str().ok().and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok()).ok_or_else(
+        || {
+            ApiError::new(
+                ProblemCode::PreconditionFailed,
+                "`If-Match` must be the ETag as it was read, for example \"3\"",
+            )
+        },
+    )
 }
 
 /// Makes sure that the object is still as the caller read it.

@@ -9,18 +9,18 @@ use lifeboat_vault::{VaultError, VaultErrorKind};
 
 /// An error that knows its HTTP answer.
 #[derive(Debug)]
-pub(crate) struct ApiError(pub(crate) Problem);
+pub(crate) struct ApiError(pub(crate) Box<Problem>);
 
 /// Results of handlers.
 pub(crate) type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
     pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self(Problem::new(code, detail))
+        Problem::new(code, detail).into()
     }
 
     pub(crate) fn field(field: &str, message: impl Into<String>) -> Self {
-        Self(Problem::invalid_field(field, message))
+        Problem::invalid_field(field, message).into()
     }
 
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
@@ -32,9 +32,15 @@ impl ApiError {
     }
 }
 
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
 impl From<Vec<FieldError>> for ApiError {
     fn from(errors: Vec<FieldError>) -> Self {
-        Self(Problem::invalid(errors))
+        Problem::invalid(errors).into()
     }
 }
 
@@ -71,7 +77,7 @@ impl IntoResponse for ApiError {
             tracing::warn!(code = problem.code.as_str(), detail = %problem.detail, "request failed");
         }
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let body = serde_json::to_vec(&*problem).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));

@@ -6,8 +6,8 @@
 pub(crate) mod body;
 pub(crate) mod error;
 pub(crate) mod listen;
-pub(crate) mod openapi;
 mod metrics;
+pub(crate) mod openapi;
 mod reads;
 mod resources;
 mod vaults;

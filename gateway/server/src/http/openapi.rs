@@ -11,10 +11,32 @@ use utoipa::OpenApi;
 #[openapi(
     info(title = "Lifeboat", version = "1", description = "Disaster recovery as code: the API of a gateway."),
     components(schemas(
-        api::Vault, api::VaultCreate, api::VaultSpec, api::Site, api::SiteSpec, api::Gateway, api::GatewaySpec,
-        api::Policy, api::PolicySpec, api::Group, api::GroupSpec, api::Volume, api::VolumeSpec, api::Point, api::Job,
-        api::Event, api::ProtectionStatus, api::GatewayReport, api::Problem, api::FailoverRequest, api::CommitRequest,
-        api::CleanupRequest, api::ReleaseRequest, api::ResumeRequest, api::FailbackRequest, api::PointRequest,
+        api::Vault,
+        api::VaultCreate,
+        api::VaultSpec,
+        api::Site,
+        api::SiteSpec,
+        api::Gateway,
+        api::GatewaySpec,
+        api::Policy,
+        api::PolicySpec,
+        api::Group,
+        api::GroupSpec,
+        api::Volume,
+        api::VolumeSpec,
+        api::Point,
+        api::Job,
+        api::Event,
+        api::ProtectionStatus,
+        api::GatewayReport,
+        api::Problem,
+        api::FailoverRequest,
+        api::CommitRequest,
+        api::CleanupRequest,
+        api::ReleaseRequest,
+        api::ResumeRequest,
+        api::FailbackRequest,
+        api::PointRequest,
     ))
 )]
 struct Schemas;
@@ -66,9 +88,25 @@ macro_rules! resource_operations {
     ($path:literal, $item:literal, $what:literal, $view:literal, $create:literal, $spec:literal) => {
         [
             operation("get", $path, concat!("Lists ", $what, "."), None, Shape::Page, $view, LIST),
-            operation("post", $path, concat!("Declares one of the ", $what, "."), Some($create), Shape::Made, $view, &[]),
+            operation(
+                "post",
+                $path,
+                concat!("Declares one of the ", $what, "."),
+                Some($create),
+                Shape::Made,
+                $view,
+                &[],
+            ),
             operation("get", $item, concat!("Reads one of the ", $what, "."), None, Shape::One, $view, &[]),
-            operation("patch", $item, concat!("Changes one of the ", $what, " (RFC 7396)."), Some($spec), Shape::One, $view, &[]),
+            operation(
+                "patch",
+                $item,
+                concat!("Changes one of the ", $what, " (RFC 7396)."),
+                Some($spec),
+                Shape::One,
+                $view,
+                &[],
+            ),
             operation("delete", $item, concat!("Deletes one of the ", $what, "."), None, Shape::Nothing, "", &[]),
         ]
     };
@@ -84,21 +122,125 @@ const RESOURCES: [[Operation; 5]; 6] = [
 ];
 
 const OTHERS: [Operation; 20] = [
-    operation("post", "/v1/groups/{id}:failover", "Fails a group over to this gateway.", Some("FailoverRequest"), Shape::Begun, "Job", &[]),
-    operation("post", "/v1/groups/{id}:commit", "Makes a failover final.", Some("CommitRequest"), Shape::Begun, "Job", &[]),
-    operation("post", "/v1/groups/{id}:cleanup", "Ends test failovers.", Some("CleanupRequest"), Shape::Begun, "Job", &[]),
-    operation("post", "/v1/groups/{id}:release", "Stops a group in order.", Some("ReleaseRequest"), Shape::Begun, "Job", &[]),
-    operation("post", "/v1/groups/{id}:resume", "Starts a released group again.", Some("ResumeRequest"), Shape::Begun, "Job", &[]),
-    operation("post", "/v1/groups/{id}:failback", "Moves a group back home.", Some("FailbackRequest"), Shape::Begun, "Job", &[]),
-    operation("post", "/v1/groups/{id}:point", "Takes a recovery point.", Some("PointRequest"), Shape::Begun, "Job", &[]),
-    operation("get", "/v1/points", "Lists recovery points, newest first.", None, Shape::Page, "Point", &["group", "branch", "from", "to", "kind", "limit", "page_token"]),
-    operation("get", "/v1/points/{id}", "Reads a recovery point with its volumes.", None, Shape::One, "Point", &["group", "branch"]),
-    operation("get", "/v1/jobs", "Lists jobs, newest first.", None, Shape::Page, "Job", &["group", "state", "kind", "limit", "page_token"]),
-    operation("get", "/v1/jobs/{id}", "Reads a job; with `wait`, once it changed.", None, Shape::One, "Job", &["wait", "since"]),
+    operation(
+        "post",
+        "/v1/groups/{id}:failover",
+        "Fails a group over to this gateway.",
+        Some("FailoverRequest"),
+        Shape::Begun,
+        "Job",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}:commit",
+        "Makes a failover final.",
+        Some("CommitRequest"),
+        Shape::Begun,
+        "Job",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}:cleanup",
+        "Ends test failovers.",
+        Some("CleanupRequest"),
+        Shape::Begun,
+        "Job",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}:release",
+        "Stops a group in order.",
+        Some("ReleaseRequest"),
+        Shape::Begun,
+        "Job",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}:resume",
+        "Starts a released group again.",
+        Some("ResumeRequest"),
+        Shape::Begun,
+        "Job",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}:failback",
+        "Moves a group back home.",
+        Some("FailbackRequest"),
+        Shape::Begun,
+        "Job",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}:point",
+        "Takes a recovery point.",
+        Some("PointRequest"),
+        Shape::Begun,
+        "Job",
+        &[],
+    ),
+    operation(
+        "get",
+        "/v1/points",
+        "Lists recovery points, newest first.",
+        None,
+        Shape::Page,
+        "Point",
+        &["group", "branch", "from", "to", "kind", "limit", "page_token"],
+    ),
+    operation(
+        "get",
+        "/v1/points/{id}",
+        "Reads a recovery point with its volumes.",
+        None,
+        Shape::One,
+        "Point",
+        &["group", "branch"],
+    ),
+    operation(
+        "get",
+        "/v1/jobs",
+        "Lists jobs, newest first.",
+        None,
+        Shape::Page,
+        "Job",
+        &["group", "state", "kind", "limit", "page_token"],
+    ),
+    operation(
+        "get",
+        "/v1/jobs/{id}",
+        "Reads a job; with `wait`, once it changed.",
+        None,
+        Shape::One,
+        "Job",
+        &["wait", "since"],
+    ),
     operation("post", "/v1/jobs/{id}:cancel", "Asks a job to stop.", Some("Empty"), Shape::Begun, "Job", &[]),
     operation("post", "/v1/jobs/{id}:retry", "Tries a failed job again.", Some("Empty"), Shape::Begun, "Job", &[]),
-    operation("get", "/v1/events", "Lists events, newest first.", None, Shape::Page, "Event", &["group", "since", "limit", "page_token"]),
-    operation("get", "/v1/protection-status", "Says how well groups are protected.", None, Shape::Page, "ProtectionStatus", &["group", "volume", "limit", "page_token"]),
+    operation(
+        "get",
+        "/v1/events",
+        "Lists events, newest first.",
+        None,
+        Shape::Page,
+        "Event",
+        &["group", "since", "limit", "page_token"],
+    ),
+    operation(
+        "get",
+        "/v1/protection-status",
+        "Says how well groups are protected.",
+        None,
+        Shape::Page,
+        "ProtectionStatus",
+        &["group", "volume", "limit", "page_token"],
+    ),
     operation("get", "/v1/status", "The gateway's account of itself.", None, Shape::One, "GatewayReport", &[]),
     operation("get", "/v1/openapi.json", "This document.", None, Shape::One, "Empty", &[]),
     operation("get", "/metrics", "Metrics in Prometheus's text form.", None, Shape::Text, "", &[]),
@@ -140,14 +282,14 @@ fn answer(operation: &Operation) -> (&'static str, Value) {
         Shape::Made => ("201", json!({"description": "Declared.", "content": content(object)})),
         Shape::Begun => ("202", json!({"description": "A job was begun.", "content": content(object)})),
         Shape::Nothing => ("204", json!({"description": "Done."})),
-        Shape::Text => ("200", json!({"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}})),
+        Shape::Text => {
+            ("200", json!({"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}}))
+        }
     }
 }
 
 fn parameters(operation: &Operation) -> Vec<Value> {
-    let parameter = |place: &str, name: &str, required: bool| {
-        json!({"in": place, "name": name, "required": required, "schema": {"type": "string"}})
-    };
+    let parameter = |place: &str, name: &str, required: bool| json!({"in": place, "name": name, "required": required, "schema": {"type": "string"}});
     let mut all = Vec::new();
     if operation.path.contains("{id}") {
         all.push(parameter("path", "id", true));

@@ -129,7 +129,7 @@ pub(crate) async fn jobs(State(context): Shared, request: Request) -> ApiResult<
             }
         }
     }
-    jobs.sort_by(|a, b| (b.created, b.id).cmp(&(a.created, a.id)));
+    jobs.sort_by_key(|job| std::cmp::Reverse((job.created, job.id)));
     page(&query, jobs, |job| job.id.to_string()).map(Json)
 }
 
@@ -137,7 +137,9 @@ pub(crate) async fn job(State(context): Shared, Path(id): Path<String>, uri: Uri
     let query = Query::of(uri.query(), &["wait", "since"])?;
     let wait = query
         .text("wait")
-        .map(|text| parse_duration(text).map_err(|error| ApiError::new(ProblemCode::Malformed, format!("wait: {error}"))))
+        .map(|text| {
+            parse_duration(text).map_err(|error| ApiError::new(ProblemCode::Malformed, format!("wait: {error}")))
+        })
         .transpose()?
         .unwrap_or_default()
         .min(WAIT_MAX);
@@ -202,7 +204,9 @@ pub(crate) async fn events(State(context): Shared, request: Request) -> ApiResul
     for attached in context.vaults.all() {
         let vault = attached.vault()?;
         for document in vault.catalog().list(kind::EVENTS).await? {
-            let (Ok(id), Ok(record)) = (document.id.parse::<EventId>(), document.spec_as::<EventRecord>()) else { continue };
+            let (Ok(id), Ok(record)) = (document.id.parse::<EventId>(), document.spec_as::<EventRecord>()) else {
+                continue;
+            };
             let fits = since.is_none_or(|since| record.time >= since)
                 && query.text("group").is_none_or(|text| record.group.is_some_and(|group| group.to_string() == text));
             if fits {
@@ -221,7 +225,7 @@ pub(crate) async fn events(State(context): Shared, request: Request) -> ApiResul
             }
         }
     }
-    events.sort_by(|a, b| (b.time, b.id).cmp(&(a.time, a.id)));
+    events.sort_by_key(|event| std::cmp::Reverse((event.time, event.id)));
     page(&query, events, |event| event.id.to_string()).map(Json)
 }
 

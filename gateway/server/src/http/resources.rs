@@ -48,8 +48,13 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// The vault that it goes to; refuses references that don't exist.
     async fn admit(context: &Context, spec: &Self::Spec) -> ApiResult<Arc<AttachedVault>>;
 
-    /// Writes what else a new one needs, before it is written itself. Must come to the same when it is done again.
-    async fn prepare(_: &Context, _: &AttachedVault, _id: &str, _: &Self::Spec) -> ApiResult<()> {
+    /// Refuses what would get in the way of what else a new one needs.
+    async fn prepare(_: &AttachedVault, _id: &str, _: &Self::Spec) -> ApiResult<()> {
+        Ok(())
+    }
+
+    /// Writes what else a new one needs, after it is written itself. The reconciler does it again after a crash.
+    async fn created(_: &AttachedVault, _: &Document) -> ApiResult<()> {
         Ok(())
     }
 
@@ -77,6 +82,10 @@ pub(crate) async fn list<K: Kind>(State(context): Shared, request: Request) -> A
     let query = Query::of(request.uri().query(), &[PAGING[0], PAGING[1], "name"])?;
     let mut documents = Vec::new();
     for vault in context.vaults.all() {
+        // A list that lacks a whole vault would read as if everything in it were gone.
+        if !vault.snapshot().is_read() {
+            vault.refresh().await?;
+        }
         for document in vault.snapshot().of(K::KIND) {
             if query.text("name").is_none_or(|name| name == document.name) {
                 documents.push((Arc::clone(&vault), Arc::clone(document)));
@@ -100,7 +109,12 @@ pub(crate) async fn read<K: Kind>(State(context): Shared, Path(id): Path<String>
     show::<K>(&context, &vault, &document, StatusCode::OK)
 }
 
-fn show<K: Kind>(context: &Context, vault: &AttachedVault, document: &Document, code: StatusCode) -> ApiResult<Response> {
+fn show<K: Kind>(
+    context: &Context,
+    vault: &AttachedVault,
+    document: &Document,
+    code: StatusCode,
+) -> ApiResult<Response> {
     let view = K::view(context, vault, document)?;
     Ok(body::with_etag(code, document.generation, &view))
 }
@@ -112,6 +126,7 @@ pub(crate) async fn create<K: Kind>(State(context): Shared, request: Request) ->
     spec.validate()?;
     let value = to_value(&spec)?;
     if repeatable && let Some((vault, document)) = context.find(K::KIND, &id).await {
+        K::created(&vault, &document).await?;
         return repeated::<K>(&context, &vault, &document, &value);
     }
     let vault = K::admit(&context, &spec).await?;
@@ -120,9 +135,10 @@ pub(crate) async fn create<K: Kind>(State(context): Shared, request: Request) ->
     if let Some(other) = catalog.catalog().find_by_name(K::KIND, name).await? {
         return Err(name_taken(K::WHAT, name, &other));
     }
-    K::prepare(&context, &vault, &id, &spec).await?;
+    K::prepare(&vault, &id, &spec).await?;
     match catalog.catalog().create(K::KIND, &id, name, value.clone(), serde_json::json!({})).await {
         Ok(document) => {
+            K::created(&vault, &document).await?;
             context.wrote(&vault).await;
             tracing::info!(kind = K::KIND, id, name, "declared");
             show::<K>(&context, &vault, &document, StatusCode::CREATED)
@@ -141,7 +157,12 @@ pub(crate) async fn create<K: Kind>(State(context): Shared, request: Request) ->
 }
 
 /// The answer to a POST that was carried out before.
-fn repeated<K: Kind>(context: &Context, vault: &AttachedVault, document: &Document, spec: &Value) -> ApiResult<Response> {
+fn repeated<K: Kind>(
+    context: &Context,
+    vault: &AttachedVault,
+    document: &Document,
+    spec: &Value,
+) -> ApiResult<Response> {
     if document.generation == 1 && document.spec != *spec {
         return Err(ApiError::conflict(format!(
             "the idempotency key was used for another {} already: use a new key for a new object",
@@ -152,15 +173,22 @@ fn repeated<K: Kind>(context: &Context, vault: &AttachedVault, document: &Docume
 }
 
 pub(crate) fn name_taken(what: &str, name: &str, other: &Document) -> ApiError {
-    let mut problem = lifeboat_api::Problem::invalid_field("name", format!("there is a {what} named {name:?} already ({})", other.id));
+    let mut problem = lifeboat_api::Problem::invalid_field(
+        "name",
+        format!("there is a {what} named {name:?} already ({})", other.id),
+    );
     problem.code = ProblemCode::Conflict;
     problem.status = ProblemCode::Conflict.status();
     problem.title = ProblemCode::Conflict.title().to_owned();
     problem.kind = format!("urn:lifeboat:problem:{}", ProblemCode::Conflict.as_str());
-    ApiError(problem)
+    problem.into()
 }
 
-pub(crate) async fn update<K: Kind>(State(context): Shared, Path(id): Path<String>, request: Request) -> ApiResult<Response> {
+pub(crate) async fn update<K: Kind>(
+    State(context): Shared,
+    Path(id): Path<String>,
+    request: Request,
+) -> ApiResult<Response> {
     let generation = body::if_match(request.headers())?;
     let patch = body::json(request).await?;
     let (vault, document) = context.require(K::KIND, K::WHAT, &id).await?;
@@ -189,7 +217,11 @@ pub(crate) async fn update<K: Kind>(State(context): Shared, Path(id): Path<Strin
     show::<K>(&context, &vault, &document, StatusCode::OK)
 }
 
-pub(crate) async fn delete<K: Kind>(State(context): Shared, Path(id): Path<String>, request: Request) -> ApiResult<Response> {
+pub(crate) async fn delete<K: Kind>(
+    State(context): Shared,
+    Path(id): Path<String>,
+    request: Request,
+) -> ApiResult<Response> {
     let generation = body::if_match(request.headers())?;
     let (vault, document) = context.require(K::KIND, K::WHAT, &id).await?;
     body::check_generation(generation, document.generation)?;
@@ -211,8 +243,9 @@ pub(crate) async fn delete<K: Kind>(State(context): Shared, Path(id): Path<Strin
 
 /// The error for a deletion that something is in the way of.
 pub(crate) fn in_the_way(what: &str, name: &str, blockers: Vec<String>) -> ApiError {
-    let detail = format!("the {what} {name} can't be deleted while it is in use by {}; delete them first", blockers.join(", "));
-    ApiError(lifeboat_api::Problem::new(ProblemCode::Conflict, detail).with_blockers(blockers))
+    let detail =
+        format!("the {what} {name} can't be deleted while it is in use by {}; delete them first", blockers.join(", "));
+    lifeboat_api::Problem::new(ProblemCode::Conflict, detail).with_blockers(blockers).into()
 }
 
 fn to_value(spec: &impl Serialize) -> ApiResult<Value> {
@@ -319,7 +352,13 @@ impl Kind for Gateways {
     async fn admit(context: &Context, spec: &GatewaySpec) -> ApiResult<Arc<AttachedVault>> {
         Ok(referred(context, kind::SITES, "site_id", "site", &spec.site_id).await?.0)
     }
-    async fn admit_change(_: &Context, _: &AttachedVault, _: &str, old: &GatewaySpec, new: &GatewaySpec) -> ApiResult<()> {
+    async fn admit_change(
+        _: &Context,
+        _: &AttachedVault,
+        _: &str,
+        old: &GatewaySpec,
+        new: &GatewaySpec,
+    ) -> ApiResult<()> {
         fixed("site_id", &old.site_id, &new.site_id)?;
         fixed("name", &old.name, &new.name)
     }
@@ -361,7 +400,13 @@ impl Kind for Policies {
     async fn admit(context: &Context, spec: &PolicySpec) -> ApiResult<Arc<AttachedVault>> {
         attached(context, spec.vault_id)
     }
-    async fn admit_change(_: &Context, _: &AttachedVault, _: &str, old: &PolicySpec, new: &PolicySpec) -> ApiResult<()> {
+    async fn admit_change(
+        _: &Context,
+        _: &AttachedVault,
+        _: &str,
+        old: &PolicySpec,
+        new: &PolicySpec,
+    ) -> ApiResult<()> {
         fixed("vault_id", &old.vault_id, &new.vault_id)
     }
     fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
@@ -490,36 +535,32 @@ impl Kind for Volumes {
             if let Some((_, other)) = others.iter().find(|(_, other)| other.gateway_id != spec.gateway_id) {
                 return Err(ApiError::field(
                     "gateway_id",
-                    format!("all volumes of a group are at home at one gateway; {} is at {}", other.name, other.gateway_id),
+                    format!(
+                        "all volumes of a group are at home at one gateway; {} is at {}",
+                        other.name, other.gateway_id
+                    ),
                 ));
             }
         }
         Ok(vault)
     }
 
-    /// A volume with a policy and no group gets a group of its own, with the same 16 bytes as id and the same name.
-    async fn prepare(context: &Context, vault: &AttachedVault, id: &str, spec: &VolumeSpec) -> ApiResult<()> {
-        let Some(policy_id) = spec.policy_id else { return Ok(()) };
+    /// The group that a single volume gets has the volume's name.
+    async fn prepare(vault: &AttachedVault, id: &str, spec: &VolumeSpec) -> ApiResult<()> {
+        if spec.policy_id.is_none() {
+            return Ok(());
+        }
         let volume: VolumeId = id.parse().map_err(|_| ApiError::new(ProblemCode::Internal, "an id makes no sense"))?;
         let group = GroupId::from_bytes(volume.to_bytes()).to_string();
-        let (_, gateway) = referred(context, kind::GATEWAYS, "gateway_id", "gateway", &spec.gateway_id).await?;
-        let gateway: GatewaySpec = gateway.spec_as()?;
-        let catalog = vault.vault()?;
-        if let Some(other) = catalog.catalog().find_by_name(kind::GROUPS, &spec.name).await?
-            && other.id != group
-        {
-            return Err(name_taken("group", &spec.name, &other));
+        match vault.vault()?.catalog().find_by_name(kind::GROUPS, &spec.name).await? {
+            Some(other) if other.id != group => Err(name_taken("group", &spec.name, &other)),
+            _ => Ok(()),
         }
-        let group_spec =
-            GroupSpec { vault_id: vault.id(), site_id: gateway.site_id, name: spec.name.clone(), policy_id };
-        let record = GroupRecord { implicit: true, ..GroupRecord::default() };
-        let (spec_value, status_value) = (to_value(&group_spec)?, to_value(&record)?);
-        match catalog.catalog().create(kind::GROUPS, &group, &spec.name, spec_value, status_value).await {
-            Ok(_) => Ok(()),
-            // Written by an earlier try with the same idempotency key.
-            Err(error) if error.kind() == VaultErrorKind::Conflict => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+    }
+
+    async fn created(vault: &AttachedVault, document: &Document) -> ApiResult<()> {
+        vault.refresh().await?;
+        Ok(crate::reconcile::give_group(vault, document).await?)
     }
 
     async fn admit_change(
@@ -536,7 +577,10 @@ impl Kind for Volumes {
         if new.size_bytes < old.size_bytes {
             return Err(ApiError::field(
                 "size_bytes",
-                format!("a volume can't shrink (from {} to {} bytes): its end holds data", old.size_bytes, new.size_bytes),
+                format!(
+                    "a volume can't shrink (from {} to {} bytes): its end holds data",
+                    old.size_bytes, new.size_bytes
+                ),
             ));
         }
         let Some(policy) = new.policy_id.filter(|policy| Some(*policy) != old.policy_id) else { return Ok(()) };

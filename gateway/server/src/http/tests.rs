@@ -42,9 +42,8 @@ impl Api {
     async fn send(&self, request: Request<Body>) -> Answer {
         let router = super::router(std::sync::Arc::clone(&self.gateway.context));
         let response = router.oneshot(request).await.expect("infallible");
-        let header = |name: &str| {
-            response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned()
-        };
+        let header =
+            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
         let (status, content_type, etag) = (response.status(), header("content-type"), header("etag"));
         let bytes = response.into_body().collect().await.expect("body").to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
@@ -125,7 +124,11 @@ async fn what_cannot_be_served_is_refused_as_a_problem() {
     let api = Api::start().await;
     problem(&api.get("/v2/vaults").await, 404, "not-found");
     problem(&api.get("/v1/sites/site-00000000000000000000000000000000").await, 404, "not-found");
-    problem(&api.send(api.request("PUT", "/v1/sites").body(Body::empty()).expect("sound")).await, 405, "method-not-allowed");
+    problem(
+        &api.send(api.request("PUT", "/v1/sites").body(Body::empty()).expect("sound")).await,
+        405,
+        "method-not-allowed",
+    );
     problem(&api.get("/v1/sites?colour=red").await, 400, "malformed");
     problem(&api.get("/v1/jobs?state=odd").await, 400, "malformed");
     let raw = |body: &'static str| Body::from(body);
@@ -165,7 +168,10 @@ async fn a_field_at_fault_is_named() {
     assert_eq!(post(policy(&|body| body["retention"][0]["until"] = json!("1h"))).await, "retention[0].until");
     assert_eq!(post(policy(&|body| drop(body.as_object_mut().expect("object").remove("name")))).await, "name");
     assert_eq!(post(policy(&|body| body["vault_id"] = json!("vlt-1"))).await, "vault_id");
-    assert_eq!(post(policy(&|body| body["vault_id"] = json!("vlt-00000000000000000000000000000000"))).await, "vault_id");
+    assert_eq!(
+        post(policy(&|body| body["vault_id"] = json!("vlt-00000000000000000000000000000000"))).await,
+        "vault_id"
+    );
     let wrong = json!({"vault_id": vault["id"], "site_id": "site-00000000000000000000000000000000",
         "policy_id": "pol-00000000000000000000000000000000", "name": "g"});
     let answer = api.post("/v1/groups", &wrong).await;
@@ -237,7 +243,8 @@ async fn what_is_in_use_cannot_be_deleted_and_says_by_whom() {
     problem(&refused, 409, "conflict");
     assert_eq!(refused.body["blockers"][0], format!("site east ({})", site["id"].as_str().expect("id")));
     let gateway = api.post("/v1/gateways", &json!({"site_id": site["id"], "name": "elsewhere"})).await.body;
-    let mut policy = serde_json::to_value(policy_spec(&serde_json::from_value(vault.clone()).expect("vault"))).expect("plain");
+    let mut policy =
+        serde_json::to_value(policy_spec(&serde_json::from_value(vault.clone()).expect("vault"))).expect("plain");
     policy["name"] = json!("p");
     let policy = api.post("/v1/policies", &policy).await.body;
     let volume = json!({"name": "db", "gateway_id": gateway["id"], "size_bytes": 1 << 20, "policy_id": policy["id"]});
@@ -251,7 +258,9 @@ async fn what_is_in_use_cannot_be_deleted_and_says_by_whom() {
         problem(&refused, 409, "conflict");
         assert!(!refused.body["blockers"].as_array().expect("list").is_empty(), "{item}");
     }
-    for (collection, object) in [("volumes", &volume.body), ("policies", &policy), ("gateways", &gateway), ("sites", &site)] {
+    for (collection, object) in
+        [("volumes", &volume.body), ("policies", &policy), ("gateways", &gateway), ("sites", &site)]
+    {
         let item = format!("/v1/{collection}/{}", object["id"].as_str().expect("id"));
         assert_eq!(api.change("DELETE", &item, "\"1\"", &json!({})).await.status, StatusCode::NO_CONTENT, "{item}");
     }

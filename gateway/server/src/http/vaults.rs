@@ -37,10 +37,7 @@ pub(crate) async fn list(State(context): Shared, request: Request) -> ApiResult<
 }
 
 fn attached(context: &Context, id: &str) -> ApiResult<Arc<AttachedVault>> {
-    id.parse::<VaultId>()
-        .ok()
-        .and_then(|id| context.vaults.get(id))
-        .ok_or_else(|| ApiError::not_found("vault", id))
+    id.parse::<VaultId>().ok().and_then(|id| context.vaults.get(id)).ok_or_else(|| ApiError::not_found("vault", id))
 }
 
 fn show(attached: &AttachedVault, code: StatusCode) -> Response {
@@ -194,11 +191,11 @@ pub(crate) async fn update(State(context): Shared, Path(id): Path<String>, reque
     let mut settings = VaultSettings::new(vault.info().name);
     settings.soft_delete_days = new.soft_delete_days;
     vault.update_settings(settings).await?;
-    vault.catalog().update_spec(kind::VAULTS, &id, generation, &new.name, merged).await.map_err(|error| {
-        match error.kind() {
-            VaultErrorKind::Conflict => ApiError::new(ProblemCode::PreconditionFailed, error.to_string()),
-            _ => error.into(),
-        }
+    vault.catalog().update_spec(kind::VAULTS, &id, generation, &new.name, merged).await.map_err(|error| match error
+        .kind()
+    {
+        VaultErrorKind::Conflict => ApiError::new(ProblemCode::PreconditionFailed, error.to_string()),
+        _ => error.into(),
     })?;
     context.wrote(&attached).await;
     Ok(show(&attached, StatusCode::OK))

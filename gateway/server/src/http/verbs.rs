@@ -28,7 +28,10 @@ use crate::view::{self, GroupFacts};
 /// Splits `id:verb`.
 fn split(segment: &str) -> ApiResult<(&str, &str)> {
     segment.split_once(':').ok_or_else(|| {
-        ApiError::new(ProblemCode::MethodNotAllowed, "POST on an object needs a verb, such as {id}:failover; see /v1/openapi.json")
+        ApiError::new(
+            ProblemCode::MethodNotAllowed,
+            "POST on an object needs a verb, such as {id}:failover; see /v1/openapi.json",
+        )
     })
 }
 
@@ -41,7 +44,11 @@ struct Asked {
     job: JobId,
 }
 
-pub(crate) async fn group(State(context): Shared, Path(segment): Path<String>, request: Request) -> ApiResult<Response> {
+pub(crate) async fn group(
+    State(context): Shared,
+    Path(segment): Path<String>,
+    request: Request,
+) -> ApiResult<Response> {
     let (id, verb) = split(&segment)?;
     let (bytes, repeatable) = body::new_id(request.headers(), &format!("group:{verb}:{id}"))?;
     let job = JobId::from_bytes(bytes);
@@ -65,7 +72,9 @@ pub(crate) async fn group(State(context): Shared, Path(segment): Path<String>, r
         "point" => asked.point().await,
         other => Err(ApiError::new(
             ProblemCode::NotFound,
-            format!("a group has no verb {other:?}; there are failover, commit, cleanup, release, resume, failback and point"),
+            format!(
+                "a group has no verb {other:?}; there are failover, commit, cleanup, release, resume, failback and point"
+            ),
         )),
     }
 }
@@ -94,7 +103,11 @@ impl Asked {
 
     fn active(&self) -> ApiResult<&ActiveRecord> {
         self.facts.record.active.as_ref().ok_or_else(|| {
-            ApiError::conflict(format!("the group {} isn't protected yet ({}): wait until it is", self.name(), self.facts.state))
+            ApiError::conflict(format!(
+                "the group {} isn't protected yet ({}): wait until it is",
+                self.name(),
+                self.facts.state
+            ))
         })
     }
 
@@ -161,7 +174,10 @@ impl Asked {
     async fn commit(self) -> ApiResult<Response> {
         let CommitRequest {} = body::typed(&self.body)?;
         if self.facts.record.failover.is_none() {
-            return Err(ApiError::conflict(format!("the group {} isn't failed over: there is nothing to commit", self.name())));
+            return Err(ApiError::conflict(format!(
+                "the group {} isn't failed over: there is nothing to commit",
+                self.name()
+            )));
         }
         let gateway = self.active()?.gateway;
         let spec = self.spec(JobKind::Commit, gateway);
@@ -179,7 +195,9 @@ impl Asked {
             .collect();
         if tests.is_empty() {
             return Err(match &wanted.branch_id {
-                Some(branch) => ApiError::field("branch_id", format!("{branch} is no test of the group {}", self.name())),
+                Some(branch) => {
+                    ApiError::field("branch_id", format!("{branch} is no test of the group {}", self.name()))
+                }
                 None => ApiError::conflict(format!("the group {} has no test failover to clean up", self.name())),
             });
         }
@@ -203,7 +221,10 @@ impl Asked {
     async fn resume(self) -> ApiResult<Response> {
         let ResumeRequest {} = body::typed(&self.body)?;
         if !self.facts.record.released {
-            return Err(ApiError::conflict(format!("the group {} isn't released: there is nothing to resume", self.name())));
+            return Err(ApiError::conflict(format!(
+                "the group {} isn't released: there is nothing to resume",
+                self.name()
+            )));
         }
         let gateway = self.active()?.gateway;
         let spec = self.spec(JobKind::Resume, gateway);
@@ -213,9 +234,13 @@ impl Asked {
     async fn failback(self) -> ApiResult<Response> {
         let wanted: FailbackRequest = body::typed(&self.body)?;
         let active = self.active()?.clone();
-        let home = self.facts.home.ok_or_else(|| ApiError::conflict(format!("the group {} has no volumes", self.name())))?;
+        let home =
+            self.facts.home.ok_or_else(|| ApiError::conflict(format!("the group {} has no volumes", self.name())))?;
         if active.gateway == home {
-            return Err(ApiError::conflict(format!("the group {} is at home: there is nothing to fail back", self.name())));
+            return Err(ApiError::conflict(format!(
+                "the group {} is at home: there is nothing to fail back",
+                self.name()
+            )));
         }
         let mut spec = self.spec(JobKind::Failback, home);
         spec.source = Some(active.gateway);
@@ -265,7 +290,12 @@ async fn find_point(
     found.cloned().ok_or_else(|| {
         let message = match (points.first(), points.last()) {
             (Some(first), Some(last)) => {
-                format!("no recovery point fits {text:?}; there are {} from {} to {}", points.len(), first.time, last.time)
+                format!(
+                    "no recovery point fits {text:?}; there are {} from {} to {}",
+                    points.len(),
+                    first.time,
+                    last.time
+                )
             }
             _ => "the group has no recovery point in the vault yet".to_owned(),
         };

@@ -115,8 +115,10 @@ fn write(dir: &Path, local: &Local) {
     std::fs::rename(dir.join("new"), dir.join("state")).expect("renamed");
 }
 
-fn read(dir: &Path) -> Local {
-    serde_json::from_slice(&std::fs::read(dir.join("state")).expect("there")).expect("sound")
+/// `None` once it was forgotten.
+fn read(dir: &Path) -> Option<Local> {
+    let text = std::fs::read(dir.join("state")).ok()?;
+    Some(serde_json::from_slice(&text).expect("sound"))
 }
 
 #[async_trait]
@@ -144,7 +146,8 @@ impl DataPath for Fake {
     }
 
     async fn blank(&self, place: Place, branch: BranchId) -> EngineResult<Arc<dyn Instance>> {
-        let local = Local { group: place.group, branch, epoch: 0, phase: GroupState::Idle, volumes: vec![], image: None };
+        let local =
+            Local { group: place.group, branch, epoch: 0, phase: GroupState::Idle, volumes: vec![], image: None };
         write(&place.dir, &local);
         self.place("blank: done").await;
         Ok(self.instance(&place.dir))
@@ -179,8 +182,13 @@ impl DataPath for Fake {
             }
         });
         self.place("fail over: the branch is there").await;
-        let volumes = vec![HeldVolume { id: VolumeId::from_bytes(place.group.to_bytes()), name: "db".into(), size_bytes: 16 << 20 }];
-        let local = Local { group: place.group, branch: to.branch, epoch: 1, phase: GroupState::Active, volumes, image: None };
+        let volumes = vec![HeldVolume {
+            id: VolumeId::from_bytes(place.group.to_bytes()),
+            name: "db".into(),
+            size_bytes: 16 << 20,
+        }];
+        let local =
+            Local { group: place.group, branch: to.branch, epoch: 1, phase: GroupState::Active, volumes, image: None };
         write(&place.dir, &local);
         self.place("fail over: done").await;
         Ok(self.instance(&place.dir))
@@ -215,7 +223,16 @@ struct FakeInstance {
 impl FakeInstance {
     /// Its state, as the vault knows it.
     fn local(&self) -> Local {
-        let mut local = read(&self.dir);
+        let none = BranchId::from_bytes([0; 16]);
+        let gone = Local {
+            group: GroupId::from_bytes([0; 16]),
+            branch: none,
+            epoch: 0,
+            phase: GroupState::Idle,
+            volumes: vec![],
+            image: None,
+        };
+        let mut local = read(&self.dir).unwrap_or(gone);
         if local.phase == GroupState::Active && self.fake.change(local.branch, |branch| branch.epoch) != local.epoch {
             local.phase = GroupState::Fenced;
         }

@@ -34,9 +34,7 @@ use lifeboat_vault::{Document, VaultError, VaultErrorKind};
 
 use crate::context::{Context, Happening};
 use crate::http::error::{ApiError, ApiResult};
-use crate::records::{
-    GatewayRecord, GroupRecord, JobRecord, JobSpec, JobStateRecord, StepRecord, kind, status,
-};
+use crate::records::{GatewayRecord, GroupRecord, JobRecord, JobSpec, JobStateRecord, StepRecord, kind, status};
 use crate::vaults::AttachedVault;
 use crate::view;
 use perform::{Done, Failure};
@@ -59,6 +57,19 @@ impl Running {
 
     fn end(&self, job: JobId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
+    }
+}
+
+/// A step that runs; when it ends, however it ends, the next look may run the job again.
+struct Run {
+    context: Arc<Context>,
+    job: JobId,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.context.running.end(self.job);
+        self.context.wake.notify_one();
     }
 }
 
@@ -180,7 +191,10 @@ pub(crate) async fn cancel(context: &Context, attached: &AttachedVault, id: JobI
     })
     .await?;
     if record.is_over() {
-        return Err(ApiError::conflict(format!("the job {id} is over ({}): there is nothing to cancel", record.state.0)));
+        return Err(ApiError::conflict(format!(
+            "the job {id} is over ({}): there is nothing to cancel",
+            record.state.0
+        )));
     }
     context.wrote(attached).await;
     Ok(())
@@ -191,11 +205,9 @@ pub(crate) async fn retry(context: &Context, attached: &AttachedVault, id: JobId
     let vault = attached.vault()?;
     let document = vault.catalog().get(kind::JOBS, &id.to_string()).await?;
     let record: JobRecord = status(&document);
-    record
-        .state
-        .0
-        .to(JobState::Queued)
-        .map_err(|_| ApiError::conflict(format!("the job {id} is {}: only one that failed can be tried again", record.state.0)))?;
+    record.state.0.to(JobState::Queued).map_err(|_| {
+        ApiError::conflict(format!("the job {id} is {}: only one that failed can be tried again", record.state.0))
+    })?;
     claim(attached, id, spec).await?;
     change_job(attached, id, |record| {
         let Ok(state) = record.state.0.to(JobState::Queued) else { return false };
@@ -277,7 +289,8 @@ async fn watch_other(
             JobKind::PlannedFailover => "; if it is lost, fail over unplanned",
             _ => "; start it and try again",
         };
-        let cause = format!("the gateway {name} was not heard of for more than {SILENCE:?}, and this step is its own{advice}");
+        let cause =
+            format!("the gateway {name} was not heard of for more than {SILENCE:?}, and this step is its own{advice}");
         end(context, attached, id, spec, Ending::Failed(cause)).await;
     }
 }
@@ -287,15 +300,15 @@ fn start_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, 
         return;
     }
     let (context, attached, spec) = (Arc::clone(context), Arc::clone(attached), spec.clone());
+    let run = Run { context: Arc::clone(&context), job: id };
     context.tasks.clone().spawn(async move {
+        let _run = run;
         let stop = context.stop.clone();
         tokio::select! {
             // The process is stopping: as after a crash, the step is run again by the next one.
             () = stop.cancelled() => {}
             () = run_step(&context, &attached, id, &spec) => {}
         }
-        context.running.end(id);
-        context.wake.notify_one();
     });
 }
 
@@ -368,7 +381,9 @@ async fn try_step(
     let Done { message, apply } = perform::perform(&work, step.step).await?;
     let after = change_job(attached, id, |record| {
         // Whoever ended the job meanwhile has the last word.
-        let Some(step) = record.steps.get_mut(index).filter(|step| step.state == JobState::Running) else { return false };
+        let Some(step) = record.steps.get_mut(index).filter(|step| step.state == JobState::Running) else {
+            return false;
+        };
         step.state = JobState::Succeeded;
         step.finished = Some(Timestamp::now());
         step.message = message.clone();
@@ -449,7 +464,9 @@ async fn end(context: &Context, attached: &AttachedVault, id: JobId, spec: &JobS
     if news {
         let (severity, message) = match &ending {
             Ending::Succeeded => (Health::Healthy, format!("{} of {} succeeded", spec.kind, spec.group_name)),
-            Ending::Failed(cause) => (Health::Critical, format!("{} of {} failed: {cause}", spec.kind, spec.group_name)),
+            Ending::Failed(cause) => {
+                (Health::Critical, format!("{} of {} failed: {cause}", spec.kind, spec.group_name))
+            }
             Ending::Cancelled => (Health::Warning, format!("{} of {} was cancelled", spec.kind, spec.group_name)),
         };
         let kind = match ended {

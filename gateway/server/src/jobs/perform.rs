@@ -294,18 +294,26 @@ impl Work<'_> {
     fn paths(&self, directory: &str, instance: &str) -> Vec<String> {
         let Some(mount) = self.context.exported.path() else { return Vec::new() };
         let Some(open) = self.context.instances.get(self.spec.group, instance) else { return Vec::new() };
-        let volumes = open.instance.volumes();
-        volumes.iter().map(|volume| mount.join(directory).join(format!("{}.img", volume.name)).display().to_string()).collect()
+        let snapshot = self.attached.snapshot();
+        open.instance
+            .volumes()
+            .into_iter()
+            .map(|volume| {
+                // The vault's log knows ids only: the name is the declaration's.
+                let declared = snapshot.get(kind::VOLUMES, &volume.id.to_string());
+                let name = declared.map_or(volume.name, |document| document.name.clone());
+                mount.join(directory).join(format!("{name}.img")).display().to_string()
+            })
+            .collect()
     }
 
     async fn record_failover(&self) -> Result<Done, Failure> {
         let name = self.name();
         let instance = self.open(&name).await?;
         let branch = instance.status().branch;
-        let (Some(point), Some(point_time)) = (
-            self.spec.point.or(self.record.result.point_id),
-            self.spec.point_time.or(self.record.result.point_time),
-        ) else {
+        let (Some(point), Some(point_time)) =
+            (self.spec.point.or(self.record.result.point_id), self.spec.point_time.or(self.record.result.point_time))
+        else {
             return Err(Failure::Final("the job says nothing of its recovery point".to_owned()));
         };
         let kind = if self.spec.kind == JobKind::PlannedFailover { "planned" } else { "unplanned" };

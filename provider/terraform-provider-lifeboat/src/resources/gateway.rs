@@ -72,9 +72,8 @@ impl Kind for GatewayKind {
     }
 
     fn describe(gateway: &Gateway, state: &mut Object) {
-        let role_name = |role: &GatewayRole| {
-            ROLES.iter().find(|(_, known)| known == role).map(|(name, _)| (*name).to_owned())
-        };
+        let role_name =
+            |role: &GatewayRole| ROLES.iter().find(|(_, known)| known == role).map(|(name, _)| (*name).to_owned());
         let roles: Option<Vec<String>> =
             gateway.spec.roles.as_ref().map(|roles| roles.iter().filter_map(role_name).collect());
         state.set("site_id", gateway.spec.site_id.to_string());

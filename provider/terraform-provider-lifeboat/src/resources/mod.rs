@@ -45,3 +45,6 @@ fn list_or_absent(said: Option<&Value>, found: Vec<String>) -> Value {
     let says_empty = said.and_then(Value::as_elements).is_some_and(<[Value]>::is_empty);
     if found.is_empty() && !says_empty { Value::Null } else { found.into_value() }
 }
+
+#[cfg(test)]
+mod tests;

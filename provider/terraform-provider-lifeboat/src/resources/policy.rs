@@ -42,7 +42,9 @@ fn retention_block() -> NestedBlock {
 
 fn resync_block() -> NestedBlock {
     let body = Block::new()
-        .description("When the log of a group that can't reach the vault is collapsed, and when it may be compared afresh.")
+        .description(
+            "When the log of a group that can't reach the vault is collapsed, and when it may be compared afresh.",
+        )
         .attribute(Attribute::number("at_log_percent").default(default_at_log_percent()).description(
             "Share of the journal, in percent, at which what was not shipped is collapsed: 10 to 95. Default: `50`.",
         ))
@@ -186,7 +188,10 @@ impl Kind for PolicyKind {
 fn retention(values: &Values<'_>) -> Vec<RetentionRule> {
     let rules = values.blocks("retention");
     if !values.is_unknown("retention") && !values.is_unknown("recovery_point_interval") {
-        return rules.iter().map(|rule| RetentionRule { every: rule.name("every"), keep_for: rule.name("for") }).collect();
+        return rules
+            .iter()
+            .map(|rule| RetentionRule { every: rule.name("every"), keep_for: rule.name("for") })
+            .collect();
     }
     for rule in rules {
         for path in ["every", "for"] {
@@ -213,12 +218,7 @@ fn resync(block: &Values<'_>) -> Resync {
 
 fn bandwidth(block: &Values<'_>) -> BandwidthLimit {
     let (start, end) = window(block, "start", "end");
-    BandwidthLimit {
-        mbps: block.required("mbps", 1),
-        days: block.optional("days").unwrap_or_default(),
-        start,
-        end,
-    }
+    BandwidthLimit { mbps: block.required("mbps", 1), days: block.optional("days").unwrap_or_default(), start, end }
 }
 
 /// The two ends of a window, which are judged together.
@@ -228,6 +228,3 @@ fn window(block: &Values<'_>, start: &str, end: &str) -> (Option<String>, Option
     }
     (block.optional(start), block.optional(end))
 }
-
-#[cfg(test)]
-mod tests;

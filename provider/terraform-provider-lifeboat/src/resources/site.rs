@@ -24,7 +24,9 @@ impl Kind for SiteKind {
             .attribute(anchor("vault_id", "The vault that the site belongs to."))
             .attribute(anchor("name", "1 to 64 characters, unique in the vault; gateways name it with `--site`."))
             .attribute(Attribute::string("description").optional().description("For people; at most 1024 characters."))
-            .attribute(observed(Attribute::set("gateway_ids", Type::String)).description("The gateways that stand there."))
+            .attribute(
+                observed(Attribute::set("gateway_ids", Type::String)).description("The gateways that stand there."),
+            )
             .timeouts(short_timeouts())
     }
 

@@ -4,8 +4,8 @@
 //! what it holds stays in storage.
 
 use lifeboat_api::{
-    Client, ClientError, ClientErrorKind, EncryptionKey, Group, KeySourceKind, Policy, Secret, Site, Vault, VaultCreate,
-    default_soft_delete_days,
+    Client, ClientError, ClientErrorKind, EncryptionKey, Group, KeySourceKind, Policy, Secret, Site, Vault,
+    VaultCreate, default_soft_delete_days,
 };
 use tf_provider_sdk::{
     Attribute, Block, Diagnostic, Diagnostics, NestedBlock, Object, PlanChange, Result, Schema, UpdateRequest, Value,
@@ -69,7 +69,8 @@ impl Kind for VaultKind {
     const NOUN: &'static str = "vault";
 
     fn schema() -> Schema {
-        let no_slash = validate::matches("written without a slash at its end", |url| !url.ends_with('/') || url == "file:///");
+        let no_slash =
+            validate::matches("written without a slash at its end", |url| !url.ends_with('/') || url == "file:///");
         Schema::new()
             .description(
                 "A vault: the place in storage that holds everything recovery needs, encrypted. A vault is never replaced: a \
@@ -196,17 +197,16 @@ impl Kind for VaultKind {
         // Attaching what is attached already only checks the key.
         let again = VaultCreate { attach: true, ..spec.clone() };
         let checked = api.create_vault(&again).await;
-        checked.map(drop).map_err(|error| failed(&format!("open the vault {} with its passphrase", spec.name), &error, same))
+        checked
+            .map(drop)
+            .map_err(|error| failed(&format!("open the vault {} with its passphrase", spec.name), &error, same))
     }
 }
 
 /// The key. What goes with an unknown key source can't be judged.
 fn encryption(values: &Values<'_>) -> EncryptionKey {
-    let neutral_key = EncryptionKey {
-        key_source: KeySourceKind::KeyFile,
-        passphrase: None,
-        key_file: Some("/neutral".to_owned()),
-    };
+    let neutral_key =
+        EncryptionKey { key_source: KeySourceKind::KeyFile, passphrase: None, key_file: Some("/neutral".to_owned()) };
     let Some(block) = values.block("encryption") else { return neutral_key };
     if block.is_unknown("key_source") {
         return neutral_key;
@@ -234,7 +234,10 @@ async fn attached_at(api: &Client, url: &str) -> Option<Vault> {
 
 fn exists(url: &str, attached: Option<&Vault>) -> Diagnostics {
     let how = match attached {
-        Some(vault) => format!("The gateway has it attached as {:?}. To manage it here, import it:\n  terraform import lifeboat_vault.NAME {}", vault.spec.name, vault.id),
+        Some(vault) => format!(
+            "The gateway has it attached as {:?}. To manage it here, import it:\n  terraform import lifeboat_vault.NAME {}",
+            vault.spec.name, vault.id
+        ),
         None => format!(
             "To manage it here, attach it and import it:\n  lifeboat vault open {url} --key-file FILE (or --key PASSPHRASE_FILE)\n  \
              lifeboat vault list\n  terraform import lifeboat_vault.NAME ID"
@@ -245,6 +248,3 @@ fn exists(url: &str, attached: Option<&Vault>) -> Diagnostics {
     );
     Diagnostic::error("The vault exists already", detail).at("storage_url").into()
 }
-
-#[cfg(test)]
-mod tests;

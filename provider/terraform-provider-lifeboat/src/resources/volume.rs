@@ -247,9 +247,11 @@ fn progress(volume: &Volume, size_bytes: u64) -> Progress {
         | ProtectionState::FailingOver
         | ProtectionState::FailedOver
         | ProtectionState::FailingBack => match status.size_bytes {
-            Some(served) if served < size_bytes => {
-                Progress::Waiting(with_reasons(format!("it grows from {} to {} GiB", bytes_to_gib(served), bytes_to_gib(size_bytes))))
-            }
+            Some(served) if served < size_bytes => Progress::Waiting(with_reasons(format!(
+                "it grows from {} to {} GiB",
+                bytes_to_gib(served),
+                bytes_to_gib(size_bytes)
+            ))),
             _ => Progress::Done,
         },
     }
@@ -269,11 +271,8 @@ async fn setup_failed(api: &Client, volume: &Volume) -> Diagnostics {
         reasons.push(cause);
     }
     let reasons: Vec<String> = reasons.iter().map(|reason| sentence(reason)).collect();
-    let detail = if reasons.is_empty() {
-        "The gateway gives no reason; its log does.".to_owned()
-    } else {
-        reasons.join(" ")
-    };
+    let detail =
+        if reasons.is_empty() { "The gateway gives no reason; its log does.".to_owned() } else { reasons.join(" ") };
     Diagnostics::error(
         format!("The volume {} can't be protected", volume.spec.name),
         format!("{detail} It holds no data yet: the next apply makes it again."),

@@ -105,14 +105,16 @@ fn schema_of(name: &str) -> Schema {
 fn propose(schema: &Schema, prior: Option<&Object>, config: &Object) -> Object {
     let mut proposed = config.clone();
     let Some(prior) = prior else { return proposed };
-    let configurable_only = ["name", "description", "policy_id", "cache_gib", "roles", "mount_path", "app_consistent_interval"];
+    let configurable_only =
+        ["name", "description", "policy_id", "cache_gib", "roles", "mount_path", "app_consistent_interval"];
     for attribute in schema.root().attributes() {
         let name = attribute.name();
         if config.is_null(name) && !configurable_only.contains(&name) {
             proposed.set(name, prior.value(name).cloned().unwrap_or_default());
         }
     }
-    if let (Some(Value::Object(block)), Some(before)) = (proposed.value_mut("encryption"), prior.at("encryption.passphrase_version"))
+    if let (Some(Value::Object(block)), Some(before)) =
+        (proposed.value_mut("encryption"), prior.at("encryption.passphrase_version"))
         && block.is_null("passphrase_version")
     {
         block.set("passphrase_version", before.clone());

@@ -1,0 +1,155 @@
+//! The command line: its verbs, grouped by task, and what is said when it makes no sense.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+
+use clap::error::ErrorKind;
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::serve::ServeArgs;
+use crate::verbs::event::EventArgs;
+use crate::verbs::failover::{CleanupArgs, CommitArgs, FailbackArgs, FailoverArgs, ReleaseArgs, ResumeArgs};
+use crate::verbs::gateway::GatewayArgs;
+use crate::verbs::group::GroupArgs;
+use crate::verbs::inspect::InspectArgs;
+use crate::verbs::job::JobArgs;
+use crate::verbs::point::PointArgs;
+use crate::verbs::policy::PolicyArgs;
+use crate::verbs::site::SiteArgs;
+use crate::verbs::status::StatusArgs;
+use crate::verbs::token::TokenArgs;
+use crate::verbs::vault::VaultArgs;
+use crate::verbs::volume::VolumeArgs;
+
+/// Disaster recovery as code: protects volumes, and brings them up elsewhere.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, subcommand_value_name = "VERB")]
+pub(crate) struct Cli {
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a gateway
+    Serve(ServeArgs),
+    /// Show how the gateway and everything that it protects is
+    Status(StatusArgs),
+    /// The administrator's token of the gateway on this machine
+    Token(TokenArgs),
+    /// Open, create and look at vaults
+    Vault(VaultArgs),
+    /// Declare sites: places that can lose everything at once
+    Site(SiteArgs),
+    /// Declare gateways: the processes that serve volumes
+    Gateway(GatewayArgs),
+    /// Declare replication policies: how often, how long, how fast
+    Policy(PolicyArgs),
+    /// Declare consistency groups: volumes that share one write order
+    Group(GroupArgs),
+    /// Declare volumes: the disks that are protected
+    Volume(VolumeArgs),
+    /// List, look into, take and verify recovery points
+    Point(PointArgs),
+    /// Bring a group up at the gateway that is asked
+    Failover(FailoverArgs),
+    /// Make the last failover final
+    Commit(CommitArgs),
+    /// End test failovers and drop what was written in them
+    Cleanup(CleanupArgs),
+    /// Stop writing in order, ship everything, give the group up
+    Release(ReleaseArgs),
+    /// Start again after a release, at the same gateway
+    Resume(ResumeArgs),
+    /// Bring a group back to its home gateway
+    Failback(FailbackArgs),
+    /// See what is being done, stop it, try it again
+    Job(JobArgs),
+    /// See what happened
+    Event(EventArgs),
+    /// Say what a file of a gateway or an object of a vault is
+    Inspect(InspectArgs),
+}
+
+/// Tasks, and the verbs that do them.
+const TASKS: [(&str, &[&str]); 6] = [
+    ("Run a gateway", &["serve", "status", "token"]),
+    ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume"]),
+    ("Recovery points", &["point"]),
+    ("Fail over and back", &["failover", "commit", "cleanup", "release", "resume", "failback"]),
+    ("See what happens", &["job", "event"]),
+    ("Look inside", &["inspect"]),
+];
+
+const AFTER_HELP: &str = "\
+Connection: LIFEBOAT_ENDPOINT, LIFEBOAT_TOKEN or LIFEBOAT_TOKEN_FILE, and LIFEBOAT_CA_CERT, or the flags of the same names;
+on the gateway's machine --state DIR says it all. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 conflict or
+refused, 5 unreachable. `lifeboat VERB --help` says more.";
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// A verb.
+    Run(Box<Cli>),
+    /// A text on standard output: help, version.
+    Say(String),
+    /// The help, because the command is incomplete: on standard error, and exit code 2.
+    Explain(String),
+}
+
+/// The command with its help grouped by task.
+fn command() -> Command {
+    let command = Cli::command();
+    let mut verbs = String::new();
+    let about = |name: &str| command.find_subcommand(name).and_then(Command::get_about).map(ToString::to_string);
+    for (task, names) in TASKS {
+        let _ = writeln!(verbs, "{task}:");
+        for name in names {
+            let _ = writeln!(verbs, "  {name:<10}{}", about(name).unwrap_or_default());
+        }
+        verbs.push('\n');
+    }
+    command.help_template(format!(
+        "{{about-with-newline}}\nUsage: lifeboat VERB [OPTIONS]\n\n{verbs}Options:\n{{options}}\n\n{AFTER_HELP}"
+    ))
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// `Usage`, in one line.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, Failure> {
+    let parsed = command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => Ok(Asked::Run(Box::new(cli))),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Asked::Say(error.render().to_string())),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Ok(Asked::Explain(error.render().to_string())),
+            _ => Err(Failure::usage(one_line(&error.render().to_string()))),
+        },
+    }
+}
+
+/// What is wrong, and where more is said, without the parser's paragraphs.
+fn one_line(rendered: &str) -> String {
+    let said =
+        rendered.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let said: Vec<&str> = said.filter(|line| !line.is_empty()).collect();
+    let said = said.join(" ");
+    let said = said.strip_prefix("error: ").unwrap_or(&said);
+    let usage = rendered.lines().find_map(|line| line.trim().strip_prefix("Usage: ")).unwrap_or("lifeboat");
+    let verb: Vec<&str> = usage.split_whitespace().take_while(|word| !word.starts_with(['-', '<', '['])).collect();
+    format!(
+        "{said}; see `{} --help`",
+        verb.iter().filter(|word| **word != "VERB").copied().collect::<Vec<_>>().join(" ")
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! The command line as people type it.
+
+use super::*;
+
+fn asked(line: &str) -> Result<Asked, Failure> {
+    parse(line.split_whitespace().map(OsString::from))
+}
+
+fn refused(line: &str) -> String {
+    let failure = asked(line).expect_err(line);
+    assert_eq!(failure.exit(), crate::failure::Exit::Usage, "{line}");
+    failure.to_string()
+}
+
+#[test]
+fn the_definition_is_sound() {
+    command().debug_assert();
+}
+
+#[test]
+fn every_verb_stands_under_exactly_one_task() {
+    let mut listed: Vec<&str> = TASKS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+    let command = Cli::command();
+    let mut verbs: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    listed.sort_unstable();
+    verbs.sort_unstable();
+    assert_eq!(listed, verbs);
+}
+
+#[test]
+fn the_help_is_this() {
+    let Ok(Asked::Say(help)) = asked("lifeboat --help") else { panic!("help is a text") };
+    let expected = "\
+Disaster recovery as code: protects volumes, and brings them up elsewhere
+
+Usage: lifeboat VERB [OPTIONS]
+
+Run a gateway:
+  serve     Run a gateway
+  status    Show how the gateway and everything that it protects is
+  token     The administrator's token of the gateway on this machine
+
+Declare what is protected:
+  vault     Open, create and look at vaults
+  site      Declare sites: places that can lose everything at once
+  gateway   Declare gateways: the processes that serve volumes
+  policy    Declare replication policies: how often, how long, how fast
+  group     Declare consistency groups: volumes that share one write order
+  volume    Declare volumes: the disks that are protected
+
+Recovery points:
+  point     List, look into, take and verify recovery points
+
+Fail over and back:
+  failover  Bring a group up at the gateway that is asked
+  commit    Make the last failover final
+  cleanup   End test failovers and drop what was written in them
+  release   Stop writing in order, ship everything, give the group up
+  resume    Start again after a release, at the same gateway
+  failback  Bring a group back to its home gateway
+
+See what happens:
+  job       See what is being done, stop it, try it again
+  event     See what happened
+
+Look inside:
+  inspect   Say what a file of a gateway or an object of a vault is
+";
+    assert!(help.starts_with(expected), "{help}");
+    assert!(help.contains("--output") && help.contains("5 unreachable"), "{help}");
+}
+
+#[test]
+fn the_lines_of_the_contract_parse() {
+    for line in [
+        "serve --state /s --mount /m --site a --name b --listen-management 127.0.0.1:8443 --reconcile-interval 2s",
+        "serve --config /etc/lifeboat.toml",
+        "status --output json",
+        "--output json status",
+        "status --state /s",
+        "vault open file:///v --key /passphrase",
+        "vault open file:///v --passphrase-file /passphrase",
+        "vault open file:///v --key-file /k",
+        "vault open file:///v --passphrase-stdin",
+        "vault create file:///v --name main --key-file /k",
+        "vault list",
+        "vault show main",
+        "vault detach main",
+        "site create --name onprem",
+        "gateway create --name standby --site recovery --role process_server --role master_target",
+        "gateway show standby --output json",
+        "policy create --name standard --interval 2s --retain all:1h --retain 1h:1d",
+        "group create --name ledger --site onprem --policy standard",
+        "volume create --name db --gateway primary --policy standard --size 1GiB",
+        "volume create --name db --gateway primary --group ledger --size 1GiB --no-wait",
+        "volume delete db",
+        "point list --group ledger --from 2h --to 2026-11-20T10:05:00Z --kind manual --limit 1 --output json",
+        "point show --group ledger",
+        "point take --group ledger --label before",
+        "point verify latest --group ledger --volume db --source /x --vault file:///v --key-file /k",
+        "failover test --group ledger",
+        "failover planned --group ledger --no-wait",
+        "failover unplanned --group ledger --point latest --output json --endpoint https://b:443",
+        "commit --group ledger",
+        "cleanup --group ledger --branch br-0198f2c0000070008000000000000001",
+        "release --group ledger",
+        "resume --group ledger",
+        "failback --group ledger --mode minimize-downtime",
+        "failback --group ledger --mode full-download",
+        "job list --group ledger --state failed",
+        "job watch job-0198f2c0000070008000000000000001",
+        "job retry job-0198f2c0000070008000000000000001 --no-wait",
+        "event list --since 1d",
+        "inspect /some/file",
+        "token show --state /s",
+    ] {
+        let parsed = asked(&format!("lifeboat {line}"));
+        assert!(matches!(parsed, Ok(Asked::Run(_))), "{line}: {parsed:?}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_one_line_that_leads_to_the_help() {
+    let missing = refused("lifeboat point list");
+    assert!(
+        missing.contains("--group <ID|NAME>") && missing.ends_with("see `lifeboat point list --help`"),
+        "{missing}"
+    );
+    assert!(refused("lifeboat volum list").contains("volum"));
+    assert!(refused("lifeboat failback --group g --mode fast").contains("minimize-downtime"));
+    assert!(refused("lifeboat volume create --name a --gateway g --size 1GB --policy p").contains("10GiB"));
+    let both = refused("lifeboat volume create --name a --gateway g --size 1GiB --policy p --group q");
+    assert!(both.contains("--policy"), "{both}");
+    assert!(refused("lifeboat vault open file:///v --key a --key-file b").contains("--key-file"));
+    assert!(refused("lifeboat job show 12").contains("job id"));
+    assert!(refused("lifeboat failover planned --group g --point latest").contains("--point"));
+}
+
+#[test]
+fn an_incomplete_command_explains_itself() {
+    for line in ["lifeboat", "lifeboat vault", "lifeboat failover"] {
+        assert!(matches!(asked(line), Ok(Asked::Explain(text)) if text.contains("Usage:")), "{line}");
+    }
+}

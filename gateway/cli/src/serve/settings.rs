@@ -1,0 +1,268 @@
+//! What a gateway is started with: flags over `LIFEBOAT_*` over the file.
+//!
+//! The file is TOML, with the flags' names and underscores for hyphens. A key that isn't known is refused by name: a
+//! setting with a typing error would otherwise be a setting that isn't there. Variables that are set to nothing count as
+//! not set.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use lifeboat_api::validate::parse_duration;
+use lifeboat_server::ServeConfig;
+use serde::Deserialize;
+
+use crate::failure::{Failure, Result};
+use crate::render::parse_size;
+
+/// Run a gateway.
+#[derive(Args, Debug, Default)]
+pub(crate) struct ServeArgs {
+    /// File of settings, TOML; flags and variables come before it [env: LIFEBOAT_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where it keeps its journals, images and identity [env: LIFEBOAT_STATE]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Where it mounts its volumes; what its declaration says when left out [env: LIFEBOAT_MOUNT]
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+    /// The name of its site [env: LIFEBOAT_SITE]
+    #[arg(long)]
+    site: Option<String>,
+    /// Its name; this machine's when left out [env: LIFEBOAT_NAME]
+    #[arg(long)]
+    name: Option<String>,
+    /// ADDRESS:PORT of its API; port 443 on every address when left out [env: LIFEBOAT_LISTEN_MANAGEMENT]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_management: Option<String>,
+    /// Time between two looks at the catalog, 2s when left out [env: LIFEBOAT_RECONCILE_INTERVAL]
+    #[arg(long, value_name = "DURATION")]
+    reconcile_interval: Option<String>,
+    /// Most that a group's journal may take, for example 4GiB; by the space there is when left out [env:
+    /// LIFEBOAT_JOURNAL_BYTES]
+    #[arg(long, value_name = "SIZE")]
+    journal_bytes: Option<String>,
+    /// What is logged: info, debug, or module=level, separated by commas [env: LIFEBOAT_LOG]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// text or json; text on a terminal when left out [env: LIFEBOAT_LOG_FORMAT]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+/// The file of settings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    state: Option<String>,
+    mount: Option<String>,
+    site: Option<String>,
+    name: Option<String>,
+    listen_management: Option<String>,
+    reconcile_interval: Option<String>,
+    journal_bytes: Option<String>,
+    log: Option<String>,
+    log_format: Option<String>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogSettings {
+    pub(crate) filter: String,
+    pub(crate) format: Option<LogFormat>,
+}
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Everything that `serve` needs to know.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) serve: ServeConfig,
+    pub(crate) log: LogSettings,
+}
+
+/// A value, and who gave it, for messages.
+struct Given<T> {
+    value: T,
+    by: String,
+}
+
+impl<T> Given<T> {
+    fn read<U>(self, parse: impl FnOnce(&T) -> Result<U, String>) -> Result<U> {
+        parse(&self.value).map_err(|error| Failure::usage(format!("{}: {error}", self.by)))
+    }
+}
+
+impl ServeArgs {
+    /// The settings that count.
+    ///
+    /// # Errors
+    /// `Usage` for a value that makes no sense, an unknown key, or no state directory; `NotFound` for a file that isn't
+    /// there.
+    pub(crate) fn settings(self, variable: impl Fn(&str) -> Option<String>) -> Result<Settings> {
+        let path = self.config.clone().or_else(|| variable("LIFEBOAT_CONFIG").map(PathBuf::from));
+        let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
+        let pick = |name: &str, flag: Option<String>, kept: Option<String>| -> Option<Given<String>> {
+            let upper = format!("LIFEBOAT_{}", name.to_uppercase());
+            if let Some(value) = flag {
+                return Some(Given { value, by: format!("--{}", name.replace('_', "-")) });
+            }
+            if let Some(value) = variable(&upper) {
+                return Some(Given { value, by: upper });
+            }
+            let file = path.as_deref().unwrap_or_else(|| Path::new("")).display();
+            kept.map(|value| Given { value, by: format!("`{name}` in {file}") })
+        };
+        // Paths stay as they were given, also when they are no UTF-8.
+        let pick_path = |name: &str, flag: Option<PathBuf>, kept: Option<String>| {
+            flag.or_else(|| pick(name, None, kept).map(|given| PathBuf::from(given.value)))
+        };
+        let state = pick_path("state", self.state, file.state).ok_or_else(|| {
+            Failure::usage(
+                "the gateway has no state directory: give --state DIR, set LIFEBOAT_STATE, or set `state` in the file of \
+                 settings",
+            )
+        })?;
+        let mut serve = ServeConfig::new(state);
+        serve.mount = pick_path("mount", self.mount, file.mount);
+        serve.site = pick("site", self.site, file.site).map(|given| given.value);
+        if let Some(given) = pick("name", self.name, file.name) {
+            serve.name = given.value;
+        }
+        if let Some(given) = pick("listen_management", self.listen_management, file.listen_management) {
+            serve.listen_management = given.read(address)?;
+        }
+        if let Some(given) = pick("reconcile_interval", self.reconcile_interval, file.reconcile_interval) {
+            serve.reconcile_interval = given.read(interval)?;
+        }
+        if let Some(given) = pick("journal_bytes", self.journal_bytes, file.journal_bytes) {
+            serve.journal_bytes = Some(given.read(|text| parse_size(text))?);
+        }
+        let log = LogSettings {
+            filter: pick("log", self.log, file.log).map_or_else(|| "info".to_owned(), |given| given.value),
+            format: pick("log_format", self.log_format, file.log_format)
+                .map(|given| {
+                    given.read(|text| LogFormat::from_str(text, false).map_err(|_| "must be text or json".into()))
+                })
+                .transpose()?,
+        };
+        Ok(Settings { serve, log })
+    }
+}
+
+/// A host or address with a port, as it is listened on.
+fn address(text: &String) -> Result<String, String> {
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+    match port {
+        Some(_) => Ok(text.clone()),
+        None => Err(format!("{text:?} must be ADDRESS:PORT, for example 127.0.0.1:8443 or [::]:443")),
+    }
+}
+
+fn interval(text: &String) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < Duration::from_millis(100) || interval > Duration::from_secs(60) {
+        return Err(format!("must lie between 100ms and 1m, not {text}"));
+    }
+    Ok(interval)
+}
+
+fn read(path: &Path) -> Result<File> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Failure::unreadable("the file of settings", path, &error))?;
+    toml::from_str(&text).map_err(|error| {
+        let line = error
+            .span()
+            .map_or(1, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count().saturating_add(1));
+        Failure::usage(format!("{}:{line}: {}", path.display(), error.message()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Exit;
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("lifeboat.toml");
+        std::fs::write(&path, text).expect("written");
+        (dir, path)
+    }
+
+    #[test]
+    fn flags_come_before_variables_and_variables_before_the_file() {
+        let (_dir, path) = file(
+            "state = \"/from/file\"\nmount = \"/mnt/file\"\nsite = \"file\"\nname = \"file\"\nreconcile_interval = \"5s\"\n\
+             journal_bytes = \"2GiB\"\nlog_format = \"json\"\n",
+        );
+        let args = ServeArgs { config: Some(path), state: Some("/from/flag".into()), ..ServeArgs::default() };
+        let variables = |name: &str| match name {
+            "LIFEBOAT_STATE" => Some("/from/variable".to_owned()),
+            "LIFEBOAT_SITE" => Some("variable".to_owned()),
+            "LIFEBOAT_LOG" => Some("debug".to_owned()),
+            _ => None,
+        };
+        let settings = args.settings(variables).expect("complete");
+        assert_eq!(settings.serve.state, Path::new("/from/flag"));
+        assert_eq!(settings.serve.site.as_deref(), Some("variable"));
+        assert_eq!(settings.serve.mount.as_deref(), Some(Path::new("/mnt/file")));
+        assert_eq!(settings.serve.name, "file");
+        assert_eq!(settings.serve.reconcile_interval, Duration::from_secs(5));
+        assert_eq!(settings.serve.journal_bytes, Some(2 << 30));
+        assert_eq!(settings.log, LogSettings { filter: "debug".into(), format: Some(LogFormat::Json) });
+    }
+
+    #[test]
+    fn without_a_file_the_defaults_count() {
+        let args = ServeArgs { state: Some("/s".into()), ..ServeArgs::default() };
+        let settings = args.settings(|_| None).expect("complete");
+        let defaults = ServeConfig::new("/s");
+        assert_eq!(settings.serve.listen_management, defaults.listen_management);
+        assert_eq!(settings.serve.name, defaults.name);
+        assert_eq!(settings.log, LogSettings { filter: "info".into(), format: None });
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let (_dir, path) = file("state = \"/s\"\nmuont = \"/mnt\"\n");
+        let args = ServeArgs { config: Some(path.clone()), ..ServeArgs::default() };
+        let failure = args.settings(|_| None).expect_err("a typing error");
+        assert_eq!(failure.exit(), Exit::Usage);
+        let text = failure.to_string();
+        assert!(text.contains("`muont`") && text.contains(&format!("{}:2", path.display())), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_under_the_name_of_who_gave_it() {
+        let refused = |args: ServeArgs, variable: Option<(&str, &str)>| {
+            let variables =
+                |name: &str| variable.filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned());
+            let args = ServeArgs { state: Some("/s".into()), ..args };
+            args.settings(variables).expect_err("refused").to_string()
+        };
+        let flag = ServeArgs { listen_management: Some("8443".into()), ..ServeArgs::default() };
+        assert!(refused(flag, None).starts_with("--listen-management: "));
+        let variable = Some(("LIFEBOAT_LOG_FORMAT", "xml"));
+        assert_eq!(refused(ServeArgs::default(), variable), "LIFEBOAT_LOG_FORMAT: must be text or json");
+        let (_dir, path) = file("reconcile_interval = \"soon\"\n");
+        let text = refused(ServeArgs { config: Some(path), ..ServeArgs::default() }, None);
+        assert!(text.starts_with("`reconcile_interval` in "), "{text}");
+    }
+
+    #[test]
+    fn no_state_directory_and_no_file_are_told_apart() {
+        assert_eq!(ServeArgs::default().settings(|_| None).expect_err("no state").exit(), Exit::Usage);
+        let args = ServeArgs { config: Some("/nonexistent/lifeboat.toml".into()), ..ServeArgs::default() };
+        assert_eq!(args.settings(|_| None).expect_err("no file").exit(), Exit::NotFound);
+    }
+}

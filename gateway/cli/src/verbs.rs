@@ -1,0 +1,21 @@
+//! The verbs, one file for each group of them.
+//!
+//! Each takes its arguments, asks a gateway (or, for `inspect`, `token` and `point verify`, reads files), and shows what
+//! came of it. Rules of the business are the gateway's: nothing here decides whether something may be done.
+
+pub(crate) mod declared;
+pub(crate) mod event;
+pub(crate) mod failover;
+pub(crate) mod gateway;
+pub(crate) mod group;
+pub(crate) mod inspect;
+pub(crate) mod job;
+pub(crate) mod key;
+pub(crate) mod point;
+pub(crate) mod policy;
+pub(crate) mod site;
+pub(crate) mod status;
+pub(crate) mod token;
+pub(crate) mod vault;
+pub(crate) mod verify;
+pub(crate) mod volume;

@@ -1,0 +1,103 @@
+//! `lifeboat gateway`: list, show, create, delete.
+//!
+//! Declares which process serves volumes at a site. The process whose `--name` (and `--site`) match takes the
+//! declaration up by itself.
+
+use clap::{Args, Subcommand, ValueEnum};
+use lifeboat_api::client::Collection as _;
+use lifeboat_api::{Gateway, GatewayRole, GatewaySpec, Site};
+
+use super::declared::{self, Listed, Named, Names, joined};
+use crate::connect::ConnectionArgs;
+use crate::failure::Result;
+use crate::output::Output;
+use crate::render::maybe;
+use crate::resolve::find;
+
+/// Declare gateways: the processes that serve volumes.
+#[derive(Args, Debug)]
+pub(crate) struct GatewayArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(subcommand)]
+    verb: GatewayVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum GatewayVerb {
+    /// List the gateways
+    List,
+    /// Show one
+    Show(Named),
+    /// Declare a gateway
+    Create {
+        /// The name that its process was started with
+        #[arg(long)]
+        name: String,
+        /// The site it stands in, by id or name
+        #[arg(long)]
+        site: String,
+        /// What it does; may be repeated; everything when left out
+        #[arg(long = "role", value_enum, value_name = "ROLE")]
+        roles: Vec<Role>,
+        /// Where it mounts its volumes, when its process wasn't started with --mount
+        #[arg(long, value_name = "DIR")]
+        mount_path: Option<String>,
+    },
+    /// Delete a gateway that has no volumes
+    Delete(Named),
+}
+
+/// What a gateway does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Role {
+    /// Answers the API
+    ConfigurationServer,
+    /// Ships writes to the vault
+    ProcessServer,
+    /// Receives a failback
+    MasterTarget,
+}
+
+impl From<Role> for GatewayRole {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::ConfigurationServer => Self::ConfigurationServer,
+            Role::ProcessServer => Self::ProcessServer,
+            Role::MasterTarget => Self::MasterTarget,
+        }
+    }
+}
+
+impl Listed for Gateway {
+    const HEAD: &'static [&'static str] = &["NAME", "SITE", "REGISTERED", "HEALTH", "LAST SEEN", "ADDRESSES", "ID"];
+    const NAMED_BY: Option<&'static str> = Some(Site::PATH);
+
+    fn cells(&self, sites: &Names) -> Vec<String> {
+        let (spec, status) = (&self.spec, &self.status);
+        vec![
+            spec.name.clone(),
+            sites.of(spec.site_id),
+            if status.registered { "yes" } else { "no" }.to_owned(),
+            status.health.to_string(),
+            maybe(status.last_seen),
+            joined(&status.addresses),
+            self.id.to_string(),
+        ]
+    }
+}
+
+pub(crate) async fn run(args: GatewayArgs, output: Output) -> Result<()> {
+    let client = args.connection.client()?;
+    match args.verb {
+        GatewayVerb::List => declared::list::<Gateway>(&client, output, "no gateway is declared").await,
+        GatewayVerb::Show(named) => declared::show::<Gateway>(&client, output, &named).await,
+        GatewayVerb::Create { name, site, roles, mount_path } => {
+            let site_id = find::<Site>(&client, &site).await?.id;
+            let roles = (!roles.is_empty()).then(|| roles.into_iter().map(GatewayRole::from).collect());
+            declared::create::<Gateway>(&client, output, &GatewaySpec { site_id, name, roles, mount_path }).await
+        }
+        GatewayVerb::Delete(named) => declared::delete::<Gateway>(&client, output, &named, "deleted").await,
+    }
+}

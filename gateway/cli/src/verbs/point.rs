@@ -1,0 +1,161 @@
+//! `lifeboat point`: list, show, take, verify. `verify` is in [`super::verify`]: it needs no gateway.
+
+use clap::{Args, Subcommand};
+use lifeboat_api::{Client, Point, PointRequest};
+use lifeboat_model::Timestamp;
+
+use super::verify::{self, VerifyArgs};
+use crate::connect::ConnectionArgs;
+use crate::failure::{Failure, Result};
+use crate::output::{Output, note};
+use crate::progress::settle;
+use crate::render::{Table, fields, maybe, size};
+use crate::resolve;
+
+/// List, look into, take and verify recovery points.
+#[derive(Args, Debug)]
+pub(crate) struct PointArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(subcommand)]
+    verb: PointVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum PointVerb {
+    /// List the recovery points of a group, the newest first
+    List {
+        /// The group, by id or name, or by one of its volumes
+        #[arg(long, value_name = "ID|NAME")]
+        group: String,
+        /// On this branch; the active one when left out
+        #[arg(long, value_name = "ID")]
+        branch: Option<String>,
+        /// Not older than a time or an age: 2026-11-20T10:05:00Z, 2h
+        #[arg(long, value_name = "TIME|AGE", value_parser = resolve::time)]
+        from: Option<Timestamp>,
+        /// Not younger than a time or an age
+        #[arg(long, value_name = "TIME|AGE", value_parser = resolve::time)]
+        to: Option<Timestamp>,
+        /// Only those: crash-consistent, app-consistent, manual or final
+        #[arg(long)]
+        kind: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "COUNT", default_value_t = 100)]
+        limit: usize,
+    },
+    /// Show one with its volumes and the root hashes of their content
+    Show {
+        /// Its id, or `latest`
+        #[arg(value_name = "ID|latest", default_value = "latest")]
+        point: String,
+        /// The group, by id or name, or by one of its volumes
+        #[arg(long, value_name = "ID|NAME")]
+        group: String,
+        /// On this branch; the active one when left out
+        #[arg(long, value_name = "ID")]
+        branch: Option<String>,
+    },
+    /// Take one now, and wait until it is in the vault
+    Take {
+        /// The group, by id or name, or by one of its volumes
+        #[arg(long, value_name = "ID|NAME")]
+        group: String,
+        /// What to call it
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        label: String,
+        /// Print the job and don't wait for it
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Compare a disk with a point, or read a whole point back, from the vault alone: no gateway is asked
+    Verify(VerifyArgs),
+}
+
+async fn list(client: &Client, output: Output, query: &[(&str, String)], limit: usize) -> Result<()> {
+    let (points, more) = resolve::list::<Point>(client, "/v1/points", query, limit).await?;
+    output.show(&points, || {
+        let mut table = Table::new(&["TIME", "KIND", "LABEL", "ID", "FILES"]);
+        for point in &points {
+            table.row([
+                point.time.to_string(),
+                point.kind.to_string(),
+                point.label.clone(),
+                point.id.to_string(),
+                maybe(point.path.as_ref()),
+            ]);
+        }
+        table.or("no recovery point fits")
+    })?;
+    if more {
+        note(&format!("there are more than {limit}: raise --limit, or narrow with --from and --to"));
+    }
+    Ok(())
+}
+
+async fn show(client: &Client, output: Output, group: String, branch: Option<String>, point: String) -> Result<()> {
+    let mut query = vec![("group", group)];
+    query.extend(branch.map(|branch| ("branch", branch)));
+    let id = if point == "latest" {
+        let (points, _) = resolve::list::<Point>(client, "/v1/points", &query, 1).await?;
+        let newest = points.first();
+        newest.map(|point| point.id).ok_or_else(|| {
+            Failure::not_found("the group has no recovery point in the vault yet: `lifeboat status` says why")
+        })?
+    } else {
+        point.parse().map_err(|error: lifeboat_model::ParseIdError| Failure::usage(error.to_string()))?
+    };
+    let point: Point = client.get(&format!("/v1/points/{id}"), &query).await?;
+    output.show(&point, || shown(&point))
+}
+
+fn shown(point: &Point) -> String {
+    let pairs = [
+        ("id", point.id.to_string()),
+        ("time", point.time.to_string()),
+        ("kind", point.kind.to_string()),
+        ("label", point.label.clone()),
+        ("branch", point.branch_id.to_string()),
+        ("epoch", point.epoch.to_string()),
+        ("position", point.lsn.to_string()),
+        ("files", maybe(point.path.as_ref())),
+    ];
+    let mut volumes = Table::new(&["VOLUME", "SIZE", "ROOT", "ID"]);
+    for volume in point.volumes.iter().flatten() {
+        volumes.row([
+            maybe(volume.name.as_ref()),
+            size(volume.size_bytes),
+            maybe(volume.root.as_ref()),
+            volume.id.to_string(),
+        ]);
+    }
+    format!("{}\n{}", fields(&pairs), volumes.or("it has no volumes"))
+}
+
+pub(crate) async fn run(args: PointArgs, output: Output) -> Result<()> {
+    let verb = match args.verb {
+        PointVerb::Verify(verify) => return verify::run(verify, output).await,
+        verb => verb,
+    };
+    let client = args.connection.client()?;
+    match verb {
+        PointVerb::List { group, branch, from, to, kind, limit } => {
+            let mut query = vec![("group", resolve::group(&client, &group).await?)];
+            query.extend(branch.map(|branch| ("branch", branch)));
+            query.extend(from.map(|from| ("from", from.to_string())));
+            query.extend(to.map(|to| ("to", to.to_string())));
+            query.extend(kind.map(|kind| ("kind", kind)));
+            list(&client, output, &query, limit).await
+        }
+        PointVerb::Show { point, group, branch } => {
+            let group = resolve::group(&client, &group).await?;
+            show(&client, output, group, branch, point).await
+        }
+        PointVerb::Take { group, label, no_wait } => {
+            let group = resolve::group(&client, &group).await?;
+            let job = client.group_verb(&group, "point", &PointRequest { label }).await?;
+            settle(&client, output, job, !no_wait).await
+        }
+        PointVerb::Verify(verify) => verify::run(verify, output).await,
+    }
+}

@@ -1,0 +1,102 @@
+//! `lifeboat vault`: open, create, list, show, detach.
+//!
+//! `open` is all that a blank gateway needs for recovery. `detach` forgets a vault that nothing refers to any more; its
+//! objects stay where they are.
+
+use clap::{Args, Subcommand};
+use lifeboat_api::{EncryptionKey, Vault, VaultCreate};
+
+use super::declared::{self, Listed, Named, Names};
+use super::key::KeyArgs;
+use crate::connect::ConnectionArgs;
+use crate::failure::Result;
+use crate::output::Output;
+use crate::render::{clean, maybe, size};
+
+/// Open, create and look at vaults.
+#[derive(Args, Debug)]
+pub(crate) struct VaultArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(subcommand)]
+    verb: VaultVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum VaultVerb {
+    /// Attach the vault that is at URL: all that recovery needs
+    Open {
+        /// Where it is, as the gateway sees it: file:///absolute/directory
+        url: String,
+        #[command(flatten)]
+        key: KeyArgs,
+    },
+    /// Make a new vault at URL and attach it
+    Create {
+        /// Where to make it, as the gateway sees it: file:///absolute/directory
+        url: String,
+        /// Its name
+        #[arg(long)]
+        name: String,
+        /// Days for which data is kept after it is deleted
+        #[arg(long, value_name = "DAYS", default_value_t = lifeboat_api::default_soft_delete_days())]
+        soft_delete_days: u32,
+        #[command(flatten)]
+        key: KeyArgs,
+    },
+    /// List the vaults that the gateway is attached to
+    List,
+    /// Show one
+    Show(Named),
+    /// Forget a vault that nothing refers to; its objects stay in storage
+    Detach(Named),
+}
+
+impl Listed for Vault {
+    const HEAD: &'static [&'static str] = &["NAME", "HEALTH", "STORED", "URL", "ID"];
+
+    fn cells(&self, _: &Names) -> Vec<String> {
+        let (spec, status) = (&self.spec, &self.status);
+        vec![
+            spec.name.clone(),
+            status.health.to_string(),
+            maybe(status.bytes_stored.map(size)),
+            status.attached_url.clone(),
+            self.id.to_string(),
+        ]
+    }
+}
+
+/// What is sent to attach the vault at a place: its name and settings are its own.
+fn attach(storage_url: String, encryption: EncryptionKey) -> VaultCreate {
+    VaultCreate {
+        name: "vault".to_owned(),
+        storage_url,
+        encryption,
+        soft_delete_days: lifeboat_api::default_soft_delete_days(),
+        attach: true,
+    }
+}
+
+pub(crate) async fn run(args: VaultArgs, output: Output) -> Result<()> {
+    let client = args.connection.client()?;
+    match args.verb {
+        VaultVerb::Open { url, key } => {
+            let vault = client.create_vault(&attach(url, key.for_gateway()?)).await?;
+            output.show(&vault, || {
+                clean(&format!("vault {} is open at {}: {}", vault.spec.name, vault.status.attached_url, vault.id))
+            })
+        }
+        VaultVerb::Create { url, name, soft_delete_days, key } => {
+            let encryption = key.for_gateway()?;
+            let wanted = VaultCreate { name, storage_url: url, encryption, soft_delete_days, attach: false };
+            let vault = client.create_vault(&wanted).await?;
+            output.show(&vault, || {
+                clean(&format!("vault {} made at {}: {}", vault.spec.name, vault.status.attached_url, vault.id))
+            })
+        }
+        VaultVerb::List => declared::list::<Vault>(&client, output, "no vault is attached").await,
+        VaultVerb::Show(named) => declared::show::<Vault>(&client, output, &named).await,
+        VaultVerb::Detach(named) => declared::delete::<Vault>(&client, output, &named, "detached").await,
+    }
+}

@@ -1,0 +1,163 @@
+//! `lifeboat volume`: list, show, create, delete.
+//!
+//! `create` waits until the volume is protected, unless told not to. Waiting is bounded: a volume whose gateway never
+//! starts stays pending for ever. Interrupting it changes nothing.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use lifeboat_api::validate::parse_duration;
+use lifeboat_api::{Client, ClientErrorKind, Gateway, Policy, ProtectionState, Volume, VolumeSpec};
+use tokio::time::Instant;
+
+use super::declared::{self, Listed, Named, Names};
+use crate::connect::ConnectionArgs;
+use crate::failure::{Failure, Result};
+use crate::output::{Output, note};
+use crate::render::{self, maybe, parse_size, seconds, size};
+use crate::resolve::{self, find};
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Declare volumes: the disks that are protected.
+#[derive(Args, Debug)]
+pub(crate) struct VolumeArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(subcommand)]
+    verb: VolumeVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum VolumeVerb {
+    /// List the volumes
+    List,
+    /// Show one
+    Show(Named),
+    /// Declare a volume, in a group or by itself under a policy, and wait until it is protected
+    Create(Wanted),
+    /// Delete a volume; its gateway removes the local files soon after
+    Delete(Named),
+}
+
+#[derive(Args, Debug)]
+struct Wanted {
+    /// Its name, unique in the vault
+    #[arg(long)]
+    name: String,
+    /// The gateway where it is at home, by id or name
+    #[arg(long)]
+    gateway: String,
+    /// Its size, for example 10GiB
+    #[arg(long, value_parser = parse_size)]
+    size: u64,
+    /// The group it joins, by id or name
+    #[arg(long, required_unless_present = "policy", conflicts_with = "policy")]
+    group: Option<String>,
+    /// The policy that governs it by itself, by id or name
+    #[arg(long)]
+    policy: Option<String>,
+    /// Local space for data fetched from the vault after a failover, for example 1GiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    cache: Option<u64>,
+    /// Don't wait until it is protected
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    timeout: Duration,
+}
+
+impl Listed for Volume {
+    const HEAD: &'static [&'static str] =
+        &["NAME", "SIZE", "STATE", "HEALTH", "ACTIVE SITE", "RPO", "LATEST POINT", "FILE", "ID"];
+
+    fn cells(&self, _: &Names) -> Vec<String> {
+        let (spec, status) = (&self.spec, &self.status);
+        vec![
+            spec.name.clone(),
+            size(spec.size_bytes),
+            status.state.to_string(),
+            status.health.to_string(),
+            maybe(status.active_site.as_ref()),
+            maybe(status.landed_rpo_seconds.map(seconds)),
+            maybe(status.latest_recovery_point),
+            maybe(status.path.as_ref()),
+            self.id.to_string(),
+        ]
+    }
+}
+
+async fn create(client: &Client, output: Output, wanted: Wanted) -> Result<()> {
+    let gateway_id = find::<Gateway>(client, &wanted.gateway).await?.id;
+    let group_id = match &wanted.group {
+        Some(text) => {
+            let id = resolve::group(client, text).await?;
+            Some(id.parse().map_err(|error: lifeboat_model::ParseIdError| Failure::failed(error.to_string()))?)
+        }
+        None => None,
+    };
+    let policy_id = match &wanted.policy {
+        Some(text) => Some(find::<Policy>(client, text).await?.id),
+        None => None,
+    };
+    let spec = VolumeSpec {
+        name: wanted.name,
+        gateway_id,
+        size_bytes: wanted.size,
+        group_id,
+        policy_id,
+        cache_bytes: wanted.cache,
+    };
+    let mut volume: Volume = client.create(&spec).await?;
+    if !wanted.no_wait {
+        volume = protected(client, volume, wanted.timeout).await?;
+    }
+    output.show(&volume, || render::resource(&volume))
+}
+
+/// Waits until a volume is protected.
+///
+/// # Errors
+/// It failed, or the time is over; with the reasons.
+async fn protected(client: &Client, mut volume: Volume, within: Duration) -> Result<Volume> {
+    let deadline = Instant::now() + within;
+    let id = volume.id.to_string();
+    let mut told = String::new();
+    loop {
+        let status = &volume.status;
+        let reasons =
+            if status.reasons.is_empty() { String::new() } else { format!(": {}", status.reasons.join("; ")) };
+        let now = format!("volume {}: {}{reasons}", volume.spec.name, status.state);
+        match status.state {
+            ProtectionState::Pending | ProtectionState::Creating => {}
+            ProtectionState::Failed | ProtectionState::Deleting => return Err(Failure::failed(now)),
+            _ => return Ok(volume),
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::failed(format!(
+                "{now}; it was declared and goes on by itself: see it with `lifeboat volume show {id}`"
+            )));
+        }
+        if now != told {
+            note(&now);
+            told = now;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        match client.read(&id).await {
+            Ok(news) => volume = news,
+            Err(error) if error.kind() == ClientErrorKind::Unreachable => note("no gateway answers; trying again"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+pub(crate) async fn run(args: VolumeArgs, output: Output) -> Result<()> {
+    let client = args.connection.client()?;
+    match args.verb {
+        VolumeVerb::List => declared::list::<Volume>(&client, output, "no volume is declared").await,
+        VolumeVerb::Show(named) => declared::show::<Volume>(&client, output, &named).await,
+        VolumeVerb::Create(wanted) => create(&client, output, wanted).await,
+        VolumeVerb::Delete(named) => declared::delete::<Volume>(&client, output, &named, "deleted").await,
+    }
+}

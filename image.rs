@@ -1,0 +1,360 @@
+//! The local image of one volume: a sparse file, and for a branch volume the map of what it holds already.
+//!
+//! A *whole* image holds every block. A *lazy* one belongs to a branch volume at a recovery site: blocks that are not
+//! present yet are those of the point the branch forked from, and are read from the vault. Its presence bitmap has one
+//! bit a block. Order on disk: data, sync, bits, sync. A bit that is lost costs a second read from the vault when the
+//! block was fetched; when it was written here, the journal still has the record, because the image watermark moves only
+//! after the bits are durable.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use lifeboat_format::local::PresenceHeader;
+use lifeboat_model::{BLOCK_SIZE_U64, Extent, VolumeId};
+
+use crate::disk::{Disk, DiskFile, Io};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::sync::Lock;
+
+/// Where the bits begin in a presence file.
+const BITS_AT: u64 = 4096;
+/// Unit in which bits are written back.
+const PAGE: u64 = 4096;
+
+/// Name of a volume's image file.
+pub fn image_name(volume: VolumeId) -> String {
+    format!("{volume}.img")
+}
+
+fn presence_name(volume: VolumeId) -> String {
+    format!("{volume}.present")
+}
+
+#[derive(Debug)]
+pub struct Image {
+    volume: VolumeId,
+    file: Arc<dyn DiskFile>,
+    blocks: AtomicU64,
+    presence: Option<Lock<Presence>>,
+    sync_failed: AtomicBool,
+    /// Held shared by writes of whole blocks, alone by those that read the blocks at their edges first.
+    pub(crate) edges: tokio::sync::RwLock<()>,
+}
+
+#[derive(Debug)]
+struct Presence {
+    file: Arc<dyn DiskFile>,
+    bits: Vec<u8>,
+    /// Pages of bits that differ from the file.
+    dirty: std::collections::BTreeSet<u64>,
+    present: u64,
+}
+
+impl Image {
+    /// Makes an empty image of that many blocks, replacing one that is there. `lazy`: every block is absent.
+    pub fn create(disk: &Arc<dyn Disk>, volume: VolumeId, blocks: u64, lazy: bool) -> Result<Self> {
+        let context = |error| EngineError::io(format!("create the image of {volume}"), error);
+        for name in [image_name(volume), presence_name(volume)] {
+            disk.remove(&name).map_err(context)?;
+        }
+        let file = disk.open(&image_name(volume), true, Io::Buffered).map_err(context)?;
+        file.set_len(blocks * BLOCK_SIZE_U64).map_err(context)?;
+        file.sync().map_err(context)?;
+        let presence = if lazy { Some(Lock::new(Presence::create(disk, volume, blocks)?)) } else { None };
+        disk.sync_names().map_err(context)?;
+        Ok(Self {
+            volume,
+            file,
+            blocks: AtomicU64::new(blocks),
+            presence,
+            sync_failed: AtomicBool::new(false),
+            edges: tokio::sync::RwLock::new(()),
+        })
+    }
+
+    /// Opens an image; `blocks` is the size that the group's state gives it, which an interrupted growth may not have
+    /// reached on disk.
+    pub fn open(disk: &Arc<dyn Disk>, volume: VolumeId, blocks: u64) -> Result<Self> {
+        let context =
+            |error| EngineError::io(format!("open the image of {volume} in {}", disk.path().display()), error);
+        let file = disk.open(&image_name(volume), false, Io::Buffered).map_err(context)?;
+        if file.len().map_err(context)? < blocks * BLOCK_SIZE_U64 {
+            file.set_len(blocks * BLOCK_SIZE_U64).map_err(context)?;
+        }
+        let presence = match disk.open(&presence_name(volume), false, Io::Buffered) {
+            Ok(file) => Some(Lock::new(Presence::open(file, volume, blocks)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(context(error)),
+        };
+        Ok(Self {
+            volume,
+            file,
+            blocks: AtomicU64::new(blocks),
+            presence,
+            sync_failed: AtomicBool::new(false),
+            edges: tokio::sync::RwLock::new(()),
+        })
+    }
+
+    pub fn blocks(&self) -> u64 {
+        self.blocks.load(Ordering::Acquire)
+    }
+
+    /// Grows the image; the new blocks are zero, and present.
+    pub fn grow(&self, blocks: u64) -> Result<()> {
+        let old = self.blocks();
+        if blocks <= old {
+            return Ok(());
+        }
+        self.file
+            .set_len(blocks * BLOCK_SIZE_U64)
+            .map_err(|error| EngineError::io(format!("grow the image of {}", self.volume), error))?;
+        if let Some(presence) = &self.presence {
+            presence.lock().grow(old, blocks);
+        }
+        self.blocks.store(blocks, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the image exactly that long; what is cut off is gone. Only for images that nobody serves.
+    pub fn set_blocks(&self, blocks: u64) -> Result<()> {
+        self.file
+            .set_len(blocks * BLOCK_SIZE_U64)
+            .map_err(|error| EngineError::io(format!("set the size of the image of {}", self.volume), error))?;
+        self.blocks.store(blocks, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether blocks may be absent.
+    pub fn is_lazy(&self) -> bool {
+        self.presence.is_some()
+    }
+
+    /// Blocks that are present.
+    pub fn present_blocks(&self) -> u64 {
+        self.presence.as_ref().map_or_else(|| self.blocks(), |presence| presence.lock().present)
+    }
+
+    /// Splits an extent into runs that are present (`true`) and runs that must come from the vault.
+    pub fn presence_of(&self, extent: Extent) -> Vec<(Extent, bool)> {
+        match &self.presence {
+            None => vec![(extent, true)],
+            Some(presence) => presence.lock().runs(extent),
+        }
+    }
+
+    /// The next blocks from `lba` on that are absent, at most `max` in one run.
+    pub fn next_absent(&self, lba: u64, max: u64) -> Option<Extent> {
+        let presence = self.presence.as_ref()?.lock();
+        let end = self.blocks();
+        let mut at = lba;
+        while at < end {
+            if at.is_multiple_of(8) && presence.bits.get(index(at / 8)) == Some(&0xff) {
+                at += 8;
+                continue;
+            }
+            if !presence.is_set(at) {
+                let run = (at..end.min(at + max)).take_while(|&block| !presence.is_set(block)).count() as u64;
+                return Some(Extent { lba: at, blocks: run });
+            }
+            at += 1;
+        }
+        None
+    }
+
+    /// Reads whole blocks that are present.
+    pub fn read(&self, lba: u64, buf: &mut [u8]) -> Result<()> {
+        self.file
+            .read_at(buf, lba * BLOCK_SIZE_U64)
+            .map_err(|error| EngineError::io(format!("read the image of {} at block {lba}", self.volume), error))
+    }
+
+    /// Writes blocks of durable records.
+    pub fn write(&self, lba: u64, data: &[u8]) -> Result<()> {
+        let extent = Extent { lba, blocks: data.len() as u64 / BLOCK_SIZE_U64 };
+        // Under the lock, so that a fill can't look at the bits before and write its older data after.
+        let mut presence = self.presence.as_ref().map(Lock::lock);
+        self.file
+            .write_at(data, lba * BLOCK_SIZE_U64)
+            .map_err(|error| EngineError::io(format!("write the image of {} at block {lba}", self.volume), error))?;
+        if let Some(presence) = presence.as_mut() {
+            presence.set(extent);
+        }
+        Ok(())
+    }
+
+    /// Zeroes blocks of durable records.
+    pub fn zero(&self, extent: Extent) -> Result<()> {
+        let mut presence = self.presence.as_ref().map(Lock::lock);
+        self.file.punch(extent.lba * BLOCK_SIZE_U64, extent.blocks * BLOCK_SIZE_U64).map_err(|error| {
+            EngineError::io(format!("zero {} blocks of the image of {}", extent.blocks, self.volume), error)
+        })?;
+        if let Some(presence) = presence.as_mut() {
+            presence.set(extent);
+        }
+        Ok(())
+    }
+
+    /// Puts blocks that came from the vault into the image, but for those that are present by now.
+    pub fn fill(&self, lba: u64, data: Option<&[u8]>, blocks: u64) -> Result<()> {
+        let Some(presence) = &self.presence else { return Ok(()) };
+        let mut presence = presence.lock();
+        for (extent, present) in presence.runs(Extent { lba, blocks }) {
+            if present {
+                continue;
+            }
+            if let Some(data) = data {
+                let from = index((extent.lba - lba) * BLOCK_SIZE_U64);
+                let bytes = &data[from..from + index(extent.blocks * BLOCK_SIZE_U64)];
+                self.file.write_at(bytes, extent.lba * BLOCK_SIZE_U64).map_err(|error| {
+                    EngineError::io(format!("fill the image of {} at block {}", self.volume, extent.lba), error)
+                })?;
+            }
+            presence.set(extent);
+        }
+        Ok(())
+    }
+
+    /// Makes data and bits durable, in this order.
+    ///
+    /// # Errors
+    /// `NoSpace` when the bits don't fit: nothing is lost, try again. `Damaged` when a sync fails, and from then on: the
+    /// kernel forgets what it could not write, and a later sync would set the bits of blocks that were lost.
+    pub fn sync(&self) -> Result<()> {
+        let damaged =
+            |what: &str| EngineError::new(ErrorKind::Damaged, format!("sync the image of {}: {what}", self.volume));
+        if self.sync_failed.load(Ordering::Acquire) {
+            return Err(damaged("an earlier sync failed; restart the gateway once the disk is sound"));
+        }
+        let sync = |file: &Arc<dyn DiskFile>| {
+            file.sync().map_err(|error| {
+                self.sync_failed.store(true, Ordering::Release);
+                damaged(&error.to_string()).with_source(error)
+            })
+        };
+        // Bits that are set while the data is being synced belong to data that may not be durable: they wait.
+        let pages = self.presence.as_ref().map(|presence| presence.lock().take_dirty()).unwrap_or_default();
+        sync(&self.file)?;
+        let Some(presence) = self.presence.as_ref().filter(|_| !pages.is_empty()) else { return Ok(()) };
+        let file = Arc::clone(&presence.lock().file);
+        pages.iter().try_for_each(|(at, page)| file.write_at(page, BITS_AT + at * PAGE)).map_err(|error| {
+            
+            EngineError::io(format!("write the presence map of {}", self.volume), error)
+        })?;
+        sync(&file)
+    }
+
+    /// Once every block is present the image is whole: the bitmap goes.
+    pub fn drop_presence(disk: &Arc<dyn Disk>, volume: VolumeId) -> Result<()> {
+        disk.remove(&presence_name(volume))
+            .and_then(|()| disk.sync_names())
+            .map_err(|error| EngineError::io(format!("drop the presence map of {volume}"), error))
+    }
+
+    /// Deletes the files of a volume.
+    pub fn remove(disk: &Arc<dyn Disk>, volume: VolumeId) -> Result<()> {
+        [image_name(volume), presence_name(volume)]
+            .iter()
+            .try_for_each(|name| disk.remove(name))
+            .map_err(|error| EngineError::io(format!("delete the image of {volume}"), error))
+    }
+}
+
+impl Presence {
+    fn create(disk: &Arc<dyn Disk>, volume: VolumeId, blocks: u64) -> Result<Self> {
+        let context = |error| EngineError::io(format!("create the presence map of {volume}"), error);
+        let file = disk.open(&presence_name(volume), true, Io::Buffered).map_err(context)?;
+        let bytes = blocks.div_ceil(8).next_multiple_of(PAGE);
+        file.set_len(BITS_AT + bytes).map_err(context)?;
+        file.write_at(&PresenceHeader { volume, size_blocks: blocks, generation: 1 }.encode(), 0).map_err(context)?;
+        file.sync().map_err(context)?;
+        Ok(Self { file, bits: vec![0; index(bytes)], dirty: std::collections::BTreeSet::new(), present: 0 })
+    }
+
+    fn open(file: Arc<dyn DiskFile>, volume: VolumeId, blocks: u64) -> Result<Self> {
+        let context = |error| EngineError::io(format!("open the presence map of {volume}"), error);
+        let mut header = vec![0; index(BITS_AT)];
+        file.read_at(&mut header, 0).map_err(context)?;
+        let found = PresenceHeader::decode(&header).map_err(crate::error::format_error("the presence map"))?;
+        if found.volume != volume {
+            return Err(EngineError::new(
+                ErrorKind::Damaged,
+                format!("the presence map of {volume} belongs to {}: put the right file back", found.volume),
+            ));
+        }
+        let stored = file.len().map_err(context)?.saturating_sub(BITS_AT);
+        let bytes = blocks.div_ceil(8).next_multiple_of(PAGE).max(stored);
+        let mut bits = vec![0; index(bytes)];
+        file.read_at(&mut bits[..index(stored)], BITS_AT).map_err(context)?;
+        let mut presence = Self { file, bits, dirty: std::collections::BTreeSet::new(), present: 0 };
+        // What lies behind the size at the fork was grown here, and is here, whether a crash left its bits or not.
+        presence.clear_from(blocks);
+        presence.present = (0..blocks).filter(|&block| presence.is_set(block)).count() as u64;
+        presence.set(Extent { lba: found.size_blocks, blocks: blocks.saturating_sub(found.size_blocks) });
+        // After a failed sync the kernel may show bits that are not on the disk: they are written once more.
+        let page = index(PAGE);
+        let used = (0..presence.bits.len() / page)
+            .filter(|at| presence.bits[at * page..][..page].iter().any(|byte| *byte != 0));
+        drop(used);
+        Ok(presence)
+    }
+
+    fn grow(&mut self, old: u64, new: u64) {
+        let bytes = new.div_ceil(8).next_multiple_of(PAGE);
+        if index(bytes) > self.bits.len() {
+            self.bits.resize(index(bytes), 0);
+        }
+        self.set(Extent { lba: old, blocks: new - old });
+    }
+
+    fn clear_from(&mut self, block: u64) {
+        if let Some((byte, rest)) = self.bits.get_mut(index(block / 8)..).and_then(<[u8]>::split_first_mut) {
+            *byte &= (1 << (block % 8)) - 1;
+            rest.fill(0);
+        }
+    }
+
+    fn is_set(&self, block: u64) -> bool {
+        self.bits.get(index(block / 8)).is_some_and(|byte| byte & (1 << (block % 8)) != 0)
+    }
+
+    fn set(&mut self, extent: Extent) {
+        for block in extent.lba..extent.end() {
+            if let Some(byte) = self.bits.get_mut(index(block / 8)) {
+                let bit = 1 << (block % 8);
+                if *byte & bit == 0 {
+                    *byte |= bit;
+                    self.present += 1;
+                    self.dirty.insert(block / 8 / PAGE);
+                }
+            }
+        }
+    }
+
+    fn runs(&self, extent: Extent) -> Vec<(Extent, bool)> {
+        let mut runs: Vec<(Extent, bool)> = Vec::new();
+        for block in extent.lba..extent.end() {
+            let present = self.is_set(block);
+            match runs.last_mut() {
+                Some((run, state)) if *state == present => run.blocks += 1,
+                _ => runs.push((Extent { lba: block, blocks: 1 }, present)),
+            }
+        }
+        runs
+    }
+
+    fn take_dirty(&mut self) -> Vec<(u64, Vec<u8>)> {
+        std::mem::take(&mut self.dirty)
+            .into_iter()
+            .map(|page| {
+                let start = index(page * PAGE);
+                (page, self.bits[start..(start + index(PAGE)).min(self.bits.len())].to_vec())
+            })
+            .collect()
+    }
+}
+
+/// Blocks and bytes of one volume fit a 64-bit address space.
+fn index(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,182 @@
+//! Attributes and API fields, there and back.
+
+use std::cell::RefCell;
+
+use lifeboat_api::{Gateway, Group, Policy, Site, Vault, Volume};
+use serde_json::{Value as Json, json};
+use tf_provider_sdk::{Object, Value};
+
+use super::*;
+use crate::declared::Kind;
+use crate::values::Values;
+
+fn id(prefix: &str, last: u8) -> String {
+    format!("{prefix}-{last:032x}")
+}
+
+/// What a GET of an object answers.
+fn view<K: Kind>(prefix: &str, spec: Json, status: Json) -> K::View {
+    let time = "2026-11-20T10:05:00Z";
+    let body = json!({
+        "id": id(prefix, 1), "generation": 3, "created": time, "updated": time, "spec": spec, "status": status,
+    });
+    serde_json::from_value(body).unwrap()
+}
+
+/// The state after a read, in its schema's shape: nothing missing, nothing unknown.
+fn state_of<K: Kind>(found: &K::View, before: Object) -> Object {
+    let mut state = K::schema().conform(before).unwrap();
+    state.set("id", lifeboat_api::Resource::id(found));
+    K::describe(found, &mut state);
+    K::schema().conform(state).unwrap()
+}
+
+fn spec_of<K: Kind>(state: &Object, config: &Object) -> Json {
+    let faults = RefCell::default();
+    let spec = K::spec(&Values::planned(state, config, &faults));
+    assert!(faults.borrow().is_empty(), "{}", faults.borrow());
+    serde_json::to_value(spec).unwrap()
+}
+
+/// A spec becomes a state, and the state the same spec.
+fn round_trip<K: Kind>(prefix: &str, spec: Json, status: Json) -> Object {
+    let found = view::<K>(prefix, spec.clone(), status);
+    let state = state_of::<K>(&found, Object::new());
+    assert_eq!(spec_of::<K>(&state, &state), spec);
+    assert_eq!(state_of::<K>(&found, state.clone()), state, "a second read changes nothing");
+    state
+}
+
+#[test]
+fn a_policy_keeps_the_order_of_its_rules() {
+    let spec = json!({
+        "vault_id": id("vlt", 1), "name": "gold", "recovery_point_interval": "10s", "app_consistent_interval": "1h",
+        "retention": [
+            {"every": "all", "for": "1h"}, {"every": "5m", "for": "24h"}, {"every": "1h", "for": "15d"},
+            {"every": "24h", "for": "90d"},
+        ],
+        "rpo_threshold": "300s",
+        "resync": {"at_log_percent": 70, "window_start": "22:00", "window_end": "06:00", "timezone": "Europe/Zurich"},
+        "bandwidth_limit": [
+            {"mbps": 500, "days": ["sun", "mon"], "start": "08:00", "end": "18:00"},
+            {"mbps": 100, "days": [], "start": null, "end": null},
+        ],
+        "compression": "zstd:7",
+    });
+    let state = round_trip::<PolicyKind>("pol", spec, json!({"group_ids": []}));
+    assert_eq!(state.at("retention[3].for").and_then(Value::as_str), Some("90d"));
+    assert_eq!(state.at("rpo_threshold").and_then(Value::as_str), Some("300s"), "as it was written");
+    assert_eq!(state.at("bandwidth_limit[1].days"), Some(&Value::Null));
+}
+
+#[test]
+fn an_empty_list_that_was_written_stays_one() {
+    let spec = json!({
+        "vault_id": id("vlt", 1), "name": "gold", "retention": [{"every": "all", "for": "1h"}],
+        "bandwidth_limit": [{"mbps": 500}],
+    });
+    let found: Policy = view::<PolicyKind>("pol", spec, json!({"group_ids": []}));
+    let limit = Object::new().with("mbps", 500_u64).with("days", Vec::<String>::new());
+    let state = state_of::<PolicyKind>(&found, Object::new().with("bandwidth_limit", vec![limit]));
+    assert_eq!(state.at("bandwidth_limit[0].days"), Some(&Value::List(Vec::new())));
+}
+
+#[test]
+fn a_site_and_a_group_come_back_as_declared() {
+    let site = json!({"vault_id": id("vlt", 1), "name": "onprem", "description": null});
+    let state = round_trip::<SiteKind>("site", site, json!({"gateway_ids": [id("gw", 2), id("gw", 1)]}));
+    assert_eq!(state.get::<Vec<String>>("gateway_ids").unwrap().len(), 2);
+    let _: (Option<Site>, Option<Group>) = (None, None);
+    let group = json!({"vault_id": id("vlt", 1), "site_id": id("site", 1), "name": "erp", "policy_id": id("pol", 1)});
+    let found: Group = {
+        let mut status = serde_json::to_value(lifeboat_api::GroupStatus::default()).unwrap();
+        status["state"] = json!("failed-over");
+        view::<GroupKind>("grp", group.clone(), status)
+    };
+    let state = state_of::<GroupKind>(&found, Object::new());
+    assert_eq!(spec_of::<GroupKind>(&state, &state), group);
+}
+
+#[test]
+fn a_gateway_without_roles_has_no_roles_in_its_state() {
+    let status = json!({"registered": false, "health": "critical", "reasons": [], "addresses": []});
+    for roles in [Json::Null, json!(["process_server", "master_target"])] {
+        let spec = json!({"site_id": id("site", 1), "name": "primary", "roles": roles, "mount_path": null});
+        let found: Gateway = view::<GatewayKind>("gw", spec, status.clone());
+        let state = state_of::<GatewayKind>(&found, Object::new());
+        assert_eq!(state.is_null("roles"), roles.is_null());
+        let mut back = spec_of::<GatewayKind>(&state, &state)["roles"].clone();
+        if let Some(list) = back.as_array_mut() {
+            list.sort_by_key(|role| std::cmp::Reverse(role.to_string()));
+        }
+        assert_eq!(back, roles);
+    }
+}
+
+fn vault_status() -> Json {
+    json!({
+        "vault_uuid": id("vlt", 1), "format_version": 1, "health": "healthy", "reasons": [], "bytes_stored": null,
+        "attached_url": "file:///elsewhere",
+    })
+}
+
+#[test]
+fn a_vault_is_read_without_its_key_and_patched_without_it() {
+    let spec = json!({
+        "name": "main", "storage_url": "file:///srv/vault", "soft_delete_days": 30,
+        "encryption": {"key_source": "passphrase", "key_file": null},
+    });
+    let found: Vault = view::<VaultKind>("vlt", spec, vault_status());
+    let imported = state_of::<VaultKind>(&found, Object::new());
+    assert_eq!(imported.at("encryption.passphrase_version"), Some(&Value::Number(1.into())));
+    assert_eq!(imported.at("storage_url").and_then(Value::as_str), Some("file:///srv/vault"));
+
+    let mut raised = imported.clone();
+    if let Some(Value::Object(block)) = raised.value_mut("encryption") {
+        block.set("passphrase_version", 5_u64);
+    }
+    let read = state_of::<VaultKind>(&found, raised.clone());
+    assert_eq!(read, raised, "the version is the configuration's");
+
+    let mut config = raised.clone();
+    if let Some(Value::Object(block)) = config.value_mut("encryption") {
+        block.set("passphrase", "correct horse");
+    }
+    assert_eq!(spec_of::<VaultKind>(&raised, &config)["encryption"]["passphrase"], "correct horse");
+    let faults = RefCell::default();
+    let spec = VaultKind::spec(&Values::planned(&raised, &config, &faults));
+    assert_eq!(VaultKind::patch(&spec).unwrap(), json!({"soft_delete_days": 30}));
+}
+
+#[test]
+fn a_vault_with_a_key_file_has_no_passphrase_version() {
+    let spec = json!({
+        "name": "main", "storage_url": "file:///srv/vault", "soft_delete_days": 14,
+        "encryption": {"key_source": "key_file", "key_file": "/etc/lifeboat/vault.key"},
+    });
+    let found: Vault = view::<VaultKind>("vlt", spec, vault_status());
+    let state = state_of::<VaultKind>(&found, Object::new());
+    assert_eq!(state.at("encryption.passphrase_version"), Some(&Value::Null));
+    let sent = spec_of::<VaultKind>(&state, &state);
+    assert_eq!(sent["encryption"]["key_file"], "/etc/lifeboat/vault.key");
+    assert_eq!(sent["encryption"]["passphrase"], Json::Null);
+}
+
+#[test]
+fn the_group_of_a_single_volume_is_not_declared() {
+    let spec = json!({
+        "name": "files", "gateway_id": id("gw", 1), "size_bytes": (5_u64 << 30) + (64 << 20), "group_id": null,
+        "policy_id": id("pol", 1), "cache_bytes": 64_u64 << 20,
+    });
+    let mut status = serde_json::to_value(lifeboat_api::VolumeStatus::default()).unwrap();
+    status["group_id"] = json!(id("grp", 1));
+    let found: Volume = view::<VolumeKind>("vol", spec.clone(), status);
+    let state = state_of::<VolumeKind>(&found, Object::new());
+    assert_eq!(state.get::<String>("group_id").unwrap(), id("grp", 1));
+    assert_eq!(state.at("size_gib").unwrap(), &Value::Number("5.0625".parse().unwrap()));
+    assert_eq!(state.at("cache_gib").unwrap(), &Value::Number("0.0625".parse().unwrap()));
+    assert_eq!(state.at("allow_replace"), Some(&Value::Bool(false)), "an import leaves nothing to plan");
+    // The configuration names the policy only.
+    let config = state.clone().with("group_id", Value::Null);
+    assert_eq!(spec_of::<VolumeKind>(&state, &config), spec);
+}
