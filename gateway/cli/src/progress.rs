@@ -150,6 +150,15 @@ fn line(job: &Job) -> String {
     clean(&text)
 }
 
+/// What is drawn while bytes are counted, and while they aren't.
+const COUNTING: &str = "{spinner} [{bar:24}] {binary_bytes}/{binary_total_bytes} {msg}";
+const WORKING: &str = "{spinner} {msg}";
+
+fn style(counts: bool) -> ProgressStyle {
+    let template = ProgressStyle::with_template(if counts { COUNTING } else { WORKING });
+    template.unwrap_or_else(|_| ProgressStyle::default_spinner()).progress_chars("=> ")
+}
+
 /// Tells of a job: a line that is drawn over on a terminal, plain lines elsewhere.
 #[derive(Debug)]
 struct Reporter {
@@ -161,7 +170,7 @@ struct Reporter {
 impl Reporter {
     fn new(watched: bool) -> Self {
         let bar = watched.then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style(false));
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
@@ -169,19 +178,16 @@ impl Reporter {
     }
 
     fn tell(&mut self, job: &Job) {
+        if job.state == JobState::Running && current(job).is_none() {
+            // Between two steps: the one before stays until the next one begins.
+            return;
+        }
         self.say(&line(job));
         let Some(bar) = &self.bar else { return };
         let progress = current(job).and_then(|(_, step)| step.progress).filter(|progress| progress.total_bytes > 0);
         if progress.is_some() != self.counts {
             self.counts = progress.is_some();
-            let template = if self.counts {
-                "{spinner} [{bar:24}] {binary_bytes}/{binary_total_bytes} {msg}"
-            } else {
-                "{spinner} {msg}"
-            };
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
-            }
+            bar.set_style(style(self.counts));
         }
         if let Some(progress) = progress {
             bar.set_length(progress.total_bytes);
@@ -233,6 +239,32 @@ pub(crate) mod tests {
                 "bytes_changed": 4_194_304, "bytes_moved": 1_048_576, "passes": 2, "orphan_branch_id": null, "paths": [] }
         }))
         .expect("a job")
+    }
+
+    #[test]
+    fn what_is_drawn_can_be_drawn() {
+        for template in [COUNTING, WORKING] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
+        let mut reporter = Reporter { bar: Some(ProgressBar::hidden()), counts: false, last: String::new() };
+        reporter.tell(&job());
+        let reached = reporter.bar.as_ref().map(|bar| (bar.position(), bar.length()));
+        assert_eq!(reached, Some((1 << 20, Some(4 << 20))));
+        assert_eq!(bar_message(&reporter), line(&job()));
+        let mut between = job();
+        between.steps[1].state = JobState::Succeeded;
+        reporter.tell(&between);
+        assert_eq!(bar_message(&reporter), line(&job()));
+        let mut over = job();
+        over.state = JobState::Succeeded;
+        over.steps[1].state = JobState::Succeeded;
+        reporter.tell(&over);
+        assert_eq!(bar_message(&reporter), "failback of ledger: succeeded");
+        assert!(!reporter.counts);
+    }
+
+    fn bar_message(reporter: &Reporter) -> String {
+        reporter.bar.as_ref().map(ProgressBar::message).unwrap_or_default()
     }
 
     #[test]

@@ -107,7 +107,8 @@ fn declare_show_and_delete() {
     let url = format!("file://{}", gateway.dir.path().join("vault").display());
     let vault = gateway.json(&["vault", "create", &url, "--name", "main", "--key", &key]);
     assert_eq!(vault["spec"]["name"], "main");
-    gateway.refused(&["vault", "create", &url, "--name", "main", "--key", &key], 4);
+    let line = gateway.refused(&["vault", "create", &url, "--name", "other", "--key", &key], 4);
+    assert!(line.contains("lifeboat vault open"), "{line}");
     let again = gateway.json(&["vault", "open", &url, "--passphrase-file", &key]);
     assert_eq!(again["id"], vault["id"]);
 

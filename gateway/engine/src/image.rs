@@ -228,7 +228,7 @@ impl Image {
         }
         let sync = |file: &Arc<dyn DiskFile>| {
             file.sync().map_err(|error| {
-                
+                self.sync_failed.store(true, Ordering::Release);
                 damaged(&error.to_string()).with_source(error)
             })
         };
@@ -238,7 +238,7 @@ impl Image {
         let Some(presence) = self.presence.as_ref().filter(|_| !pages.is_empty()) else { return Ok(()) };
         let file = Arc::clone(&presence.lock().file);
         pages.iter().try_for_each(|(at, page)| file.write_at(page, BITS_AT + at * PAGE)).map_err(|error| {
-            
+            presence.lock().dirty.extend(pages.iter().map(|(at, _)| *at));
             EngineError::io(format!("write the presence map of {}", self.volume), error)
         })?;
         sync(&file)
@@ -290,12 +290,12 @@ impl Presence {
         // What lies behind the size at the fork was grown here, and is here, whether a crash left its bits or not.
         presence.clear_from(blocks);
         presence.present = (0..blocks).filter(|&block| presence.is_set(block)).count() as u64;
-        #[cfg(any())] presence.set(Extent { lba: found.size_blocks, blocks: blocks.saturating_sub(found.size_blocks) });
+        presence.set(Extent { lba: found.size_blocks, blocks: blocks.saturating_sub(found.size_blocks) });
         // After a failed sync the kernel may show bits that are not on the disk: they are written once more.
         let page = index(PAGE);
         let used = (0..presence.bits.len() / page)
             .filter(|at| presence.bits[at * page..][..page].iter().any(|byte| *byte != 0));
-        drop(used);
+        presence.dirty = used.map(|at| at as u64).collect();
         Ok(presence)
     }
 

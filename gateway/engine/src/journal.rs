@@ -165,7 +165,7 @@ impl Journal {
             .collect();
         journal.files = used.into();
         // A file prepared just before a crash may have no durable name yet.
-        Ok(())
+        disk.sync_names()
             .and_then(|()| journal.begin_sync().finish())
             .map_err(|error| EngineError::io("sync the journal after a restart", error))?;
         journal.wipe_leftovers().map_err(|error| EngineError::io("clear what a crash left of the journal", error))?;
@@ -180,12 +180,12 @@ impl Journal {
     fn wipe_leftovers(&self) -> std::io::Result<()> {
         let zeroes = AlignedBuf::zeroed(2 * JOURNAL_BLOCK);
         for spare in &self.free {
-            
+            spare.file.write_at(zeroes.as_slice(), 0)?;
             spare.file.sync()?;
         }
         let cut = self.files.back().filter(|file| file.end + JOURNAL_BLOCK as u64 <= file.length);
         cut.map_or(Ok(()), |file| {
-            
+            file.file.write_at(&zeroes.as_slice()[..JOURNAL_BLOCK], file.end)?;
             file.file.sync()
         })
     }
@@ -315,7 +315,7 @@ impl Journal {
     pub(crate) fn reclaim(&mut self, upto: Lsn) {
         // `upto` is durable. A record of it in the next file says that this file's header is durable too: until then, the
         // older file is what a restart finds the end of the log by.
-        while self.files.len() > 1 && self.files.front().is_some_and(|file| file.last_lsn <= upto) {
+        while self.files.get(1).is_some_and(|next| next.first_lsn <= upto) {
             let Some(file) = self.files.pop_front() else { break };
             if self.free.len() < SPARE_FILES && file.length == self.sizes.file_bytes {
                 self.free.push(Spare { name: file.name, file: file.file, length: file.length });

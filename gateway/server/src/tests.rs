@@ -29,9 +29,10 @@ async fn protected(client: &Client, volume: &Volume, state: ProtectionState) -> 
 
 /// The volume as this gateway serves it.
 fn file(gateway: &Gateway, volume: VolumeId, instance: &str) -> std::sync::Arc<dyn lifeboat_engine::BlockVolume> {
-    let group = GroupId::from_bytes(volume.to_bytes());
-    let open = gateway.context.instances.get(group, instance).expect("open here");
-    open.instance.volume(volume).expect("readable")
+    let open = gateway.context.instances.all();
+    let found =
+        open.iter().filter(|((_, name), _)| name == instance).find_map(|(_, open)| open.instance.volume(volume));
+    found.expect("open here and readable")
 }
 
 async fn write(gateway: &Gateway, volume: VolumeId, instance: &str, offset: u64, text: &'static [u8]) {
@@ -360,7 +361,13 @@ async fn volumes_join_and_leave_a_group_and_a_home_that_lost_its_disk_gets_every
     let to_a = client(&a);
     let back = FailbackRequest { mode: FailbackMode::FullDownload };
     let back = done(&to_a, to_a.group_verb(&group, "failback", &back).await.expect("failback")).await;
-    assert_eq!(back.result.bytes_volume, Some(32 << 20), "{back:#?}");
+    assert!(back.result.bytes_moved > Some(0), "{back:#?}");
+    // The history still has the volume that left; it is taken out again.
+    eventually("it left the group again", async || {
+        let open = a.context.instances.get(shop.id, "home")?;
+        (open.instance.volumes().len() == 2).then_some(())
+    })
+    .await;
     assert_eq!(read(&a, orders.id, "home", 0, 8).await, b"an order");
     assert_eq!(read(&a, stock.id, "home", 4096, 7).await, b"another");
     a.stop().await;

@@ -239,7 +239,10 @@ impl State {
         self.calls += 1;
         if self.halted || self.halt_at.is_some_and(|at| self.calls >= at) {
             let first = !std::mem::replace(&mut self.halted, true);
-            return Gate::Fail(io::Error::other("the machine has stopped"), if first { Partial::SomeBytes } else { Partial::Nothing });
+            return Gate::Fail(
+                io::Error::other("the machine has stopped"),
+                if first { Partial::SomeBytes } else { Partial::Nothing },
+            );
         }
         let Some(fault) = self.fault else { return Gate::Pass };
         let hit = self.calls == fault.at || (fault.for_good && self.calls > fault.at && call == Call::Change);
@@ -270,15 +273,23 @@ impl State {
     }
 
     fn write(&mut self, file: &SimFile, data: &[u8], offset: u64) {
-        if self.lies_about(&file.name, |lie| if let Lie::LostWrite(part, every) = lie { Some((*part, *every)) } else { None }) {
+        if self.lies_about(
+            &file.name,
+            |lie| if let Lie::LostWrite(part, every) = lie { Some((*part, *every)) } else { None },
+        ) {
             return;
         }
         let mut offset = offset;
-        if self.lies_about(&file.name, |lie| if let Lie::Misdirected(part, every) = lie { Some((*part, *every)) } else { None }) {
+        if self.lies_about(&file.name, |lie| {
+            if let Lie::Misdirected(part, every) = lie { Some((*part, *every)) } else { None }
+        }) {
             offset += content::PAGE;
         }
         let mut data: Arc<[u8]> = data.into();
-        if self.lies_about(&file.name, |lie| if let Lie::Flipped(part, every) = lie { Some((*part, *every)) } else { None }) {
+        if self.lies_about(
+            &file.name,
+            |lie| if let Lie::Flipped(part, every) = lie { Some((*part, *every)) } else { None },
+        ) {
             let at = index(self.random.below(data.len() as u64));
             if let Some(byte) = Arc::make_mut(&mut data).get_mut(at) {
                 *byte ^= 0x10;
@@ -371,7 +382,9 @@ impl SimFile {
     /// What the kernel asks of direct I/O: address, offset and length on block boundaries.
     fn check_aligned(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let block = index(content::PAGE);
-        let aligned = bytes.as_ptr().addr().is_multiple_of(block) && bytes.len().is_multiple_of(block) && offset.is_multiple_of(content::PAGE);
+        let aligned = bytes.as_ptr().addr().is_multiple_of(block)
+            && bytes.len().is_multiple_of(block)
+            && offset.is_multiple_of(content::PAGE);
         if self.io == Io::Direct && !aligned { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
     }
 }
@@ -411,7 +424,8 @@ impl DiskFile for SimFile {
                 Ok(())
             }
             Gate::Fail(error, partial) => {
-                let done = if partial == Partial::SomeBytes { index(state.random.below(data.len() as u64 + 1)) } else { 0 };
+                let done =
+                    if partial == Partial::SomeBytes { index(state.random.below(data.len() as u64 + 1)) } else { 0 };
                 if let Some(part) = data.get(..done).filter(|part| !part.is_empty()) {
                     state.change(self.node, Change::Write { offset, data: part.into() });
                 }
@@ -431,7 +445,8 @@ impl DiskFile for SimFile {
         let mut state = hold(&self.state);
         match state.enter(Call::Change) {
             Gate::Pass => {
-                if !state.lies_about(&self.name, |lie| if let Lie::Sync(part) = lie { Some((*part, 1)) } else { None }) {
+                if !state.lies_about(&self.name, |lie| if let Lie::Sync(part) = lie { Some((*part, 1)) } else { None })
+                {
                     state.sync(self.node);
                 }
                 Ok(())

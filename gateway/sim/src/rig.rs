@@ -190,7 +190,9 @@ impl Rig {
             Err(Trouble::Engine(error)) => Err(Violation(format!("{step:?} failed on a sound disk: {error}"))),
             Err(Trouble::Broken(violation)) => Err(Violation(format!("{step:?}: {violation}"))),
             Ok(done) => {
-                let must_fail = poisoned && matches!(step, Step::Sync | Step::Commit | Step::AskFlush | Step::Flush | Step::Point) && done;
+                let must_fail = poisoned
+                    && matches!(step, Step::Sync | Step::Commit | Step::AskFlush | Step::Flush | Step::Point)
+                    && done;
                 promise!(!must_fail, "{step:?} succeeded after the group was poisoned");
                 Ok(())
             }
@@ -219,8 +221,12 @@ impl Rig {
                 let op = self.model.new_write(*volume, *extent);
                 self.submit(op)
             }
-            Step::Zero(volume, extent) => self.submit(Op::Zero { volume: self.setup.volumes[*volume].id, extent: *extent }),
-            Step::Trim(volume, extent) => self.submit(Op::Trim { volume: self.setup.volumes[*volume].id, extent: *extent }),
+            Step::Zero(volume, extent) => {
+                self.submit(Op::Zero { volume: self.setup.volumes[*volume].id, extent: *extent })
+            }
+            Step::Trim(volume, extent) => {
+                self.submit(Op::Trim { volume: self.setup.volumes[*volume].id, extent: *extent })
+            }
             Step::Grow(volume, by) => self.grow(*volume, *by),
             Step::Point => self.point(),
             Step::Commit => Ok(self.path.commit()?),
@@ -391,7 +397,10 @@ impl Rig {
         let extent = Extent { lba: extent.lba, blocks: expected.len() as u64 };
         let found = read_stamps(&self.path, &self.model, volume, extent)?;
         if found != expected {
-            return Err(Trouble::Broken(Violation(format!("volume {volume} from {}: {found:?}, not {expected:?}", extent.lba))));
+            return Err(Trouble::Broken(Violation(format!(
+                "volume {volume} from {}: {found:?}, not {expected:?}",
+                extent.lba
+            ))));
         }
         Ok(true)
     }
@@ -412,7 +421,9 @@ impl Rig {
                     failed = true;
                 }
                 Err(TryRecvError::Empty) => waiting.push_back((lsn, ack)),
-                Err(TryRecvError::Closed) => return Err(Violation(format!("the acknowledgement of {lsn} was dropped"))),
+                Err(TryRecvError::Closed) => {
+                    return Err(Violation(format!("the acknowledgement of {lsn} was dropped")));
+                }
             }
         }
         self.acks = waiting;
@@ -517,7 +528,9 @@ fn read_stamps(path: &WritePath, model: &Model, volume: usize, extent: Extent) -
             }
             Piece::Absent(part) => {
                 if part.end() > model.volumes()[volume].blocks {
-                    return Err(Trouble::Broken(Violation(format!("{part:?} of volume {volume} was never in the vault, and is absent"))));
+                    return Err(Trouble::Broken(Violation(format!(
+                        "{part:?} of volume {volume} was never in the vault, and is absent"
+                    ))));
                 }
                 stamps.extend(model.base(volume, part));
                 continue;

@@ -92,10 +92,14 @@ fn volumes(random: &mut Random) -> Vec<ModelVolume> {
 /// The promise that was broken, with the seed and the place.
 pub fn random_run(seed: u64, plan: &Plan) -> Checked<Tally> {
     let mut random = Random::new(seed);
-    let setup = Setup { volumes: volumes(&mut random), limits: small_limits(12 + 4 * random.below(3), 3 + random.below(4)) };
+    let setup =
+        Setup { volumes: volumes(&mut random), limits: small_limits(12 + 4 * random.below(3), 3 + random.below(4)) };
     let disk = SimDisk::new(random.next());
-    let at = |round: u64, step: u64| move |violation: Violation| Violation(format!("seed {seed:#x}, round {round}, step {step}: {violation}"));
-    let mut rig = Rig::new(setup.clone(), plan.planted, disk).map_err(|error| Violation(format!("seed {seed:#x}: {error}")))?;
+    let at = |round: u64, step: u64| {
+        move |violation: Violation| Violation(format!("seed {seed:#x}, round {round}, step {step}: {violation}"))
+    };
+    let mut rig =
+        Rig::new(setup.clone(), plan.planted, disk).map_err(|error| Violation(format!("seed {seed:#x}: {error}")))?;
     // A disk that lies from the first byte on is refused at once.
     plan.lies.iter().for_each(|lie| rig.disk().plant(*lie));
     let mut tally = Tally { runs: 1, ..Tally::default() };
@@ -198,7 +202,8 @@ fn every_boundary(script: &[Step], powers: u64, tally: &mut Tally) -> Checked {
     let made = SimDisk::new(1);
     let mut stop = 0;
     loop {
-        let mut rig = Rig::new(small_setup(), Planted::Nothing, made.crash(1, CrashKind::Kill)).map_err(|e| Violation(e.to_string()))?;
+        let mut rig = Rig::new(small_setup(), Planted::Nothing, made.crash(1, CrashKind::Kill))
+            .map_err(|e| Violation(e.to_string()))?;
         let begin = rig.disk().calls();
         rig.disk().halt_at(begin + 1 + stop);
         for step in script {
@@ -220,6 +225,28 @@ fn every_boundary(script: &[Step], powers: u64, tally: &mut Tally) -> Checked {
         }
         stop += 1;
     }
+}
+
+/// Runs a script on two small volumes, and recovers `powers` power losses and one kill after each of its steps.
+///
+/// # Errors
+/// The promise that was broken, with the step.
+pub fn every_step(script: &[Step], powers: u64) -> Checked<Tally> {
+    let mut tally = Tally { runs: 1, ..Tally::default() };
+    let mut rig = Rig::new(small_setup(), Planted::Nothing, SimDisk::new(1)).map_err(|e| Violation(e.to_string()))?;
+    for (at, step) in script.iter().enumerate() {
+        let place = |violation: Violation| Violation(format!("step {at} {step:?}: {violation}"));
+        rig.step(step).map_err(place)?;
+        tally.steps += 1;
+        rig.probe(1, CrashKind::Kill).map_err(place)?;
+        tally.kill_states += 1;
+        for seed in 0..powers {
+            rig.probe(seed, CrashKind::Power).map_err(place)?;
+            tally.power_states += 1;
+        }
+    }
+    tally.waits = rig.waits;
+    Ok(tally)
 }
 
 /// Lets every call of a random script fail: once and for good, with `EIO` and with `ENOSPC`, whole and short; and every
@@ -273,7 +300,11 @@ fn run_with_fault(seed: u64, steps: u64, fault: Fault, tally: &mut Tally) -> Che
         rig.settle()?;
     }
     // The same fault in the restart, counted from its first call.
-    rig.probe_with_fault(random.next(), if fault.at.is_multiple_of(2) { CrashKind::Kill } else { CrashKind::Power }, fault)?;
+    rig.probe_with_fault(
+        random.next(),
+        if fault.at.is_multiple_of(2) { CrashKind::Kill } else { CrashKind::Power },
+        fault,
+    )?;
     rig.restart(random.next(), if random.one_in(2) { CrashKind::Kill } else { CrashKind::Power }, None)?;
     rig.settle()?;
     rig.restart(random.next(), CrashKind::Power, None)?;

@@ -59,7 +59,7 @@ fn flushing_without_a_sync_is_caught() {
 
 #[test]
 fn a_record_left_out_of_replay_is_caught() {
-    caught(Planted::SkipsARecord, &[], &["holds", "lost record"]);
+    caught(Planted::SkipsARecord, &[], &["holds", "ends before record"]);
 }
 
 #[test]
@@ -89,20 +89,20 @@ fn a_presence_map_that_is_not_synced_is_caught() {
 
 #[test]
 fn names_that_are_never_durable_are_caught() {
-    caught(Planted::Nothing, &[Lie::Names], &["can't be opened", "must not be lost"]);
+    caught(Planted::Nothing, &[Lie::Names], &["can't be opened", "must not be lost", "holds"]);
 }
 
 #[test]
 fn lost_and_misdirected_writes_are_caught() {
-    caught(Planted::Nothing, &[Lie::LostWrite("journal-", 40)], &["lost", "can't be read back"]);
+    caught(Planted::Nothing, &[Lie::LostWrite("journal-", 40)], &["lost", "can't be read back", "holds"]);
     caught(Planted::Nothing, &[Lie::LostWrite(".img", 40)], &["not [", "holds"]);
     caught(Planted::Nothing, &[Lie::LostWrite(".present", 8)], &["holds"]);
     caught(Planted::Nothing, &[Lie::Misdirected(".img", 40)], &["not [", "holds"]);
-    caught(Planted::Nothing, &[Lie::Misdirected("journal-", 40)], &["lost", "can't be read back"]);
+    caught(Planted::Nothing, &[Lie::Misdirected("journal-", 40)], &["lost", "can't be read back", "holds"]);
 }
 
 #[test]
 fn flipped_bits_are_caught() {
-    caught(Planted::Nothing, &[Lie::Flipped("journal-", 40)], &["lost", "can't be read back", "journal"]);
+    caught(Planted::Nothing, &[Lie::Flipped("journal-", 40)], &["lost", "can't be read back", "holds"]);
     caught(Planted::Nothing, &[Lie::Flipped(".img", 40)], &["mixture"]);
 }

@@ -17,6 +17,21 @@ fn the_definition_is_sound() {
     command().debug_assert();
 }
 
+/// clap takes a flag of a verb and a global one of the same name for one and the same, and finds out at run time only.
+#[test]
+fn no_verb_redefines_a_flag_of_the_connection() {
+    let command = Cli::command();
+    for noun in command.get_subcommands() {
+        let global: Vec<&str> =
+            noun.get_arguments().filter(|arg| arg.is_global_set()).filter_map(|arg| arg.get_long()).collect();
+        for verb in noun.get_subcommands() {
+            let own = verb.get_arguments().filter(|arg| !arg.is_global_set()).filter_map(|arg| arg.get_long());
+            let twice: Vec<&str> = own.filter(|long| global.contains(long)).collect();
+            assert!(twice.is_empty(), "{} {}: {twice:?}", noun.get_name(), verb.get_name());
+        }
+    }
+}
+
 #[test]
 fn every_verb_stands_under_exactly_one_task() {
     let mut listed: Vec<&str> = TASKS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
@@ -107,7 +122,7 @@ fn the_lines_of_the_contract_parse() {
         "resume --group ledger",
         "failback --group ledger --mode minimize-downtime",
         "failback --group ledger --mode full-download",
-        "job list --group ledger --state failed",
+        "job list --group ledger --job-state failed",
         "job watch job-0198f2c0000070008000000000000001",
         "job retry job-0198f2c0000070008000000000000001 --no-wait",
         "event list --since 1d",

@@ -29,8 +29,8 @@ enum JobVerb {
         #[arg(long, value_name = "ID|NAME")]
         group: Option<String>,
         /// Only those: queued, running, succeeded, failed or cancelled
-        #[arg(long)]
-        state: Option<String>,
+        #[arg(long, value_name = "STATE")]
+        job_state: Option<String>,
         /// Only those: unplanned-failover, failback, take-point, …
         #[arg(long)]
         kind: Option<String>,
@@ -111,12 +111,12 @@ fn shown(job: &Job) -> String {
 pub(crate) async fn run(args: JobArgs, output: Output) -> Result<()> {
     let client = args.connection.client()?;
     match args.verb {
-        JobVerb::List { group, state, kind, limit } => {
+        JobVerb::List { group, job_state, kind, limit } => {
             let mut query = Vec::new();
             if let Some(group) = group {
                 query.push(("group", resolve::group(&client, &group).await?));
             }
-            query.extend(state.map(|state| ("state", state)));
+            query.extend(job_state.map(|state| ("state", state)));
             query.extend(kind.map(|kind| ("kind", kind)));
             list(&client, output, &query, limit).await
         }

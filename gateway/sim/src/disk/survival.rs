@@ -1,7 +1,7 @@
 //! What a crash leaves of a disk.
 
 use super::content::Content;
-use super::{Node, NameChange, Pending, State};
+use super::{NameChange, Node, Pending, State};
 use crate::random::Random;
 
 /// How a run of the gateway ends.

@@ -9,7 +9,9 @@ impl Rig {
     /// The promise that was broken.
     pub fn probe(&self, seed: u64, kind: CrashKind) -> Checked<Lsn> {
         let disk = self.disk.crash(seed, kind);
-        let path = self.open(&disk).map_err(|error| Violation(format!("after a {kind:?} the group can't be opened: {error}")))?;
+        let path = self
+            .open(&disk)
+            .map_err(|error| Violation(format!("after a {kind:?} the group can't be opened: {error}")))?;
         self.compare(&disk, &path, self.lower_bound(kind))
     }
 
@@ -36,7 +38,9 @@ impl Rig {
 
     /// Starts on a disk as it is.
     fn resume(&mut self, disk: Arc<SimDisk>, lower: Lsn, kind: CrashKind) -> Checked<Lsn> {
-        let path = self.open(&disk).map_err(|error| Violation(format!("after a {kind:?} the group can't be opened: {error}")))?;
+        let path = self
+            .open(&disk)
+            .map_err(|error| Violation(format!("after a {kind:?} the group can't be opened: {error}")))?;
         let last = self.compare(&disk, &path, lower)?;
         self.model.cut(last);
         self.model.raise_floor(last);
@@ -72,9 +76,9 @@ impl Rig {
                     let sound = again == CrashKind::Kill && disk.failed_syncs() == 0;
                     let lower = if sound { lower } else { self.flushed };
                     let again = disk.crash(seed ^ 0x55, again);
-                    let path = self
-                        .open(&again)
-                        .map_err(|error| Violation(format!("the disk is sound again, and the group can't be opened: {error}")))?;
+                    let path = self.open(&again).map_err(|error| {
+                        Violation(format!("the disk is sound again, and the group can't be opened: {error}"))
+                    })?;
                     self.compare(&again, &path, lower)?;
                 }
             }
@@ -85,7 +89,11 @@ impl Rig {
     /// Newest record that the crash must not take.
     fn lower_bound(&self, kind: CrashKind) -> Lsn {
         // A disk that failed a sync has lost what was only in the kernel.
-        if kind == CrashKind::Kill && self.disk.failed_syncs() == 0 { self.acked.max(self.flushed) } else { self.flushed }
+        if kind == CrashKind::Kill && self.disk.failed_syncs() == 0 {
+            self.acked.max(self.flushed)
+        } else {
+            self.flushed
+        }
     }
 
     fn open(&self, disk: &Arc<SimDisk>) -> Result<WritePath, EngineError> {
@@ -99,7 +107,15 @@ impl Rig {
             .collect::<Result<Vec<_>, EngineError>>()?;
         let skips = self.planted == Planted::SkipsARecord && self.flushed > self.saved.image;
         let image = if skips { self.saved.image.next() } else { self.saved.image };
-        WritePath::open(&disk, GroupId::from_bytes(GROUP), Epoch(1), self.setup.limits, images, image, self.saved.shipped)
+        WritePath::open(
+            &disk,
+            GroupId::from_bytes(GROUP),
+            Epoch(1),
+            self.setup.limits,
+            images,
+            image,
+            self.saved.shipped,
+        )
     }
 
     /// Compares a group that was just opened with the model. Gives the newest record found.
@@ -125,11 +141,15 @@ impl Rig {
     /// I-3, seen from the disk: whatever an image holds was written by a record that is in the log.
     fn check_image(&self, disk: &SimDisk, volume: usize, blocks: u64, last: Lsn) -> Checked {
         let name = image_name(self.setup.volumes[volume].id);
-        let bytes = disk.peek(&name, 0, usize::try_from(blocks * BLOCK_SIZE_U64).unwrap_or(usize::MAX)).unwrap_or_default();
+        let bytes =
+            disk.peek(&name, 0, usize::try_from(blocks * BLOCK_SIZE_U64).unwrap_or(usize::MAX)).unwrap_or_default();
         for (lba, block) in bytes.chunks(BLOCK_SIZE).enumerate() {
             // A block torn by the crash is one that the journal still has.
             let Ok(stamp) = stamp_of(block) else { continue };
-            let writer = self.model.writer_of(stamp).map_err(|why| Violation(format!("block {lba} of image {volume}: {why}")))?;
+            let writer = self
+                .model
+                .writer_of(stamp)
+                .map_err(|why| Violation(format!("block {lba} of image {volume}: {why}")))?;
             promise!(
                 writer.is_none_or(|lsn| lsn <= last),
                 "block {lba} of image {volume} was written by {writer:?}, and the log ends at {last}"

@@ -5,7 +5,7 @@
 use lifeboat_api::{Client, ClientError, Gateway, GatewayRole, GatewaySpec, Volume};
 use tf_provider_sdk::{Attribute, Object, Schema, Type, async_trait};
 
-use super::{anchor, observed, short_timeouts};
+use super::{REPLACES, anchor, observed, short_timeouts};
 use crate::declared::{Dependent, Kind};
 use crate::values::Values;
 
@@ -35,11 +35,8 @@ impl Kind for GatewayKind {
                  the declaration up, before or after it is made.",
             )
             .attribute(Attribute::id())
-            .attribute(anchor("site_id", "The site where the gateway stands."))
-            .attribute(anchor(
-                "name",
-                "The name that its process is started with: 1 to 63 letters, digits, `.`, `_` or `-`, unique in the vault.",
-            ))
+            .attribute(anchor("site_id", "The site where the gateway stands.", REPLACES))
+            .attribute(anchor("name", "The name that its process is started with: 1 to 63 letters, digits, `.`, `_` or `-`, unique in the vault.", REPLACES))
             .attribute(Attribute::set("roles", Type::String).optional().description(
                 "What it does: `configuration_server` (answers the API), `process_server` (ships writes to the vault), \
                  `master_target` (receives a failback). All of them when left out.",

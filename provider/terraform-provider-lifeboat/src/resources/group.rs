@@ -3,7 +3,7 @@
 use lifeboat_api::{Client, ClientError, Group, GroupSpec, Volume};
 use tf_provider_sdk::{Attribute, Object, Schema, async_trait};
 
-use super::{anchor, short_timeouts};
+use super::{REPLACES, anchor, short_timeouts};
 use crate::declared::{Dependent, Kind};
 use crate::values::Values;
 
@@ -24,8 +24,8 @@ impl Kind for GroupKind {
                  over and back together. All of them are at home at one gateway.",
             )
             .attribute(Attribute::id())
-            .attribute(anchor("vault_id", "The vault that the group is shipped to."))
-            .attribute(anchor("site_id", "The site where the group is at home."))
+            .attribute(anchor("vault_id", "The vault that the group is shipped to.", REPLACES))
+            .attribute(anchor("site_id", "The site where the group is at home.", REPLACES))
             .attribute(
                 Attribute::string("name")
                     .required()

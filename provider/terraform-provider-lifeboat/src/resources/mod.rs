@@ -31,13 +31,13 @@ fn observed(attribute: Attribute) -> Attribute {
     attribute.computed().use_state_for_unknown()
 }
 
-/// A required attribute that says where the object is or belongs; another value means another object.
-fn anchor(name: &str, description: &str) -> Attribute {
-    Attribute::string(name)
-        .required()
-        .requires_replace()
-        .description(format!("{description} A change replaces the resource."))
+/// A required attribute that says what or where the object is: another value means another object.
+fn anchor(name: &str, description: &str, on_change: &str) -> Attribute {
+    Attribute::string(name).required().requires_replace().description(format!("{description} {on_change}"))
 }
+
+/// What a change of an [`anchor`] does to an object that holds no data.
+const REPLACES: &str = "A change replaces the resource.";
 
 /// An absent list and an empty one are the same to the API. A configuration may say either: what it says is kept.
 fn list_or_absent(said: Option<&Value>, found: Vec<String>) -> Value {

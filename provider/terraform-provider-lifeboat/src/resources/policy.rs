@@ -9,7 +9,7 @@ use lifeboat_api::{
 };
 use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, Schema, Type, async_trait};
 
-use super::{anchor, list_or_absent, short_timeouts};
+use super::{REPLACES, anchor, list_or_absent, short_timeouts};
 use crate::declared::{Dependent, Kind};
 use crate::values::Values;
 
@@ -90,7 +90,7 @@ impl Kind for PolicyKind {
                  and a unit: `5s`, `15m`, `24h`, `15d`.",
             )
             .attribute(Attribute::id())
-            .attribute(anchor("vault_id", "The vault that the policy belongs to."))
+            .attribute(anchor("vault_id", "The vault that the policy belongs to.", REPLACES))
             .attribute(Attribute::string("name").required().description("1 to 64 characters, unique in the vault."))
             .attribute(
                 Attribute::string("recovery_point_interval")

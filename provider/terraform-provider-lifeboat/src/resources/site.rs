@@ -3,7 +3,7 @@
 use lifeboat_api::{Client, ClientError, Gateway, Group, Site, SiteSpec};
 use tf_provider_sdk::{Attribute, Object, Schema, Type, async_trait};
 
-use super::{anchor, observed, short_timeouts};
+use super::{REPLACES, anchor, observed, short_timeouts};
 use crate::declared::{Dependent, Kind};
 use crate::values::Values;
 
@@ -21,8 +21,12 @@ impl Kind for SiteKind {
         Schema::new()
             .description("A place that can lose everything at once: a machine room, a region of a cloud.")
             .attribute(Attribute::id())
-            .attribute(anchor("vault_id", "The vault that the site belongs to."))
-            .attribute(anchor("name", "1 to 64 characters, unique in the vault; gateways name it with `--site`."))
+            .attribute(anchor("vault_id", "The vault that the site belongs to.", REPLACES))
+            .attribute(anchor(
+                "name",
+                "1 to 64 characters, unique in the vault; gateways name it with `--site`.",
+                REPLACES,
+            ))
             .attribute(Attribute::string("description").optional().description("For people; at most 1024 characters."))
             .attribute(
                 observed(Attribute::set("gateway_ids", Type::String)).description("The gateways that stand there."),

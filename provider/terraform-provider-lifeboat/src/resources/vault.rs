@@ -20,6 +20,8 @@ use crate::wording::{failed, same};
 #[derive(Debug)]
 pub(crate) struct VaultKind;
 
+const FOR_GOOD: &str = "It can't be changed.";
+
 const KEY_SOURCES: &[(&str, KeySourceKind)] =
     &[("passphrase", KeySourceKind::Passphrase), ("key_file", KeySourceKind::KeyFile)];
 
@@ -41,11 +43,8 @@ fn encryption_block() -> NestedBlock {
     });
     let body = Block::new()
         .description("What opens the vault. Recovery needs the vault and this key, and nothing else: keep a copy elsewhere.")
-        .attribute(anchor(
-            "key_source",
-            "`passphrase` (stretched with Argon2id) or `key_file` (at least 32 random bytes in a file on the gateway, mode \
-             0600).",
-        ))
+        .attribute(anchor("key_source", "`passphrase` (stretched with Argon2id) or `key_file` (at least 32 random bytes in a file on the gateway, mode \
+             0600).", FOR_GOOD))
         .attribute(Attribute::string("passphrase").optional().sensitive().write_only().description(
             "With `passphrase`: at least 8 characters. Write-only: it is kept in neither plan nor state.",
         ))
@@ -55,7 +54,7 @@ fn encryption_block() -> NestedBlock {
         ))
         .attribute(
             Attribute::string("key_file").optional().requires_replace().description(
-                "With `key_file`: absolute path on the gateway. A change replaces the resource.",
+                "With `key_file`: absolute path on the gateway. It can't be changed.",
             ),
         );
     NestedBlock::single("encryption", body).min(1)
@@ -78,9 +77,9 @@ impl Kind for VaultKind {
                  storage.",
             )
             .attribute(Attribute::id())
-            .attribute(anchor("name", "1 to 64 characters."))
+            .attribute(anchor("name", "1 to 64 characters.", FOR_GOOD))
             .attribute(
-                anchor("storage_url", "Where it is kept, as the gateways see it: `file:///absolute/directory`.")
+                anchor("storage_url", "Where it is kept, as the gateways see it: `file:///absolute/directory`.", FOR_GOOD)
                     .validate(no_slash),
             )
             .attribute(Attribute::number("soft_delete_days").default(default_soft_delete_days()).description(

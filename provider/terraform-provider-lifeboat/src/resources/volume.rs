@@ -22,6 +22,8 @@ use crate::wording::{failed, sentence};
 #[derive(Debug)]
 pub(crate) struct VolumeKind;
 
+const WHEN_ALLOWED: &str = "A change needs `allow_replace`.";
+
 /// Attributes and fields differ in their unit.
 fn rename(field: &str) -> String {
     match field {
@@ -54,17 +56,14 @@ impl Kind for VolumeKind {
             .attribute(
                 Attribute::string("group_id").optional().computed().use_state_for_unknown().requires_replace().description(
                     "The consistency group that it belongs to; this or `policy_id`. With `policy_id` it is the group that the \
-                     volume has for itself. A change replaces the resource.",
+                     volume has for itself. A change needs `allow_replace`.",
                 ),
             )
             .attribute(Attribute::string("policy_id").optional().modify(joins_or_leaves).description(
                 "The replication policy that governs it by itself; this or `group_id`. Another policy is taken up in place.",
             ))
-            .attribute(anchor("gateway_id", "The gateway where it is at home."))
-            .attribute(anchor(
-                "name",
-                "1 to 63 letters, digits, `.`, `_` or `-`, unique in the vault; its file in the mount is `volumes/NAME.img`.",
-            ))
+            .attribute(anchor("gateway_id", "The gateway where it is at home.", WHEN_ALLOWED))
+            .attribute(anchor("name", "1 to 63 letters, digits, `.`, `_` or `-`, unique in the vault; its file in the mount is `volumes/NAME.img`.", WHEN_ALLOWED))
             .attribute(Attribute::number("size_gib").required().description(
                 "Size in GiB: from 1 MiB to 64 TiB, a fraction (`0.5`) where it gives whole blocks of 4096 bytes. It grows in \
                  place and never shrinks.",
