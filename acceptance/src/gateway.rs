@@ -147,8 +147,11 @@ impl Gateway {
             if !listens || !self.token_file().exists() || !self.ca_file().exists() {
                 return Ok(None);
             }
-            let answers = self.run(&["status"])?.status.success();
-            Ok((answers && mounts::is_mounted(&self.mount())?).then_some(()))
+            let status = self.run(&["status", "--output", "json"])?;
+            let ready = status.status.success()
+                && serde_json::from_str::<serde_json::Value>(&status.stdout)
+                    .is_ok_and(|report| report["ready"] == true);
+            Ok((ready && mounts::is_mounted(&self.mount())?).then_some(()))
         })
         .with_context(|| process.log_tail(40))
     }

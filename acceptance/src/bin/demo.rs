@@ -193,7 +193,7 @@ fn run_until_disaster(story: &mut Story, stage: &mut Stage, disk: &Path, figures
         ledger::create(&database)?;
         let writer = Writer::start(&database, 1)?;
         let commit = writer.reach(50, SHORT)?;
-        Ok((writer, format!("SQLite, synchronous=FULL; transaction {} committed", commit.number)))
+        Ok((writer, format!("SQLite, synchronous=EXTRA; transaction {} committed", commit.number)))
     })?;
     story.step("watch recovery points appear", || {
         let points = eventually("three recovery points with the database in them", SHORT, || {

@@ -40,9 +40,9 @@ const FOPEN_DIRECT_IO: u32 = 1 << 0;
 const FOPEN_KEEP_CACHE: u32 = 1 << 1;
 const FOPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
-/// What the session calls.
+/// What the session calls: the file system, and whom to tell that the kernel has begun the conversation.
 #[derive(Debug)]
-pub(crate) struct Shell(pub(crate) Arc<ExportFs>);
+pub(crate) struct Shell(pub(crate) Arc<ExportFs>, pub(crate) Arc<tokio::sync::Notify>);
 
 impl From<Errno> for fuse3::Errno {
     fn from(errno: Errno) -> Self {
@@ -102,6 +102,7 @@ impl Filesystem for Shell {
         let mut reply = ReplyInit::new(WRITE_BYTES_MAX);
         reply.max_background = Some(BACKGROUND_MAX);
         reply.congestion_threshold = Some(CONGESTION_AT);
+        self.1.notify_one();
         Ok(reply)
     }
 

@@ -185,8 +185,9 @@ impl Mount {
             .custom_options(format!("subtype={FS_NAME}"))
             .default_permissions(true)
             .allow_other(options.allow_other);
+        let begun = Arc::new(tokio::sync::Notify::new());
         let handle = Session::new(settings)
-            .mount_with_unprivileged(Shell(Arc::clone(&fs)), &path)
+            .mount_with_unprivileged(Shell(Arc::clone(&fs), Arc::clone(&begun)), &path)
             .await
             .map_err(|source| MountError::Refused { path: path.clone(), source })?;
         match cloexec::close_fuse_on_exec() {
@@ -198,7 +199,7 @@ impl Mount {
         tokio::spawn(supervise(handle, Arc::clone(&fs), end_session.clone(), tell_ended, path.clone()));
         let mut mount =
             Self { path, device: String::new(), fs, end_session, ended, taken_down: tokio::sync::Mutex::new(false) };
-        mount.device = mount.wait_until_served().await?;
+        mount.device = mount.wait_until_served(&begun).await?;
         tracing::info!(path = %mount.path.display(), "mounted");
         Ok(mount)
     }
@@ -292,14 +293,18 @@ impl Mount {
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
     }
 
-    /// Waits for the first answer, and returns the mount's device number.
-    async fn wait_until_served(&self) -> Result<String, MountError> {
+    /// Waits until the kernel has begun to talk to the session, and returns the mount's device number.
+    ///
+    /// The mount is not asked from here: a thread of this process that waits for an answer of this process can't be killed,
+    /// and keeps the connection open, so that a SIGKILL in that moment would leave a process that never ends and a
+    /// mount that nobody can use or replace (seen in a test).
+    async fn wait_until_served(&self, begun: &tokio::sync::Notify) -> Result<String, MountError> {
         let refused =
             |message: String| MountError::Refused { path: self.path.clone(), source: std::io::Error::other(message) };
-        match probe(&self.path).await {
-            Liveness::Alive => {}
-            Liveness::Dead(error) => return Err(refused(format!("the new mount ended at once ({error})"))),
-            Liveness::Hung => return Err(refused("the new mount does not answer".to_owned())),
+        tokio::select! {
+            () = begun.notified() => {}
+            () = self.ended() => return Err(refused("the new mount ended at once".to_owned())),
+            () = tokio::time::sleep(ANSWER_WITHIN) => return Err(refused("the kernel does not talk to the new mount".to_owned())),
         }
         let mounts = mountinfo::mounts_at(&self.path).map_err(|error| refused(format!("/proc: {error}")))?;
         match mounts.into_iter().next_back() {

@@ -95,7 +95,8 @@ impl Gateway {
     /// # Errors
     /// As for [`Self::start`].
     pub async fn start_with(settings: ServeConfig, engine: Arc<dyn port::DataPath>) -> anyhow::Result<Self> {
-        // The port first: taking it changes nothing.
+        StateDir::refuse_unusable(&settings.state)?;
+        // The port before anything is written: taking it changes nothing.
         let listener = TcpListener::bind(&settings.listen_management).await.with_context(|| {
             format!(
                 "the API can't listen on {}: choose another address with --listen-management, or stop what listens there",

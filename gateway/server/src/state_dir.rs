@@ -49,12 +49,27 @@ pub struct Attachment {
     pub key_file: Option<String>,
 }
 
+/// Free space without which a first start is refused: certificates, and the smallest journal with its spare file.
+const FIRST_START_BYTES: u64 = 16 << 20;
+
+fn in_use(path: &Path, lock: &mut fs::File) -> anyhow::Error {
+    let mut holder = String::new();
+    // Who holds it is a courtesy: that it is held is what counts.
+    let _ = lock.read_to_string(&mut holder);
+    anyhow::anyhow!(
+        "the state directory {} is in use by another gateway (process {}): stop that one, or give this one a --state of its own",
+        path.display(),
+        holder.trim()
+    )
+}
+
 impl StateDir {
     /// Takes the directory, making it when only its last component is missing.
     ///
     /// # Errors
     /// One sentence: it can't be made, isn't writable, or another process holds it.
     pub fn take(path: &Path) -> anyhow::Result<Self> {
+        Self::refuse_unusable(path)?;
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -72,14 +87,7 @@ impl StateDir {
             .open(&lock_path)
             .map_err(|error| anyhow::anyhow!("the state directory {} can't be written: {error}", path.display()))?;
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            // Who holds it is a courtesy: that it is held is what counts.
-            let _ = lock.read_to_string(&mut holder);
-            bail!(
-                "the state directory {} is in use by another gateway (process {}): stop that one, or give this one a --state of its own",
-                path.display(),
-                holder.trim()
-            );
+            return Err(in_use(&path, &mut lock));
         }
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
@@ -87,6 +95,32 @@ impl StateDir {
         let mut state = Self { path, process_id: String::new(), _lock: lock };
         state.process_id = state.text_or_make("process.id", || Ok(uuid::Uuid::new_v4().to_string()))?;
         Ok(state)
+    }
+
+    /// Refuses, without changing anything, a directory that another gateway holds and a first start on a full disk. (A
+    /// gateway that has worked there before starts: what it holds must be served, and its journal has its space.)
+    ///
+    /// # Errors
+    /// What is in the way, and what to do.
+    pub fn refuse_unusable(path: &Path) -> anyhow::Result<()> {
+        if let Ok(mut lock) = fs::File::open(path.join("lock"))
+            && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+        {
+            return Err(in_use(path, &mut lock));
+        }
+        let known = path.join("process.id").exists();
+        let disk = if path.exists() { path } else { path.parent().unwrap_or(path) };
+        let free = rustix::fs::statvfs(disk).map_or(u64::MAX, |space| space.f_bavail.saturating_mul(space.f_frsize));
+        if !known && free < FIRST_START_BYTES {
+            bail!(
+                "the disk of the state directory {} has {} KiB free, and a gateway needs {} MiB of space to begin: free some, or choose \
+                 another --state",
+                path.display(),
+                free >> 10,
+                FIRST_START_BYTES >> 20
+            );
+        }
+        Ok(())
     }
 
     /// Where it is.

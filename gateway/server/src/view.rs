@@ -566,6 +566,7 @@ pub(crate) fn report(context: &Context) -> GatewayReport {
         site: context.settings.site.clone(),
         gateway_ids: vaults.iter().filter_map(|vault| context.own_gateway(vault)).collect(),
         mount_path: context.exported.path().map(|path| path.display().to_string()),
+        ready: context.is_ready(),
         health,
         reasons,
         vaults: vaults.iter().map(|attached| vault(attached)).collect(),

@@ -54,11 +54,13 @@ pub struct Plan {
     pub steps: u64,
     /// Power losses tried at each of three moments in a round.
     pub probes: u64,
+    /// Whether the machine also stops within a step, at any call.
+    pub stops: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { planted: Planted::Nothing, lies: Vec::new(), rounds: 6, steps: 50, probes: 32 }
+        Self { planted: Planted::Nothing, lies: Vec::new(), rounds: 6, steps: 50, probes: 32, stops: false }
     }
 }
 
@@ -105,7 +107,11 @@ pub fn random_run(seed: u64, plan: &Plan) -> Checked<Tally> {
     let mut tally = Tally { runs: 1, ..Tally::default() };
     for round in 0..plan.rounds {
         let steps = 1 + random.below(plan.steps);
+        let stop = (plan.stops && random.chance(2, 3)).then(|| random.below(steps));
         for step in 0..steps {
+            if stop == Some(step) {
+                rig.disk().halt_at(rig.disk().calls() + 1 + random.below(12));
+            }
             rig.step(&random_step(&mut random, &setup)).map_err(at(round, step))?;
             tally.steps += 1;
             // Three moments in each round, on average.
@@ -117,8 +123,11 @@ pub fn random_run(seed: u64, plan: &Plan) -> Checked<Tally> {
                 rig.probe(random.next(), CrashKind::Kill).map_err(at(round, step))?;
                 tally.kill_states += 1;
             }
+            if rig.disk().halted() {
+                break;
+            }
         }
-        if random.one_in(3) {
+        if stop.is_none() && random.one_in(3) {
             rig.settle().map_err(at(round, steps))?;
         }
         let kind = if random.one_in(2) { CrashKind::Kill } else { CrashKind::Power };
@@ -286,6 +295,7 @@ fn run_with_fault(seed: u64, steps: u64, fault: Fault, tally: &mut Tally) -> Che
         tally.steps += 1;
     }
     let hit = rig.disk().fault_hit();
+    tally.waits += rig.waits;
     rig.disk().set_fault(None);
     tally.runs += 1;
     tally.faults += u64::from(hit);

@@ -15,19 +15,30 @@ const SEEDS_OF_BUGS: [u64; 6] = [0x0, 0x4d, 0xa2, 0x7c, 0x9e, 0xba];
 
 #[test]
 fn fixed_seeds_keep_every_promise() {
+    let tally = run_all(SEEDS.chain(SEEDS_OF_BUGS), &Plan::default());
+    assert!(tally.power_states >= 100_000, "{tally:?}");
+    assert!(tally.waits > 100, "writers hardly ever waited: {tally:?}");
+}
+
+#[test]
+fn machines_that_stop_within_a_step_keep_every_promise() {
+    let tally = run_all(SEEDS, &Plan { rounds: 12, steps: 30, probes: 3, stops: true, ..Plan::default() });
+    assert!(tally.restarts >= 12 * 200, "{tally:?}");
+}
+
+fn run_all(seeds: impl Iterator<Item = u64>, plan: &Plan) -> Tally {
     let begun = Instant::now();
     let mut tally = Tally::default();
     let mut broken = Vec::new();
-    for seed in SEEDS.chain(SEEDS_OF_BUGS) {
-        match random_run(seed, &Plan::default()) {
+    for seed in seeds {
+        match random_run(seed, plan) {
             Ok(run) => tally.add(run),
             Err(violation) => broken.push(violation.to_string()),
         }
     }
     println!("{tally:?} in {:?}", begun.elapsed());
     assert!(broken.is_empty(), "{} seeds failed:\n{}", broken.len(), broken.join("\n"));
-    assert!(tally.power_states >= 100_000, "{tally:?}");
-    assert!(tally.waits > 100, "writers hardly ever waited: {tally:?}");
+    tally
 }
 
 /// One run nobody has seen before. Repeat it with `LIFEBOAT_SEED=0x…`; `LIFEBOAT_SEEDS=n` makes it n runs.
@@ -44,8 +55,10 @@ fn a_fresh_seed_keeps_every_promise() {
         number("LIFEBOAT_SEED").unwrap_or_else(|| u64::try_from(clock() & 0xffff_ffff_ffff_ffff).expect("64 bits"));
     for seed in (0..number("LIFEBOAT_SEEDS").unwrap_or(1)).map(|at| first.wrapping_add(at)) {
         println!("seed: {seed:#x}");
-        if let Err(violation) = random_run(seed, &Plan::default()) {
-            panic!("{violation}; repeat it with LIFEBOAT_SEED={seed:#x}");
+        for stops in [false, true] {
+            if let Err(violation) = random_run(seed, &Plan { stops, ..Plan::default() }) {
+                panic!("{violation}; repeat it with LIFEBOAT_SEED={seed:#x}");
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! create     POST ─> kept as partial state ─> settle ─> state
 //! read       GET ─> state; gone ─> None; gone because another gateway answers ─> an error
 //! update     GET for the generation ─> PATCH (again when someone was faster) ─> settle ─> state
-//! delete     GET ─> DELETE; blocked by a running job ─> again; blocked otherwise ─> an error that names it
+//! delete     GET ─> DELETE; blocked by what ends by itself ─> again; blocked otherwise ─> an error that names it
 //! ```
 //! Stop and deadlines end every wait, never a request that changes something: what was created is always in the state.
 //! Computed attributes that a plan promised keep the promised value until the next refresh.
@@ -32,6 +32,9 @@ use crate::wording::{self, Rename, failed};
 const STALE_TRIES_MAX: u32 = 5;
 /// Time between two looks at what is awaited.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a destroy waits for what goes away by itself.
+const GIVING_WAY_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Something that lies in the way of a destroy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +97,11 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// What no other resource manages and is surely in the way of a destroy.
     async fn obstacles(_api: &Client, _id: &str) -> std::result::Result<Vec<String>, ClientError> {
         Ok(Vec::new())
+    }
+
+    /// Whether this obstacle to a delete goes away by itself: a job ends.
+    fn gives_way(blocker: &str) -> bool {
+        blocker.starts_with("job ")
     }
 
     /// A better explanation of a create that failed.
@@ -338,7 +346,7 @@ impl<K: Kind> Resource<Link> for Declared<K> {
         let id: String = state.get("id")?;
         let what = called::<K>(&state);
         let doing = format!("destroy the {what}");
-        let mut tries = 0;
+        let (mut tries, mut waited) = (0, Duration::ZERO);
         loop {
             let deleted = async {
                 let now: K::View = api.read(&id).await?;
@@ -351,11 +359,12 @@ impl<K: Kind> Resource<Link> for Declared<K> {
                     return Ok(());
                 }
                 Err(error) if wording::is_stale(&error) && tries < STALE_TRIES_MAX => tries += 1,
-                Err(error) if waits_for_jobs(&error) => {
+                Err(error) if gives_way::<K>(&error) && waited < GIVING_WAY_TIME_MAX => {
                     let waiting =
                         format!("waiting for {}, before the {what} can be destroyed", error.blockers().join(", "));
                     cx.progress(waiting.clone());
                     cx.sleep(&waiting, LOOK_INTERVAL).await?;
+                    waited += LOOK_INTERVAL;
                 }
                 Err(error) => {
                     return Err(wording::in_the_way(&what, &error).unwrap_or_else(|| failed(&doing, &error, K::RENAME)));
@@ -369,10 +378,10 @@ impl<K: Kind> Resource<Link> for Declared<K> {
     }
 }
 
-/// Whether only jobs are in the way: they end by themselves.
-fn waits_for_jobs(error: &ClientError) -> bool {
+/// Whether everything in the way goes away by itself.
+fn gives_way<K: Kind>(error: &ClientError) -> bool {
     let blockers = error.blockers();
-    !blockers.is_empty() && blockers.iter().all(|blocker| blocker.starts_with("job "))
+    !blockers.is_empty() && blockers.iter().all(|blocker| K::gives_way(blocker))
 }
 
 /// A create that failed; where the name is taken, with the id to import.
@@ -382,9 +391,10 @@ async fn explain_conflict<K: Kind>(api: &Client, plan: &Object, doing: &str, err
     if error.kind() == ClientErrorKind::Conflict
         && let Ok(Some(existing)) = api.find_by_name::<K::View>(&name).await
     {
+        let said = error.fields().first().map_or_else(|| error.to_string(), |field| field.message.clone());
         let detail = format!(
             "{} If it is to be managed here: terraform import {}.NAME {}",
-            wording::sentence(&error.to_string()),
+            wording::sentence(&said),
             K::TYPE,
             existing.id()
         );

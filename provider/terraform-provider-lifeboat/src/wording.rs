@@ -43,12 +43,16 @@ fn refused_fields(summary: &str, problem: &Problem, rename: Rename) -> Diagnosti
     problem.errors.iter().map(|error| field_fault(summary, error, rename)).collect()
 }
 
+/// How a message begins that goes on from the name of its field.
+const GO_ON: [&str; 10] = ["must", "is", "are", "can't", "needs", "names", "asks", "goes", "belongs", "has"];
+
 /// A field that makes no sense, under its attribute.
 pub(crate) fn field_fault(summary: &str, error: &FieldError, rename: Rename) -> Diagnostic {
     let path = rename(&error.field);
     let name = path.rsplit('.').next().unwrap_or(&path);
-    // Some messages begin with the value itself, the others go on from the field's name.
-    let text = if error.message.starts_with('"') { error.message.clone() } else { format!("{name} {}", error.message) };
+    // Some messages go on from the field's name, the others are sentences.
+    let first_word = error.message.split(' ').next().unwrap_or_default();
+    let text = if GO_ON.contains(&first_word) { format!("{name} {}", error.message) } else { sentence(&error.message) };
     Diagnostic::error(summary, full_stop(text)).at(Path::from(path))
 }
 

@@ -3,6 +3,8 @@
 //! `LIFEBOAT_BLESS=1` writes the files; otherwise they must be as they would be written. A snapshot that differs is a
 //! change of the interface: see whether existing configurations and states still work.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod session;
 
 use std::collections::BTreeMap;

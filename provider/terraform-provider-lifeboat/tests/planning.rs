@@ -188,7 +188,7 @@ async fn bad_volumes_are_refused_under_their_attribute() {
         ("size_gib", Value::Number("0.0001".parse().unwrap()), "size_gib"),
         ("size_gib", Value::Number(70_000_u64.into()), "64 TiB"),
         ("gateway_id", Value::String(id("site", 1)), "is no gateway id"),
-        ("group_id", Value::Null, "either group_id or policy_id is required"),
+        ("group_id", Value::Null, "Either group_id or policy_id is required"),
         ("cache_gib", Value::Number("0.01".parse().unwrap()), "cache_gib"),
     ];
     for (name, value, part) in cases {

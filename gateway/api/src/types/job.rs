@@ -221,6 +221,9 @@ pub struct GatewayReport {
     pub gateway_ids: Vec<GatewayId>,
     /// Where it mounts its volumes.
     pub mount_path: Option<String>,
+    /// Whether everything that it serves has been opened since it started: what `/readyz` says.
+    #[serde(default)]
+    pub ready: bool,
     /// Its health.
     #[schema(value_type = String)]
     pub health: Health,

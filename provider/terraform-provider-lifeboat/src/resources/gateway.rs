@@ -84,6 +84,11 @@ impl Kind for GatewayKind {
         state.set("last_seen", gateway.status.last_seen.map(|time| time.to_string()));
     }
 
+    /// Destroyed in the same apply, in no order with the gateway: a group doesn't refer to it, but is served by it.
+    fn gives_way(blocker: &str) -> bool {
+        blocker.starts_with("job ") || blocker.starts_with("group ")
+    }
+
     async fn dependents(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {
         let volumes: Vec<Volume> = api.list("/v1/volumes", &[]).await?;
         let volumes = volumes.iter().filter(|volume| volume.spec.gateway_id.to_string() == id);

@@ -1,6 +1,7 @@
 //! The provider in this process, and a gRPC client of it, as Terraform would be.
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use hyper_util::rt::TokioIo;
 use terraform_provider_lifeboat::{LifeboatProvider, Link};
@@ -19,6 +20,13 @@ pub(crate) struct Plan {
     pub(crate) planned: Option<Object>,
     /// The paths that force a replacement.
     pub(crate) replaces: Vec<String>,
+    /// `path: summary: detail` of every diagnostic.
+    pub(crate) said: Vec<String>,
+}
+
+/// What an operation came to.
+pub(crate) struct Applied {
+    pub(crate) state: Option<Object>,
     /// `path: summary: detail` of every diagnostic.
     pub(crate) said: Vec<String>,
 }
@@ -81,15 +89,57 @@ impl Session {
             ..Default::default()
         };
         let response = self.client.plan_resource_change(request).await.unwrap().into_inner();
-        let planned = response.planned_state.map(|planned| planned.decode(&schema.value_type()).unwrap());
         Plan {
-            planned: match planned {
-                Some(Value::Object(object)) => Some(object),
-                _ => None,
-            },
+            planned: receive(&schema, response.planned_state),
             replaces: response.requires_replace.iter().map(path).collect(),
             said: said(&response.diagnostics),
         }
+    }
+
+    /// Applies a plan: `None` for what isn't there.
+    pub(crate) async fn apply(
+        &mut self,
+        name: &str,
+        prior: Option<&Object>,
+        plan: Option<&Object>,
+        config: &Object,
+    ) -> Applied {
+        let schema = schema_of(name);
+        let message = |object: Option<&Object>| object.map_or_else(send_null, |object| send(&schema, object.clone()));
+        let request = pb::apply_resource_change::Request {
+            type_name: name.into(),
+            prior_state: message(prior),
+            planned_state: message(plan),
+            config: if plan.is_some() { send(&schema, config.clone()) } else { send_null() },
+            ..Default::default()
+        };
+        let response = self.client.apply_resource_change(request).await.unwrap().into_inner();
+        Applied { state: receive(&schema, response.new_state), said: said(&response.diagnostics) }
+    }
+
+    /// Plans and applies a create.
+    pub(crate) async fn create(&mut self, name: &str, config: &Object) -> Applied {
+        let plan = self.plan(name, None, Some(config)).await;
+        assert!(plan.said.is_empty(), "{:?}", plan.said);
+        self.apply(name, None, plan.planned.as_ref(), config).await
+    }
+
+    /// Plans and applies a change.
+    pub(crate) async fn update(&mut self, name: &str, prior: &Object, config: &Object) -> Applied {
+        let plan = self.plan(name, Some(prior), Some(config)).await;
+        assert!(plan.said.is_empty(), "{:?}", plan.said);
+        self.apply(name, Some(prior), plan.planned.as_ref(), config).await
+    }
+
+    pub(crate) async fn read(&mut self, name: &str, state: &Object) -> Applied {
+        let schema = schema_of(name);
+        let request = pb::read_resource::Request {
+            type_name: name.into(),
+            current_state: send(&schema, state.clone()),
+            ..Default::default()
+        };
+        let response = self.client.read_resource(request).await.unwrap().into_inner();
+        Applied { state: receive(&schema, response.new_state), said: said(&response.diagnostics) }
     }
 }
 
@@ -125,6 +175,13 @@ fn propose(schema: &Schema, prior: Option<&Object>, config: &Object) -> Object {
 pub(crate) fn send(schema: &Schema, object: Object) -> Option<pb::DynamicValue> {
     let object = schema.conform(object).unwrap();
     Some(pb::DynamicValue::encode(&Value::Object(object)))
+}
+
+fn receive(schema: &Schema, message: Option<pb::DynamicValue>) -> Option<Object> {
+    match message?.decode(&schema.value_type()).unwrap() {
+        Value::Object(object) => Some(object),
+        _ => None,
+    }
 }
 
 fn send_null() -> Option<pb::DynamicValue> {

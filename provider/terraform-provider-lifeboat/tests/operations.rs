@@ -1,0 +1,285 @@
+//! What happens at apply and refresh when the gateway is slow, changes its mind, refuses, or is another one.
+
+mod fake_gateway;
+mod session;
+
+use fake_gateway::{FakeGateway, problem};
+use serde_json::{Value as Json, json};
+use session::Session;
+use tf_provider_sdk::Object;
+
+const SITE: &str = "lifeboat_site";
+const VOLUME: &str = "lifeboat_volume";
+const GIB: u64 = 1 << 30;
+
+fn id(prefix: &str, last: u8) -> String {
+    format!("{prefix}-{last:032x}")
+}
+
+fn view(id: &str, generation: u64, spec: Json, status: Json) -> Json {
+    let time = "2026-11-20T10:05:00Z";
+    json!({"id": id, "generation": generation, "created": time, "updated": time, "spec": spec, "status": status})
+}
+
+fn site_view(generation: u64, description: &str) -> Json {
+    let spec = json!({"vault_id": id("vlt", 1), "name": "onprem", "description": description});
+    view(&id("site", 1), generation, spec, json!({"gateway_ids": []}))
+}
+
+fn site(description: &str) -> Object {
+    Object::new().with("vault_id", id("vlt", 1)).with("name", "onprem").with("description", description)
+}
+
+fn site_state(description: &str) -> Object {
+    site(description).with("id", id("site", 1)).with("gateway_ids", Vec::<String>::new())
+}
+
+fn volume() -> Object {
+    Object::new()
+        .with("name", "db")
+        .with("gateway_id", id("gw", 1))
+        .with("policy_id", id("pol", 1))
+        .with("size_gib", 1_u64)
+}
+
+fn volume_view(state: &str, reasons: &[&str]) -> Json {
+    let spec = json!({"name": "db", "gateway_id": id("gw", 1), "size_bytes": GIB, "policy_id": id("pol", 1)});
+    let protected = state == "protected";
+    let status = json!({
+        "state": state, "group_id": id("grp", 1), "path": protected.then_some("/mnt/volumes/db.img"),
+        "size_bytes": protected.then_some(GIB), "active_gateway_id": null, "active_site_id": null,
+        "active_site": protected.then_some("onprem"), "health": if protected { "healthy" } else { "warning" },
+        "reasons": reasons, "landed_rpo_seconds": null, "latest_recovery_point": null, "latest_recovery_point_id": null,
+        "job_id": null,
+    });
+    view(&id("vol", 1), 1, spec, status)
+}
+
+fn empty_page() -> Json {
+    json!({"items": []})
+}
+
+async fn started(extra: &[&str]) -> (FakeGateway, Session) {
+    let gateway = FakeGateway::start().await;
+    let mut session = Session::start().await;
+    session.configure(gateway.block(extra)).await;
+    (gateway, session)
+}
+
+#[track_caller]
+fn assert_one(said: &[String], parts: &[&str]) {
+    assert_eq!(said.len(), 1, "{said:#?}");
+    for part in parts {
+        assert!(said[0].contains(part), "{part:?} not in {:?}", said[0]);
+    }
+}
+
+#[tokio::test]
+async fn a_volume_is_there_when_it_is_protected() {
+    let (gateway, mut session) = started(&[]).await;
+    let item = format!("GET /v1/volumes/{}", id("vol", 1));
+    gateway
+        .answers("GET /v1/volumes", 200, empty_page())
+        .answers("POST /v1/volumes", 201, volume_view("pending", &["the gateway primary has not registered"]))
+        .answers(&item, 200, volume_view("creating", &[]))
+        .answers(&item, 200, volume_view("protected", &[]));
+    let created = session.create(VOLUME, &volume()).await;
+    assert!(created.said.is_empty(), "{:?}", created.said);
+    let state = created.state.unwrap();
+    assert_eq!(state.get::<String>("state").unwrap(), "protected");
+    assert_eq!(state.get::<String>("path").unwrap(), "/mnt/volumes/db.img");
+    assert_eq!(state.get::<String>("group_id").unwrap(), id("grp", 1));
+    let sent = gateway.asked("POST /v1/volumes").concat();
+    assert!(sent.contains(&format!("\"size_bytes\":{GIB}")) && sent.contains("\"group_id\":null"), "{sent}");
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_failed_stays_in_state_with_its_reasons_told() {
+    let (gateway, mut session) = started(&[]).await;
+    gateway
+        .answers("GET /v1/volumes", 200, empty_page())
+        .answers("POST /v1/volumes", 201, volume_view("pending", &[]))
+        .answers(
+            &format!("GET /v1/volumes/{}", id("vol", 1)),
+            200,
+            volume_view("failed", &["no space left at primary"]),
+        );
+    let created = session.create(VOLUME, &volume()).await;
+    assert_one(&created.said, &["The volume db can't be protected", "No space left at primary."]);
+    assert_eq!(created.state.unwrap().get::<String>("id").unwrap(), id("vol", 1));
+    session.end().await;
+}
+
+#[tokio::test]
+async fn the_time_that_is_set_ends_a_wait_and_says_what_for() {
+    let (gateway, mut session) = started(&[]).await;
+    let waiting = volume_view("pending", &["the gateway primary has not registered"]);
+    gateway.answers("GET /v1/volumes", 200, empty_page()).answers("POST /v1/volumes", 201, waiting.clone()).answers(
+        &format!("GET /v1/volumes/{}", id("vol", 1)),
+        200,
+        waiting,
+    );
+    let config = volume().with("timeouts", Object::new().with("create", "700ms"));
+    let created = session.create(VOLUME, &config).await;
+    assert_one(&created.said, &["did not finish within 700ms", "the gateway primary has not registered"]);
+    assert!(created.state.is_some(), "what was created is not lost");
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_comes_with_the_id_to_import() {
+    let (gateway, mut session) = started(&[]).await;
+    let taken = problem("conflict", 409, "there is a site named \"onprem\" already", json!({}));
+    gateway.answers("POST /v1/sites", 409, taken).answers("GET /v1/sites", 200, json!({"items": [site_view(1, "x")]}));
+    let created = session.create(SITE, &site("x")).await;
+    assert_one(
+        &created.said,
+        &["There is a site named", &format!("terraform import lifeboat_site.NAME {}", id("site", 1))],
+    );
+    assert!(created.state.is_none());
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_change_is_made_on_what_is_there_now() {
+    let (gateway, mut session) = started(&[]).await;
+    let item = id("site", 1);
+    gateway
+        .answers(&format!("GET /v1/sites/{item}"), 200, site_view(4, "old"))
+        .answers(&format!("GET /v1/sites/{item}"), 200, site_view(5, "old"))
+        .answers(
+            &format!("PATCH /v1/sites/{item}"),
+            412,
+            problem("precondition-failed", 412, "changed since", json!({})),
+        )
+        .answers(&format!("PATCH /v1/sites/{item}"), 200, site_view(6, "new"));
+    let updated = session.update(SITE, &site_state("old"), &site("new")).await;
+    assert!(updated.said.is_empty(), "{:?}", updated.said);
+    assert_eq!(updated.state.unwrap().get::<String>("description").unwrap(), "new");
+    let patches = gateway.asked(&format!("PATCH /v1/sites/{item}"));
+    assert!(patches[0].contains("\"4\"") && patches[1].contains("\"5\""), "{patches:?}");
+    session.end().await;
+}
+
+#[tokio::test]
+async fn what_is_gone_leaves_the_state() {
+    let (_gateway, mut session) = started(&[]).await;
+    let read = session.read(SITE, &site_state("x")).await;
+    assert!(read.said.is_empty() && read.state.is_none(), "{:?}", read.said);
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_gateway_without_the_vault_makes_nothing_gone() {
+    let elsewhere = ["https://127.0.0.1:9"];
+    let (gateway, mut session) = started(&elsewhere).await;
+    gateway.answers("GET /v1/vaults", 200, empty_page());
+    let read = session.read(SITE, &site_state("x")).await;
+    assert_one(&read.said, &["Cannot read the site onprem", "does not have its vault attached", "lifeboat vault open"]);
+    assert!(read.state.is_some());
+    session.end().await;
+
+    // Where it has the vault, what isn't there is gone.
+    let (gateway, mut session) = started(&elsewhere).await;
+    let spec = json!({
+        "name": "main", "storage_url": "file:///srv/vault", "soft_delete_days": 14, "encryption": {"key_source": "key_file"},
+    });
+    let status = json!({
+        "vault_uuid": id("vlt", 1), "format_version": 1, "health": "healthy", "reasons": [], "bytes_stored": null,
+        "attached_url": "file:///srv/vault",
+    });
+    gateway.answers("GET /v1/vaults", 200, json!({"items": [view(&id("vlt", 1), 1, spec, status)]}));
+    let read = session.read(SITE, &site_state("x")).await;
+    assert!(read.said.is_empty() && read.state.is_none(), "{:?}", read.said);
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_destroy_names_what_is_in_the_way_and_keeps_the_state() {
+    let (gateway, mut session) = started(&[]).await;
+    let item = id("site", 1);
+    let blocked = problem("conflict", 409, "in use", json!({"blockers": ["gateway primary (gw-1)"]}));
+    gateway.answers(&format!("GET /v1/sites/{item}"), 200, site_view(1, "x")).answers(
+        &format!("DELETE /v1/sites/{item}"),
+        409,
+        blocked,
+    );
+    let state = site_state("x");
+    let destroyed = session.apply(SITE, Some(&state), None, &site("x")).await;
+    assert_one(&destroyed.said, &["Cannot destroy the site onprem", "gateway primary (gw-1)"]);
+    assert!(destroyed.state.is_some());
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_destroy_waits_for_a_job_that_runs() {
+    let (gateway, mut session) = started(&[]).await;
+    let item = id("vol", 1);
+    let blocked = problem("conflict", 409, "in use", json!({"blockers": ["job job-1, which is running"]}));
+    gateway
+        .answers(&format!("GET /v1/volumes/{item}"), 200, volume_view("creating", &[]))
+        .answers(&format!("DELETE /v1/volumes/{item}"), 409, blocked)
+        .answers(&format!("DELETE /v1/volumes/{item}"), 204, Json::Null);
+    let state = volume().with("id", &item).with("allow_replace", false);
+    let destroyed = session.apply(VOLUME, Some(&state), None, &volume()).await;
+    assert!(destroyed.said.is_empty() && destroyed.state.is_none(), "{:?}", destroyed.said);
+    assert_eq!(gateway.asked(&format!("DELETE /v1/volumes/{item}")).len(), 2);
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_plan_of_a_destroy_names_what_it_does_not_destroy() {
+    let (gateway, mut session) = started(&[]).await;
+    let gateway_view = |name: &str, last: u8| {
+        let spec = json!({"site_id": id("site", 1), "name": name});
+        let status = json!({
+            "registered": true, "version": null, "health": "healthy", "reasons": [], "addresses": [], "last_seen": null,
+            "process_id": null, "mount_path": null,
+        });
+        view(&id("gw", last), 1, spec, status)
+    };
+    gateway
+        .answers("GET /v1/gateways", 200, json!({"items": [gateway_view("mine", 1), gateway_view("other", 2)]}))
+        .answers("GET /v1/groups", 200, empty_page())
+        .answers("GET /v1/volumes", 200, empty_page());
+    let mine = Object::new().with("id", id("gw", 1)).with("name", "mine").with("site_id", id("site", 1));
+    let plan = session.plan("lifeboat_gateway", Some(&mine), None).await;
+    assert!(plan.said.is_empty(), "{:?}", plan.said);
+    let plan = session.plan(SITE, Some(&site_state("x")), None).await;
+    assert_one(&plan.said, &["The site onprem is still in use", "gateway other"]);
+    assert!(!plan.said[0].contains("mine"), "{}", plan.said[0]);
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_tainted_volume_that_may_hold_data_is_not_made_anew() {
+    let (gateway, mut session) = started(&[]).await;
+    gateway.answers("GET /v1/volumes", 200, json!({"items": [volume_view("protected", &[])]}));
+    let plan = session.plan(VOLUME, None, Some(&volume())).await;
+    assert_one(&plan.said, &["name: A volume of this name exists", "terraform untaint"]);
+    let allowed = volume().with("allow_replace", true);
+    let plan = session.plan(VOLUME, None, Some(&allowed)).await;
+    assert!(plan.said.is_empty(), "{:?}", plan.said);
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_gateway_waits_for_the_group_that_goes_at_the_same_time() {
+    let (gateway, mut session) = started(&[]).await;
+    let item = id("gw", 1);
+    let spec = json!({"site_id": id("site", 1), "name": "primary"});
+    let status = json!({
+        "registered": true, "version": null, "health": "healthy", "reasons": [], "addresses": [], "last_seen": null,
+        "process_id": null, "mount_path": null,
+    });
+    let blocked = problem("conflict", 409, "in use", json!({"blockers": ["group ledger (grp-1), which it serves"]}));
+    gateway
+        .answers(&format!("GET /v1/gateways/{item}"), 200, view(&item, 1, spec, status))
+        .answers(&format!("DELETE /v1/gateways/{item}"), 409, blocked)
+        .answers(&format!("DELETE /v1/gateways/{item}"), 204, Json::Null);
+    let state = Object::new().with("id", &item).with("name", "primary").with("site_id", id("site", 1));
+    let destroyed = session.apply("lifeboat_gateway", Some(&state), None, &state).await;
+    assert!(destroyed.said.is_empty() && destroyed.state.is_none(), "{:?}", destroyed.said);
+    session.end().await;
+}
