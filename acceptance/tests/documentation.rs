@@ -60,13 +60,17 @@ fn links(text: &str) -> Vec<Link> {
     found
 }
 
-/// The anchors of a document's headings, as code forges make them.
+/// The anchors of a document's headings, as code forges make them, and those that it sets itself (`<a id="…">`).
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut in_block = false;
     let mut found = BTreeSet::new();
     for line in text.lines() {
         if line.trim_start().starts_with("```") {
             in_block = !in_block;
+        }
+        if !in_block {
+            let ids = line.split("<a id=\"").skip(1).filter_map(|rest| rest.split_once('"'));
+            found.extend(ids.map(|(id, _)| id.to_owned()));
         }
         let heading = line.trim_start_matches('#');
         if in_block || heading.len() == line.len() || !heading.starts_with(' ') {

@@ -5,9 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lifeboat_acceptance::estate::Estate;
 use lifeboat_acceptance::eventually;
+use lifeboat_acceptance::gateway::Gateway;
 use lifeboat_api::types::{CleanupRequest, CommitRequest, FailbackMode, FailoverKind, Job};
 
 const SIZE: u64 = 32 << 20;
@@ -170,4 +171,58 @@ fn a_test_failover_disturbs_nobody_and_leaves_nothing() {
     same(&contents(&home).unwrap(), &home_now, "after the test");
     scribble(&home[1], 24, 10).unwrap();
     estate.take_point(&estate.primary, "still protected").unwrap();
+}
+
+/// Begins a switch and gives its job's id.
+fn begin(gateway: &Gateway, words: &[&str]) -> String {
+    let words: Vec<&str> = words.iter().copied().chain(["--group", "ledger", "--no-wait"]).collect();
+    let job = gateway.json(&words).unwrap();
+    job["id"].as_str().unwrap_or_else(|| panic!("no job in {job}")).to_owned()
+}
+
+/// Kills both gateways after so many milliseconds, starts them again, and waits until the job has succeeded.
+fn kill_both_and_finish(estate: &mut Estate, job: &str, after_ms: u64) {
+    std::thread::sleep(Duration::from_millis(after_ms));
+    estate.primary.kill9().unwrap();
+    estate.standby_mut().unwrap().kill9().unwrap();
+    estate.primary.restart().unwrap();
+    estate.standby_mut().unwrap().restart().unwrap();
+    let standby = estate.standby().unwrap();
+    eventually(&format!("{job} to succeed after both gateways were killed"), Duration::from_secs(90), || {
+        let Ok(found) = standby.json(&["job", "show", job]) else { return Ok(None) };
+        match found["state"].as_str() {
+            Some("succeeded") => Ok(Some(())),
+            Some("failed" | "cancelled") => bail!("the job ended badly: {found}"),
+            _ => Ok(None),
+        }
+    })
+    .unwrap();
+}
+
+/// Waits until the volumes at these paths are open, and gives their content.
+fn contents_once_open(paths: &[PathBuf]) -> Vec<Vec<u8>> {
+    eventually("the volumes to be open", Duration::from_secs(30), || Ok(contents(paths).ok())).unwrap()
+}
+
+#[test]
+fn both_gateways_may_be_killed_in_the_middle_of_every_switch() {
+    let mut estate = Estate::protect("killed", &VOLUMES).unwrap();
+    estate.add_standby().unwrap();
+    estate.open_vault_at_standby().unwrap();
+    let home = at_home(&estate);
+    let away: Vec<PathBuf> = VOLUMES.iter().map(|(name, _)| estate.standby().unwrap().volume(name)).collect();
+    for (round, after_ms) in [10, 120, 500].into_iter().enumerate() {
+        let seed = 100 * (round as u64 + 1);
+        scribble(&home[0], seed, 300).unwrap();
+        scribble(&home[1], seed + 1, 100).unwrap();
+        let model = contents(&home).unwrap();
+        let job = begin(estate.standby().unwrap(), &["failover", "planned"]);
+        kill_both_and_finish(&mut estate, &job, after_ms);
+        same(&contents_once_open(&away), &model, "at the recovery site");
+        scribble(&away[0], seed + 2, 200).unwrap();
+        let written = contents(&away).unwrap();
+        let job = begin(estate.standby().unwrap(), &["failback", "--mode", "minimize-downtime"]);
+        kill_both_and_finish(&mut estate, &job, after_ms);
+        same(&contents_once_open(&home), &written, "back at home");
+    }
 }

@@ -340,7 +340,7 @@ fn go_home(story: &mut Story, stage: &mut Stage, recovered: Recovered, figures: 
         let list = stage.primary.json(&["point", "list", "--group", GROUP, "--limit", "1"])?;
         let point = items(&list).first().context("there is no recovery point")?;
         let file = PathBuf::from(text(&point["path"])?).join(format!("{VOLUME}.img"));
-        Run::new("cmp").arg(&file).arg(stage.primary.volume(VOLUME)).within(Duration::from_secs(300)).ok()?;
+        device::same_content(&file, &stage.primary.volume(VOLUME))?;
         Ok(((), format!("equal, byte for byte, to the point of {}", text(&point["time"])?)))
     })?;
     let disk = stage.dir.join("ledger-home");

@@ -70,6 +70,14 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     /// `UnexpectedEof` past the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 
+    /// Fills `buf` from `offset` on if that needs no waiting for the device; false when it does, or can't be told.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn read_at_once(&self, _buf: &mut [u8], _offset: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Writes all of `data` at `offset`.
     ///
     /// # Errors
@@ -173,6 +181,17 @@ impl DiskFile for LocalFile {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buf, offset)
+    }
+
+    fn read_at_once(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let len = buf.len();
+        match preadv2(&self.file, &mut [io::IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
+            // A part of it would have to be waited for: the caller reads all of it again.
+            Ok(read) => Ok(read == len),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR | Errno::NOSYS) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {

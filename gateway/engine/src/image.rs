@@ -169,6 +169,13 @@ impl Image {
             .map_err(|error| EngineError::io(format!("read the image of {} at block {lba}", self.volume), error))
     }
 
+    /// Reads whole blocks that are present and in the page cache; false when the device would have to be waited for.
+    pub fn read_at_once(&self, lba: u64, buf: &mut [u8]) -> Result<bool> {
+        self.file
+            .read_at_once(buf, lba * BLOCK_SIZE_U64)
+            .map_err(|error| EngineError::io(format!("read the image of {} at block {lba}", self.volume), error))
+    }
+
     /// Writes blocks of durable records.
     pub fn write(&self, lba: u64, data: &[u8]) -> Result<()> {
         let extent = Extent { lba, blocks: data.len() as u64 / BLOCK_SIZE_U64 };

@@ -270,12 +270,11 @@ impl Rig {
                 if self.planted == Planted::AcknowledgesEarly {
                     self.acked = lsn;
                 }
-                if self.planted == Planted::DestagesBeforeDurable {
-                    if let Op::Write { volume, lba, data } = &op {
-                        if let Some(image) = self.path.image(*volume) {
-                            image.write(*lba, data)?;
-                        }
-                    }
+                if self.planted == Planted::DestagesBeforeDurable
+                    && let Op::Write { volume, lba, data } = &op
+                    && let Some(image) = self.path.image(*volume)
+                {
+                    image.write(*lba, data)?;
                 }
                 self.model.accept(lsn, op)?;
                 Ok(true)

@@ -36,7 +36,7 @@ fn run_all(seeds: impl Iterator<Item = u64>, plan: &Plan) -> Tally {
             Err(violation) => broken.push(violation.to_string()),
         }
     }
-    println!("{tally:?} in {:?}", begun.elapsed());
+    eprintln!("{tally:?} in {:?}", begun.elapsed());
     assert!(broken.is_empty(), "{} seeds failed:\n{}", broken.len(), broken.join("\n"));
     tally
 }
@@ -73,7 +73,7 @@ fn one_seed_is_one_run() {
 fn every_small_workload_survives_a_stop_at_every_call() {
     let begun = Instant::now();
     let tally = every_small_workload(3, 6).unwrap_or_else(|violation| panic!("{violation}"));
-    println!("{tally:?} in {:?}", begun.elapsed());
+    eprintln!("{tally:?} in {:?}", begun.elapsed());
     assert!(tally.runs == 8 + 64 + 512 && tally.power_states > 20_000, "{tally:?}");
 }
 

@@ -12,7 +12,7 @@ fn catch(planted: Planted, lies: &[Lie]) -> Option<(u64, Violation)> {
 
 fn caught(planted: Planted, lies: &[Lie], symptoms: &[&str]) {
     let (seed, violation) = catch(planted, lies).unwrap_or_else(|| panic!("{planted:?} {lies:?} was not caught"));
-    println!("{planted:?} {lies:?}: seed {seed}: {violation}");
+    eprintln!("{planted:?} {lies:?}: seed {seed}: {violation}");
     let text = violation.to_string();
     assert!(symptoms.iter().any(|symptom| text.contains(symptom)), "caught for another reason: {text}");
 }

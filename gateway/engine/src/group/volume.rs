@@ -63,7 +63,12 @@ impl GroupVolume {
             match piece {
                 Piece::Memory(part, Some(data)) => place(&mut out, extent.lba, part.lba, &data),
                 Piece::Memory(_, None) => {}
-                Piece::Image(part) => local.push(part),
+                Piece::Image(part) => {
+                    let from = bytes(part.lba - extent.lba);
+                    if !image.read_at_once(part.lba, &mut out[from..from + bytes(part.blocks)])? {
+                        local.push(part);
+                    }
+                }
                 Piece::Absent(part) => self.fetch(running, &image, part, extent.lba, &mut out).await?,
             }
         }
