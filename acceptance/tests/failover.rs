@@ -174,20 +174,20 @@ fn a_test_failover_disturbs_nobody_and_leaves_nothing() {
 }
 
 /// Begins a switch and gives its job's id.
-fn begin(gateway: &Gateway, words: &[&str]) -> String {
+fn begin(gateway: &Gateway, words: &[&str]) -> Result<String> {
     let words: Vec<&str> = words.iter().copied().chain(["--group", "ledger", "--no-wait"]).collect();
-    let job = gateway.json(&words).unwrap();
-    job["id"].as_str().unwrap_or_else(|| panic!("no job in {job}")).to_owned()
+    let job = gateway.json(&words)?;
+    Ok(job["id"].as_str().with_context(|| format!("no job in {job}"))?.to_owned())
 }
 
 /// Kills both gateways after so many milliseconds, starts them again, and waits until the job has succeeded.
-fn kill_both_and_finish(estate: &mut Estate, job: &str, after_ms: u64) {
+fn kill_both_and_finish(estate: &mut Estate, job: &str, after_ms: u64) -> Result<()> {
     std::thread::sleep(Duration::from_millis(after_ms));
-    estate.primary.kill9().unwrap();
-    estate.standby_mut().unwrap().kill9().unwrap();
-    estate.primary.restart().unwrap();
-    estate.standby_mut().unwrap().restart().unwrap();
-    let standby = estate.standby().unwrap();
+    estate.primary.kill9()?;
+    estate.standby_mut()?.kill9()?;
+    estate.primary.restart()?;
+    estate.standby_mut()?.restart()?;
+    let standby = estate.standby()?;
     eventually(&format!("{job} to succeed after both gateways were killed"), Duration::from_secs(90), || {
         let Ok(found) = standby.json(&["job", "show", job]) else { return Ok(None) };
         match found["state"].as_str() {
@@ -196,12 +196,11 @@ fn kill_both_and_finish(estate: &mut Estate, job: &str, after_ms: u64) {
             _ => Ok(None),
         }
     })
-    .unwrap();
 }
 
 /// Waits until the volumes at these paths are open, and gives their content.
-fn contents_once_open(paths: &[PathBuf]) -> Vec<Vec<u8>> {
-    eventually("the volumes to be open", Duration::from_secs(30), || Ok(contents(paths).ok())).unwrap()
+fn contents_once_open(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>> {
+    eventually("the volumes to be open", Duration::from_secs(30), || Ok(contents(paths).ok()))
 }
 
 #[test]
@@ -216,13 +215,13 @@ fn both_gateways_may_be_killed_in_the_middle_of_every_switch() {
         scribble(&home[0], seed, 300).unwrap();
         scribble(&home[1], seed + 1, 100).unwrap();
         let model = contents(&home).unwrap();
-        let job = begin(estate.standby().unwrap(), &["failover", "planned"]);
-        kill_both_and_finish(&mut estate, &job, after_ms);
-        same(&contents_once_open(&away), &model, "at the recovery site");
+        let job = begin(estate.standby().unwrap(), &["failover", "planned"]).unwrap();
+        kill_both_and_finish(&mut estate, &job, after_ms).unwrap();
+        same(&contents_once_open(&away).unwrap(), &model, "at the recovery site");
         scribble(&away[0], seed + 2, 200).unwrap();
         let written = contents(&away).unwrap();
-        let job = begin(estate.standby().unwrap(), &["failback", "--mode", "minimize-downtime"]);
-        kill_both_and_finish(&mut estate, &job, after_ms);
-        same(&contents_once_open(&home), &written, "back at home");
+        let job = begin(estate.standby().unwrap(), &["failback", "--mode", "minimize-downtime"]).unwrap();
+        kill_both_and_finish(&mut estate, &job, after_ms).unwrap();
+        same(&contents_once_open(&home).unwrap(), &written, "back at home");
     }
 }
