@@ -257,6 +257,17 @@ impl Group {
     }
 
     fn tenure_opened(&self, opened: &crate::ship::Opened) -> Result<()> {
+        let shipped = self.state.lock().state.shipped;
+        if opened.end.lsn < shipped.lsn {
+            return Err(EngineError::new(
+                ErrorKind::Tampered,
+                format!(
+                    "the log of {} ends at record {} in the vault, and record {} had been shipped: the vault was rolled back or has lost \
+                     objects. Restore it from a copy; nothing is given up here",
+                    self.config.group, opened.end.lsn, shipped.lsn
+                ),
+            ));
+        }
         if let Some(running) = self.running.lock().as_ref() {
             running.path.set_epoch(opened.epoch);
         }
@@ -489,7 +500,9 @@ impl Group {
 
     /// Changes how the group is run, from the next interval on; the journal's size from the next start.
     pub fn set_settings(&self, settings: GroupSettings) {
-        *self.settings.lock() = settings;
+        if std::mem::replace(&mut *self.settings.lock(), settings.clone()) == settings {
+            return;
+        }
         if let Some(shipping) = self.shipping.lock().as_ref() {
             shipping.wake();
         }
@@ -502,6 +515,15 @@ impl Group {
     pub async fn take_point(&self, kind: PointKind, label: &str) -> Result<PointInfo> {
         let answer = self.command(|reply| Command::Point { kind, label: label.to_owned(), reply })?;
         answer.await.map_err(|_| closed(self.config.group))?
+    }
+
+    /// Asks the vault whether another gateway has taken over: one small request. An idle group finds out only at its next
+    /// write otherwise; for a caller that has a reason to doubt.
+    ///
+    /// # Errors
+    /// `Fenced` unless active; `Retry` when it can't be asked just now.
+    pub fn doubt(&self) -> Result<()> {
+        self.command(|reply| Command::Doubt { reply }).map(drop)
     }
 
     /// Active → Standby: no write is accepted any more, everything is shipped, and a final point says so. Zero loss.
@@ -749,7 +771,7 @@ fn limits(settings: &GroupSettings) -> Limits {
 }
 
 fn ship_settings(settings: &GroupSettings) -> ShipSettings {
-    ShipSettings { compression: settings.compression, ..ShipSettings::default() }
+    ShipSettings { compression: settings.compression, retention: settings.retention.clone(), ..ShipSettings::default() }
 }
 
 fn local_disk(dir: &Path) -> Result<Arc<dyn Disk>> {

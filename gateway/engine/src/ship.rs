@@ -337,6 +337,11 @@ impl BranchWriter {
         self.settings.compression = compression;
     }
 
+    /// Keeps other points on the list from the next map on.
+    pub fn set_retention(&mut self, retention: PointRetention) {
+        self.settings.retention = retention;
+    }
+
     /// Ships durable records: everything of `interval` after [`Self::shipped`]. When it returns, all of it is in the
     /// branch's history for good.
     ///

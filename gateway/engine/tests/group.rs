@@ -249,6 +249,48 @@ async fn a_primary_that_lives_on_is_fenced_at_its_next_seal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_idle_primary_finds_out_when_somebody_doubts_it() {
+    let lab = Lab::new().await;
+    let primary = lab.create().await;
+    volume(&primary, &lab).write(0, Bytes::from(vec![7; 4096])).await.expect("writes");
+    primary.take_point(PointKind::CrashConsistent, "").await.expect("a point");
+    primary.doubt().expect("asks");
+    let recovery = lab.fail_over(primary.status().branch, false).await;
+    assert_eq!(primary.status().state, GroupState::Active, "nobody has told it yet");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while primary.status().state != GroupState::Fenced {
+        assert!(std::time::Instant::now() < deadline, "it never finds out");
+        let _ = primary.doubt();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(volume(&primary, &lab).read_only());
+    primary.close(Duration::ZERO).await;
+    recovery.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_was_rolled_back_is_noticed_at_the_next_start() {
+    let lab = Lab::new().await;
+    let group = lab.create().await;
+    for byte in 1..4 {
+        volume(&group, &lab).write(0, Bytes::from(vec![byte; 4096])).await.expect("writes");
+        group.take_point(PointKind::CrashConsistent, "").await.expect("a point");
+    }
+    group.close(Duration::ZERO).await;
+    let store = lab.vault.store();
+    let segments = store.list("groups").await.expect("lists");
+    let newest = segments
+        .iter()
+        .filter(|object| object.key.contains("/log/"))
+        .max_by_key(|object| object.key.clone())
+        .expect("segments");
+    store.delete(&newest.key).await.expect("deletes");
+    let error = Group::open(lab.config(lab.primary)).await.expect_err("a segment that had landed is gone");
+    assert_eq!(error.kind(), ErrorKind::Tampered, "{error}");
+    assert!(error.to_string().contains("rolled back"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_test_failover_disturbs_nobody() {
     let lab = Lab::new().await;
     let primary = lab.create().await;

@@ -5,7 +5,7 @@
 //!           │                  │  ^                                       │
 //!           │                  │  └──resume── Standby <──release── Active └──fail──> Fenced
 //!           └──rehydrate──> Rehydrating                (Standby ──rehydrate──> Rehydrating)
-//! job:    Queued ──> Running ──> Succeeded
+//! job:    Queued ──> Running ──> Succeeded       (Queued ──> Failed: nobody can begin it)
 //!                       ├──> Failed ──retry──> Queued
 //!                       └──> Cancelled
 //! ```
@@ -88,7 +88,7 @@ machine! {
     /// A job.
     JobState, "job", {
         /// Written down, not begun.
-        Queued = "queued" => [Running, Cancelled];
+        Queued = "queued" => [Running, Failed, Cancelled];
         /// A gateway works on it.
         Running = "running" => [Succeeded, Failed, Cancelled];
         /// Done.
@@ -155,7 +155,7 @@ mod tests {
                 "fenced -> rehydrating idle",
                 "standby -> rehydrating active idle",
                 "rehydrating -> active fenced standby idle",
-                "queued -> running cancelled",
+                "queued -> running failed cancelled",
                 "running -> succeeded failed cancelled",
                 "succeeded -> ",
                 "failed -> queued",

@@ -36,6 +36,7 @@ fn settings(settings: &Settings) -> GroupSettings {
             CompressionChoice::Off => Compression::Off,
             CompressionChoice::Level(level) => Compression::Level(level),
         },
+        retention: points::PointRetention { tiers: settings.retention.clone(), ..points::PointRetention::default() },
         journal_bytes: settings.journal_bytes,
         cache_bytes: CACHE_BYTES,
     }
@@ -194,6 +195,12 @@ impl Instance for EngineInstance {
 
     fn set_settings(&self, wanted: Settings) {
         self.0.set_settings(settings(&wanted));
+    }
+
+    fn doubt(&self) {
+        if let Err(error) = self.0.doubt() {
+            tracing::debug!(group = %self.0.id(), %error, "the vault isn't asked about another writer");
+        }
     }
 
     async fn take_point(&self, kind: PointKind, label: &str) -> EngineResult<PointFact> {

@@ -49,6 +49,8 @@ pub struct Settings {
     pub point_interval: Duration,
     /// Compression.
     pub compression: CompressionChoice,
+    /// Which recovery points stay on the list: (age up to which it holds, one a so long; zero for all).
+    pub retention: Vec<(Duration, Duration)>,
     /// Limit of the journal, bytes.
     pub journal_bytes: u64,
 }
@@ -198,6 +200,8 @@ pub trait Instance: Send + Sync + fmt::Debug {
     async fn take_point(&self, kind: PointKind, label: &str) -> EngineResult<PointFact>;
     /// Active → standby, everything shipped.
     async fn release(&self) -> EngineResult<PointFact>;
+    /// Looks for another gateway's tenure soon: the catalog says that there is one.
+    fn doubt(&self);
     /// Standby → active on the same branch.
     async fn resume(&self) -> EngineResult<()>;
     /// One pass towards a branch's newest point.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_api::validate::{CompressionSetting, parse_compression, parse_duration};
-use lifeboat_api::{GatewaySpec, GroupSpec, JobKind, PolicySpec, VolumeSpec};
+use lifeboat_api::{GatewaySpec, GroupSpec, JobKind, PolicySpec, RetentionRule, VolumeSpec};
 use lifeboat_engine::EngineError;
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{GatewayId, GroupId, JobId, Timestamp, VolumeId};
@@ -194,8 +194,15 @@ fn settings(context: &Context, policy: &PolicySpec, volumes: &[(VolumeId, Volume
             Ok(CompressionSetting::Level(level)) => CompressionChoice::Level(level),
             Ok(CompressionSetting::Auto) | Err(_) => CompressionChoice::Auto,
         },
+        retention: policy.retention.iter().filter_map(retention_tier).collect(),
         journal_bytes: context.settings.journal_bytes.unwrap_or(journal),
     }
+}
+
+/// One rule of a policy's retention; rules were checked when the policy was declared.
+fn retention_tier(rule: &RetentionRule) -> Option<(Duration, Duration)> {
+    let every = if rule.every == "all" { Duration::ZERO } else { parse_duration(&rule.every).ok()? };
+    Some((parse_duration(&rule.keep_for).ok()?, every))
 }
 
 /// Where an instance lives and how it runs.
@@ -342,8 +349,20 @@ async fn groups(context: &Arc<Context>, attached: &Arc<AttachedVault>) {
             None if record.active.is_none() && home && record.job.is_none() && record.failed_job.is_none() => {
                 enable(context, attached, id, document, own).await;
             }
+            // The group is active elsewhere. An idle instance of ours would notice at its next write only.
+            None if home && record.active.is_some() => doubt(context, id, &record),
             None => {}
         }
+    }
+}
+
+/// Has the home instance ask the vault whether it was fenced.
+fn doubt(context: &Context, group: GroupId, record: &GroupRecord) {
+    let name = record.home_instance.as_deref().unwrap_or(HOME_INSTANCE);
+    if let Some(open) = context.instances.get(group, name)
+        && open.instance.status().state == GroupState::Active
+    {
+        open.instance.doubt();
     }
 }
 

@@ -320,6 +320,11 @@ fn not_applied(policy: &PolicySpec) -> Vec<String> {
     if !policy.bandwidth_limit.is_empty() {
         reasons.push("bandwidth limits are not applied by this version".to_owned());
     }
+    if policy.resync.is_some() {
+        reasons.push(
+            "a resync by hashes is not done by this version: a full journal makes writes wait for the vault".to_owned(),
+        );
+    }
     reasons
 }
 

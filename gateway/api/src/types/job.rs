@@ -221,7 +221,8 @@ pub struct GatewayReport {
     pub gateway_ids: Vec<GatewayId>,
     /// Where it mounts its volumes.
     pub mount_path: Option<String>,
-    /// Whether everything that it serves has been opened since it started: what `/readyz` says.
+    /// Whether it has looked at every vault once since it started, and opened what it serves there: what `/readyz` says. A vault
+    /// that was out of reach counts as looked at; `health` says so.
     #[serde(default)]
     pub ready: bool,
     /// Its health.

@@ -74,7 +74,7 @@ pub struct GatewayStatus {
     pub reasons: Vec<String>,
     /// `host:port` at which its API answers.
     pub addresses: Vec<String>,
-    /// When it last wrote to the vault; written about every 30 seconds.
+    /// When it last wrote to the vault; written about every 20 seconds.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub last_seen: Option<Timestamp>,
     /// The process that took it up.

@@ -105,7 +105,13 @@ impl Group {
     /// Saves how far images and vault are, and gives back the journal files that neither needs.
     pub(super) fn checkpoint(&self, path: &WritePath) {
         let image = path.figures().image;
-        let saved = self.change_state(|state| state.image_lsn = state.image_lsn.max(image));
+        let saved = self.change_state(|state| {
+            state.image_lsn = state.image_lsn.max(image);
+            // The record that grew a volume may be behind the watermark from here on: its size must be in the state.
+            for volume in &mut state.volumes {
+                volume.blocks = path.image(volume.id).map_or(volume.blocks, |image| volume.blocks.max(image.blocks()));
+            }
+        });
         match saved {
             Ok(()) => {
                 let state = self.state.lock();

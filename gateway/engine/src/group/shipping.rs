@@ -44,8 +44,18 @@ pub(super) type Reply = oneshot::Sender<Result<PointInfo>>;
 
 #[derive(Debug)]
 pub(super) enum Command {
-    Point { kind: PointKind, label: String, reply: Reply },
-    Release { reply: Reply },
+    Point {
+        kind: PointKind,
+        label: String,
+        reply: Reply,
+    },
+    Release {
+        reply: Reply,
+    },
+    /// Look for a newer epoch. The reply is dropped: what is found shows in the group's state.
+    Doubt {
+        reply: Reply,
+    },
 }
 
 /// The handle of the task.
@@ -78,6 +88,7 @@ impl Group {
             waiting: Vec::new(),
             releasing: None,
             hint: None,
+            doubted: false,
             failures: 0,
             next_point: Instant::now(),
             next_try: Instant::now(),
@@ -127,6 +138,7 @@ struct Shipper {
     waiting: Vec<(Lsn, Reply)>,
     releasing: Option<(Lsn, Reply)>,
     hint: Option<ReadHint>,
+    doubted: bool,
     failures: usize,
     next_point: Instant,
     next_try: Instant,
@@ -201,6 +213,11 @@ impl Shipper {
                 self.releasing = Some((lsn, reply));
                 self.next_try = Instant::now();
             }
+            Some(Command::Doubt { reply }) => {
+                drop(reply);
+                self.doubted = true;
+                self.next_try = Instant::now();
+            }
             None => {
                 let interval = group.settings.lock().point_interval;
                 if Instant::now() >= self.next_point {
@@ -240,12 +257,24 @@ impl Shipper {
 
     /// Ships everything up to the newest point that was placed.
     async fn ship(&mut self, group: &Arc<Group>, running: &Arc<Running>) -> Result<Round, ShipError> {
-        let Some((target, _)) = group.observed.lock().placed else { return Ok(Round::GoOn) };
+        let placed = group.observed.lock().placed;
+        let target = match placed {
+            Some((target, _)) => target,
+            None if self.doubted => Lsn::ZERO,
+            None => return Ok(Round::GoOn),
+        };
         if self.writer.is_none() {
             self.writer = Some(claim(group, running).await?);
         }
         let Some(writer) = self.writer.as_mut() else { return Ok(Round::GoOn) };
-        writer.set_compression(group.settings.lock().compression);
+        {
+            let settings = group.settings.lock();
+            writer.set_compression(settings.compression);
+            writer.set_retention(settings.retention.clone());
+        }
+        if std::mem::take(&mut self.doubted) {
+            writer.check_fence().await?;
+        }
         if writer.shipped().lsn < target {
             running::flush(&running.path).await.map_err(ShipError::Engine)?;
         }

@@ -8,7 +8,7 @@ use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, VolumeId};
 use lifeboat_vault::Vault;
 
-use crate::points::PointInfo;
+use crate::points::{PointInfo, PointRetention};
 use crate::ship::Compression;
 
 /// A volume of a group.
@@ -29,6 +29,8 @@ pub struct GroupSettings {
     pub point_interval: Duration,
     /// How frames are compressed.
     pub compression: Compression,
+    /// Which recovery points stay on the list.
+    pub retention: PointRetention,
     /// Bytes of the journal on disk, at most.
     pub journal_bytes: u64,
     /// Bytes of data in memory that wait for the images, at most.
@@ -40,6 +42,7 @@ impl Default for GroupSettings {
         Self {
             point_interval: Duration::from_secs(5),
             compression: Compression::Auto,
+            retention: PointRetention::default(),
             journal_bytes: 1 << 30,
             cache_bytes: 64 << 20,
         }

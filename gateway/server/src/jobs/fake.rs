@@ -289,6 +289,8 @@ impl Instance for FakeInstance {
 
     fn set_settings(&self, _: Settings) {}
 
+    fn doubt(&self) {}
+
     async fn take_point(&self, kind: PointKind, label: &str) -> EngineResult<PointFact> {
         let local = self.local();
         Ok(self.fake.point(local.group, local.branch, kind, label))

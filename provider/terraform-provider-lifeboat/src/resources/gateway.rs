@@ -53,7 +53,7 @@ impl Kind for GatewayKind {
             )
             .attribute(
                 observed(Attribute::string("last_seen"))
-                    .description("When it was last heard of (RFC 3339), written about every 30 seconds."),
+                    .description("When it was last heard of (RFC 3339), written about every 20 seconds."),
             )
             .timeouts(short_timeouts())
     }
