@@ -203,6 +203,7 @@ impl Group {
         let tenure = tokio::time::timeout(OPEN_PATIENCE, group.resume_tenure(path.durable()))
             .await
             .unwrap_or(Ok(Tenure::Unknown))?;
+        path.set_epoch(group.state.lock().state.epoch);
         group.start(Arc::clone(&path), None);
         match tenure {
             Tenure::Lost => path.set_read_only(Some(group.fenced_message())),
@@ -538,22 +539,28 @@ impl Group {
         }
         let path = self.active_path()?;
         path.set_read_only(Some(self.standby_message()));
+        self.want_release(true);
         let answer = self.command(|reply| Command::Release { reply })?;
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(Ok(point))) => Ok(point),
             Ok(Ok(Err(error))) => {
                 if error.kind() != ErrorKind::Fenced {
+                    self.want_release(false);
                     path.set_read_only(None);
                 }
                 Err(error)
             }
             Ok(Err(_)) => Err(closed(self.config.group)),
             Err(_) => {
-                // The task may be just about to finish: it decides, under the same lock as the state.
-                if self.state.lock().state.phase == Phase::Active {
-                    self.cancel_release();
-                    path.set_read_only(None);
+                // The task may be just about to finish: one of the two decides, under the state's lock.
+                let saved = self.state.lock();
+                if saved.state.phase == Phase::Standby {
+                    drop(saved);
+                    return self.observed.lock().last_point.clone().ok_or_else(|| closed(self.config.group));
                 }
+                self.want_release(false);
+                path.set_read_only(None);
+                drop(saved);
                 Err(EngineError::new(
                     ErrorKind::Retry,
                     format!(

@@ -321,8 +321,7 @@ impl WritePath {
     /// # Errors
     /// `Invalid` outside the volume, `NotFound` for an unknown volume, `Fenced`, `Damaged` when poisoned, `NoSpace`.
     pub fn submit(&self, op: &Op) -> Result<Submitted> {
-        self.core.lock().accepts_writes(self.group)?;
-        self.submit_control(op)
+        self.submit_if(op, |core| core.accepts_writes(self.group))
     }
 
     /// The same for records of the group itself (points, sizes), which a read-only group takes too.
@@ -330,10 +329,17 @@ impl WritePath {
     /// # Errors
     /// As [`WritePath::submit`], but for `Fenced`.
     pub fn submit_control(&self, op: &Op) -> Result<Submitted> {
+        self.submit_if(op, |core| match &core.mode {
+            Mode::Poisoned(why) => Err(poisoned(self.group, why)),
+            Mode::Writable | Mode::ReadOnly(_) => Ok(()),
+        })
+    }
+
+    /// The check and the place in the write order are one step: a write that is accepted after a group was made read-only
+    /// would come behind its final point, and be lost by the switch that follows.
+    fn submit_if(&self, op: &Op, allowed: impl FnOnce(&Core) -> Result<()>) -> Result<Submitted> {
         let mut core = self.core.lock();
-        if let Mode::Poisoned(why) = &core.mode {
-            return Err(poisoned(self.group, why));
-        }
+        allowed(&core)?;
         let entry = EntryParts::of(op);
         if entry.payload.len() > self.limits.record_bytes_max() {
             return Err(EngineError::new(ErrorKind::Invalid, "a record longer than a batch holds: split the write"));

@@ -123,8 +123,8 @@ impl Group {
         }
     }
 
-    pub(super) fn cancel_release(&self) {
-        self.observed.lock().release_wanted = false;
+    pub(super) fn want_release(&self, wanted: bool) {
+        self.observed.lock().release_wanted = wanted;
     }
 }
 
@@ -208,7 +208,10 @@ impl Shipper {
                 self.next_try = Instant::now();
             }
             Some(Command::Release { reply }) => {
-                group.observed.lock().release_wanted = true;
+                if !group.observed.lock().release_wanted {
+                    // Whoever asked has given up waiting, and the group is written to again.
+                    return Ok(());
+                }
                 let lsn = self.place(group, running, PointKind::Final, String::new()).await?;
                 self.releasing = Some((lsn, reply));
                 self.next_try = Instant::now();
@@ -224,8 +227,8 @@ impl Shipper {
                     self.next_point = Instant::now() + interval;
                     self.note_churn(group, running, interval);
                     let newest = running.path.figures().last;
-                    let placed =
-                        group.observed.lock().placed.map_or(group.state.lock().state.shipped.lsn, |(lsn, _)| lsn);
+                    let shipped = group.state.lock().state.shipped.lsn;
+                    let placed = group.observed.lock().placed.map_or(shipped, |(lsn, _)| lsn);
                     if newest > placed {
                         self.place(group, running, PointKind::CrashConsistent, String::new()).await?;
                     }
@@ -323,22 +326,24 @@ impl Shipper {
             return Ok(Round::GoOn);
         }
         let Some((_, reply)) = self.releasing.take() else { return Ok(Round::GoOn) };
-        let (wanted, point) = {
-            let observed = group.observed.lock();
-            (observed.release_wanted, observed.last_point.clone())
-        };
-        if !wanted {
-            return Ok(Round::GoOn);
-        }
+        let point = group.observed.lock().last_point.clone();
         let at = self.writer.as_ref().map(BranchWriter::shipped);
+        let mut released = false;
         group
             .change_state(|state| {
-                state.phase = Phase::Standby;
-                if let Some(at) = at {
-                    state.shipped = place(at);
+                // Under the state's lock, as is the caller who gives up waiting: one of the two decides.
+                released = group.observed.lock().release_wanted;
+                if released {
+                    state.phase = Phase::Standby;
+                    if let Some(at) = at {
+                        state.shipped = place(at);
+                    }
                 }
             })
             .map_err(ShipError::Engine)?;
+        if !released {
+            return Ok(Round::GoOn);
+        }
         let answer = point.ok_or_else(|| closed(group.config.group));
         let _ = reply.send(answer);
         Ok(Round::End)
