@@ -127,7 +127,6 @@ struct Core {
     written: Lsn,
     durable: Lsn,
     flushes: Vec<(Lsn, AckSender)>,
-    sync_upto: Lsn,
     volumes: BTreeMap<VolumeId, VolumeEntry>,
     frozen_at: Option<Lsn>,
     image: Lsn,
@@ -232,7 +231,6 @@ impl WritePath {
             written: next.previous(),
             durable: next.previous(),
             flushes: Vec::new(),
-            sync_upto: Lsn::ZERO,
             volumes,
             frozen_at: None,
             image,
@@ -392,7 +390,6 @@ impl WritePath {
         }
         let (sender, ack) = oneshot::channel();
         core.flushes.push((upto, sender));
-        core.sync_upto = core.sync_upto.max(upto);
         drop(core);
         self.commit_wanted.notify_one();
         self.sync_wanted.notify_one();
@@ -654,11 +651,6 @@ impl WritePath {
         self.core.lock().stopping = true;
         self.commit_wanted.notify_all();
         self.sync_wanted.notify_all();
-        self.upkeep_wanted.notify_all();
-    }
-
-    /// Wakes [`WritePath::upkeep_loop`].
-    pub fn wake_upkeep(&self) {
         self.upkeep_wanted.notify_all();
     }
 
