@@ -420,21 +420,7 @@ async fn open_wanted(
 /// A group that isn't protected yet, at its home: a job sets it up. Its id follows from the group's, so that it is
 /// written once.
 async fn enable(context: &Context, attached: &AttachedVault, group: GroupId, document: &Document, own: GatewayId) {
-    let spec = JobSpec {
-        kind: JobKind::EnableProtection,
-        group,
-        group_name: document.name.clone(),
-        gateway: own,
-        source: None,
-        source_instance: None,
-        from_branch: None,
-        new_branch: None,
-        point: None,
-        point_time: None,
-        mode: None,
-        label: String::new(),
-        branches: Vec::new(),
-    };
+    let spec = JobSpec::new(JobKind::EnableProtection, group, &document.name, own);
     let id = JobId::from_bytes(group.to_bytes());
     if let Err(error) = jobs::begin(context, attached, id, spec, vec![StepRecord::new(Step::SetUp, own)]).await {
         tracing::warn!(%group, error = %error.0, "protection can't be enabled yet");

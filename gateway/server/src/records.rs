@@ -185,6 +185,27 @@ pub(crate) struct JobSpec {
     pub(crate) branches: Vec<BranchId>,
 }
 
+impl JobSpec {
+    /// A job on a group, led by `gateway`, that asks for nothing more; what a kind needs beyond that is set on it.
+    pub(crate) fn new(kind: JobKind, group: GroupId, group_name: &str, gateway: GatewayId) -> Self {
+        Self {
+            kind,
+            group,
+            group_name: group_name.to_owned(),
+            gateway,
+            source: None,
+            source_instance: None,
+            from_branch: None,
+            new_branch: None,
+            point: None,
+            point_time: None,
+            mode: None,
+            label: String::new(),
+            branches: Vec::new(),
+        }
+    }
+}
+
 /// Status of a job's document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

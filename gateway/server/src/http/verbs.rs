@@ -112,21 +112,7 @@ impl Asked {
     }
 
     fn spec(&self, kind: JobKind, gateway: GatewayId) -> JobSpec {
-        JobSpec {
-            kind,
-            group: self.facts.id,
-            group_name: self.facts.spec.name.clone(),
-            gateway,
-            source: None,
-            source_instance: None,
-            from_branch: None,
-            new_branch: None,
-            point: None,
-            point_time: None,
-            mode: None,
-            label: String::new(),
-            branches: Vec::new(),
-        }
+        JobSpec::new(kind, self.facts.id, &self.facts.spec.name, gateway)
     }
 
     async fn begin(&self, spec: JobSpec, steps: Vec<StepRecord>) -> ApiResult<Response> {
