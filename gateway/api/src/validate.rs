@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use lifeboat_model::{Day, Hours};
+
 use crate::problem::FieldError;
 use crate::types::{
     BandwidthLimit, EncryptionKey, GatewaySpec, GroupSpec, KeySourceKind, PolicySpec, Resync, RetentionRule, SiteSpec,
@@ -295,17 +297,12 @@ fn resync(prefix: &str, resync: &Resync, errors: &mut Errors) {
         (resync.window_start.as_deref(), resync.window_end.as_deref()),
         errors,
     );
-    if let Some(zone) = &resync.timezone {
-        let plausible = !zone.is_empty()
-            && zone.len() <= 64
-            && zone.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'_' | b'-' | b'+'));
-        if !plausible {
-            fault(
-                errors,
-                format!("{prefix}timezone"),
-                format!("{zone:?} is no IANA time zone, for example Europe/Zurich"),
-            );
-        }
+    zone(&format!("{prefix}timezone"), resync.timezone.as_deref(), errors);
+}
+
+fn zone(field: &str, name: Option<&str>, errors: &mut Errors) {
+    if let Err(error) = Hours::new(&[], None, name) {
+        fault(errors, field, error.to_string());
     }
 }
 
@@ -315,7 +312,7 @@ fn bandwidth(prefix: &str, limit: &BandwidthLimit, errors: &mut Errors) {
     }
     for (index, day) in limit.days.iter().enumerate() {
         let field = format!("{prefix}days[{index}]");
-        if !["mon", "tue", "wed", "thu", "fri", "sat", "sun"].contains(&day.as_str()) {
+        if Day::parse(day).is_none() {
             fault(errors, field, format!("{day:?} must be one of mon, tue, wed, thu, fri, sat, sun"));
         } else if limit.days.iter().take(index).any(|earlier| earlier == day) {
             fault(errors, field, format!("{day} stands here twice"));
@@ -326,6 +323,7 @@ fn bandwidth(prefix: &str, limit: &BandwidthLimit, errors: &mut Errors) {
         (limit.start.as_deref(), limit.end.as_deref()),
         errors,
     );
+    zone(&format!("{prefix}timezone"), limit.timezone.as_deref(), errors);
 }
 
 /// A key source with the one field that goes with it.

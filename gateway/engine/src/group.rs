@@ -778,7 +778,12 @@ fn limits(settings: &GroupSettings) -> Limits {
 }
 
 fn ship_settings(settings: &GroupSettings) -> ShipSettings {
-    ShipSettings { compression: settings.compression, retention: settings.retention.clone(), ..ShipSettings::default() }
+    ShipSettings {
+        compression: settings.compression,
+        retention: settings.retention.clone(),
+        pace: Arc::clone(&settings.pace),
+        ..ShipSettings::default()
+    }
 }
 
 fn local_disk(dir: &Path) -> Result<Arc<dyn Disk>> {

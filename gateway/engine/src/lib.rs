@@ -17,6 +17,7 @@ pub mod group;
 pub mod image;
 pub mod journal;
 mod overlay;
+pub mod pace;
 pub mod points;
 pub mod record;
 pub mod rehydrate;

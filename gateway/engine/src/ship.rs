@@ -54,6 +54,7 @@ use serde::{Deserialize, Serialize};
 use crate::branch::{self, Origin, Position, VolumeState};
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::pace::Pace;
 use crate::points::{PointInfo, PointRetention};
 use crate::record::LogRecord;
 use crate::segments::{Reader, names};
@@ -103,6 +104,8 @@ pub struct ShipSettings {
     pub map: MapPolicy,
     /// Which points stay on the list that maps carry.
     pub retention: PointRetention,
+    /// How fast objects may be sent.
+    pub pace: Arc<Pace>,
 }
 
 /// How a tenure begins.
@@ -337,6 +340,11 @@ impl BranchWriter {
         self.settings.compression = compression;
     }
 
+    /// Sends at another pace from the next object on.
+    pub fn set_pace(&mut self, pace: Arc<Pace>) {
+        self.settings.pace = pace;
+    }
+
     /// Keeps other points on the list from the next map on.
     pub fn set_retention(&mut self, retention: PointRetention) {
         self.settings.retention = retention;
@@ -443,6 +451,7 @@ impl BranchWriter {
             .map_err(|error| cause::object(&key, error))?;
         let bytes = Bytes::from(sealed.bytes);
         let len = length(&bytes);
+        self.settings.pace.take(len, || self.reader.vault().now()).await;
         create_exact(&**self.reader.vault().store(), &key, bytes).await.map_err(cause::store)?;
         self.check_fence().await?;
 
@@ -478,6 +487,7 @@ impl BranchWriter {
             let key = names::segment(self.reader.group(), pending.id);
             let nonce = pending.nonce;
             let ours = move |found: &[u8]| nonce_of(found) == Some(nonce);
+            self.settings.pace.take(length(&pending.bytes), || self.reader.vault().now()).await;
             let store = self.reader.vault().store();
             let put = create_once(&**store, &key, pending.bytes.clone(), &ours).await;
             pending.landed = settled(put, &key)?;

@@ -4,6 +4,7 @@
 //! beyond minting identifiers. A type lives here when at least two crates name it.
 
 mod extent;
+mod hours;
 mod id;
 mod point;
 mod position;
@@ -11,6 +12,7 @@ pub mod state;
 mod time;
 
 pub use extent::{Extent, ExtentSet};
+pub use hours::{Day, Hours, HoursError};
 pub use id::{
     BranchId, EventId, GatewayId, GroupId, JobId, MapId, ParseIdError, PlanId, PointId, PolicyId, SiteId, VaultId,
     VolumeId,

@@ -40,7 +40,7 @@ impl Timestamp {
         std::time::Duration::from_micros(micros.unsigned_abs()).as_secs_f64()
     }
 
-    fn civil(self) -> jiff::Timestamp {
+    pub(crate) fn civil(self) -> jiff::Timestamp {
         // Out-of-range values come from damaged bytes only; they show as the nearest end of the calendar.
         jiff::Timestamp::from_microsecond(self.0).unwrap_or(if self.0 < 0 {
             jiff::Timestamp::MIN

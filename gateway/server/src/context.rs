@@ -1,14 +1,16 @@
 //! What every part of the control plane shares: settings, state directory, vaults, instances, and the wake-up calls
 //! between them.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use lifeboat_engine::pace::{Pace, PaceRule};
 use lifeboat_model::state::Health;
 use lifeboat_model::{EventId, Timestamp};
-use lifeboat_model::{GatewayId, GroupId, JobId, VolumeId};
+use lifeboat_model::{GatewayId, GroupId, JobId, PolicyId, VolumeId};
 use lifeboat_vault::Document;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -90,6 +92,8 @@ pub(crate) struct Context {
     reconciled: AtomicBool,
     /// Steps of jobs that run in this process.
     pub(crate) running: Running,
+    /// How fast the groups of a policy may send, together.
+    paces: Mutex<HashMap<PolicyId, Arc<Pace>>>,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the process stops.
     pub(crate) stop: CancellationToken,
@@ -119,9 +123,18 @@ impl Context {
             troubles: RwLock::default(),
             reconciled: AtomicBool::new(false),
             running: Running::default(),
+            paces: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// The books on what the groups of a policy send from here, under its present limits.
+    pub(crate) fn pace(&self, policy: PolicyId, rules: Vec<PaceRule>) -> Arc<Pace> {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        let pace = Arc::clone(paces.entry(policy).or_default());
+        pace.set(rules);
+        pace
     }
 
     /// Intent was written: take a new copy of the catalog, wake the reconciler and whoever waits.

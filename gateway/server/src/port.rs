@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifeboat_engine::pace::Pace;
 use lifeboat_engine::{BlockVolume, EngineError};
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{
@@ -53,6 +54,8 @@ pub struct Settings {
     pub retention: Vec<(Duration, Duration)>,
     /// Limit of the journal, bytes.
     pub journal_bytes: u64,
+    /// How fast data may be sent; groups of one policy share it.
+    pub pace: Arc<Pace>,
 }
 
 /// Where an instance of a group lives: its vault, who runs it, its local directory.

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_api::validate::{CompressionSetting, parse_compression, parse_duration};
-use lifeboat_api::{GatewaySpec, GroupSpec, JobKind, PolicySpec, RetentionRule, VolumeSpec};
+use lifeboat_api::{BandwidthLimit, GatewaySpec, GroupSpec, JobKind, PolicySpec, RetentionRule, VolumeSpec};
 use lifeboat_engine::EngineError;
+use lifeboat_engine::pace::PaceRule;
 use lifeboat_model::state::{GroupState, Health};
-use lifeboat_model::{GatewayId, GroupId, JobId, Timestamp, VolumeId};
+use lifeboat_model::{GatewayId, GroupId, JobId, PolicyId, Timestamp, VolumeId};
 use lifeboat_vault::{Document, VaultError, VaultErrorKind};
 
 use crate::context::{Context, Happening};
@@ -182,7 +183,7 @@ async fn register(
 }
 
 /// How a group runs here, by its policy and the space there is.
-fn settings(context: &Context, policy: &PolicySpec, volumes: &[(VolumeId, VolumeSpec)]) -> Settings {
+fn settings(context: &Context, id: PolicyId, policy: &PolicySpec, volumes: &[(VolumeId, VolumeSpec)]) -> Settings {
     let bytes: u64 = volumes.iter().map(|(_, spec)| spec.size_bytes).fold(0, u64::saturating_add);
     // Whole powers of two, so that free space going up and down doesn't change the settings all the time.
     let room = (context.state.free_bytes() / 4).max(1).ilog2();
@@ -196,7 +197,13 @@ fn settings(context: &Context, policy: &PolicySpec, volumes: &[(VolumeId, Volume
         },
         retention: policy.retention.iter().filter_map(retention_tier).collect(),
         journal_bytes: context.settings.journal_bytes.unwrap_or(journal),
+        pace: context.pace(id, policy.bandwidth_limit.iter().filter_map(pace_rule).collect()),
     }
+}
+
+/// One limit of a policy; limits were checked when the policy was declared.
+fn pace_rule(limit: &BandwidthLimit) -> Option<PaceRule> {
+    Some(PaceRule { hours: limit.hours().ok()?, bytes_per_second: u64::from(limit.mbps) * 1_000_000 / 8 })
 }
 
 /// One rule of a policy's retention; rules were checked when the policy was declared.
@@ -226,7 +233,7 @@ pub(crate) fn place(
         .get(kind::POLICIES, &spec.policy_id.to_string())
         .ok_or_else(|| missing(format!("the policy {} of the group {} isn't declared", spec.policy_id, spec.name)))?
         .spec_as()?;
-    let settings = settings(context, &policy, &view::volumes_of(&snapshot, group));
+    let settings = settings(context, spec.policy_id, &policy, &view::volumes_of(&snapshot, group));
     Ok(Place { vault: attached.vault()?, group, gateway, dir, settings })
 }
 

@@ -1,10 +1,11 @@
 //! Replication policies: how often, how long, how fast.
 
-use lifeboat_model::{GroupId, PolicyId, VaultId};
+use lifeboat_model::{Day, GroupId, Hours, PolicyId, VaultId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::resource;
+use crate::validate::parse_time_of_day;
 
 /// A replication policy as declared. Durations are a number and a unit: `5s`, `15m`, `24h`, `15d`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -74,9 +75,42 @@ pub struct BandwidthLimit {
     /// `HH:MM`; together with `end`. The whole day when absent.
     #[serde(default)]
     pub start: Option<String>,
-    /// `HH:MM`; together with `start`.
+    /// `HH:MM`; together with `start`. A window past midnight belongs to the day on which it begins.
     #[serde(default)]
     pub end: Option<String>,
+    /// IANA name, for example `Europe/Zurich`; UTC when absent.
+    #[serde(default)]
+    pub timezone: Option<String>,
+}
+
+impl BandwidthLimit {
+    /// When it counts.
+    ///
+    /// # Errors
+    /// What is wrong with its days, times or time zone.
+    pub fn hours(&self) -> Result<Hours, String> {
+        let days: Option<Vec<Day>> = self.days.iter().map(|day| Day::parse(day)).collect();
+        let days = days.ok_or("days must be mon, tue, wed, thu, fri, sat or sun")?;
+        hours(&days, self.start.as_deref(), self.end.as_deref(), self.timezone.as_deref())
+    }
+}
+
+impl Resync {
+    /// When a resync may run by itself.
+    ///
+    /// # Errors
+    /// What is wrong with its times or time zone.
+    pub fn hours(&self) -> Result<Hours, String> {
+        hours(&[], self.window_start.as_deref(), self.window_end.as_deref(), self.timezone.as_deref())
+    }
+}
+
+fn hours(days: &[Day], start: Option<&str>, end: Option<&str>, zone: Option<&str>) -> Result<Hours, String> {
+    let window = match (start, end) {
+        (Some(start), Some(end)) => Some((parse_time_of_day(start)?, parse_time_of_day(end)?)),
+        _ => None,
+    };
+    Hours::new(days, window, zone).map_err(|error| error.to_string())
 }
 
 /// A policy as observed.

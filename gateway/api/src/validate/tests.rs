@@ -21,7 +21,13 @@ fn policy() -> PolicySpec {
         retention: vec![rule("all", "1h"), rule("5m", "24h"), rule("1h", "15d")],
         rpo_threshold: "5m".into(),
         resync: Some(Resync { at_log_percent: 50, window_start: None, window_end: None, timezone: None }),
-        bandwidth_limit: vec![BandwidthLimit { mbps: 100, days: vec!["mon".into()], start: None, end: None }],
+        bandwidth_limit: vec![BandwidthLimit {
+            mbps: 100,
+            days: vec!["mon".into()],
+            start: None,
+            end: None,
+            timezone: None,
+        }],
         compression: "auto".into(),
     }
 }
@@ -80,6 +86,7 @@ fn every_other_field_of_a_policy_is_checked() {
         days: days.iter().map(ToString::to_string).collect(),
         start: start.map(Into::into),
         end: end.map(Into::into),
+        timezone: None,
     };
     let spec = PolicySpec {
         name: " gold".into(),

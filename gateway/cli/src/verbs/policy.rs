@@ -103,7 +103,7 @@ pub(crate) async fn run(args: PolicyArgs, output: Output) -> Result<()> {
         PolicyVerb::List => declared::list::<Policy>(&client, output, "no policy is declared").await,
         PolicyVerb::Show(named) => declared::show::<Policy>(&client, output, &named).await,
         PolicyVerb::Create(wanted) => {
-            let limit = |mbps| BandwidthLimit { mbps, days: Vec::new(), start: None, end: None };
+            let limit = |mbps| BandwidthLimit { mbps, days: Vec::new(), start: None, end: None, timezone: None };
             let spec = PolicySpec {
                 vault_id: resolve::vault(&client, wanted.vault.as_deref()).await?.id,
                 name: wanted.name,

@@ -274,6 +274,7 @@ impl Shipper {
             let settings = group.settings.lock();
             writer.set_compression(settings.compression);
             writer.set_retention(settings.retention.clone());
+            writer.set_pace(Arc::clone(&settings.pace));
         }
         if std::mem::take(&mut self.doubted) {
             writer.check_fence().await?;

@@ -8,6 +8,7 @@ use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, VolumeId};
 use lifeboat_vault::Vault;
 
+use crate::pace::Pace;
 use crate::points::{PointInfo, PointRetention};
 use crate::ship::Compression;
 
@@ -35,6 +36,8 @@ pub struct GroupSettings {
     pub journal_bytes: u64,
     /// Bytes of data in memory that wait for the images, at most.
     pub cache_bytes: u64,
+    /// How fast data may be sent to the vault; groups that share it share the limit.
+    pub pace: Arc<Pace>,
 }
 
 impl Default for GroupSettings {
@@ -45,6 +48,7 @@ impl Default for GroupSettings {
             retention: PointRetention::default(),
             journal_bytes: 1 << 30,
             cache_bytes: 64 << 20,
+            pace: Arc::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use lifeboat_format::segment::{
     SegmentParams, SegmentPlace, prepare_frame,
 };
 use lifeboat_format::{FormatError, GROUP_VOLUMES_MAX};
-use lifeboat_model::{BLOCK_SIZE, BlockHash, Extent, Lsn, SegmentId, VOLUME_BLOCKS_MAX, VolumeId};
+use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, BlockHash, Extent, Lsn, SegmentId, VOLUME_BLOCKS_MAX, VolumeId};
 
 use super::{BranchWriter, Compression, Interval, Pending, Working, not_ready};
 use crate::branch;
@@ -24,6 +24,11 @@ use crate::tree::{Change, Changes, Location, Slot, To, Tree};
 
 /// Blocks of one segment: 32 MiB.
 const SEGMENT_BLOCKS: usize = 8192;
+/// Least blocks of a full segment where the pace asks for small ones: 1 MiB.
+const PACED_BLOCKS_MIN: usize = 256;
+/// Seconds of the line that one segment may take at a limited pace. An object goes out as fast as the line allows:
+/// smaller ones keep what shares the line from standing still.
+const PACED_SECONDS: u64 = 4;
 /// Runs of zeroes of one segment.
 const SEGMENT_RUNS: usize = 1 << 18;
 /// Blocks that one worker hashes, or packs, at a time: 1 MiB.
@@ -66,7 +71,7 @@ impl BranchWriter {
     /// Builds the next segment of `interval`. Changes nothing of the writer.
     pub(super) async fn build(&self, interval: &Interval) -> Result<Pending> {
         let Working::Ready(trees) = &self.working else { return Err(not_ready()) };
-        let part = collect(interval, self.shipped.lsn, trees)?;
+        let part = collect(interval, self.shipped.lsn, trees, self.segment_blocks())?;
         let id = self.next_id();
         let nonce = branch::random();
         let place = SegmentPlace { vault: self.reader.vault().id(), group: self.group(), id };
@@ -104,6 +109,13 @@ impl BranchWriter {
             trees,
             point,
         })
+    }
+
+    /// Blocks of a full segment at the present pace.
+    fn segment_blocks(&self) -> usize {
+        let Some(rate) = self.settings.pace.rate(self.reader.vault().now()) else { return SEGMENT_BLOCKS };
+        let blocks = rate.saturating_mul(PACED_SECONDS) / BLOCK_SIZE_U64;
+        usize::try_from(blocks).unwrap_or(SEGMENT_BLOCKS).clamp(PACED_BLOCKS_MIN, SEGMENT_BLOCKS)
     }
 
     /// Puts one volume's part into the segment and its tree; gives the number of blocks with content.
@@ -176,7 +188,7 @@ impl BranchWriter {
 }
 
 /// The records that the next segment takes: up to its size, or to the first point.
-fn collect(interval: &Interval, shipped: Lsn, trees: &BTreeMap<VolumeId, Tree>) -> Result<Part> {
+fn collect(interval: &Interval, shipped: Lsn, trees: &BTreeMap<VolumeId, Tree>, limit: usize) -> Result<Part> {
     let mut part =
         Part { volumes: BTreeMap::new(), first_lsn: shipped.next(), last_lsn: interval.last_lsn, point: None };
     let start = interval.records.partition_point(|record| record.lsn <= shipped);
@@ -192,7 +204,7 @@ fn collect(interval: &Interval, shipped: Lsn, trees: &BTreeMap<VolumeId, Tree>) 
         blocks = blocks.saturating_add(added);
         let more = index.saturating_add(1) < records.len();
         // `blocks` counts overwritten ones again: only when it is reached is the true number worth counting.
-        let full = blocks >= SEGMENT_BLOCKS && part.is_full();
+        let full = blocks >= limit && part.is_full(limit);
         if part.point.is_some() || (full && more) {
             part.last_lsn = if more { record.lsn } else { interval.last_lsn };
             return Ok(part);
@@ -202,9 +214,9 @@ fn collect(interval: &Interval, shipped: Lsn, trees: &BTreeMap<VolumeId, Tree>) 
 }
 
 impl Part {
-    fn is_full(&self) -> bool {
+    fn is_full(&self, limit: usize) -> bool {
         let runs: usize = self.volumes.values().map(|part| part.changes.len()).sum();
-        self.blocks() >= SEGMENT_BLOCKS || runs >= SEGMENT_RUNS
+        self.blocks() >= limit || runs >= SEGMENT_RUNS
     }
 
     /// Takes one record in; gives the number of blocks or runs that it added.

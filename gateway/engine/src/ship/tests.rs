@@ -528,3 +528,30 @@ async fn the_root_of_a_file_equals_the_root_of_the_point_with_the_same_content()
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limited_pace_spreads_the_log_over_time_in_small_objects() {
+    let bench = Bench::new().await;
+    let (mut writer, _) = bench.open(gateway(1), NEW).await.unwrap();
+    let rule = crate::pace::PaceRule { hours: lifeboat_model::Hours::always(), bytes_per_second: 1 << 20 };
+    writer.set_pace(Arc::new(crate::pace::Pace::new(vec![rule])));
+    // Twelve MiB that don't compress.
+    let blocks = 3072_u64;
+    let mut seed = 7_u64;
+    let mut noise = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        seed.to_be_bytes()
+    };
+    let mut records = vec![LogRecord { lsn: Lsn(1), op: Op::Resize { volume: volume(1), blocks } }];
+    for lba in (0..blocks).step_by(256) {
+        let data: Vec<u8> = (0..256 * BLOCK_SIZE / 8).flat_map(|_| noise()).collect();
+        records
+            .push(LogRecord { lsn: Lsn(2 + lba / 256), op: Op::Write { volume: volume(1), lba, data: data.into() } });
+    }
+    let last_lsn = records.last().unwrap().lsn;
+    let start = tokio::time::Instant::now();
+    let done = writer.append(&Interval { records, last_lsn }).await.unwrap();
+    assert_eq!((done.shipped.lsn, done.segments), (last_lsn, 3), "four seconds of the line each");
+    let took = start.elapsed().as_secs_f64();
+    assert!((7.9..12.0).contains(&took), "the third object waits until the first two are paid for: {took} s");
+}

@@ -72,7 +72,14 @@ fn bandwidth_block() -> NestedBlock {
                 .optional()
                 .description("`HH:MM`, together with `end`. The whole day when left out."),
         )
-        .attribute(Attribute::string("end").optional().description("`HH:MM`, together with `start`."));
+        .attribute(Attribute::string("end").optional().description(
+            "`HH:MM`, together with `start`. A window past midnight belongs to the day on which it begins.",
+        ))
+        .attribute(
+            Attribute::string("timezone")
+                .optional()
+                .description("IANA name, such as `Europe/Zurich`. UTC when left out."),
+        );
     NestedBlock::list("bandwidth_limit", body)
 }
 
@@ -161,6 +168,7 @@ impl Kind for PolicyKind {
                 .with("days", list_or_absent(said, limit.days.clone()))
                 .with("start", limit.start.clone())
                 .with("end", limit.end.clone())
+                .with("timezone", limit.timezone.clone())
         });
         let limits: Vec<Object> = limits.collect();
         state.set("bandwidth_limit", limits);
@@ -218,7 +226,13 @@ fn resync(block: &Values<'_>) -> Resync {
 
 fn bandwidth(block: &Values<'_>) -> BandwidthLimit {
     let (start, end) = window(block, "start", "end");
-    BandwidthLimit { mbps: block.required("mbps", 1), days: block.optional("days").unwrap_or_default(), start, end }
+    BandwidthLimit {
+        mbps: block.required("mbps", 1),
+        days: block.optional("days").unwrap_or_default(),
+        start,
+        end,
+        timezone: block.optional("timezone"),
+    }
 }
 
 /// The two ends of a window, which are judged together.

@@ -58,8 +58,8 @@ fn a_policy_keeps_the_order_of_its_rules() {
         "rpo_threshold": "300s",
         "resync": {"at_log_percent": 70, "window_start": "22:00", "window_end": "06:00", "timezone": "Europe/Zurich"},
         "bandwidth_limit": [
-            {"mbps": 500, "days": ["sun", "mon"], "start": "08:00", "end": "18:00"},
-            {"mbps": 100, "days": [], "start": null, "end": null},
+            {"mbps": 500, "days": ["sun", "mon"], "start": "08:00", "end": "18:00", "timezone": "Europe/Zurich"},
+            {"mbps": 100, "days": [], "start": null, "end": null, "timezone": null},
         ],
         "compression": "zstd:7",
     });
