@@ -63,12 +63,8 @@ impl Default for ReaderLimits {
     }
 }
 
-/// The keys of one volume, as reading needs them.
-#[derive(Clone, Debug)]
-pub(crate) struct VolumeReader {
-    pub(crate) data: DataKey,
-    pub(crate) hasher: Arc<BlockHasher>,
-}
+/// One of a volume's data keys: the volume, and the number that segments name.
+type KeyName = (VolumeId, u32);
 
 /// A segment whose header, index and trailer are proved.
 #[derive(Debug)]
@@ -113,7 +109,8 @@ pub struct Reader {
     nodes: Cache<(MapId, u32), Arc<Node>>,
     heads: Cache<MapId, Arc<MapHead>>,
     epochs: Cache<String, Bytes>,
-    volumes: Mutex<HashMap<VolumeId, VolumeReader>>,
+    hashers: Mutex<HashMap<VolumeId, Arc<BlockHasher>>>,
+    data_keys: Mutex<HashMap<KeyName, DataKey>>,
     requests: Semaphore,
 }
 
@@ -133,7 +130,8 @@ impl Reader {
             nodes: Cache::new(limits.node_bytes),
             heads: Cache::new(4 << 20),
             epochs: Cache::new(1 << 20),
-            volumes: Mutex::default(),
+            hashers: Mutex::default(),
+            data_keys: Mutex::default(),
             requests: Semaphore::new(limits.requests.max(1)),
         }))
     }
@@ -154,15 +152,26 @@ impl Reader {
         &self.key
     }
 
-    /// The keys of a volume.
-    pub(crate) async fn volume(&self, volume: VolumeId) -> Result<VolumeReader> {
-        let known = || self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What hashes a volume's blocks: the same over all of its data keys, so that hashes and roots stay comparable.
+    pub(crate) async fn hasher(&self, volume: VolumeId) -> Result<Arc<BlockHasher>> {
+        let known = || self.hashers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known().get(&volume) {
-            return Ok(found.clone());
+            return Ok(Arc::clone(found));
         }
         let keys = self.vault.volume_keys(volume).await.map_err(cause::vault)?.keys;
-        let found = VolumeReader { hasher: Arc::new(BlockHasher::new(&keys.hash)), data: keys.data.clone() };
-        known().insert(volume, found.clone());
+        let found = Arc::new(BlockHasher::new(&keys.hash));
+        known().insert(volume, Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// The data key under which segments name it.
+    async fn data_key(&self, name: KeyName) -> Result<DataKey> {
+        let known = || self.data_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known().get(&name) {
+            return Ok(found.clone());
+        }
+        let found = self.vault.data_key(name.0, name.1).await.map_err(cause::vault)?;
+        known().insert(name, found.clone());
         Ok(found)
     }
 
@@ -280,11 +289,11 @@ impl Reader {
             }
             None => self.get_range(&key, range.clone()).await?,
         };
-        let mut keys: HashMap<VolumeId, DataKey> = HashMap::new();
+        let mut keys: HashMap<KeyName, DataKey> = HashMap::new();
         for &frame in &frames {
-            let volume = volume_of(&segment, frame).map_err(|error| cause::object(&key, error))?;
-            if let std::collections::hash_map::Entry::Vacant(slot) = keys.entry(volume) {
-                slot.insert(self.volume(volume).await?.data);
+            let name = key_of(&segment, frame).map_err(|error| cause::object(&key, error))?;
+            if let std::collections::hash_map::Entry::Vacant(slot) = keys.entry(name) {
+                slot.insert(self.data_key(name).await?);
             }
         }
         let task = move || decode_span(&segment, &frames, range.start, &bytes, &keys);
@@ -327,8 +336,10 @@ fn spans(segment: &Arc<Segment>, frames: &[u32]) -> Result<Vec<Span>> {
     Ok(spans)
 }
 
-fn volume_of(segment: &Segment, frame: u32) -> Result<VolumeId, lifeboat_format::FormatError> {
-    Ok(segment.index.volume_of(segment.index.frame(FrameNo(frame))?)?.volume)
+/// The data key of a frame.
+fn key_of(segment: &Segment, frame: u32) -> Result<KeyName, lifeboat_format::FormatError> {
+    let volume = segment.index.volume_of(segment.index.frame(FrameNo(frame))?)?;
+    Ok((volume.volume, volume.key))
 }
 
 /// Decrypts frames out of `bytes`, which begin at `start` in their segment.
@@ -337,11 +348,11 @@ fn decode_span(
     frames: &[u32],
     start: u64,
     bytes: &Bytes,
-    keys: &HashMap<VolumeId, DataKey>,
+    keys: &HashMap<KeyName, DataKey>,
 ) -> Result<Vec<Decrypted>, lifeboat_format::FormatError> {
     let what = "segment frame";
     let context = segment.header.frame_context(0);
-    let frame_keys: HashMap<VolumeId, _> = keys.iter().map(|(volume, key)| (*volume, context.frame_key(key))).collect();
+    let frame_keys: HashMap<KeyName, _> = keys.iter().map(|(name, key)| (*name, context.frame_key(key))).collect();
     frames
         .iter()
         .map(|&frame| {
@@ -351,7 +362,7 @@ fn decode_span(
                 .zip(usize::try_from(range.end.saturating_sub(start)).ok());
             let stored = bounds.and_then(|(from, to)| bytes.get(from..to)).unwrap_or_default();
             let key =
-                frame_keys.get(&volume_of(segment, frame)?).ok_or(lifeboat_format::FormatError::WrongKey { what })?;
+                frame_keys.get(&key_of(segment, frame)?).ok_or(lifeboat_format::FormatError::WrongKey { what })?;
             let raw = open_frame_with(&context, &segment.index, FrameNo(frame), stored, key)?;
             Ok(((segment.id, frame), Bytes::from(raw)))
         })

@@ -206,7 +206,7 @@ impl PointView {
         for extent in extents {
             found.extend(self.lookup(id, *extent).await?);
         }
-        let hasher = self.reader.volume(id).await?.hasher;
+        let hasher = self.reader.hasher(id).await?;
         let mut blocks = Blocks::default();
         let mut rest = &found[..];
         while !rest.is_empty() {

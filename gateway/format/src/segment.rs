@@ -27,7 +27,7 @@ use lifeboat_model::{
 use crate::keys::{GroupKey, Salt, check_commitment};
 use crate::seal::{Trailer, TrailerKind};
 use crate::wire::{Kind, Put, Reader};
-use crate::{FORMAT_VERSION, FormatError, GROUP_VOLUMES_MAX, LABEL_BYTES_MAX};
+use crate::{FormatError, GROUP_VOLUMES_MAX, LABEL_BYTES_MAX};
 
 pub use build::{SealedSegment, SegmentBuilder, SegmentParams};
 pub use frame::{FrameBlock, FrameContext, FrameKey, PreparedFrame, prepare_frame};
@@ -36,6 +36,11 @@ pub use read::{SegmentObject, open_frame, open_frame_with};
 
 pub use crate::seal::TRAILER_LEN;
 
+/// Newest version of a segment. Version 2 says under which of its data keys each volume's frames stand; in version 1 that
+/// is key 1.
+pub const SEGMENT_VERSION: u16 = 2;
+/// The data key of frames in segments of version 1: they don't name it.
+pub const FIRST_KEY: u32 = 1;
 /// Bytes of a segment's header.
 pub const SEGMENT_HEADER_LEN: usize = 196;
 /// Longest segment, in bytes. A writer cuts far earlier (32 MiB).
@@ -49,7 +54,7 @@ pub const SEGMENT_OPERATIONS_MAX: usize = 1 << 22;
 /// Most blocks of a frame: 64 KiB.
 pub const FRAME_BLOCKS_MAX: usize = 16;
 
-pub(crate) const HEADER: Kind = Kind { magic: *b"LBSG", what: "segment header", version: FORMAT_VERSION };
+pub(crate) const HEADER: Kind = Kind { magic: *b"LBSG", what: "segment header", version: SEGMENT_VERSION };
 pub(crate) const TRAILER: TrailerKind = TrailerKind {
     magic: *b"LBSE",
     what: "segment trailer",
@@ -97,6 +102,8 @@ pub struct SegmentPlace {
 /// The cleartext header of a segment. Authentic once [`SegmentIndex::open`] has accepted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
+    /// Version of the segment: of this header and of its index.
+    pub version: u16,
     /// Where it belongs.
     pub place: SegmentPlace,
     /// First position of the log that it holds.
@@ -128,8 +135,10 @@ impl SegmentHeader {
     /// Decodes a header wherever it was found: for inspection only.
     pub fn decode_any(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = HEADER.begin(bytes)?;
+        let version = bytes.get(4..6).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_le_bytes);
         let header_len = reader.u16()?;
         let header = Self {
+            version,
             place: SegmentPlace {
                 vault: VaultId::from_bytes(reader.array()?),
                 group: GroupId::from_bytes(reader.array()?),
@@ -164,7 +173,9 @@ impl SegmentHeader {
     /// The header's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = HEADER.start();
+        let mut out = Vec::with_capacity(SEGMENT_HEADER_LEN);
+        out.put(&HEADER.magic);
+        out.put_u16(self.version);
         out.put_u16(u16::try_from(SEGMENT_HEADER_LEN).unwrap_or_default());
         out.put(&self.place.vault.to_bytes());
         out.put(&self.place.group.to_bytes());

@@ -79,6 +79,18 @@ impl Keyring {
         self.remember_volume(volume, number, &secret)
     }
 
+    /// One data key of a volume. A number that isn't known is looked for in the vault: another gateway may have made it.
+    pub(crate) async fn data_key(&self, volume: VolumeId, number: u32) -> Result<keys::DataKey, VaultError> {
+        let known = self.volume_keys(volume).await?;
+        if known.key_id == number {
+            return Ok(known.keys.data);
+        }
+        Err(VaultError::new(
+            VaultErrorKind::NotFound,
+            format!("the vault at {} has no data key {number} of {volume}: was it deleted?", self.store.url()),
+        ))
+    }
+
     pub(crate) async fn group_key(&self, group: GroupId) -> Result<keys::GroupKey, VaultError> {
         if let Some(known) = lock(&self.groups).get(&group) {
             return Ok(known.clone());

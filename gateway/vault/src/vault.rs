@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use lifeboat_format::keys::GroupKey;
+use lifeboat_format::keys::{DataKey, GroupKey};
 use lifeboat_model::{GroupId, Timestamp, VaultId, VolumeId};
 use serde::{Deserialize, Serialize};
 
@@ -260,6 +260,11 @@ impl Vault {
     /// The keys of a volume. Cached: the first call takes two requests. [`VaultErrorKind::NotFound`] if it has none.
     pub async fn volume_keys(&self, volume: VolumeId) -> Result<VolumeKeys, VaultError> {
         self.shared.keyring.volume_keys(volume).await
+    }
+
+    /// One of a volume's data keys, by the number that a segment names. [`VaultErrorKind::NotFound`] if there is none.
+    pub async fn data_key(&self, volume: VolumeId, number: u32) -> Result<DataKey, VaultError> {
+        self.shared.keyring.data_key(volume, number).await
     }
 
     /// The key of a group, made if there is none yet. Any number of calls, anywhere, give the same key.

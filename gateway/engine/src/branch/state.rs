@@ -131,7 +131,7 @@ impl State {
         self.volumes.clear();
         self.at_point = None;
         for root in &head.footer.roots {
-            let hasher = reader.volume(root.volume).await?.hasher;
+            let hasher = reader.hasher(root.volume).await?;
             let node = match &root.root {
                 Child::Zero => None,
                 Child::Node(node) => Some(node.clone()),
@@ -155,7 +155,7 @@ impl State {
         self.at_point = None;
         for volume in &segment.index.volumes {
             if let Entry::Vacant(slot) = self.volumes.entry(volume.volume) {
-                let hasher = reader.volume(volume.volume).await?.hasher;
+                let hasher = reader.hasher(volume.volume).await?;
                 slot.insert(VolumeState::new(Tree::empty(volume.volume, hasher, volume.size_blocks)));
             }
         }

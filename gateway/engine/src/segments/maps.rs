@@ -97,7 +97,7 @@ impl Reader {
         if level != wanted.level {
             return Err(cause::tampered(format!("{key}: node {} stands at another level", wanted.node.node)));
         }
-        verify_node(&self.volume(wanted.volume).await?.hasher, wanted, &node)?;
+        verify_node(&*self.hasher(wanted.volume).await?, wanted, &node)?;
         Ok(Arc::new(node))
     }
 }

@@ -127,10 +127,12 @@ impl BranchWriter {
         part: &VolumePart,
         id: SegmentId,
     ) -> Result<usize> {
-        let keys = self.reader.volume(volume).await?;
+        // Asked anew for each segment: from here on its frames stand under the newest data key there is.
+        let keys = self.reader.vault().volume_keys(volume).await.map_err(cause::vault)?;
+        let hasher = self.reader.hasher(volume).await?;
         let refused = |error| cause::object(&id.to_string(), error);
         let size = part.changes.blocks();
-        builder.add_volume(volume, part.before.unwrap_or(size)).map_err(refused)?;
+        builder.add_volume(volume, part.before.unwrap_or(size), keys.key_id).map_err(refused)?;
         if part.before != Some(size) {
             builder.push_resize(volume, size).map_err(refused)?;
         }
@@ -143,7 +145,7 @@ impl BranchWriter {
                 None => changes.push(Change::zero(extent)),
             }
         }
-        let hashed = hash_blocks(&keys.hasher, contents).await?;
+        let hashed = hash_blocks(&hasher, contents).await?;
         let (content, zeroes): (Vec<Hashed>, Vec<Hashed>) = hashed.into_iter().partition(|block| !block.hash.is_zero());
         changes.extend(zeroes.iter().map(|block| Change::zero(Extent { lba: block.lba, blocks: 1 })));
         changes.sort_unstable_by_key(|change| change.extent.lba);
@@ -167,7 +169,7 @@ impl BranchWriter {
         }
         let context = builder.context();
         let mut prepared = stream::iter(work)
-            .map(|(blocks, frames)| prepare(context, volume, keys.data.clone(), blocks, frames))
+            .map(|(blocks, frames)| prepare(context, volume, keys.keys.data.clone(), blocks, frames))
             .buffered(workers());
         while let Some(frames) = prepared.try_next().await? {
             for frame in frames {
@@ -178,7 +180,7 @@ impl BranchWriter {
         changes.sort_unstable_by_key(|change| change.extent.lba);
         let tree = trees
             .entry(volume)
-            .or_insert_with(|| Tree::empty(volume, Arc::clone(&keys.hasher), part.before.unwrap_or(size)));
+            .or_insert_with(|| Tree::empty(volume, Arc::clone(&hasher), part.before.unwrap_or(size)));
         if tree.blocks() != size {
             tree.resize(&*self.reader, size).await?;
         }

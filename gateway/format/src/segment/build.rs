@@ -9,8 +9,8 @@ use lifeboat_model::{Extent, Lsn, Timestamp, VOLUME_BLOCKS_MAX, VolumeId};
 
 use super::{
     FrameBlock, FrameContext, FrameEntry, FrameNo, Operation, PreparedFrame, RecoveryPoint, SEGMENT_FRAMES_MAX,
-    SEGMENT_HEADER_LEN, SEGMENT_OPERATIONS_MAX, SegmentHash, SegmentHeader, SegmentIndex, SegmentPlace, SegmentTrailer,
-    SegmentVolume, TRAILER, TRAILER_LEN, prepare_frame,
+    SEGMENT_HEADER_LEN, SEGMENT_OPERATIONS_MAX, SEGMENT_VERSION, SegmentHash, SegmentHeader, SegmentIndex,
+    SegmentPlace, SegmentTrailer, SegmentVolume, TRAILER, TRAILER_LEN, prepare_frame,
 };
 use crate::keys::{DataKey, GroupKey, Salt, commitment};
 use crate::seal::Trailer;
@@ -68,6 +68,7 @@ impl SegmentBuilder {
     #[must_use]
     pub fn new(params: SegmentParams, key: &GroupKey) -> Self {
         let header = SegmentHeader {
+            version: SEGMENT_VERSION,
             place: params.place,
             first_lsn: params.first_lsn,
             last_lsn: params.first_lsn,
@@ -94,22 +95,26 @@ impl SegmentBuilder {
         self.context
     }
 
-    /// Declares a volume, with its size when the segment begins. Needed before its first operation; a second call with
-    /// the same size changes nothing.
-    pub fn add_volume(&mut self, volume: VolumeId, size_blocks: u64) -> Result<(), FormatError> {
+    /// Declares a volume, with its size when the segment begins and the number of the data key that its frames are
+    /// prepared with. Needed before its first operation; a second call with the same values changes nothing.
+    pub fn add_volume(&mut self, volume: VolumeId, size_blocks: u64, key: u32) -> Result<(), FormatError> {
+        let declared = SegmentVolume { volume, size_blocks, key };
         if let Some(known) = self.index.volumes.iter().find(|known| known.volume == volume) {
-            return if known.size_blocks == size_blocks {
+            return if *known == declared {
                 Ok(())
             } else {
-                Err(FormatError::Refused { what: WHAT, why: "the volume was declared with another size" })
+                Err(FormatError::Refused { what: WHAT, why: "the volume was declared with another size or key" })
             };
+        }
+        if key == 0 {
+            return Err(FormatError::Refused { what: WHAT, why: "data keys are numbered from 1" });
         }
         if size_blocks == 0 || size_blocks > VOLUME_BLOCKS_MAX {
             return Err(FormatError::TooLarge { what: WHAT, found: size_blocks, limit: VOLUME_BLOCKS_MAX });
         }
         limit(self.index.volumes.len(), GROUP_VOLUMES_MAX)?;
-        self.index.volumes.push(SegmentVolume { volume, size_blocks });
-        self.index_len = self.index_len.saturating_add(24);
+        self.index.volumes.push(declared);
+        self.index_len = self.index_len.saturating_add(28);
         Ok(())
     }
 

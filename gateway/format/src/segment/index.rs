@@ -1,7 +1,7 @@
 //! The index of a segment: its volumes, its frame directory, and its operations in write order.
 //!
 //! ```text
-//! volumes     count, {volume, size in blocks when the segment begins}
+//! volumes     count, {volume, size in blocks when the segment begins, number of its data key (from version 2)}
 //! frames      count, {number, offset, stored length, raw length, flags, volume, runs {address, count}}
 //! hashes      16 bytes a block, in frame and slot order
 //! operations  count, {tag, fields}
@@ -14,7 +14,7 @@ use lifeboat_model::{BLOCK_SIZE_U64, BlockHash, Extent, VOLUME_BLOCKS_MAX, Volum
 
 use super::frame::FLAG_ZSTD;
 use super::{
-    FRAME_BLOCKS_MAX, FrameNo, RecoveryPoint, SEGMENT_FRAMES_MAX, SEGMENT_HEADER_LEN, SEGMENT_INDEX_LEN_MAX,
+    FIRST_KEY, FRAME_BLOCKS_MAX, FrameNo, RecoveryPoint, SEGMENT_FRAMES_MAX, SEGMENT_HEADER_LEN, SEGMENT_INDEX_LEN_MAX,
     SEGMENT_OPERATIONS_MAX, SegmentHeader, SegmentTrailer, TRAILER,
 };
 use crate::keys::{GroupKey, LABEL_INDEX, SealKey, TAG_LEN};
@@ -23,7 +23,8 @@ use crate::wire::{Put, Reader, len64};
 use crate::{FormatError, GROUP_VOLUMES_MAX};
 
 const WHAT: &str = "segment index";
-const VOLUME_LEN: usize = 24;
+const VOLUME_LEN_V1: usize = 24;
+const VOLUME_LEN: usize = 28;
 const FRAME_LEN_MIN: usize = 33;
 const OPERATION_LEN_MIN: usize = 5;
 
@@ -40,6 +41,8 @@ pub struct SegmentVolume {
     pub volume: VolumeId,
     /// Its size when the segment begins.
     pub size_blocks: u64,
+    /// Number of the data key that its frames are encrypted under, from 1.
+    pub key: u32,
 }
 
 /// Blocks at consecutive addresses in consecutive slots of a frame.
@@ -153,7 +156,7 @@ impl SegmentIndex {
         let aad = aad(&header_bytes, trailer.0.index_raw_len, trailer.0.count);
         let compressed = index_key(header, key).open(WHAT, 0, &aad, stored)?;
         let raw = seal::decompress(WHAT, &compressed, trailer.0.index_raw_len)?;
-        let index = Self::decode(&raw)?;
+        let index = Self::decode(header.version, &raw)?;
         index.check(header, trailer.0.index_offset)?;
         if len64(index.frames.len()) != u64::from(trailer.0.count) {
             return Err(FormatError::Corrupt {
@@ -193,7 +196,7 @@ impl SegmentIndex {
 
     /// (sealed bytes, raw length).
     pub(super) fn seal(&self, header: &SegmentHeader, key: &GroupKey) -> Result<(Vec<u8>, u32), FormatError> {
-        let raw = self.encode()?;
+        let raw = self.encode(header.version)?;
         let raw_len =
             u32::try_from(raw.len()).ok().filter(|len| *len <= SEGMENT_INDEX_LEN_MAX).ok_or(FormatError::TooLarge {
                 what: WHAT,
@@ -207,12 +210,20 @@ impl SegmentIndex {
         Ok((stored, raw_len))
     }
 
-    pub(super) fn encode(&self) -> Result<Vec<u8>, FormatError> {
+    pub(super) fn encode(&self, version: u16) -> Result<Vec<u8>, FormatError> {
         let mut out = Vec::new();
         out.put_count(WHAT, self.volumes.len(), GROUP_VOLUMES_MAX)?;
         for volume in &self.volumes {
             out.put(&volume.volume.to_bytes());
             out.put_u64(volume.size_blocks);
+            if version > 1 {
+                out.put_u32(volume.key);
+            } else if volume.key != FIRST_KEY {
+                return Err(FormatError::Refused {
+                    what: WHAT,
+                    why: "version 1 can't name another key than the first",
+                });
+            }
         }
         out.put_count(WHAT, self.frames.len(), SEGMENT_FRAMES_MAX)?;
         for entry in &self.frames {
@@ -274,12 +285,16 @@ impl SegmentIndex {
             .ok_or(FormatError::Refused { what: WHAT, why: "the volume wasn't declared to the builder" })
     }
 
-    pub(super) fn decode(raw: &[u8]) -> Result<Self, FormatError> {
+    pub(super) fn decode(version: u16, raw: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(WHAT, raw);
-        let count = reader.count(GROUP_VOLUMES_MAX, VOLUME_LEN)?;
+        let count = reader.count(GROUP_VOLUMES_MAX, if version > 1 { VOLUME_LEN } else { VOLUME_LEN_V1 })?;
         let mut volumes = Vec::with_capacity(count);
         for _ in 0..count {
-            volumes.push(SegmentVolume { volume: VolumeId::from_bytes(reader.array()?), size_blocks: reader.u64()? });
+            volumes.push(SegmentVolume {
+                volume: VolumeId::from_bytes(reader.array()?),
+                size_blocks: reader.u64()?,
+                key: if version > 1 { reader.u32()? } else { FIRST_KEY },
+            });
         }
         let count = reader.count(SEGMENT_FRAMES_MAX, FRAME_LEN_MIN)?;
         let mut frames = Vec::with_capacity(count);
@@ -308,6 +323,9 @@ impl SegmentIndex {
         let mut sizes: Vec<u64> = self.volumes.iter().map(|volume| volume.size_blocks).collect();
         if sizes.iter().any(|size| *size == 0 || *size > VOLUME_BLOCKS_MAX) {
             return corrupt("a volume has an impossible size");
+        }
+        if self.volumes.iter().any(|volume| volume.key == 0) {
+            return corrupt("data keys are numbered from 1");
         }
         let distinct: HashSet<VolumeId> = self.volumes.iter().map(|volume| volume.volume).collect();
         if distinct.len() != self.volumes.len() {

@@ -1,10 +1,11 @@
 //! Reading segments: one frame by its range, or a whole object at once.
 
-use lifeboat_model::{BLOCK_SIZE, VolumeId};
+use lifeboat_model::BLOCK_SIZE;
 
 use super::frame::{FLAG_ZSTD, FrameKey, WHAT};
 use super::{
-    FrameContext, FrameNo, SEGMENT_HEADER_LEN, SegmentHeader, SegmentIndex, SegmentPlace, SegmentTrailer, TRAILER_LEN,
+    FrameContext, FrameNo, SEGMENT_HEADER_LEN, SegmentHeader, SegmentIndex, SegmentPlace, SegmentTrailer,
+    SegmentVolume, TRAILER_LEN,
 };
 use crate::FormatError;
 use crate::hash::BlockHasher;
@@ -86,10 +87,11 @@ impl<'a> SegmentObject<'a> {
         open_frame(&self.header, &self.index, frame, stored, key)
     }
 
-    /// Decrypts every frame and holds every block against its hash.
-    pub fn verify<'k>(&self, keys: impl Fn(VolumeId) -> Option<&'k VolumeKeys>) -> Result<(), FormatError> {
+    /// Decrypts every frame and holds every block against its hash. `keys` gives a volume's keys, the data key being the
+    /// one that the segment names.
+    pub fn verify<'k>(&self, keys: impl Fn(&SegmentVolume) -> Option<&'k VolumeKeys>) -> Result<(), FormatError> {
         for entry in &self.index.frames {
-            let volume = self.index.volume_of(entry)?.volume;
+            let volume = self.index.volume_of(entry)?;
             let keys = keys(volume).ok_or(FormatError::WrongKey { what: WHAT })?;
             let raw = self.frame(entry.frame, &keys.data)?;
             verify_blocks(entry, &raw, &BlockHasher::new(&keys.hash))?;

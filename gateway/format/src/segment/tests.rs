@@ -8,6 +8,7 @@ use lifeboat_model::{BlockHash, Extent};
 
 fn header() -> SegmentHeader {
     SegmentHeader {
+        version: SEGMENT_VERSION,
         place: SegmentPlace {
             vault: VaultId::from_bytes([1; 16]),
             group: GroupId::from_bytes([2; 16]),
@@ -26,7 +27,7 @@ fn header() -> SegmentHeader {
 fn index() -> SegmentIndex {
     let volume = VolumeId::from_bytes([4; 16]);
     SegmentIndex {
-        volumes: vec![SegmentVolume { volume, size_blocks: 1000 }],
+        volumes: vec![SegmentVolume { volume, size_blocks: 1000, key: 3 }],
         frames: vec![FrameEntry {
             frame: FrameNo(0),
             offset: 196,
@@ -58,9 +59,21 @@ fn index() -> SegmentIndex {
 #[test]
 fn a_good_index_passes_its_own_rules() {
     let index = index();
-    let raw = index.encode().expect("within the limits");
-    assert_eq!(SegmentIndex::decode(&raw).expect("decodes"), index);
+    let raw = index.encode(SEGMENT_VERSION).expect("within the limits");
+    assert_eq!(SegmentIndex::decode(SEGMENT_VERSION, &raw).expect("decodes"), index);
     index.check(&header(), 236).expect("keeps the rules");
+}
+
+/// Version 1 has no numbers of keys: what it holds stands under the first.
+#[test]
+fn version_1_means_the_first_key() {
+    let mut index = index();
+    assert!(matches!(index.encode(1), Err(FormatError::Refused { .. })), "version 1 can't name key 3");
+    index.volumes[0].key = FIRST_KEY;
+    let raw = index.encode(1).expect("within the limits");
+    assert_eq!(raw.len() + 4, index.encode(SEGMENT_VERSION).expect("within the limits").len());
+    assert_eq!(SegmentIndex::decode(1, &raw).expect("decodes"), index);
+    assert!(SegmentIndex::decode(SEGMENT_VERSION, &raw).is_err());
 }
 
 /// Each rule between the lists, broken once.
@@ -68,7 +81,8 @@ fn a_good_index_passes_its_own_rules() {
 fn broken_rules_are_named() {
     let volume = VolumeId::from_bytes([4; 16]);
     type Change = fn(&mut SegmentIndex, VolumeId);
-    let breaks: [(&str, Change); 8] = [
+    let breaks: [(&str, Change); 9] = [
+        ("numbered from 1", |index, _| index.volumes[0].key = 0),
         ("twice", |index, _| index.volumes.push(index.volumes[0])),
         ("gap or overlap", |index, _| index.frames[0].offset = 200),
         ("index begins", |index, _| index.frames[0].stored_len = 41),
@@ -95,33 +109,35 @@ fn broken_rules_are_named() {
 /// A count that the bytes can't hold is refused before memory is taken for it.
 #[test]
 fn a_huge_count_is_refused() {
-    for at in [0, 28] {
-        let mut raw = index().encode().expect("within the limits");
+    for at in [0, 32] {
+        let mut raw = index().encode(SEGMENT_VERSION).expect("within the limits");
         raw[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(matches!(SegmentIndex::decode(&raw), Err(FormatError::TooLarge { .. })));
+        assert!(matches!(SegmentIndex::decode(SEGMENT_VERSION, &raw), Err(FormatError::TooLarge { .. })));
         raw[at..at + 4].copy_from_slice(&200_u32.to_le_bytes());
-        assert!(matches!(SegmentIndex::decode(&raw), Err(FormatError::Truncated { .. })));
+        assert!(matches!(SegmentIndex::decode(SEGMENT_VERSION, &raw), Err(FormatError::Truncated { .. })));
     }
 }
 
 proptest! {
     #[test]
     fn hostile_plain_text_never_panics(raw in proptest::collection::vec(any::<u8>(), 0..600)) {
-        if let Ok(index) = SegmentIndex::decode(&raw) {
-            let _ = index.check(&header(), 236);
+        for version in [1, SEGMENT_VERSION] {
+            if let Ok(index) = SegmentIndex::decode(version, &raw) {
+                let _ = index.check(&header(), 236);
+            }
         }
     }
 
     #[test]
     fn an_altered_index_decodes_to_itself_or_not_at_all(at in 0_usize..400, byte: u8, cut in 0_usize..400) {
-        let mut raw = index().encode().expect("within the limits");
+        let mut raw = index().encode(SEGMENT_VERSION).expect("within the limits");
         let at = at % raw.len();
         raw[at] = byte;
         raw.truncate(raw.len() - cut.min(raw.len()) % 7);
-        if let Ok(index) = SegmentIndex::decode(&raw) {
+        if let Ok(index) = SegmentIndex::decode(SEGMENT_VERSION, &raw) {
             // One content has one encoding: what decodes encodes to the same bytes.
             if index.check(&header(), 236).is_ok() {
-                prop_assert_eq!(index.encode().expect("within the limits"), raw);
+                prop_assert_eq!(index.encode(SEGMENT_VERSION).expect("within the limits"), raw);
             }
         }
     }

@@ -24,6 +24,8 @@ pub(crate) const BRANCH: BranchId = BranchId::from_bytes([0x33; 16]);
 pub(crate) const VOLUME: VolumeId = VolumeId::from_bytes([0x44; 16]);
 pub(crate) const OTHER_VOLUME: VolumeId = VolumeId::from_bytes([0x55; 16]);
 pub(crate) const POINT: PointId = PointId::from_bytes([0x66; 16]);
+/// Number of the key in [`volume_keys`] as segments of [`VOLUME`] name it.
+pub(crate) const DATA_KEY: u32 = 7;
 pub(crate) const TIME: Timestamp = Timestamp::from_micros(1_795_082_700_000_000);
 
 pub(crate) fn group_key() -> GroupKey {
@@ -100,8 +102,8 @@ pub(crate) fn point(lsn: u64) -> RecoveryPoint {
 /// Every kind of operation; one compressed frame, and with `noise` one raw frame.
 pub(crate) fn segment(noise: bool) -> SealedSegment {
     let mut builder = segment_builder();
-    builder.add_volume(VOLUME, 1024).expect("a volume");
-    builder.add_volume(OTHER_VOLUME, 1 << 20).expect("a volume");
+    builder.add_volume(VOLUME, 1024, DATA_KEY).expect("a volume");
+    builder.add_volume(OTHER_VOLUME, 1 << 20, 1).expect("a volume");
     push_blocks(&mut builder, VOLUME, &[(3, text_block(1)), (4, text_block(2)), (1000, text_block(3))]);
     builder.push_zero(VOLUME, Extent { lba: 8, blocks: 2 }).expect("a run");
     builder.push_trim(OTHER_VOLUME, Extent { lba: 0, blocks: 1 << 20 }).expect("a run");

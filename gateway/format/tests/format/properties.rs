@@ -50,7 +50,7 @@ proptest! {
     fn segments_round_trip(steps in steps()) {
         let (keys, hasher) = (volume_keys(), hasher());
         let mut builder = segment_builder();
-        builder.add_volume(VOLUME, 1000).expect("a volume");
+        builder.add_volume(VOLUME, 1000, DATA_KEY).expect("a volume");
         let context = builder.context();
         let frame_key = context.frame_key(&keys.data);
         let mut expected = BTreeMap::new();
@@ -213,8 +213,10 @@ fn writers_are_held_to_the_readers_rules() {
     let good = |lba| FrameBlock { lba, data: &block, hash: hasher.block(&block) };
     let mut builder = segment_builder();
     assert!(builder.push_frame(VOLUME, &keys.data, &[good(1)]).is_err(), "a volume that wasn't declared");
-    builder.add_volume(VOLUME, 100).expect("a volume");
-    assert!(builder.add_volume(VOLUME, 101).is_err());
+    builder.add_volume(VOLUME, 100, DATA_KEY).expect("a volume");
+    assert!(builder.add_volume(VOLUME, 101, DATA_KEY).is_err());
+    assert!(builder.add_volume(VOLUME, 100, 8).is_err());
+    assert!(builder.add_volume(OTHER_VOLUME, 100, 0).is_err());
     assert!(builder.push_frame(VOLUME, &keys.data, &[]).is_err(), "no block");
     assert!(builder.push_frame(VOLUME, &keys.data, &[good(2), good(2)]).is_err(), "an address twice");
     assert!(builder.push_frame(VOLUME, &keys.data, &[good(2), good(1)]).is_err(), "descending addresses");

@@ -1,11 +1,11 @@
 //! Nothing is believed that was not written: every bit of every object, every length, every other place.
 
-use lifeboat_format::FormatError;
 use lifeboat_format::epoch::{EpochCut, EpochIntent};
 use lifeboat_format::keys::GroupKey;
 use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_state};
 use lifeboat_format::map::MapObject;
-use lifeboat_format::segment::{SegmentObject, TRAILER_LEN};
+use lifeboat_format::segment::{SEGMENT_VERSION, SegmentObject, TRAILER_LEN};
+use lifeboat_format::{FORMAT_VERSION, FormatError};
 use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, MapId, SegmentSeq, VaultId};
 
 use crate::fixture::*;
@@ -32,11 +32,18 @@ fn check_cut(bytes: &[u8]) -> Result<(), FormatError> {
 fn objects() -> Vec<(&'static str, Vec<u8>, Check)> {
     vec![
         ("segment", segment(false).bytes, check_segment),
+        ("segment of version 1", segment_v1(), check_segment),
         ("map", map().bytes, check_map),
         ("intent of a branch", intent(true).encode(&group_key()), check_intent),
         ("intent of a fence", intent(false).encode(&group_key()), check_intent),
         ("cut", cut().encode(&group_key()), check_cut),
     ]
+}
+
+/// A segment as the release before data-key epochs wrote it.
+fn segment_v1() -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/v1/segment.bin");
+    std::fs::read(path).expect("the golden vector")
 }
 
 #[test]
@@ -153,6 +160,18 @@ fn a_repaired_checksum_is_no_proof() {
     assert_eq!(error, FormatError::Authentication { what: "segment trailer" });
 }
 
+/// A segment passed off as one of version 1, whose frames would all be read with the first key: the version is under the
+/// seal hash and the MAC like every other byte of the header.
+#[test]
+fn a_version_can_not_be_lowered() {
+    let mut bytes = segment(false).bytes;
+    bytes[4..6].copy_from_slice(&1_u16.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..192]).to_le_bytes();
+    bytes[192..196].copy_from_slice(&crc);
+    let error = check_segment(&bytes).expect_err("another version");
+    assert!(matches!(error, FormatError::Corrupt { what: "segment trailer", .. }), "{error}");
+}
+
 #[test]
 fn another_key_says_so() {
     let other = GroupKey::from_bytes([1; 32]);
@@ -180,9 +199,13 @@ fn a_newer_version_is_one_clear_error() {
     files.push(("state", state_file(), |bytes| newest(bytes).map(drop)));
     files.push(("presence", presence().encode(), |bytes| PresenceHeader::decode(bytes).map(drop)));
     for (name, mut bytes, check) in files {
-        bytes[4..6].copy_from_slice(&2_u16.to_le_bytes());
+        let known = if name.starts_with("segment") { SEGMENT_VERSION } else { FORMAT_VERSION };
+        bytes[4..6].copy_from_slice(&(known + 1).to_le_bytes());
         let error = check(&bytes).expect_err(name);
-        assert!(matches!(error, FormatError::NewerVersion { found: 2, supported: 1, .. }), "{name}: {error}");
+        assert!(
+            matches!(error, FormatError::NewerVersion { found, supported, .. } if found == known + 1 && supported == known),
+            "{name}: {error}"
+        );
         assert!(error.to_string().contains("use a newer release"), "{error}");
     }
 }
@@ -191,7 +214,7 @@ fn a_newer_version_is_one_clear_error() {
 #[test]
 fn frames_are_bound_to_their_numbers() {
     let mut builder = segment_builder();
-    builder.add_volume(VOLUME, 1024).expect("a volume");
+    builder.add_volume(VOLUME, 1024, DATA_KEY).expect("a volume");
     push_blocks(&mut builder, VOLUME, &[(3, text_block(1))]);
     push_blocks(&mut builder, VOLUME, &[(3, text_block(1))]);
     let mut sealed = builder.seal(Lsn(1002), TIME).expect("seals");

@@ -1,4 +1,5 @@
-//! Golden bytes. Each file under `vectors/v1` was written once, from the fixed inputs in `fixture.rs`.
+//! Golden bytes. Each file under `vectors/v<n>` was written once, from the fixed inputs in `fixture.rs`; n is the version
+//! of its structure.
 //!
 //! To add a vector, or to take over bytes after the version was raised (into a new folder `vectors/v<n>`; the old ones
 //! stay and must still decode): `LIFEBOAT_BLESS=1 cargo nextest run -p lifeboat-format vectors`, then look at what changed.
@@ -10,13 +11,13 @@ use lifeboat_format::inspect::describe;
 use lifeboat_format::journal::{BatchHeader, FileHeader, check_payload, decode_point};
 use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_state};
 use lifeboat_format::map::MapObject;
-use lifeboat_format::segment::SegmentObject;
+use lifeboat_format::segment::{FIRST_KEY, SegmentObject};
 use lifeboat_model::PointKind;
 
 use crate::fixture::*;
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/v1").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name)
 }
 
 fn golden(name: &str) -> Vec<u8> {
@@ -25,15 +26,15 @@ fn golden(name: &str) -> Vec<u8> {
 
 fn built() -> Vec<(&'static str, Vec<u8>)> {
     vec![
-        ("segment.bin", segment(true).bytes),
-        ("map.bin", map().bytes),
-        ("epoch-intent-branch.bin", intent(true).encode(&group_key())),
-        ("epoch-intent-fence.bin", intent(false).encode(&group_key())),
-        ("epoch-cut.bin", cut().encode(&group_key())),
-        ("group-state.bin", state_file()),
-        ("presence-header.bin", presence().encode()),
-        ("journal-file-header.bin", journal_file_header().encode().to_vec()),
-        ("journal-batch.bin", journal_batch()),
+        ("v2/segment.bin", segment(true).bytes),
+        ("v1/map.bin", map().bytes),
+        ("v1/epoch-intent-branch.bin", intent(true).encode(&group_key())),
+        ("v1/epoch-intent-fence.bin", intent(false).encode(&group_key())),
+        ("v1/epoch-cut.bin", cut().encode(&group_key())),
+        ("v1/group-state.bin", state_file()),
+        ("v1/presence-header.bin", presence().encode()),
+        ("v1/journal-file-header.bin", journal_file_header().encode().to_vec()),
+        ("v1/journal-batch.bin", journal_batch()),
     ]
 }
 
@@ -42,6 +43,7 @@ fn vectors_are_written_byte_for_byte() {
     let bless = std::env::var_os("LIFEBOAT_BLESS").is_some();
     for (name, bytes) in built() {
         if bless {
+            std::fs::create_dir_all(path(name).parent().expect("a folder")).expect("make the folder");
             std::fs::write(path(name), &bytes).expect("write the golden vector");
         }
         let golden = golden(name);
@@ -58,20 +60,29 @@ fn vectors_are_written_byte_for_byte() {
     }
 }
 
+/// What holds whatever happens to the writers: every version is read for ever.
+#[test]
+fn segments_of_every_version_decode_to_what_was_written() {
+    let keys = volume_keys();
+    for (name, version, data_keys) in [("v1/segment.bin", 1, [FIRST_KEY; 2]), ("v2/segment.bin", 2, [DATA_KEY, 1])] {
+        let bytes = golden(name);
+        let object = SegmentObject::open(&bytes, &segment_place(), &group_key()).expect("opens");
+        object.verify(|_| Some(&keys)).expect("every block equals its hash");
+        let mut written = segment(true);
+        written.header.version = version;
+        assert_eq!(object.header, written.header, "{name}");
+        assert_eq!(object.index.operations, written.index.operations, "{name}");
+        let found: Vec<u32> = object.index.volumes.iter().map(|volume| volume.key).collect();
+        assert_eq!(found, data_keys, "{name}");
+        let raw = object.frame(object.index.frames[0].frame, &keys.data).expect("a frame");
+        assert_eq!(raw, [text_block(1), text_block(2), text_block(3)].concat(), "{name}");
+    }
+}
+
 /// What holds whatever happens to the writers: version 1 is read for ever.
 #[test]
 fn vectors_decode_to_what_was_written() {
-    let keys = volume_keys();
-    let bytes = golden("segment.bin");
-    let object = SegmentObject::open(&bytes, &segment_place(), &group_key()).expect("opens");
-    object.verify(|_| Some(&keys)).expect("every block equals its hash");
-    let written = segment(true);
-    assert_eq!(object.header, written.header);
-    assert_eq!(object.index.operations, written.index.operations);
-    let raw = object.frame(object.index.frames[0].frame, &keys.data).expect("a frame");
-    assert_eq!(raw, [text_block(1), text_block(2), text_block(3)].concat());
-
-    let bytes = golden("map.bin");
+    let bytes = golden("v1/map.bin");
     let object = MapObject::open(&bytes, &map_place(), &group_key()).expect("opens");
     assert_eq!(object.header, map().header);
     assert_eq!(object.footer.points, map().footer.points);
@@ -80,16 +91,16 @@ fn vectors_decode_to_what_was_written() {
 
     let place = epoch_place();
     let key = group_key();
-    assert_eq!(EpochIntent::decode(&golden("epoch-intent-branch.bin"), &place, &key), Ok(intent(true)));
-    assert_eq!(EpochIntent::decode(&golden("epoch-intent-fence.bin"), &place, &key), Ok(intent(false)));
-    assert_eq!(EpochCut::decode(&golden("epoch-cut.bin"), &place, &key), Ok(cut()));
-    let file = golden("group-state.bin");
+    assert_eq!(EpochIntent::decode(&golden("v1/epoch-intent-branch.bin"), &place, &key), Ok(intent(true)));
+    assert_eq!(EpochIntent::decode(&golden("v1/epoch-intent-fence.bin"), &place, &key), Ok(intent(false)));
+    assert_eq!(EpochCut::decode(&golden("v1/epoch-cut.bin"), &place, &key), Ok(cut()));
+    let file = golden("v1/group-state.bin");
     assert_eq!(newest_state(&file[..STATE_SLOT], &file[STATE_SLOT..]), Ok(Some(state(6, true))));
     assert_eq!(GroupState::decode(&file[STATE_SLOT..]), Ok(state(5, false)));
-    assert_eq!(PresenceHeader::decode(&golden("presence-header.bin")), Ok(presence()));
+    assert_eq!(PresenceHeader::decode(&golden("v1/presence-header.bin")), Ok(presence()));
 
-    assert_eq!(FileHeader::decode(&golden("journal-file-header.bin")), Ok(journal_file_header()));
-    let batch = golden("journal-batch.bin");
+    assert_eq!(FileHeader::decode(&golden("v1/journal-file-header.bin")), Ok(journal_file_header()));
+    let batch = golden("v1/journal-batch.bin");
     let (header, _) = BatchHeader::decode(&batch).expect("decodes");
     assert_eq!(header, journal_batch_header());
     let places = check_payload(&header, &batch).expect("intact");
@@ -106,13 +117,13 @@ fn every_kind_is_described() {
         assert!(description.problems.is_empty(), "{name}: {description}");
         let text = description.to_string();
         let expected = match name {
-            "segment.bin" => "br-33333333333333333333333333333333",
-            "map.bin" => "map-abababababababababababababababab",
-            "epoch-intent-branch.bin" => "forked at position 1005",
-            "epoch-intent-fence.bin" => "br-45454545454545454545454545454545",
-            "epoch-cut.bin" => "ends epoch",
-            "group-state.bin" => "rehydrating",
-            "presence-header.bin" => "vol-44444444444444444444444444444444",
+            "v2/segment.bin" => "br-33333333333333333333333333333333",
+            "v1/map.bin" => "map-abababababababababababababababab",
+            "v1/epoch-intent-branch.bin" => "forked at position 1005",
+            "v1/epoch-intent-fence.bin" => "br-45454545454545454545454545454545",
+            "v1/epoch-cut.bin" => "ends epoch",
+            "v1/group-state.bin" => "rehydrating",
+            "v1/presence-header.bin" => "vol-44444444444444444444444444444444",
             _ => "grp-22222222222222222222222222222222",
         };
         assert!(text.contains(expected), "{name}:\n{text}");
