@@ -30,7 +30,7 @@ use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::segments::{Reader, ReaderLimits, names};
 
-pub(crate) use state::{State, Target, VolumeState};
+pub(crate) use state::{Ahead, State, Target, VolumeState};
 
 /// Small objects read at a time.
 const PARALLEL: usize = 16;
@@ -398,9 +398,14 @@ impl BranchLog {
         }
         let epochs: Vec<EpochEntry> = stream::iter(epochs)
             .map(|(epoch, has_cut)| async move {
-                let intent = read_intent(reader, branch, epoch).await?;
-                let key = names::cut(reader.group(), branch, epoch);
-                let cut = if has_cut { Some(read_cut(reader, &key, &intent.place).await?) } else { None };
+                let cut = async {
+                    if !has_cut {
+                        return Ok(None);
+                    }
+                    let key = names::cut(reader.group(), branch, epoch);
+                    read_cut(reader, &key, &place(reader, branch, epoch)).await.map(Some)
+                };
+                let (intent, cut) = futures::try_join!(read_intent(reader, branch, epoch), cut)?;
                 Ok::<_, EngineError>(EpochEntry { intent, cut })
             })
             .buffered(PARALLEL)

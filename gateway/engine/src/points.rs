@@ -14,7 +14,7 @@ use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, PointId, PointKind, SegmentI
 use lifeboat_vault::Vault;
 use serde::{Deserialize, Serialize};
 
-use crate::branch::{BranchLog, Position, State, Target, list_branches_with};
+use crate::branch::{Ahead, BranchLog, Position, State, Target, list_branches_with};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::segments::{Reader, ReaderLimits};
 
@@ -85,7 +85,7 @@ pub async fn list_points_with(reader: &Reader, branch: BranchId) -> Result<Vec<P
     let mut stretches: Vec<Vec<PointInfo>> = Vec::new();
     let mut seen = HashSet::from([branch]);
     loop {
-        let state = State::load(reader, Target { position: end, point: None }).await?;
+        let state = State::load(reader, Target { position: end, point: None }, Ahead::Nothing).await?;
         let until = end.lsn;
         stretches.push(state.points.into_iter().filter(|point| point.lsn <= until).collect());
         let Some(fork) = origin else { break };
@@ -116,7 +116,7 @@ pub async fn find_point_with(reader: &Reader, id: PointId) -> Result<PointInfo> 
     for branch in branches {
         let log = BranchLog::read(reader, branch.id).await?;
         let position = log.end(reader, log.newest()).await?.position;
-        let state = State::load(reader, Target { position, point: None }).await?;
+        let state = State::load(reader, Target { position, point: None }, Ahead::Nothing).await?;
         if let Some(point) = state.points.into_iter().find(|point| point.id == id) {
             return Ok(point);
         }

@@ -33,10 +33,11 @@ use cache::Cache;
 
 pub(crate) use maps::{MapHead, MapListing};
 
-/// Objects up to this length are read as a whole: one request instead of three, and the frames come along.
-const WHOLE_OBJECT_MAX: u64 = 256 << 10;
-/// What is read from the end of a longer object, in the hope that its index fits.
-const TAIL_LEN: u64 = 128 << 10;
+/// What is read from the end of a segment: the whole of a small one, and its frames come along; of a longer one the index,
+/// which nearly always fits.
+const TAIL_LEN: u64 = 256 << 10;
+/// Bytes of map footers, and of the nodes next to them, kept.
+const HEADS_BYTES: usize = 8 << 20;
 /// Frames less than this apart are read by one request.
 const GAP_MAX: u64 = 64 << 10;
 /// Longest read of frames by one request.
@@ -59,7 +60,7 @@ pub struct ReaderLimits {
 
 impl Default for ReaderLimits {
     fn default() -> Self {
-        Self { index_bytes: 32 << 20, frame_bytes: 32 << 20, node_bytes: 32 << 20, requests: 32 }
+        Self { index_bytes: 32 << 20, frame_bytes: 32 << 20, node_bytes: 32 << 20, requests: 128 }
     }
 }
 
@@ -128,7 +129,7 @@ impl Reader {
             segments: Cache::new(limits.index_bytes),
             frames: Cache::new(limits.frame_bytes),
             nodes: Cache::new(limits.node_bytes),
-            heads: Cache::new(4 << 20),
+            heads: Cache::new(HEADS_BYTES),
             epochs: Cache::new(1 << 20),
             hashers: Mutex::default(),
             data_keys: Mutex::default(),
@@ -187,6 +188,12 @@ impl Reader {
         self.vault.store().get_range(key, range).await.map_err(cause::store)
     }
 
+    /// Reads the end of an object, and says how long it is.
+    async fn get_tail(&self, key: &str, max_bytes: u64) -> Result<(Bytes, u64)> {
+        let _permit = self.permit().await?;
+        self.vault.store().get_tail(key, max_bytes).await.map_err(cause::store)
+    }
+
     async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
         self.requests.acquire().await.map_err(|_| EngineError::new(ErrorKind::Closed, "the reader is closed"))
     }
@@ -208,29 +215,30 @@ impl Reader {
             ErrorKind::NotFound => cause::tampered(format!("segment {key} is not in the vault")).with_source(error),
             _ => error,
         };
-        let len = match len {
-            Some(len) => len,
-            None => {
-                let _permit = self.permit().await?;
-                self.vault.store().head(&key).await.map_err(cause::store).map_err(missing)?.size
-            }
-        };
         let place = SegmentPlace { vault: self.vault.id(), group: self.group, id };
         let refused = |error| cause::object(&key, error);
-        if len <= WHOLE_OBJECT_MAX {
-            let body = self.get(&key, len).await.map_err(missing)?;
-            let object = SegmentObject::open(&body, &place, &self.key).map_err(refused)?;
-            let (header, index, hash) = (object.header, object.index, object.trailer.hash());
-            return Ok(Segment { id, header, index, hash, body: Some(body) });
-        }
+        // Everything in one round trip, whatever is known: a short object's header is asked for in vain.
+        let (header, tail, len) = match len {
+            Some(len) if len <= TAIL_LEN => (None, self.get(&key, len).await.map_err(missing)?, len),
+            _ => {
+                let header_len = u64::try_from(SEGMENT_HEADER_LEN).unwrap_or(u64::MAX);
+                let both = futures::join!(self.get_range(&key, 0..header_len), self.get_tail(&key, TAIL_LEN));
+                let (tail, len) = both.1.map_err(missing)?;
+                (Some(both.0), tail, len)
+            }
+        };
         if len > SEGMENT_LEN_MAX {
             return Err(cause::tampered(format!("segment {key} is {len} bytes long, longer than any was written")));
         }
-        let tail_at = len.saturating_sub(TAIL_LEN);
-        let header_len = u64::try_from(SEGMENT_HEADER_LEN).unwrap_or(u64::MAX);
-        let (header, tail) =
-            futures::try_join!(self.get_range(&key, 0..header_len), self.get_range(&key, tail_at..len))
-                .map_err(missing)?;
+        let tail_at = len.saturating_sub(u64::try_from(tail.len()).unwrap_or(u64::MAX));
+        let header = match header {
+            Some(header) if tail_at > 0 => header.map_err(missing)?,
+            Some(_) | None => {
+                let object = SegmentObject::open(&tail, &place, &self.key).map_err(refused)?;
+                let (header, index, hash) = (object.header, object.index, object.trailer.hash());
+                return Ok(Segment { id, header, index, hash, body: Some(tail) });
+            }
+        };
         let header = SegmentHeader::decode(&header, &place).map_err(refused)?;
         let trailer_at = tail.len().saturating_sub(TRAILER_LEN);
         let trailer = SegmentTrailer::decode(tail.get(trailer_at..).unwrap_or_default(), len).map_err(refused)?;

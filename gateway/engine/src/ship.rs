@@ -26,12 +26,16 @@
 //! method answers [`ShipError::Fenced`], and so does every later call, whether the segment is within the successor's
 //! cut or not. What really is in the history, [`crate::branch::end_of_tenure`] says.
 //!
+//! # Maps
+//! A map is written by a task of its own, from clones of the trees, while segments go on being shipped (see `ship/map.rs`).
+//!
 //! # Crashes
 //! The next tenure starts from the vault alone: [`Opened::end`] is what the log holds, the segment included that landed
 //! just before the crash. Records after it are shipped again, none before it. A map that wasn't finished is garbage
 //! under a name of its own.
 
 mod build;
+mod map;
 mod open;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -42,13 +46,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_format::hash::BlockHasher;
-use lifeboat_format::map::{
-    Child, LogPosition, MapBuilder, MapFooter, MapParams, MapPlace, Node as StoredNode, NodeRef, VolumeRoot,
-};
 use lifeboat_format::segment::{SEGMENT_HEADER_LEN, SegmentHash, SegmentHeader};
-use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, MapId, SegmentId, SegmentSeq, Timestamp, VolumeId};
-use lifeboat_vault::{Landed, StoreError, create_exact, create_once};
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, SegmentId, SegmentSeq, VolumeId};
+use lifeboat_vault::{Landed, StoreError, create_once};
 use serde::{Deserialize, Serialize};
 
 use crate::branch::{self, Origin, Position, VolumeState};
@@ -58,7 +58,8 @@ use crate::pace::Pace;
 use crate::points::{PointInfo, PointRetention};
 use crate::record::LogRecord;
 use crate::segments::{Reader, names};
-use crate::tree::{Node, NodeSink, Tree, to_stored};
+use crate::tree::Tree;
+use map::Maps;
 
 /// How frames are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +73,6 @@ pub enum Compression {
     /// That zstd level, -7 … 22.
     Level(i32),
 }
-
-/// How far the memory of changed nodes may go past the policy before [`BranchWriter::append`] writes a map by itself.
-const FRESH_FACTOR_MAX: usize = 4;
 
 /// When a map is due: any of these since the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,15 +266,6 @@ enum Working {
     Ready(BTreeMap<VolumeId, Tree>),
 }
 
-/// What was put since the last map.
-#[derive(Clone, Copy, Debug)]
-struct SinceMap {
-    time: Timestamp,
-    segments: u64,
-    bytes: u64,
-    fresh_bytes: usize,
-}
-
 /// One writer's tenure on a branch. Owned by one task.
 #[derive(Debug)]
 pub struct BranchWriter {
@@ -288,7 +277,7 @@ pub struct BranchWriter {
     working: Working,
     pending: Option<Pending>,
     points: Vec<PointInfo>,
-    since_map: SinceMap,
+    maps: Maps,
     fenced: Option<Fenced>,
 }
 
@@ -365,10 +354,7 @@ impl BranchWriter {
                     return Ok(done);
                 }
                 self.make_ready().await?;
-                if self.since_map.fresh_bytes >= self.settings.map.fresh_bytes.saturating_mul(FRESH_FACTOR_MAX) {
-                    // Nobody has written a map for too long: the memory must be given back before more is taken.
-                    self.write_map().await?;
-                }
+                self.bound_memory().await?;
                 self.pending = Some(self.build(interval).await?);
             }
             let landed = self.settle().await?;
@@ -385,84 +371,8 @@ impl BranchWriter {
     /// `Fenced` ends the tenure; `Retry` when the vault can't be reached.
     pub async fn check_fence(&mut self) -> Result<(), ShipError> {
         self.refuse_fenced()?;
-        let next = self.epoch().next();
-        let key = names::intent(self.group(), self.branch(), next);
-        match self.reader.vault().store().head(&key).await {
-            Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(cause::store(error).into()),
-            Ok(_) => {}
-        }
-        let fenced = fenced_by(&self.reader, self.branch(), next).await?;
-        self.fenced = Some(fenced);
-        Err(ShipError::Fenced(fenced))
-    }
-
-    /// Whether a map should be written now.
-    #[must_use]
-    pub fn map_due(&self) -> bool {
-        let (since, policy) = (&self.since_map, &self.settings.map);
-        let old = self.reader.vault().now().seconds_since(since.time) >= policy.after.as_secs_f64();
-        since.segments >= policy.segments
-            || since.bytes >= policy.log_bytes
-            || since.fresh_bytes >= policy.fresh_bytes
-            || (since.segments > 0 && old)
-    }
-
-    /// Writes a map of the shipped state: from then on reading it needs no earlier segment's index, and the memory of
-    /// the changed nodes is given back.
-    ///
-    /// # Errors
-    /// As [`Self::append`]; after an error the next call writes another map.
-    pub async fn write_map(&mut self) -> Result<MapWritten, ShipError> {
-        self.refuse_fenced()?;
-        self.make_ready().await?;
-        let Working::Ready(trees) = &self.working else { return Err(not_ready().into()) };
-        let place = MapPlace {
-            vault: self.reader.vault().id(),
-            group: self.group(),
-            branch: self.branch(),
-            lsn: self.shipped.lsn,
-            id: MapId::new(),
-        };
-        let mut points = self.points.clone();
-        self.settings.retention.thin(&mut points);
-        let mut nodes = MapNodes::new(MapBuilder::new(MapParams { place, salt: branch::random() }, self.reader.key()));
-        let mut stored = trees.clone();
-        let mut roots = Vec::with_capacity(stored.len());
-        for (volume, tree) in &mut stored {
-            tree.store(&mut nodes)?;
-            let root = tree.root_ref().map_or(Child::Zero, |node| Child::Node(node.clone()));
-            roots.push(VolumeRoot { volume: *volume, size_blocks: tree.blocks(), root });
-        }
-        if roots.is_empty() {
-            return Ok(MapWritten { lsn: self.shipped.lsn, bytes: 0, nodes: 0 });
-        }
-        let position = LogPosition {
-            epoch: self.shipped.epoch,
-            seq: self.shipped.seq,
-            lsn: self.shipped.lsn,
-            segment_hash: self.hash,
-        };
-        let retained = points.iter().map(PointInfo::to_retained).collect();
-        let MapNodes { builder, written } = nodes;
-        let key = names::map(self.group(), self.branch(), place.lsn, place.id);
-        let sealed = builder
-            .seal(MapFooter { position, roots, points: retained })
-            .map_err(|error| cause::object(&key, error))?;
-        let bytes = Bytes::from(sealed.bytes);
-        let len = length(&bytes);
-        self.settings.pace.take(len, || self.reader.vault().now()).await;
-        create_exact(&**self.reader.vault().store(), &key, bytes).await.map_err(cause::store)?;
-        self.check_fence().await?;
-
-        let count = u64::try_from(written.len()).unwrap_or(u64::MAX);
-        for (at, node) in written {
-            self.reader.keep_node(&at, node);
-        }
-        self.working = Working::Ready(stored);
-        self.points = points;
-        self.since_map = SinceMap { time: self.reader.vault().now(), segments: 0, bytes: 0, fresh_bytes: 0 };
-        Ok(MapWritten { lsn: place.lsn, bytes: len, nodes: count })
+        self.fenced = newer_epoch(&self.reader, self.branch(), self.epoch()).await?;
+        self.refuse_fenced()
     }
 
     fn refuse_fenced(&self) -> Result<(), ShipError> {
@@ -502,9 +412,7 @@ impl BranchWriter {
         if self.points.len() > self.settings.retention.max.saturating_mul(2) {
             self.settings.retention.thin(&mut self.points);
         }
-        self.since_map.segments = self.since_map.segments.saturating_add(1);
-        self.since_map.bytes = self.since_map.bytes.saturating_add(length(&landed.bytes));
-        self.since_map.fresh_bytes = landed.trees.values().map(Tree::fresh_memory).sum();
+        self.maps.segment_landed(length(&landed.bytes), &landed.trees);
         self.working = Working::Ready(landed.trees.clone());
         Ok(landed)
     }
@@ -535,6 +443,16 @@ fn nonce_of(object: &[u8]) -> Option<[u8; 16]> {
     SegmentHeader::decode_any(object.get(..SEGMENT_HEADER_LEN)?).ok().map(|header| header.writer_nonce)
 }
 
+/// Who has claimed the epoch after this one, if anybody has: one small request.
+async fn newer_epoch(reader: &Reader, branch: BranchId, epoch: Epoch) -> Result<Option<Fenced>> {
+    let next = epoch.next();
+    match reader.vault().store().head(&names::intent(reader.group(), branch, next)).await {
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(cause::store(error)),
+        Ok(_) => fenced_by(reader, branch, next).await.map(Some),
+    }
+}
+
 /// Who has an epoch.
 async fn fenced_by(reader: &Reader, branch: BranchId, epoch: Epoch) -> Result<Fenced> {
     let intent = branch::read_intent(reader, branch, epoch).await?;
@@ -550,34 +468,4 @@ fn not_ready() -> EngineError {
 
 fn length(bytes: &Bytes) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
-}
-
-/// A map object that takes the nodes of trees.
-#[derive(Debug)]
-struct MapNodes {
-    builder: MapBuilder,
-    written: Vec<(NodeRef, Node)>,
-}
-
-impl MapNodes {
-    const fn new(builder: MapBuilder) -> Self {
-        Self { builder, written: Vec::new() }
-    }
-}
-
-impl NodeSink for MapNodes {
-    fn put(&mut self, hasher: &BlockHasher, level: u8, node: &Node) -> Result<NodeRef> {
-        let defect = || EngineError::new(ErrorKind::Invalid, "a map node was stored before its children: report it");
-        let child = match to_stored(node, level).ok_or_else(defect)? {
-            StoredNode::Leaf(leaf) => self.builder.push_leaf(leaf, hasher),
-            StoredNode::Inner(inner) => self.builder.push_inner(inner, hasher),
-        };
-        match child.map_err(|error| cause::object("map", error))? {
-            Child::Node(at) => {
-                self.written.push((at.clone(), node.clone()));
-                Ok(at)
-            }
-            Child::Zero => Err(defect()),
-        }
-    }
 }

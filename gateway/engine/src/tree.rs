@@ -18,6 +18,7 @@
 mod changes;
 mod diff;
 mod node;
+mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 mod update;
@@ -25,6 +26,7 @@ mod update;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use lifeboat_format::hash::{BlockHasher, blocks_under, tree_levels};
 use lifeboat_model::{Extent, RootHash, VolumeId};
 
@@ -34,7 +36,11 @@ pub use changes::Changes;
 pub use diff::Diff;
 pub use node::{Child, Inner, Leaf, Location, Node, NodeRef, Slot};
 pub(crate) use node::{from_stored, to_stored};
+pub(crate) use store::STAGES;
 pub use update::{Change, To};
+
+/// Leaves of one lookup whose nodes are read at a time.
+const LEAVES_PARALLEL: u64 = 8;
 
 /// What names a stored node and proves it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,13 +63,24 @@ pub trait NodeStore: Send + Sync + std::fmt::Debug {
     async fn load(&self, node: &NodeAt) -> Result<Arc<Node>>;
 }
 
+/// Where a node stands in the tree of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Spot {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The level; 0 is a leaf.
+    pub level: u8,
+    /// The first block under it.
+    pub base: u64,
+}
+
 /// Takes the fresh nodes of a tree, children before their parents.
 pub trait NodeSink {
     /// Keeps the node and says where it will be found. Every child of it is stored by then.
     ///
     /// # Errors
     /// When the map object has no room for it.
-    fn put(&mut self, hasher: &BlockHasher, level: u8, node: &Node) -> Result<NodeRef>;
+    fn put(&mut self, hasher: &BlockHasher, spot: Spot, node: Arc<Node>) -> Result<NodeRef>;
 }
 
 /// Refuses a node that is not what its parent says it is.
@@ -219,22 +236,38 @@ impl Tree {
         let mut runs = Vec::new();
         let mut lba = extent.lba;
         while lba < end {
-            let (leaf, from, until) = self.leaf_at(store, lba).await?;
-            let stop = until.min(end);
-            match leaf {
-                None => push_zero(&mut runs, Extent { lba, blocks: stop.saturating_sub(lba) }),
-                Some(node) => push_leaf(&mut runs, &node, from, lba, stop),
+            // Several leaves at a time: their nodes are read side by side. The first one alone tells whether a large
+            // stretch is empty, so that a sparse volume isn't walked leaf by leaf.
+            let first = self.leaf_at(store, lba).await?;
+            let mut at = push_run(&mut runs, &first, lba, end);
+            if first.leaf.is_some() && at < end {
+                let step = blocks_under(0);
+                let starts: Vec<u64> = (0..LEAVES_PARALLEL)
+                    .map(|index| at.saturating_add(index.saturating_mul(step)))
+                    .take_while(|start| *start < end)
+                    .collect();
+                let mut leaves = Vec::with_capacity(starts.len());
+                for start in &starts {
+                    leaves.push(self.leaf_at(store, *start));
+                }
+                let found = try_join_all(leaves).await?;
+                for (start, found) in starts.into_iter().zip(&found) {
+                    // A stretch of zeroes may reach over the next ones.
+                    if start >= at {
+                        at = push_run(&mut runs, found, start, end);
+                    }
+                }
             }
-            lba = stop;
+            lba = at;
         }
         Ok(runs)
     }
 
-    /// The leaf that holds `lba`, or `None` inside an empty subtree; and the blocks that the leaf or subtree covers.
-    async fn leaf_at(&self, store: &dyn NodeStore, lba: u64) -> Result<(Option<Arc<Node>>, u64, u64)> {
+    /// The leaf that holds `lba`, or nothing inside an empty subtree.
+    async fn leaf_at(&self, store: &dyn NodeStore, lba: u64) -> Result<Found> {
         let (child, level, base) = self.descend(store, lba).await?;
         let until = base.saturating_add(blocks_under(level));
-        Ok((self.open(store, &child, level).await?, base, until))
+        Ok(Found { leaf: self.open(store, &child, level).await?, base, until })
     }
 
     /// The hash of the leaf that holds `lba`. The leaf itself isn't loaded.
@@ -266,7 +299,11 @@ impl Tree {
     /// # Errors
     /// As [`NodeSink::put`].
     pub fn store(&mut self, sink: &mut dyn NodeSink) -> Result<()> {
-        self.root = store_child(&self.hasher, self.levels, &self.root, sink)?;
+        let mut stored = self.clone();
+        for stage in STAGES {
+            stored.store_stage(stage, sink)?;
+        }
+        *self = stored;
         Ok(())
     }
 
@@ -291,20 +328,6 @@ async fn open_child(store: &dyn NodeStore, volume: VolumeId, level: u8, child: &
     }
 }
 
-fn store_child(hasher: &BlockHasher, level: u8, child: &Child, sink: &mut dyn NodeSink) -> Result<Child> {
-    let Child::Fresh { node, .. } = child else { return Ok(child.clone()) };
-    let at = match &**node {
-        Node::Leaf(_) => sink.put(hasher, level, node)?,
-        Node::Inner(inner) => {
-            let below = level.saturating_sub(1);
-            let children: Result<Vec<Child>> =
-                inner.children().iter().map(|child| store_child(hasher, below, child, sink)).collect();
-            sink.put(hasher, level, &Node::Inner(Inner::new(children?)))?
-        }
-    };
-    Ok(Child::Stored(at))
-}
-
 /// Bytes of the nodes under `child` that are in memory only.
 fn fresh_memory(child: &Child) -> usize {
     match child {
@@ -325,6 +348,23 @@ fn push_zero(runs: &mut Vec<Run>, extent: Extent) {
     if extent.blocks > 0 {
         runs.push(Run::Zero(extent));
     }
+}
+
+/// What [`Tree::leaf_at`] found: a leaf or an empty subtree, and the blocks that it covers.
+struct Found {
+    leaf: Option<Arc<Node>>,
+    base: u64,
+    until: u64,
+}
+
+/// Adds the blocks from `lba` to `end` that were found, and says where they stop.
+fn push_run(runs: &mut Vec<Run>, found: &Found, lba: u64, end: u64) -> u64 {
+    let stop = found.until.min(end);
+    match &found.leaf {
+        None => push_zero(runs, Extent { lba, blocks: stop.saturating_sub(lba) }),
+        Some(node) => push_leaf(runs, node, found.base, lba, stop),
+    }
+    stop
 }
 
 fn push_leaf(runs: &mut Vec<Run>, node: &Node, base: u64, lba: u64, stop: u64) {

@@ -19,7 +19,7 @@ use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Extent, GroupId, RootHash, Segm
 use lifeboat_vault::Vault;
 use tokio::sync::OnceCell;
 
-use crate::branch::{Position, State, Target, VolumeState};
+use crate::branch::{Ahead, Position, State, Target, VolumeState};
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::points::PointInfo;
@@ -123,7 +123,7 @@ impl PointView {
     }
 
     async fn load(reader: &Arc<Reader>, target: Target, point: Option<PointInfo>) -> Result<Arc<Self>> {
-        let state = State::load(reader, target).await?;
+        let state = State::load(reader, target, Ahead::FirstBlocks).await?;
         let wanted = point.as_ref().map(|point| point.id);
         let recorded = state.at_point.filter(|recorded| wanted.is_none_or(|id| id == recorded.id));
         let volumes =

@@ -20,7 +20,9 @@ use lifeboat_model::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{GetOptions, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{
+    GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+};
 
 use crate::directory::Directory;
 use crate::error::{StoreClass, StoreError};
@@ -128,6 +130,29 @@ impl Backend {
         Ok(bytes)
     }
 
+    /// The end of an object by one request; `None` where the backend has no ranges that count from the end.
+    async fn read_tail(&self, key: &str, max_bytes: u64) -> Result<Option<(Bytes, u64)>, StoreError> {
+        let path = self.path(key)?;
+        let options = GetOptions { range: Some(GetRange::Suffix(max_bytes)), ..GetOptions::default() };
+        let result = match self.inner.get_opts(&path, options).await {
+            Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => {
+                return Ok(None);
+            }
+            result => result.map_err(|error| translate(error, "read", key, &self.url))?,
+        };
+        let size = result.meta.size;
+        let wanted = size.min(max_bytes);
+        let bytes = collect(result, wanted).await.map_err(|error| translate(error, "read", key, &self.url))?;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) != wanted {
+            let what = describe("read", key, &self.url);
+            return Err(StoreError::new(
+                StoreClass::Retry,
+                format!("{what}: {} bytes came where {wanted} were expected (the object has {size})", bytes.len()),
+            ));
+        }
+        Ok(Some((bytes, size)))
+    }
+
     async fn listing(&self, prefix: &str, after: Option<&str>) -> Result<Vec<ObjectMeta>, StoreError> {
         let path = self.prefix(prefix)?;
         let path = (!prefix.is_empty()).then_some(&path);
@@ -187,6 +212,19 @@ impl Store for Backend {
         let request = async {
             self.on_disk(Directory::check).await?;
             self.read(key, options, len).await
+        };
+        self.limited(REQUEST_LIMIT, "read", key, request).await
+    }
+
+    async fn get_tail(&self, key: &str, max_bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        let request = async {
+            self.on_disk(Directory::check).await?;
+            if let Some(found) = self.read_tail(key, max_bytes).await? {
+                return Ok(found);
+            }
+            let len = self.head(key).await?.size;
+            let bytes = self.get_range(key, len.saturating_sub(max_bytes)..len).await?;
+            Ok((bytes, len))
         };
         self.limited(REQUEST_LIMIT, "read", key, request).await
     }

@@ -26,7 +26,7 @@ pub enum OpKind {
     Create,
     /// [`Store::get`]
     Get,
-    /// [`Store::get_range`]
+    /// [`Store::get_range`], [`Store::get_tail`]
     GetRange,
     /// [`Store::list`], [`Store::list_after`], [`Store::list_dirs`]
     List,
@@ -308,6 +308,19 @@ impl FaultyStore {
         self.plan().created.iter().rev().take(count).cloned().collect()
     }
 
+    /// What a read of a range answers under an effect.
+    fn spoil_range(&self, effect: Option<Effect>, key: &str, bytes: Bytes) -> Result<Bytes, StoreError> {
+        self.count_read(&bytes);
+        match effect {
+            Some(Effect::Truncate) => Err(StoreError::new(
+                StoreClass::Fatal,
+                format!("can't read {key} in {}: the object is shorter than expected (injected)", self.url()),
+            )),
+            Some(Effect::Corrupt) => Ok(flip_middle(&bytes)),
+            _ => Ok(bytes),
+        }
+    }
+
     fn count_read(&self, bytes: &Bytes) {
         self.plan().counts.bytes_read += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     }
@@ -347,15 +360,13 @@ impl Store for FaultyStore {
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let effect = self.decide(OpKind::GetRange, key);
         let bytes = self.run(effect, key, self.inner.get_range(key, range)).await?;
-        self.count_read(&bytes);
-        match effect {
-            Some(Effect::Truncate) => Err(StoreError::new(
-                StoreClass::Fatal,
-                format!("can't read {key} in {}: the object is shorter than expected (injected)", self.url()),
-            )),
-            Some(Effect::Corrupt) => Ok(flip_middle(&bytes)),
-            _ => Ok(bytes),
-        }
+        self.spoil_range(effect, key, bytes)
+    }
+
+    async fn get_tail(&self, key: &str, max_bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        let effect = self.decide(OpKind::GetRange, key);
+        let (bytes, len) = self.run(effect, key, self.inner.get_tail(key, max_bytes)).await?;
+        Ok((self.spoil_range(effect, key, bytes)?, len))
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {

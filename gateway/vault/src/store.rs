@@ -49,6 +49,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Reads exactly these bytes; a range that goes past the end is [`StoreClass::Fatal`].
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
 
+    /// Reads the last `max_bytes` bytes of an object, all of it if it is shorter, and tells its whole length: for a reader
+    /// who needs the end and hasn't seen a listing. Two requests, or one where the backend can.
+    async fn get_tail(&self, key: &str, max_bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        let len = self.head(key).await?.size;
+        let bytes = self.get_range(key, len.saturating_sub(max_bytes)..len).await?;
+        Ok((bytes, len))
+    }
+
     /// All objects under `prefix` at any depth, sorted by key.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError>;
 

@@ -1,7 +1,10 @@
 //! The state of a group at a position: the newest map at or before it, and what was shipped after that map.
 //!
-//! Segments are read in order, a few ahead, and folded at once: memory grows with the blocks touched since the map, not
+//! Segments are read in order, many ahead, and folded at once: memory grows with the blocks touched since the map, not
 //! with the log. Every link of the chain is checked on the way.
+//!
+//! Three round trips to the store, if a map is not far: the epochs and the maps are listed; the epochs and the map's footer
+//! are read; then every segment after the map. Nothing here lists the log, which may be very long.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
@@ -10,14 +13,17 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use lifeboat_format::map::Child;
 use lifeboat_format::segment::{Operation, RecoveryPoint, SegmentHash, SegmentIndex};
-use lifeboat_model::{Epoch, Lsn, PointId, SegmentId, SegmentSeq, VolumeId};
+use lifeboat_model::{Epoch, Extent, Lsn, PointId, SegmentId, SegmentSeq, VolumeId};
 
 use super::{BranchLog, LINEAGE_MAX, PARALLEL, Position};
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::points::PointInfo;
-use crate::segments::{MapHead, MapListing, Reader, Segment, names};
-use crate::tree::{Change, Changes, Location, Slot, To, Tree};
+use crate::segments::{MapHead, MapListing, Reader, Segment};
+use crate::tree::{Change, Changes, Location, Run, Slot, To, Tree};
+
+/// Segments read at a time: as many as there usually are between two maps.
+const SEGMENTS_PARALLEL: usize = 128;
 
 /// Which state is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +31,15 @@ pub(crate) struct Target {
     pub(crate) position: Position,
     /// Stop at this point of the last segment instead of at its end.
     pub(crate) point: Option<PointId>,
+}
+
+/// What is read on the way although the state doesn't need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    /// Nothing.
+    Nothing,
+    /// What reading the first block of each volume needs: somebody will look at it.
+    FirstBlocks,
 }
 
 /// One volume: its tree in the newest map, and what was shipped after it.
@@ -77,23 +92,22 @@ pub(crate) struct State {
 
 impl State {
     /// Reads the state at `target`.
-    pub(crate) async fn load(reader: &Reader, target: Target) -> Result<Self> {
+    pub(crate) async fn load(reader: &Reader, target: Target, ahead: Ahead) -> Result<Self> {
         let spans = lineage(reader, target).await?;
         let mut state =
             Self { hash: SegmentHash::ZERO, volumes: BTreeMap::new(), points: Vec::new(), at_point: None, segments: 0 };
         for span in spans {
-            state.fold(reader, span).await?;
+            state.fold(reader, span, ahead).await?;
         }
         Ok(state)
     }
 
     /// Lays one branch's part over what its parents left.
-    async fn fold(&mut self, reader: &Reader, span: Span) -> Result<()> {
+    async fn fold(&mut self, reader: &Reader, span: Span, ahead: Ahead) -> Result<()> {
         let Span { log, head, until, stop_at } = span;
         self.points.clear();
         let mut chain = match &head {
             Some(head) => {
-                self.start(reader, &log, head).await?;
                 let at = head.footer.position;
                 Chain { previous: at.segment_hash, lsn: at.lsn }
             }
@@ -106,15 +120,18 @@ impl State {
             .as_ref()
             .map_or((Epoch(1), SegmentSeq(0)), |head| (head.footer.position.epoch, head.footer.position.seq));
         let ids = expected(&log, from, &until)?;
-        let lens = if ids.is_empty() { BTreeMap::new() } else { lengths(reader, &log, from).await? };
-        let lens = &lens;
-        let mut segments = stream::iter(ids)
-            .map(|id| async move { reader.segment(id, lens.get(&(id.epoch, id.seq)).copied()).await })
-            .buffered(PARALLEL);
-        while let Some(segment) = segments.try_next().await? {
+        let mut segments =
+            stream::iter(ids).map(|id| async move { reader.segment(id, None).await }).buffered(SEGMENTS_PARALLEL);
+        // The map's volumes are looked at while the first segments are under way.
+        let mut next = match &head {
+            Some(head) => futures::try_join!(self.start(reader, &log, head, ahead), segments.try_next())?.1,
+            None => segments.try_next().await?,
+        };
+        while let Some(segment) = next {
             chain.check(&segment)?;
             let is_last = segment.id.epoch == until.epoch && segment.id.seq == until.seq;
             self.take(reader, &segment, stop_at.filter(|_| is_last)).await?;
+            next = segments.try_next().await?;
         }
         self.hash = chain.previous;
         if chain.lsn != until.lsn && stop_at.is_none() {
@@ -127,18 +144,23 @@ impl State {
     }
 
     /// Begins from a map.
-    async fn start(&mut self, reader: &Reader, log: &BranchLog, head: &MapHead) -> Result<()> {
-        self.volumes.clear();
+    async fn start(&mut self, reader: &Reader, log: &BranchLog, head: &MapHead, ahead: Ahead) -> Result<()> {
         self.at_point = None;
-        for root in &head.footer.roots {
-            let hasher = reader.hasher(root.volume).await?;
-            let node = match &root.root {
-                Child::Zero => None,
-                Child::Node(node) => Some(node.clone()),
-            };
-            let tree = Tree::stored(root.volume, hasher, root.size_blocks, node);
-            self.volumes.insert(root.volume, VolumeState::new(tree));
-        }
+        let volumes = stream::iter(head.footer.roots.clone())
+            .map(|root| async move {
+                let hasher = reader.hasher(root.volume).await?;
+                let node = match root.root {
+                    Child::Zero => None,
+                    Child::Node(node) => Some(node),
+                };
+                let tree = Tree::stored(root.volume, hasher, root.size_blocks, node);
+                if ahead == Ahead::FirstBlocks {
+                    look_ahead(reader, &tree).await;
+                }
+                Ok::<_, EngineError>((root.volume, VolumeState::new(tree)))
+            })
+            .buffered(PARALLEL);
+        self.volumes = volumes.try_collect().await?;
         self.points = head
             .footer
             .points
@@ -303,17 +325,13 @@ fn expected(log: &BranchLog, from: (Epoch, SegmentSeq), until: &Position) -> Res
     Ok(ids)
 }
 
-/// The lengths of the segments after `from`, as a listing says them.
-async fn lengths(
-    reader: &Reader,
-    log: &BranchLog,
-    from: (Epoch, SegmentSeq),
-) -> Result<BTreeMap<(Epoch, SegmentSeq), u64>> {
-    let after = SegmentId { branch: log.branch, epoch: from.0, seq: from.1 };
-    let prefix = names::log(reader.group(), log.branch);
-    let after = names::segment(reader.group(), after);
-    let found = reader.vault().store().list_after(&prefix, &after).await.map_err(cause::store)?;
-    Ok(found.iter().filter_map(|object| Some((names::parse_segment(&object.key)?, object.size))).collect())
+/// Reads the index of the segment that holds a volume's first block, which is what whoever mounts a volume reads first. Only
+/// a convenience: what fails here fails again, and is reported, where it is needed.
+async fn look_ahead(reader: &Reader, tree: &Tree) {
+    let found = tree.lookup(&reader.at_hand(), Extent { lba: 0, blocks: 1 }).await;
+    if let Ok([Run::Block { slot, .. }]) = found.as_deref() {
+        let _ = reader.segment(slot.at.segment, None).await;
+    }
 }
 
 /// The links of the chain: hash and position of the segment before.

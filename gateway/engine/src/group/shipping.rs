@@ -287,6 +287,7 @@ impl Shipper {
                 .await
                 .map_err(ShipError::Engine)?;
             let appended = writer.append(&interval).await?;
+            drive_map(group, writer).await?;
             {
                 let mut saved = group.state.lock();
                 saved.state.shipped = place(appended.shipped);
@@ -306,15 +307,8 @@ impl Shipper {
                 answer(&mut self.waiting, &point);
             }
         }
-        if let Some(writer) = self.writer.as_mut().filter(|writer| writer.map_due()) {
-            match writer.write_map().await {
-                Ok(_) => {}
-                Err(fenced @ ShipError::Fenced(_)) => return Err(fenced),
-                // The log is complete without it: mounting replays a little more until the next one succeeds.
-                Err(ShipError::Engine(error)) => {
-                    tracing::warn!(group = %group.config.group, %error, "the map was not written")
-                }
-            }
+        if let Some(writer) = self.writer.as_mut() {
+            drive_map(group, writer).await?;
         }
         self.finish_release(group)
     }
@@ -374,6 +368,19 @@ impl Shipper {
         running.path.set_read_only(Some(group.fenced_message()));
         for (_, reply) in self.waiting.drain(..).chain(self.releasing.take()) {
             let _ = reply.send(Err(EngineError::new(ErrorKind::Fenced, group.fenced_message())));
+        }
+    }
+}
+
+/// Takes a map over that has landed, and begins the next if it is due: neither is waited for.
+async fn drive_map(group: &Group, writer: &mut BranchWriter) -> Result<(), ShipError> {
+    match writer.drive_map().await {
+        Ok(_) => Ok(()),
+        Err(fenced @ ShipError::Fenced(_)) => Err(fenced),
+        // The log is complete without it: mounting replays a little more until the next one succeeds.
+        Err(ShipError::Engine(error)) => {
+            tracing::warn!(group = %group.config.group, %error, "the map was not written: it is tried again later");
+            Ok(())
         }
     }
 }

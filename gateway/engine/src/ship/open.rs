@@ -6,8 +6,9 @@ use lifeboat_format::epoch::Purpose;
 use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, SegmentSeq};
 use lifeboat_vault::Vault;
 
-use super::{BranchWriter, Fenced, Open, Opened, ShipError, ShipSettings, SinceMap, Working, fenced_by};
-use crate::branch::{BranchLog, Claim, End, Origin, Position, State, Target, claim_epoch, complete_cuts};
+use super::map::Maps;
+use super::{BranchWriter, Fenced, Open, Opened, ShipError, ShipSettings, Working, fenced_by};
+use crate::branch::{Ahead, BranchLog, Claim, End, Origin, Position, State, Target, claim_epoch, complete_cuts};
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::segments::{Reader, ReaderLimits};
@@ -71,7 +72,7 @@ impl BranchWriter {
             last_point: state.points.last().cloned(),
             volumes: state.volumes.iter().map(|(volume, state)| (*volume, state.changes.blocks())).collect(),
         };
-        let since_map = SinceMap { time: reader.vault().now(), segments: state.segments, bytes: 0, fresh_bytes: 0 };
+        let maps = Maps::new(reader.vault().now(), state.segments);
         let writer = Self {
             reader,
             settings,
@@ -81,7 +82,7 @@ impl BranchWriter {
             working: Working::Loaded(state.volumes),
             pending: None,
             points: state.points,
-            since_map,
+            maps,
             fenced: None,
         };
         Ok((writer, opened))
@@ -89,7 +90,7 @@ impl BranchWriter {
 }
 
 async fn load(reader: &Reader, position: Position) -> Result<State> {
-    State::load(reader, Target { position, point: None }).await
+    State::load(reader, Target { position, point: None }, Ahead::Nothing).await
 }
 
 /// Claims epoch 1 of a fresh branch, or goes on with one that this gateway began.
@@ -101,7 +102,7 @@ async fn claim_new(
 ) -> Result<Epoch, ShipError> {
     if let Some(origin) = origin {
         // A branch whose origin can't be read would be a branch that nobody can open.
-        State::load(reader, Target { position: origin.at, point: origin.point }).await?;
+        State::load(reader, Target { position: origin.at, point: origin.point }, Ahead::Nothing).await?;
     }
     let claim = Claim { writer: gateway, purpose: Purpose::Write, origin, promoted_to: None };
     if claim_epoch(reader, branch, Epoch(1), claim).await? {

@@ -2,7 +2,10 @@
 
 pub(crate) mod harness;
 
-use lifeboat_model::{BLOCK_SIZE, PointId, PointKind};
+use std::collections::HashMap;
+use std::time::Duration;
+
+use lifeboat_model::{BLOCK_SIZE, PointId, PointKind, Timestamp};
 use lifeboat_vault::{Effect, OpKind, Rule};
 
 use super::*;
@@ -10,6 +13,7 @@ use crate::branch::{end_of_tenure, fence, list_branches, log_end, settle_tenure}
 use crate::points::{find_point, list_points};
 use crate::record::{Op, PointMark};
 use crate::segments::ReaderLimits;
+use crate::tree::tests::Dice;
 use crate::view::PointView;
 use harness::{Bench, Model, Script, gateway, model_at, same, volume};
 
@@ -480,25 +484,177 @@ async fn a_volume_view_reads_any_bytes_and_refuses_writes() {
     assert!(view.volume(volume(9)).is_none());
 }
 
-/// Late by a map: the first byte of a point costs a bounded number of requests, however long the log is.
-#[tokio::test]
-async fn the_first_byte_of_a_point_costs_few_requests_whatever_the_age_of_the_log() {
+/// The volume of 1 TiB has five levels of nodes, and every request takes a second of a clock that only requests move: what
+/// has passed is the number of requests that had to wait for each other.
+#[tokio::test(start_paused = true)]
+async fn the_first_byte_of_any_point_takes_four_round_trips_and_any_other_byte_few_more() {
+    const BLOCKS: u64 = 1 << 28;
     let bench = Bench::new().await;
-    let script = Script::new(97).with(40);
-    let (mut writer, _) = bench.open(gateway(1), NEW).await.unwrap();
-    ship(&mut writer, &script).await.unwrap();
-    writer.write_map().await.unwrap();
-    let points = bench.points().await;
-    for point in [&points[12], &points[39]] {
-        bench.faults.reset_counts();
-        let view = PointView::open(bench.vault.clone(), bench.group, point).await.unwrap();
-        let content = &script.at(point.id)[&volume(1)];
-        let shown = view.volume(volume(1)).unwrap().read(0, 4096).await.unwrap();
-        assert!(shown == content[..4096]);
-        let counts = bench.faults.counts();
-        // Epochs, maps, intent, footer, log, at most 4 segments; then two nodes and a frame.
-        assert!(counts.total() <= 13, "{counts:?}: {:#?}", bench.faults.requests());
+    let settings = ShipSettings::default();
+    let (mut writer, _) =
+        BranchWriter::open(&bench.vault, bench.group, bench.branch, gateway(1), NEW, settings).await.unwrap();
+    let mut dice = Dice(4711);
+    let mut content: HashMap<u64, u8> = HashMap::new();
+    let mut at_points = Vec::new();
+    let mut lsn = Lsn::ZERO;
+    for number in 0..260_u32 {
+        let mut records = Vec::new();
+        let mut push = |op| {
+            lsn = lsn.next();
+            records.push(LogRecord { lsn, op });
+        };
+        if number == 0 {
+            push(Op::Resize { volume: volume(1), blocks: BLOCKS });
+        }
+        for index in 0..4 {
+            // Now and then the first block, mostly anywhere.
+            let lba = if index == 0 && number % 50 == 0 { 0 } else { dice.below(BLOCKS) };
+            let value = u8::try_from(1 + dice.below(250)).unwrap();
+            content.insert(lba, value);
+            push(Op::Write { volume: volume(1), lba, data: vec![value; BLOCK_SIZE].into() });
+        }
+        let (id, time) = (PointId::new(), Timestamp::from_micros(i64::from(number) * 5_000_000));
+        push(Op::Point(PointMark { id, time, kind: PointKind::CrashConsistent, label: String::new() }));
+        writer.append(&Interval { records, last_lsn: lsn }).await.unwrap();
+        at_points.push((id, content.clone()));
+        if writer.map_due() {
+            writer.write_map().await.unwrap();
+        }
     }
+    let points = bench.points().await;
+    bench.faults.inject(Rule::new(Effect::Delay(Duration::from_secs(1))));
+    for (point, (id, content)) in points.iter().zip(&at_points).skip(127).step_by(6) {
+        assert_eq!(point.id, *id);
+        let started = tokio::time::Instant::now();
+        let view = PointView::open(bench.vault.clone(), bench.group, point).await.unwrap();
+        let shown = view.volume(volume(1)).unwrap();
+        let first = shown.read(0, 4096).await.unwrap();
+        let trips = started.elapsed().as_secs();
+        assert!(first.iter().all(|byte| *byte == content[&0]));
+        assert!(trips <= 4, "{trips} round trips for point {}: {:#?}", point.lsn, bench.faults.requests());
+
+        let (lba, value) = content.iter().max().unwrap();
+        let started = tokio::time::Instant::now();
+        let other = shown.read(lba * 4096, 4096).await.unwrap();
+        let trips = started.elapsed().as_secs();
+        assert!(other.iter().all(|byte| byte == value));
+        assert!(trips <= 4, "{trips} round trips for another block: {:#?}", bench.faults.requests());
+    }
+}
+
+/// Waits until the task that writes a map has made `count` requests for map objects.
+async fn map_requests(bench: &Bench, count: usize) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while bench.faults.requests().iter().filter(|r| r.op == OpKind::Create && r.key.contains("/map/")).count() < count {
+        assert!(tokio::time::Instant::now() < deadline, "no map was put");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn points_land_while_a_map_is_being_written_and_the_map_is_taken_over_when_it_is_done() {
+    let bench = Bench::new().await;
+    let script = Script::new(61).with(16);
+    let (mut writer, _) = bench.open(gateway(1), NEW).await.unwrap();
+    // A map takes an hour, everything else a moment.
+    bench.faults.inject(Rule::new(Effect::Delay(Duration::from_secs(3600))).on(OpKind::Create).key("/map/").times(1));
+    let started = tokio::time::Instant::now();
+    for (number, interval) in script.intervals.iter().enumerate() {
+        writer.append(interval).await.unwrap();
+        writer.drive_map().await.unwrap();
+        if number == 5 {
+            map_requests(&bench, 1).await;
+        }
+    }
+    assert!(started.elapsed() < Duration::from_secs(60), "shipping waited for a map");
+    let maps = |requests: Vec<lifeboat_vault::Request>| {
+        requests.iter().filter(|r| r.op == OpKind::Create && r.key.contains("/map/")).count()
+    };
+    assert_eq!(maps(bench.faults.requests()), 1, "one map at a time");
+    // No head is there that could refer to anything: points are read from the log alone.
+    bench.check_points(&script, script.lsn).await;
+
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let landed = loop {
+        if let Some(landed) = writer.drive_map().await.unwrap() {
+            break landed;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    assert_eq!(landed.lsn, script.intervals[4].last_lsn, "it stands for the position at which it was begun");
+    assert!(landed.nodes > 0);
+    // The next one was due at once, and holds only what was changed since, and what readers open first.
+    let next = writer.write_map().await.unwrap();
+    assert_eq!(next.lsn, script.lsn);
+    bench.check_points(&script, script.lsn).await;
+    let (mut writer, opened) = bench.open(gateway(1), Open::Continue).await.unwrap();
+    assert_eq!(opened.end.lsn, script.lsn);
+    let mut more = Script::from(62, script.lsn, script.model.clone()).with(3);
+    ship(&mut writer, &more).await.unwrap();
+    more.points.splice(0..0, script.points.clone());
+    bench.check_points(&more, more.lsn).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_map_that_fails_is_written_later_and_one_that_is_cut_off_is_no_harm() {
+    let bench = Bench::new().await;
+    let script = Script::new(67).with(12);
+    let (mut writer, _) = bench.open(gateway(1), NEW).await.unwrap();
+    bench.faults.inject(Rule::new(Effect::FailBefore).on(OpKind::Create).key("/map/").times(1));
+    for interval in &script.intervals[..6] {
+        writer.append(interval).await.unwrap();
+    }
+    writer.drive_map().await.unwrap();
+    map_requests(&bench, 1).await;
+    let error = loop {
+        match writer.drive_map().await {
+            Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_retry(), "{error}");
+    assert!(!writer.map_due(), "not again at once");
+    for interval in &script.intervals[6..9] {
+        writer.append(interval).await.unwrap();
+        assert!(writer.drive_map().await.unwrap().is_none());
+    }
+    writer.maps.failed = writer.maps.failed.map(|at| Timestamp::from_micros(at.as_micros() - 3_600_000_000));
+    assert!(writer.map_due(), "an hour later it is");
+    // The gateway dies while the map is on its way; the put may land or not.
+    bench.faults.inject(Rule::new(Effect::Delay(Duration::from_secs(60))).on(OpKind::Create).key("/map/").times(1));
+    writer.drive_map().await.unwrap();
+    map_requests(&bench, 2).await;
+    drop(writer);
+    let (mut writer, opened) = bench.open(gateway(1), Open::Continue).await.unwrap();
+    assert_eq!(opened.end.lsn, script.intervals[8].last_lsn);
+    ship(&mut writer, &script).await.unwrap();
+    bench.check_points(&script, script.lsn).await;
+}
+
+/// A vault that takes segments and no maps: memory is bounded, and nothing is lost.
+#[tokio::test]
+async fn without_maps_shipping_stops_before_the_changed_nodes_fill_the_memory() {
+    let bench = Bench::new().await;
+    let script = Script::new(71).with(40);
+    let map = MapPolicy { fresh_bytes: 8 << 10, ..MapPolicy::default() };
+    let settings = ShipSettings { map, ..ShipSettings::default() };
+    let (mut writer, _) =
+        BranchWriter::open(&bench.vault, bench.group, bench.branch, gateway(1), NEW, settings).await.unwrap();
+    bench.faults.inject(Rule::new(Effect::FailBefore).on(OpKind::Create).key("/map/"));
+    let mut stopped = None;
+    for interval in &script.intervals {
+        if let Err(error) = writer.append(interval).await {
+            assert!(error.is_retry(), "{error}");
+            stopped = Some(writer.shipped().lsn);
+            break;
+        }
+        let _ = writer.drive_map().await;
+    }
+    let stopped = stopped.expect("shipping went on without maps");
+    assert!(stopped < script.lsn);
+    bench.faults.clear();
+    ship(&mut writer, &script).await.unwrap();
+    bench.check_points(&script, script.lsn).await;
 }
 
 #[tokio::test]

@@ -48,9 +48,9 @@ impl Nodes {
 }
 
 impl NodeSink for &Nodes {
-    fn put(&mut self, hasher: &BlockHasher, level: u8, node: &Node) -> Result<NodeRef> {
+    fn put(&mut self, hasher: &BlockHasher, spot: Spot, node: Arc<Node>) -> Result<NodeRef> {
         // Through the stored form and back, as a map object would take it.
-        let stored = node::to_stored(node, level).expect("a node was stored before its children");
+        let stored = node::to_stored(&node, spot.level).expect("a node was stored before its children");
         let mut table = self.table.lock().unwrap();
         let object = MapObjectRef {
             branch: BranchId::from_bytes([2; 16]),

@@ -70,6 +70,10 @@ async fn objects_are_written_once_and_read_exactly() {
             let error = store.get_range("a/b/one", range.clone()).await.unwrap_err();
             assert_eq!(error.class(), StoreClass::Fatal, "{range:?}: {error}");
         }
+        for (max_bytes, expected) in [(4, "6789"), (10, "0123456789"), (4096, "0123456789")] {
+            assert_eq!(store.get_tail("a/b/one", max_bytes).await.unwrap(), (bytes(expected), 10), "{max_bytes}");
+        }
+        assert!(store.get_tail("a/b/two", 4).await.unwrap_err().is_not_found());
         store.create("empty", Bytes::new()).await.unwrap();
         assert_eq!(store.get("empty", 0).await.unwrap(), bytes(""));
 

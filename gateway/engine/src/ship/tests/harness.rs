@@ -323,6 +323,10 @@ impl Store for HookStore {
         self.step().await;
         self.inner.get_range(key, range).await
     }
+    async fn get_tail(&self, key: &str, max_bytes: u64) -> Result<(Bytes, u64), StoreError> {
+        self.step().await;
+        self.inner.get_tail(key, max_bytes).await
+    }
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         self.step().await;
         self.inner.list(prefix).await
