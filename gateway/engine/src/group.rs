@@ -22,18 +22,16 @@ use std::time::Duration;
 
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Epoch, GroupId, Lsn, PointKind, Timestamp, VolumeId};
-use lifeboat_vault::Vault;
 
 use crate::branch;
 use crate::disk::{Disk, LocalDisk};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
-use crate::points::{self, PointInfo};
+use crate::points::PointInfo;
 use crate::record::Op;
 use crate::ship::{BranchWriter, Open, ShipError, ShipSettings};
 use crate::state::{self, Phase, Place, Rehydrate, State, StateFile, StateVolume};
 use crate::sync::Lock;
-use crate::view::PointView;
 use crate::volume::BlockVolume;
 use crate::write_path::{Limits, Mode, WritePath};
 
@@ -44,6 +42,7 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 
 mod failback;
 mod hydrate;
+mod recovery;
 mod running;
 mod shipping;
 mod types;
@@ -285,112 +284,6 @@ impl Group {
         self.change_state(|state| state.phase = Phase::Fenced)
     }
 
-    /// At a recovery site: fences the branch's writer (unless it is a test), forks a branch at the point, and makes the
-    /// volumes writable at once; their blocks come from the vault as they are read, and in the background.
-    ///
-    /// Safe to repeat with the same `branch` after a crash or an error at any place.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such point; `Invalid` when the directory holds another branch that is active here; what
-    /// the vault or the disk says.
-    pub async fn fail_over(config: GroupConfig, request: FailOver) -> Result<Arc<Self>> {
-        if Self::exists(&config.dir) {
-            let disk = local_disk(&config.dir)?;
-            let (_, saved) = StateFile::open(&disk, config.group)?;
-            if saved.branch == request.branch && saved.phase == Phase::Active {
-                return Self::open(config).await;
-            }
-            if saved.phase == Phase::Active {
-                return Err(EngineError::new(
-                    ErrorKind::Invalid,
-                    format!(
-                        "{} is active at this gateway on {}: release it, or fail over at another gateway",
-                        config.group, saved.branch
-                    ),
-                ));
-            }
-            let old = Self::open(config.clone()).await?;
-            old.keep_tail().await?;
-            old.close(Duration::ZERO).await;
-            drop(old);
-            Self::forget(&config.dir).await?;
-        }
-        let (vault, group) = (&config.vault, config.group);
-        let disk = local_disk(&config.dir)?;
-        let limits = limits(&config.settings);
-        // A disk that is full is found out before the old writer is fenced.
-        drop(WritePath::create(&disk, group, Epoch(0), limits, Lsn(1))?);
-        if !request.test {
-            branch::fence(vault, group, request.from_branch, config.gateway, request.branch).await?;
-        }
-        let point = Self::point_for(vault, group, &request).await?;
-        let view = PointView::open(Arc::clone(vault), group, &point).await?;
-        let origin = branch::Origin { at: point.position(), point: Some(point.id) };
-        let (writer, opened) = BranchWriter::open(
-            vault,
-            group,
-            request.branch,
-            config.gateway,
-            Open::New { origin: Some(origin) },
-            ship_settings(&config.settings),
-        )
-        .await?;
-        if opened.end.lsn != point.lsn {
-            // A crash of an earlier attempt came after the branch had been written to: only local state can go on
-            // there, and it is gone.
-            return Err(EngineError::new(
-                ErrorKind::Invalid,
-                format!(
-                    "{} was written to already, and its local state is gone: fail over again from its newest point",
-                    request.branch
-                ),
-            ));
-        }
-        let path = Arc::new(WritePath::create(&disk, group, opened.epoch, limits, opened.end.lsn.next())?);
-        let mut volumes = Vec::new();
-        for volume in view.volumes() {
-            let image = Image::create(&disk, volume.id, volume.size_blocks, true)?;
-            path.add_volume(volume.id, Arc::new(image));
-            volumes.push(StateVolume { id: volume.id, name: String::new(), blocks: volume.size_blocks, lazy: true });
-        }
-        let saved = State {
-            group,
-            gateway: config.gateway,
-            generation: 0,
-            phase: Phase::Active,
-            branch: request.branch,
-            epoch: opened.epoch,
-            journal_first: opened.end.lsn.next(),
-            image_lsn: opened.end.lsn,
-            shipped: place(opened.end),
-            volumes,
-            origin: Some(place(point.position())),
-            rehydrate: None,
-        };
-        let this = Self::begin(config, disk, saved, Some(point))?;
-        this.start(path, Some(view));
-        this.start_shipping(Some(writer));
-        if !request.test {
-            this.start_hydration();
-        }
-        Ok(this)
-    }
-
-    async fn point_for(vault: &Arc<Vault>, group: GroupId, request: &FailOver) -> Result<PointInfo> {
-        if let Some(id) = request.point {
-            return points::find_point(vault, group, id).await;
-        }
-        points::list_points(vault, group, request.from_branch).await?.pop().ok_or_else(|| {
-            EngineError::new(
-                ErrorKind::NotFound,
-                format!(
-                    "{group} has no recovery point on {} yet: nothing can be recovered from the vault",
-                    request.from_branch
-                ),
-            )
-        })
-    }
-
     fn assemble(config: GroupConfig, disk: Arc<dyn Disk>, saved: Saved, last_point: Option<PointInfo>) -> Arc<Self> {
         Arc::new(Self {
             settings: Lock::new(config.settings.clone()),
@@ -584,9 +477,9 @@ impl Group {
         }
         self.expect_phase(Phase::Standby, "resumed")?;
         let path = self.running_path()?;
-        let (branch, shipped) = {
+        let (branch, epoch, shipped) = {
             let saved = self.state.lock();
-            (saved.state.branch, saved.state.shipped)
+            (saved.state.branch, saved.state.epoch, saved.state.shipped)
         };
         let settings = ship_settings(&self.settings.lock());
         if branch::log_end(&self.config.vault, self.config.group, branch).await?.lsn != shipped.lsn {
@@ -598,15 +491,11 @@ impl Group {
                 ),
             ));
         }
-        let (writer, opened) = BranchWriter::open(
-            &self.config.vault,
-            self.config.group,
-            branch,
-            self.config.gateway,
-            Open::Continue,
-            settings,
-        )
-        .await?;
+        // Refuses when anybody has claimed the branch since, also a fence that this gateway made for a branch of its own.
+        let open = Open::Resume { epoch, durable_lsn: path.durable() };
+        let (writer, opened) =
+            BranchWriter::open(&self.config.vault, self.config.group, branch, self.config.gateway, open, settings)
+                .await?;
         path.set_epoch(opened.epoch);
         self.change_state(|state| {
             state.phase = Phase::Active;

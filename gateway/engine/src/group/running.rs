@@ -4,7 +4,8 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lifeboat_model::Lsn;
+use lifeboat_model::{GroupId, Lsn};
+use lifeboat_vault::Vault;
 
 use super::{Group, Place, limits, position};
 use crate::branch::Position;
@@ -143,7 +144,12 @@ impl Running {
 
 /// A view of the group at a position, with caches of its own.
 pub(super) async fn view_at(group: &Group, at: Position) -> Result<Arc<PointView>> {
-    let reader = Reader::open(&group.config.vault, group.config.group, ReaderLimits::default()).await?;
+    view_at_position(&group.config.vault, group.config.group, at).await
+}
+
+/// The same for a group that isn't open.
+pub(super) async fn view_at_position(vault: &Arc<Vault>, group: GroupId, at: Position) -> Result<Arc<PointView>> {
+    let reader = Reader::open(vault, group, ReaderLimits::default()).await?;
     PointView::open_at(&reader, at).await
 }
 

@@ -1,0 +1,193 @@
+//! Serving a group from the vault alone: volumes that are writable at once, whose blocks come from the vault as they are
+//! read, and in the background.
+//!
+//! ```text
+//! fail over         fence the old branch ─> fork at a point ─┐
+//! take over lazily  keep the own tail ─> next epoch ─────────┴─> lazy images ─> state file ─> Active, hydrating
+//! ```
+//! The state file is written last: a crash before it leaves nothing that counts here, and the same call is repeated under the
+//! same names. What was here before is given up only once the vault has all of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_model::state::GroupState;
+use lifeboat_model::{BranchId, Epoch, GroupId, Lsn};
+use lifeboat_vault::Vault;
+
+use super::running::view_at_position;
+use super::{FailOver, Group, GroupConfig, Phase, State, StateVolume, limits, local_disk, place, ship_settings};
+use crate::branch;
+use crate::disk::Disk;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::image::Image;
+use crate::points::{self, PointInfo};
+use crate::ship::{BranchWriter, Open, Opened};
+use crate::state::StateFile;
+use crate::view::PointView;
+use crate::write_path::WritePath;
+
+impl Group {
+    /// At a recovery site: fences the branch's writer (unless it is a test), forks a branch at the point, and makes the
+    /// volumes writable at once; their blocks come from the vault as they are read, and in the background.
+    ///
+    /// Safe to repeat with the same `branch` after a crash or an error at any place.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such point; `Invalid` when the directory holds another branch that is active here; what
+    /// the vault or the disk says.
+    pub async fn fail_over(config: GroupConfig, request: FailOver) -> Result<Arc<Self>> {
+        if let Some(active) = Self::give_up(&config, request.branch).await?.active {
+            return Ok(active);
+        }
+        let (vault, group) = (&config.vault, config.group);
+        let disk = room(&config)?;
+        if !request.test {
+            branch::fence(vault, group, request.from_branch, config.gateway, request.branch).await?;
+        }
+        let point = Self::point_for(vault, group, &request).await?;
+        let view = PointView::open(Arc::clone(vault), group, &point).await?;
+        let origin = branch::Origin { at: point.position(), point: Some(point.id) };
+        let open = Open::New { origin: Some(origin) };
+        let settings = ship_settings(&config.settings);
+        let (writer, opened) = BranchWriter::open(vault, group, request.branch, config.gateway, open, settings).await?;
+        if opened.end.lsn != point.lsn {
+            // A crash of an earlier attempt came after the branch had been written to: only local state can go on
+            // there, and it is gone.
+            return Err(EngineError::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{} was written to already, and its local state is gone: fail over again from its newest point",
+                    request.branch
+                ),
+            ));
+        }
+        let this = Self::begin_lazily(config, disk, view, writer, &opened, Some(point))?;
+        if !request.test {
+            this.start_hydration();
+        }
+        Ok(this)
+    }
+
+    /// At the home site, on a new disk: takes a branch over where its log ends, with volumes that are usable at once while
+    /// their blocks come from the vault. Gives the branch that keeps what this gateway had not shipped, if there was
+    /// anything.
+    ///
+    /// The branch's writer is to be released before: what it has not shipped stays with it as its tail. Safe to repeat after
+    /// a crash or an error at any place.
+    ///
+    /// # Errors
+    /// `Invalid` when another branch is active here; `NotFound` without such a branch; what the vault or the disk says.
+    pub async fn take_over_lazily(config: GroupConfig, branch: BranchId) -> Result<(Arc<Self>, Option<BranchId>)> {
+        let before = Self::give_up(&config, branch).await?;
+        if let Some(active) = before.active {
+            return Ok((active, before.orphan));
+        }
+        let disk = room(&config)?;
+        let settings = ship_settings(&config.settings);
+        let (writer, opened) =
+            BranchWriter::open(&config.vault, config.group, branch, config.gateway, Open::Continue, settings).await?;
+        let view = view_at_position(&config.vault, config.group, opened.end).await?;
+        let last_point = opened.last_point.clone();
+        let this = Self::begin_lazily(config, disk, view, writer, &opened, last_point)?;
+        this.start_hydration();
+        Ok((this, before.orphan))
+    }
+
+    /// Makes way for a branch: what is here and in no vault goes to an orphan branch, then the local files go.
+    async fn give_up(config: &GroupConfig, branch: BranchId) -> Result<Before> {
+        if !Self::exists(&config.dir) {
+            return Ok(Before::default());
+        }
+        let disk = local_disk(&config.dir)?;
+        let (_, saved) = StateFile::open(&disk, config.group)?;
+        if saved.branch == branch && saved.phase == Phase::Active {
+            return Ok(Before { active: Some(Self::open(config.clone()).await?), orphan: None });
+        }
+        // Opening asks the vault: a gateway that was away learns only now that another one has taken over.
+        let old = Self::open(config.clone()).await?;
+        if old.status().state == GroupState::Active {
+            old.close(Duration::ZERO).await;
+            return Err(EngineError::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{} is active at this gateway on {}: release it, or fail over at another gateway",
+                    config.group, saved.branch
+                ),
+            ));
+        }
+        let orphan = old.keep_tail().await?;
+        old.close(Duration::ZERO).await;
+        drop(old);
+        Self::forget(&config.dir).await?;
+        Ok(Before { active: None, orphan })
+    }
+
+    /// Active on a branch whose blocks are all in the vault.
+    fn begin_lazily(
+        config: GroupConfig,
+        disk: Arc<dyn Disk>,
+        view: Arc<PointView>,
+        writer: BranchWriter,
+        opened: &Opened,
+        last_point: Option<PointInfo>,
+    ) -> Result<Arc<Self>> {
+        let first = opened.end.lsn.next();
+        let path = Arc::new(WritePath::create(&disk, config.group, opened.epoch, limits(&config.settings), first)?);
+        let mut volumes = Vec::new();
+        for volume in view.volumes() {
+            let image = Image::create(&disk, volume.id, volume.size_blocks, true)?;
+            path.add_volume(volume.id, Arc::new(image));
+            volumes.push(StateVolume { id: volume.id, name: String::new(), blocks: volume.size_blocks, lazy: true });
+        }
+        let saved = State {
+            group: config.group,
+            gateway: config.gateway,
+            generation: 0,
+            phase: Phase::Active,
+            branch: writer.branch(),
+            epoch: opened.epoch,
+            journal_first: first,
+            image_lsn: opened.end.lsn,
+            shipped: place(opened.end),
+            volumes,
+            origin: Some(place(view.position())),
+            rehydrate: None,
+        };
+        let this = Self::begin(config, disk, saved, last_point)?;
+        this.start(path, Some(view));
+        this.start_shipping(Some(writer));
+        Ok(this)
+    }
+
+    async fn point_for(vault: &Arc<Vault>, group: GroupId, request: &FailOver) -> Result<PointInfo> {
+        if let Some(id) = request.point {
+            return points::find_point(vault, group, id).await;
+        }
+        points::list_points(vault, group, request.from_branch).await?.pop().ok_or_else(|| {
+            EngineError::new(
+                ErrorKind::NotFound,
+                format!(
+                    "{group} has no recovery point on {} yet: nothing can be recovered from the vault",
+                    request.from_branch
+                ),
+            )
+        })
+    }
+}
+
+/// What was at a gateway before it took a branch.
+#[derive(Default)]
+struct Before {
+    /// The branch is here already, from an earlier attempt.
+    active: Option<Arc<Group>>,
+    /// The branch that keeps what had not been shipped.
+    orphan: Option<BranchId>,
+}
+
+/// The local disk, once it is known to have room for a journal: a full one is found out before anything is fenced.
+fn room(config: &GroupConfig) -> Result<Arc<dyn Disk>> {
+    let disk = local_disk(&config.dir)?;
+    drop(WritePath::create(&disk, config.group, Epoch(0), limits(&config.settings), Lsn(1))?);
+    Ok(disk)
+}

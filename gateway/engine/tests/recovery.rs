@@ -1,0 +1,184 @@
+//! Ways to serve a group from the vault alone: several branches at a time, a branch of a branch, another point after a
+//! failover, an orphan's tail, a home on a new disk; against a plain byte array.
+
+mod lab;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lab::{Lab, PATIENCE, Random, SIZE, assert_same, content, scribble, volume};
+use lifeboat_engine::points::{PointInfo, list_points};
+use lifeboat_engine::{ErrorKind, FailOver, Group, GroupConfig, RehydrateMode};
+use lifeboat_model::state::GroupState;
+use lifeboat_model::{BranchId, PointKind};
+
+/// Another instance of the group at the recovery gateway.
+fn instance(lab: &Lab, name: &str) -> GroupConfig {
+    let mut config = lab.config(lab.recovery);
+    config.dir = lab.dir.path().join(name);
+    config
+}
+
+async fn branch_at(lab: &Lab, name: &str, from: BranchId, point: &PointInfo, test: bool) -> Arc<Group> {
+    let request = FailOver { from_branch: from, point: Some(point.id), test, branch: BranchId::new() };
+    Group::fail_over(instance(lab, name), request).await.expect("branches")
+}
+
+async fn point(group: &Arc<Group>, label: &str) -> PointInfo {
+    group.take_point(PointKind::Manual, label).await.expect("a point")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn branches_of_branches_live_side_by_side_and_know_nothing_of_each_other() {
+    let lab = Lab::new().await;
+    let mut random = Random(0x5eed_0011);
+    let primary = lab.create().await;
+    let mut model = vec![0; SIZE];
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 60).await;
+    let at_home = point(&primary, "home").await;
+    let mut open: Vec<(Arc<Group>, Vec<u8>, PointInfo)> = Vec::new();
+    // Each forks from the point that the one before it took, the first from the primary's.
+    for generation in 0..4 {
+        let (from, fork, mut model) = match open.last() {
+            None => (primary.status().branch, &at_home, model.clone()),
+            Some((parent, model, fork)) => (parent.status().branch, fork, model.clone()),
+        };
+        let child = branch_at(&lab, &format!("drill-{generation}"), from, fork, true).await;
+        assert_same(&content(&volume(&child, &lab)).await, &model, "at the fork");
+        scribble(&volume(&child, &lab), &mut model, &mut random, 25).await;
+        let taken = point(&child, &format!("generation {generation}")).await;
+        open.push((child, model, taken));
+    }
+    // A second one from the same point as the first.
+    let twin = branch_at(&lab, "twin", primary.status().branch, &at_home, true).await;
+    assert_same(&content(&volume(&twin, &lab)).await, &model, "the twin");
+    for (group, expected, taken) in &open {
+        assert_same(&content(&volume(group, &lab)).await, expected, &taken.label);
+        assert_same(&lab.content_at(taken).await, expected, &format!("{} in the vault", taken.label));
+    }
+    // The youngest knows its ancestors' points up to each fork, and only those.
+    let (youngest, _, _) = open.last().expect("four");
+    let labels: Vec<String> = list_points(&lab.vault, lab.group, youngest.status().branch)
+        .await
+        .expect("lists")
+        .into_iter()
+        .filter(|point| point.kind == PointKind::Manual)
+        .map(|point| point.label)
+        .collect();
+    assert_eq!(labels, ["home", "generation 0", "generation 1", "generation 2", "generation 3"]);
+    assert_eq!(primary.status().state, GroupState::Active, "nobody was fenced");
+    for group in open.iter().map(|(group, _, _)| group).chain([&twin, &primary]) {
+        group.close(Duration::ZERO).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_point_can_be_chosen_after_a_failover_also_a_later_one() {
+    let lab = Lab::new().await;
+    let mut random = Random(0x5eed_0012);
+    let primary = lab.create().await;
+    let mut model = vec![0; SIZE];
+    let mut points = Vec::new();
+    for round in 0..3 {
+        scribble(&volume(&primary, &lab), &mut model, &mut random, 40).await;
+        points.push((point(&primary, &format!("round {round}")).await, model.clone()));
+    }
+    let origin = primary.status().branch;
+    primary.close(Duration::ZERO).await;
+
+    let first = branch_at(&lab, "first", origin, &points[0].0, false).await;
+    assert_same(&content(&volume(&first, &lab)).await, &points[0].1, "the first choice");
+    let mut written = points[0].1.clone();
+    scribble(&volume(&first, &lab), &mut written, &mut random, 10).await;
+    first.release(PATIENCE).await.expect("releases");
+    let kept = first.status().last_point.expect("the final point");
+
+    let second = branch_at(&lab, "second", first.status().branch, &points[2].0, false).await;
+    assert_same(&content(&volume(&second, &lab)).await, &points[2].1, "the second choice, later than the first");
+    let error = first.resume().await.expect_err("it was left");
+    assert_eq!(error.kind(), ErrorKind::Fenced);
+    assert_same(&lab.content_at(&kept).await, &written, "what was written on the first choice is kept");
+
+    // Home comes back from whichever was chosen in the end.
+    let mut model = points[2].1.clone();
+    scribble(&volume(&second, &lab), &mut model, &mut random, 10).await;
+    second.release(PATIENCE).await.expect("releases");
+    let primary = Group::open(lab.config(lab.primary)).await.expect("opens");
+    assert_eq!(primary.status().state, GroupState::Fenced);
+    primary.rehydrate(second.status().branch, RehydrateMode::Delta).await.expect("a pass");
+    primary.take_over().await.expect("takes over");
+    assert_same(&content(&volume(&primary, &lab)).await, &model, "at home");
+    for group in [&first, &second, &primary] {
+        group.close(Duration::ZERO).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn home_on_a_new_disk_is_usable_before_its_blocks_are_there_and_its_tail_is_kept() {
+    let lab = Lab::new().await;
+    let mut random = Random(0x5eed_0013);
+    let primary = lab.create().await;
+    let mut model = vec![0; SIZE];
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 120).await;
+    point(&primary, "before").await;
+    let origin = primary.status().branch;
+    let at_point = model.clone();
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 5).await;
+    let lost = model;
+    primary.close(Duration::ZERO).await;
+
+    let recovery = lab.fail_over(origin, false).await;
+    let mut model = at_point;
+    scribble(&volume(&recovery, &lab), &mut model, &mut random, 40).await;
+    recovery.release(PATIENCE).await.expect("releases");
+    let branch = recovery.status().branch;
+
+    let (primary, orphan) = Group::take_over_lazily(lab.config(lab.primary), branch).await.expect("takes over at once");
+    assert_eq!((primary.status().state, primary.status().branch), (GroupState::Active, branch));
+    // In use at once, while the rest is on its way.
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 30).await;
+    assert_same(&content(&volume(&primary, &lab)).await, &model, "in use");
+    let tail = list_points(&lab.vault, lab.group, orphan.expect("the tail is kept")).await.expect("lists");
+    assert_same(&lab.content_at(tail.last().expect("a point")).await, &lost, "the tail");
+
+    // Killed and started again, also by the same call.
+    primary.close(Duration::ZERO).await;
+    let (primary, _) = Group::take_over_lazily(lab.config(lab.primary), branch).await.expect("comes to the same");
+    assert_same(&content(&volume(&primary, &lab)).await, &model, "after a restart");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while primary.status().hydrated_bytes.is_some() {
+        assert!(std::time::Instant::now() < deadline, "it is never whole: {:?}", primary.status());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let newest = point(&primary, "whole").await;
+    assert_same(&lab.content_at(&newest).await, &model, "shipped from home");
+    assert!(recovery.resume().await.is_err(), "the recovery side was left");
+    for group in [&recovery, &primary] {
+        group.close(Duration::ZERO).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_orphan_keeps_can_be_mounted_and_written_on() {
+    let lab = Lab::new().await;
+    let primary = lab.create().await;
+    volume(&primary, &lab).write(0, Bytes::from(vec![1; 4096])).await.expect("writes");
+    point(&primary, "shipped").await;
+    let origin = primary.status().branch;
+    volume(&primary, &lab).write(4096, Bytes::from(vec![2; 4096])).await.expect("writes");
+    primary.close(Duration::ZERO).await;
+    let recovery = lab.fail_over(origin, false).await;
+    let primary = Group::open(lab.config(lab.primary)).await.expect("opens");
+    let pass = primary.rehydrate(recovery.status().branch, RehydrateMode::Delta).await.expect("a pass");
+    let orphan = pass.orphan.expect("kept");
+    let tail = list_points(&lab.vault, lab.group, orphan).await.expect("lists").pop().expect("a point");
+    let writable = branch_at(&lab, "salvage", orphan, &tail, true).await;
+    assert_eq!(volume(&writable, &lab).read(4096, 1).await.expect("reads")[..], [2]);
+    volume(&writable, &lab).write(8192, Bytes::from(vec![3; 4096])).await.expect("writes");
+    let salvaged = point(&writable, "salvaged").await;
+    assert_eq!(lab.content_at(&salvaged).await[..12288], [vec![1; 4096], vec![2; 4096], vec![3; 4096]].concat()[..]);
+    for group in [&writable, &recovery, &primary] {
+        group.close(Duration::ZERO).await;
+    }
+}
