@@ -180,7 +180,7 @@ impl Estate {
     /// # Errors
     /// When the job fails.
     pub fn fail_over(&self, kind: FailoverKind, point: &str) -> Result<Job> {
-        self.verb(self.standby()?, "failover", &FailoverRequest { kind, point: point.to_owned() })
+        self.verb(self.standby()?, "failover", &FailoverRequest { kind, point: point.to_owned(), branch_id: None })
     }
 
     /// Fails the group back to its home.

@@ -10,7 +10,9 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::serve::ServeArgs;
 use crate::verbs::event::EventArgs;
-use crate::verbs::failover::{CleanupArgs, CommitArgs, FailbackArgs, FailoverArgs, ReleaseArgs, ResumeArgs};
+use crate::verbs::failover::{
+    ChangePointArgs, CleanupArgs, CommitArgs, FailbackArgs, FailoverArgs, ReleaseArgs, ResumeArgs,
+};
 use crate::verbs::gateway::GatewayArgs;
 use crate::verbs::group::GroupArgs;
 use crate::verbs::inspect::InspectArgs;
@@ -59,6 +61,8 @@ pub(crate) enum Verb {
     Point(PointArgs),
     /// Bring a group up at the gateway that is asked
     Failover(FailoverArgs),
+    /// Go on from another recovery point after a failover
+    ChangePoint(ChangePointArgs),
     /// Make the last failover final
     Commit(CommitArgs),
     /// End test failovers and drop what was written in them
@@ -82,7 +86,7 @@ const TASKS: [(&str, &[&str]); 6] = [
     ("Run a gateway", &["serve", "status", "token"]),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume"]),
     ("Recovery points", &["point"]),
-    ("Fail over and back", &["failover", "commit", "cleanup", "release", "resume", "failback"]),
+    ("Fail over and back", &["failover", "change-point", "commit", "cleanup", "release", "resume", "failback"]),
     ("See what happens", &["job", "event"]),
     ("Look inside", &["inspect"]),
 ];
@@ -111,7 +115,7 @@ fn command() -> Command {
     for (task, names) in TASKS {
         let _ = writeln!(verbs, "{task}:");
         for name in names {
-            let _ = writeln!(verbs, "  {name:<10}{}", about(name).unwrap_or_default());
+            let _ = writeln!(verbs, "  {name:<14}{}", about(name).unwrap_or_default());
         }
         verbs.push('\n');
     }

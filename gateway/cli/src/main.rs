@@ -63,6 +63,7 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Volume(args) => verbs::volume::run(args, output).await,
         Verb::Point(args) => verbs::point::run(args, output).await,
         Verb::Failover(args) => verbs::failover::failover(args, output).await,
+        Verb::ChangePoint(args) => verbs::failover::change_point(args, output).await,
         Verb::Commit(args) => verbs::failover::commit(args, output).await,
         Verb::Cleanup(args) => verbs::failover::cleanup(args, output).await,
         Verb::Release(args) => verbs::failover::release(args, output).await,

@@ -112,6 +112,15 @@ impl DataPath for Engine {
         Ok(Arc::new(EngineInstance(Group::fail_over(config(place)?, request).await?)))
     }
 
+    async fn take_over_lazily(
+        &self,
+        place: Place,
+        branch: BranchId,
+    ) -> EngineResult<(Arc<dyn Instance>, Option<BranchId>)> {
+        let (group, orphan) = Group::take_over_lazily(config(place)?, branch).await?;
+        Ok((Arc::new(EngineInstance(group)), orphan))
+    }
+
     async fn forget(&self, dir: &Path) -> EngineResult<()> {
         Group::forget(dir).await
     }

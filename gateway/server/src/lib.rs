@@ -169,6 +169,7 @@ impl Gateway {
         });
         futures::future::join_all(closing).await;
         self.context.state.remove("management.address");
+        self.context.state.unlock();
         tracing::info!("gateway has stopped");
     }
 }

@@ -172,6 +172,13 @@ pub trait DataPath: Send + Sync + fmt::Debug + 'static {
     async fn blank(&self, place: Place, branch: BranchId) -> EngineResult<Arc<dyn Instance>>;
     /// A new branch at a point, writable at once. Called again after a crash, it comes to the same.
     async fn fail_over(&self, place: Place, to: FailOverTo) -> EngineResult<Arc<dyn Instance>>;
+    /// A branch whose writer was released, taken over on a new disk and writable at once; with it the branch that keeps
+    /// what the instance that was there had not shipped. Called again after a crash, it comes to the same.
+    async fn take_over_lazily(
+        &self,
+        place: Place,
+        branch: BranchId,
+    ) -> EngineResult<(Arc<dyn Instance>, Option<BranchId>)>;
     /// Removes an instance's local files; it must be closed.
     async fn forget(&self, dir: &Path) -> EngineResult<()>;
     /// The points of a branch, with its ancestors' up to the fork, oldest first.

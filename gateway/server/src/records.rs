@@ -79,6 +79,9 @@ pub(crate) struct FailoverRecord {
     pub(crate) job: JobId,
     pub(crate) point: PointId,
     pub(crate) point_time: Timestamp,
+    /// The branch that was left: its points are the ones to choose from.
+    #[serde(default)]
+    pub(crate) from_branch: Option<BranchId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,6 +263,8 @@ pub(crate) enum Step {
     LastDelta,
     /// Opens the next epoch at home.
     TakeOver,
+    /// Opens the next epoch at home, on a new disk that is filled in the background.
+    TakeOverLazily,
     /// Removes the recovery side's local copy.
     Retire,
 }
@@ -280,6 +285,7 @@ impl Step {
             Self::Rehydrate => "Bring the home copy forward",
             Self::LastDelta => "Bring the last difference over",
             Self::TakeOver => "Serve the volumes at home",
+            Self::TakeOverLazily => "Serve the volumes at home from a new disk",
             Self::Retire => "Remove the recovery copy",
         }
     }

@@ -29,7 +29,7 @@ pub struct StateDir {
     path: PathBuf,
     process_id: String,
     /// Keeps the lock; the kernel gives it back when the process ends, however it ends.
-    _lock: File,
+    lock: File,
 }
 
 /// A vault as this gateway reaches it.
@@ -92,7 +92,7 @@ impl StateDir {
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(|error| anyhow::anyhow!("the state directory {} can't be written: {error}", path.display()))?;
-        let mut state = Self { path, process_id: String::new(), _lock: lock };
+        let mut state = Self { path, process_id: String::new(), lock };
         state.process_id = state.text_or_make("process.id", || Ok(uuid::Uuid::new_v4().to_string()))?;
         Ok(state)
     }
@@ -185,6 +185,13 @@ impl StateDir {
             let _ = fs::remove_file(&temporary);
             anyhow::anyhow!("{} can't be written: {error}", path.display())
         })
+    }
+
+    /// Gives the lock back: the gateway has stopped, also if a request that it broke off still holds the context.
+    pub(crate) fn unlock(&self) {
+        if let Err(error) = rustix::fs::flock(&self.lock, FlockOperation::Unlock) {
+            tracing::warn!(%error, "the lock of the state directory can't be given back before the process ends");
+        }
     }
 
     /// Removes a file that may be there.

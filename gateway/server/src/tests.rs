@@ -71,7 +71,7 @@ async fn a_volume_is_protected_failed_over_and_failed_back() {
     .await;
 
     // Test failover: a copy beside the running one.
-    let ask = |kind| FailoverRequest { kind, point: "latest".into() };
+    let ask = |kind| FailoverRequest { kind, point: "latest".into(), branch_id: None };
     let test = done(&to_b, to_b.group_verb(&group, "failover", &ask(FailoverKind::Test)).await.expect("test")).await;
     let on_test = test.id.to_string();
     assert_eq!(test.result.point_id, point.result.point_id);
@@ -290,7 +290,7 @@ async fn volumes_points_and_branches_are_files() {
     let shown: lifeboat_api::Point = to_b.get(&format!("/v1/points/{}", points[0].id), &query).await.expect("point");
     assert_eq!(shown.volumes.expect("asked for one")[0].name.as_deref(), Some("db"));
     // A test's volumes can be written beside it.
-    let ask = |kind| FailoverRequest { kind, point: "latest".into() };
+    let ask = |kind| FailoverRequest { kind, point: "latest".into(), branch_id: None };
     let test = done(&to_b, to_b.group_verb(&group, "failover", &ask(FailoverKind::Test)).await.expect("test")).await;
     let copy = test.result.paths[0].clone();
     assert!(copy.contains("/branches/br-"), "{copy}");
@@ -351,7 +351,7 @@ async fn volumes_join_and_leave_a_group_and_a_home_that_lost_its_disk_gets_every
         gateway.status.registered.then_some(())
     })
     .await;
-    let ask = FailoverRequest { kind: FailoverKind::Planned, point: "latest".into() };
+    let ask = FailoverRequest { kind: FailoverKind::Planned, point: "latest".into(), branch_id: None };
     let moved = done(&to_b, to_b.group_verb(&group, "failover", &ask).await.expect("planned")).await;
     write(&b, stock.id, &moved.id.to_string(), 4096, b"another").await;
 
@@ -370,6 +370,68 @@ async fn volumes_join_and_leave_a_group_and_a_home_that_lost_its_disk_gets_every
     .await;
     assert_eq!(read(&a, orders.id, "home", 0, 8).await, b"an order");
     assert_eq!(read(&a, stock.id, "home", 4096, 7).await, b"another");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_point_changes_until_the_commit_and_home_comes_back_on_a_new_disk() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("a starts");
+    let b = Gateway::start(config(&dir.path().join("b"), "b", "west")).await.expect("b starts");
+    let (to_a, to_b) = (client(&a), client(&b));
+    let declared = declare(&to_a, &dir.path().join("vault")).await;
+    to_b.create_vault(&vault_create(&dir.path().join("vault"), true)).await.expect("attached");
+    let volume = protected(&to_a, &declared.volume, ProtectionState::Protected).await;
+    let (id, group) = (volume.id, volume.status.group_id.expect("has a group").to_string());
+    eventually("b registered", async || {
+        let gateway = to_b.find_by_name::<lifeboat_api::Gateway>("b").await.expect("list").expect("declared");
+        gateway.status.registered.then_some(())
+    })
+    .await;
+    let mut points = Vec::new();
+    for text in [b"the first version", b"the later version"] {
+        write(&a, id, "home", 0, text).await;
+        let point = to_a.group_verb(&group, "point", &PointRequest::default()).await.expect("point");
+        points.push(done(&to_a, point).await.result.point_id.expect("a point").to_string());
+    }
+    a.stop().await;
+
+    let ask = FailoverRequest { kind: FailoverKind::Unplanned, point: points[0].clone(), branch_id: None };
+    let first = done(&to_b, to_b.group_verb(&group, "failover", &ask).await.expect("unplanned")).await;
+    assert_eq!(read(&b, id, &first.id.to_string(), 0, 17).await, b"the first version");
+    write(&b, id, &first.id.to_string(), 4096, b"written on the first choice").await;
+    let change = lifeboat_api::ChangePointRequest { point: points[1].clone() };
+    let second = done(&to_b, to_b.group_verb(&group, "change-point", &change).await.expect("change")).await;
+    let there = second.id.to_string();
+    assert_eq!(read(&b, id, &there, 0, 17).await, b"the later version");
+    assert_eq!(read(&b, id, &there, 4096, 7).await, [0; 7], "the first choice is another branch");
+    let found: Group = to_b.read(&group).await.expect("group");
+    assert_eq!(found.status.active_branch_id, second.result.branch_id);
+    // What was written on the first choice is to be had, writable, from its branch.
+    let salvage = FailoverRequest {
+        kind: FailoverKind::Test,
+        point: "latest".into(),
+        branch_id: first.result.branch_id.map(|branch| branch.to_string()),
+    };
+    let salvage = done(&to_b, to_b.group_verb(&group, "failover", &salvage).await.expect("test")).await;
+    assert_eq!(read(&b, id, &salvage.id.to_string(), 4096, 7).await, b"written");
+    done(&to_b, to_b.group_verb(&group, "cleanup", &CleanupRequest::default()).await.expect("cleanup")).await;
+    write(&b, id, &there, 0, b"written in the west").await;
+    done(&to_b, to_b.group_verb(&group, "commit", &CommitRequest {}).await.expect("commit")).await;
+    let change = lifeboat_api::ChangePointRequest { point: points[0].clone() };
+    let late = to_b.group_verb(&group, "change-point", &change).await.expect_err("committed");
+    assert!(late.to_string().contains("committed"), "{late}");
+
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("a starts again");
+    let to_a = client(&a);
+    let back = FailbackRequest { mode: FailbackMode::Create };
+    let back = done(&to_a, to_a.group_verb(&group, "failback", &back).await.expect("failback")).await;
+    assert!(back.result.downtime_seconds.is_some(), "{back:#?}");
+    assert_eq!(read(&a, id, "home", 0, 19).await, b"written in the west");
+    write(&a, id, "home", 8192, b"home again").await;
+    protected(&to_a, &volume, ProtectionState::Protected).await;
+    assert_eq!(read(&a, id, "home", 8192, 10).await, b"home again");
     a.stop().await;
     b.stop().await;
 }

@@ -255,7 +255,9 @@ fn job_kind(snapshot: &Snapshot, job: JobId) -> Option<JobKind> {
 fn protection_state(record: &GroupRecord, home: Option<GatewayId>, working: Option<JobKind>) -> ProtectionState {
     match (working, &record.active) {
         (Some(JobKind::EnableProtection), _) => ProtectionState::Creating,
-        (Some(JobKind::PlannedFailover | JobKind::UnplannedFailover), _) => ProtectionState::FailingOver,
+        (Some(JobKind::PlannedFailover | JobKind::UnplannedFailover | JobKind::ChangePoint), _) => {
+            ProtectionState::FailingOver
+        }
         (Some(JobKind::Failback), _) => ProtectionState::FailingBack,
         (_, None) if record.failed_job.is_some() => ProtectionState::Failed,
         (_, None) => ProtectionState::Pending,
@@ -316,9 +318,6 @@ fn not_applied(policy: &PolicySpec) -> Vec<String> {
         reasons.push(
             "application-consistent points are not taken by this version; its points are crash-consistent".to_owned(),
         );
-    }
-    if !policy.bandwidth_limit.is_empty() {
-        reasons.push("bandwidth limits are not applied by this version".to_owned());
     }
     if policy.resync.is_some() {
         reasons.push(

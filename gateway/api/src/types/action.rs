@@ -36,6 +36,19 @@ pub struct FailoverRequest {
     /// A planned failover takes none but `latest`.
     #[serde(default = "default_point")]
     pub point: String,
+    /// Test: the branch whose point it is, such as that of another test or the one that keeps a primary's tail; the active
+    /// one when absent.
+    #[serde(default)]
+    pub branch_id: Option<String>,
+}
+
+/// `:change-point`: after a failover that isn't committed, goes on from another recovery point. What was written since the
+/// failover stays on a branch of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangePointRequest {
+    /// `latest`, `latest-app-consistent`, a time (the newest point not after it) or a point's id: one of the points that
+    /// the failover could have chosen.
+    pub point: String,
 }
 
 /// Default of `point`.
@@ -72,6 +85,8 @@ pub enum FailbackMode {
     MinimizeDowntime,
     /// Fetches everything.
     FullDownload,
+    /// Begins on a new disk, writable at once after a short stop; blocks are fetched as they are read, and in the background.
+    Create,
 }
 
 impl FailbackMode {
@@ -81,6 +96,7 @@ impl FailbackMode {
         match self {
             Self::MinimizeDowntime => "minimize-downtime",
             Self::FullDownload => "full-download",
+            Self::Create => "create",
         }
     }
 }

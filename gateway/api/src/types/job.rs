@@ -21,6 +21,8 @@ pub enum JobKind {
     PlannedFailover,
     /// Moves after a disaster.
     UnplannedFailover,
+    /// Goes on from another recovery point after a failover.
+    ChangePoint,
     /// Makes a failover final.
     Commit,
     /// Ends test failovers.
@@ -43,6 +45,7 @@ impl JobKind {
             Self::TestFailover => "test-failover",
             Self::PlannedFailover => "planned-failover",
             Self::UnplannedFailover => "unplanned-failover",
+            Self::ChangePoint => "change-point",
             Self::Commit => "commit",
             Self::Cleanup => "cleanup",
             Self::Release => "release",

@@ -51,35 +51,36 @@ Disaster recovery as code: protects volumes, and brings them up elsewhere
 Usage: lifeboat VERB [OPTIONS]
 
 Run a gateway:
-  serve     Run a gateway
-  status    Show how the gateway and everything that it protects is
-  token     The administrator's token of the gateway on this machine
+  serve         Run a gateway
+  status        Show how the gateway and everything that it protects is
+  token         The administrator's token of the gateway on this machine
 
 Declare what is protected:
-  vault     Open, create and look at vaults
-  site      Declare sites: places that can lose everything at once
-  gateway   Declare gateways: the processes that serve volumes
-  policy    Declare replication policies: how often, how long, how fast
-  group     Declare consistency groups: volumes that share one write order
-  volume    Declare volumes: the disks that are protected
+  vault         Open, create and look at vaults
+  site          Declare sites: places that can lose everything at once
+  gateway       Declare gateways: the processes that serve volumes
+  policy        Declare replication policies: how often, how long, how fast
+  group         Declare consistency groups: volumes that share one write order
+  volume        Declare volumes: the disks that are protected
 
 Recovery points:
-  point     List, look into, take and verify recovery points
+  point         List, look into, take and verify recovery points
 
 Fail over and back:
-  failover  Bring a group up at the gateway that is asked
-  commit    Make the last failover final
-  cleanup   End test failovers and drop what was written in them
-  release   Stop writing in order, ship everything, give the group up
-  resume    Start again after a release, at the same gateway
-  failback  Bring a group back to its home gateway
+  failover      Bring a group up at the gateway that is asked
+  change-point  Go on from another recovery point after a failover
+  commit        Make the last failover final
+  cleanup       End test failovers and drop what was written in them
+  release       Stop writing in order, ship everything, give the group up
+  resume        Start again after a release, at the same gateway
+  failback      Bring a group back to its home gateway
 
 See what happens:
-  job       See what is being done, stop it, try it again
-  event     See what happened
+  job           See what is being done, stop it, try it again
+  event         See what happened
 
 Look inside:
-  inspect   Say what a file of a gateway or an object of a vault is
+  inspect       Say what a file of a gateway or an object of a vault is
 ";
     assert!(help.starts_with(expected), "{help}");
     assert!(help.contains("--output") && help.contains("5 unreachable"), "{help}");

@@ -5,8 +5,8 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use lifeboat_api::{
-    CleanupRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, ReleaseRequest,
-    ResumeRequest,
+    ChangePointRequest, CleanupRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
+    ReleaseRequest, ResumeRequest,
 };
 use serde::Serialize;
 
@@ -39,7 +39,7 @@ pub(crate) struct FailoverArgs {
 #[derive(Subcommand, Debug)]
 enum FailoverVerb {
     /// A writable copy beside the running one; nothing else changes
-    Test(FailoverFrom),
+    Test(TestFrom),
     /// The active gateway stops and ships everything first: nothing is lost
     Planned(OnGroup),
     /// The active gateway is taken to be lost, and is fenced
@@ -52,6 +52,27 @@ struct FailoverFrom {
     on: OnGroup,
     /// latest, latest-processed, latest-app-consistent, a time (the newest point not after it) or a point's id
     #[arg(long, default_value_t = lifeboat_api::default_point())]
+    point: String,
+}
+
+#[derive(Args, Debug)]
+struct TestFrom {
+    #[command(flatten)]
+    from: FailoverFrom,
+    /// The branch whose point it is: that of another test, or the one that keeps a primary's tail; the active one when left out
+    #[arg(long, value_name = "ID")]
+    branch: Option<String>,
+}
+
+/// Go on from another recovery point after a failover that isn't committed.
+#[derive(Args, Debug)]
+pub(crate) struct ChangePointArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(flatten)]
+    on: OnGroup,
+    /// latest, latest-app-consistent, a time (the newest point not after it) or a point's id
+    #[arg(long)]
     point: String,
 }
 
@@ -112,6 +133,8 @@ enum Mode {
     MinimizeDowntime,
     /// Fetches everything
     FullDownload,
+    /// Begins on a new disk: writable after a short stop, filled while in use
+    Create,
 }
 
 impl From<Mode> for FailbackMode {
@@ -119,6 +142,7 @@ impl From<Mode> for FailbackMode {
         match mode {
             Mode::MinimizeDowntime => Self::MinimizeDowntime,
             Mode::FullDownload => Self::FullDownload,
+            Mode::Create => Self::Create,
         }
     }
 }
@@ -137,12 +161,16 @@ async fn begin(
 }
 
 pub(crate) async fn failover(args: FailoverArgs, output: Output) -> Result<()> {
-    let (on, kind, point) = match args.kind {
-        FailoverVerb::Test(from) => (from.on, FailoverKind::Test, from.point),
-        FailoverVerb::Planned(on) => (on, FailoverKind::Planned, lifeboat_api::default_point()),
-        FailoverVerb::Unplanned(from) => (from.on, FailoverKind::Unplanned, from.point),
+    let (on, kind, point, branch_id) = match args.kind {
+        FailoverVerb::Test(TestFrom { from, branch }) => (from.on, FailoverKind::Test, from.point, branch),
+        FailoverVerb::Planned(on) => (on, FailoverKind::Planned, lifeboat_api::default_point(), None),
+        FailoverVerb::Unplanned(from) => (from.on, FailoverKind::Unplanned, from.point, None),
     };
-    begin(&args.connection, output, &on, "failover", &FailoverRequest { kind, point }).await
+    begin(&args.connection, output, &on, "failover", &FailoverRequest { kind, point, branch_id }).await
+}
+
+pub(crate) async fn change_point(args: ChangePointArgs, output: Output) -> Result<()> {
+    begin(&args.connection, output, &args.on, "change-point", &ChangePointRequest { point: args.point }).await
 }
 
 pub(crate) async fn commit(args: CommitArgs, output: Output) -> Result<()> {

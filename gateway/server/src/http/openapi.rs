@@ -31,6 +31,7 @@ use utoipa::OpenApi;
         api::GatewayReport,
         api::Problem,
         api::FailoverRequest,
+        api::ChangePointRequest,
         api::CommitRequest,
         api::CleanupRequest,
         api::ReleaseRequest,
@@ -121,12 +122,21 @@ const RESOURCES: [[Operation; 5]; 6] = [
     resource_operations!("/v1/volumes", "/v1/volumes/{id}", "volumes", "Volume", "VolumeSpec", "VolumeSpec"),
 ];
 
-const OTHERS: [Operation; 20] = [
+const OTHERS: [Operation; 21] = [
     operation(
         "post",
         "/v1/groups/{id}:failover",
         "Fails a group over to this gateway.",
         Some("FailoverRequest"),
+        Shape::Begun,
+        "Job",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}:change-point",
+        "Goes on from another recovery point after a failover that isn't committed.",
+        Some("ChangePointRequest"),
         Shape::Begun,
         "Job",
         &[],

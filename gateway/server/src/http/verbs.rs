@@ -8,8 +8,8 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use lifeboat_api::{
-    CleanupRequest, CommitRequest, FailbackRequest, FailoverKind, FailoverRequest, JobKind, PointRequest, ProblemCode,
-    ReleaseRequest, ResumeRequest,
+    ChangePointRequest, CleanupRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
+    JobKind, PointRequest, ProblemCode, ReleaseRequest, ResumeRequest,
 };
 use lifeboat_model::{BranchId, GatewayId, GroupId, JobId, PointKind, Timestamp};
 use lifeboat_vault::Document;
@@ -64,6 +64,7 @@ pub(crate) async fn group(
     let asked = Asked { context, attached, facts, body, job };
     match verb.as_str() {
         "failover" => asked.failover().await,
+        "change-point" => asked.change_point().await,
         "commit" => asked.commit().await,
         "cleanup" => asked.cleanup().await,
         "release" => asked.release().await,
@@ -73,7 +74,8 @@ pub(crate) async fn group(
         other => Err(ApiError::new(
             ProblemCode::NotFound,
             format!(
-                "a group has no verb {other:?}; there are failover, commit, cleanup, release, resume, failback and point"
+                "a group has no verb {other:?}; there are failover, change-point, commit, cleanup, release, resume, failback \
+                 and point"
             ),
         )),
     }
@@ -146,7 +148,17 @@ impl Asked {
                 return Err(ApiError::field("point", "a planned failover goes on from the last write; leave it out"));
             }
         } else {
-            let point = find_point(&self.context, &self.attached, self.facts.id, active.branch, &wanted.point).await?;
+            let branch = match &wanted.branch_id {
+                None => active.branch,
+                Some(_) if kind != JobKind::TestFailover => {
+                    return Err(ApiError::field("branch_id", "goes with a test failover only; leave it out"));
+                }
+                Some(text) => {
+                    text.parse().map_err(|_| ApiError::field("branch_id", format!("{text:?} is no branch")))?
+                }
+            };
+            spec.from_branch = Some(branch);
+            let point = find_point(&self.context, &self.attached, self.facts.id, branch, &wanted.point).await?;
             // The old writer may ship more until it is fenced: its newest point is known only then.
             if kind == JobKind::TestFailover || !matches!(wanted.point.as_str(), "latest" | "latest-processed") {
                 spec.point = Some(point.id);
@@ -155,6 +167,34 @@ impl Asked {
         }
         let steps = plan::failover(kind, here, Some(active.gateway));
         self.begin(spec, steps).await
+    }
+
+    async fn change_point(self) -> ApiResult<Response> {
+        let wanted: ChangePointRequest = body::typed(&self.body)?;
+        let active = self.active()?.clone();
+        let record = &self.facts.record;
+        let failover = record.failover.as_ref().ok_or_else(|| {
+            ApiError::conflict(format!("the group {} isn't failed over: there is no point to change", self.name()))
+        })?;
+        if record.committed {
+            return Err(ApiError::conflict(format!(
+                "the failover of the group {} was committed: its point can't be changed any more",
+                self.name()
+            )));
+        }
+        let choice = failover.from_branch.unwrap_or(active.branch);
+        let point = find_point(&self.context, &self.attached, self.facts.id, choice, &wanted.point).await?;
+        if point.id == failover.point {
+            return Err(ApiError::field("point", format!("the group {} runs from that point already", self.name())));
+        }
+        let mut spec = self.spec(JobKind::ChangePoint, active.gateway);
+        spec.source = Some(active.gateway);
+        spec.source_instance = Some(active.instance.clone());
+        spec.from_branch = Some(active.branch);
+        spec.new_branch = Some(BranchId::from_bytes(self.job.to_bytes()));
+        spec.point = Some(point.id);
+        spec.point_time = Some(point.time);
+        self.begin(spec, plan::change_point(active.gateway)).await
     }
 
     async fn commit(self) -> ApiResult<Response> {
@@ -233,7 +273,11 @@ impl Asked {
         spec.source_instance = Some(active.instance.clone());
         spec.from_branch = Some(active.branch);
         spec.mode = Some(wanted.mode);
-        self.begin(spec, plan::failback(home, active.gateway)).await
+        let steps = match wanted.mode {
+            FailbackMode::Create => plan::failback_to_new_disk(home, active.gateway),
+            FailbackMode::MinimizeDowntime | FailbackMode::FullDownload => plan::failback(home, active.gateway),
+        };
+        self.begin(spec, steps).await
     }
 
     async fn point(self) -> ApiResult<Response> {

@@ -104,6 +104,11 @@ impl Fake {
         })
     }
 
+    /// One more point on a branch, as if it had been there all the time.
+    pub(super) fn another_point(&self, group: GroupId, branch: BranchId) -> PointId {
+        self.point(group, branch, PointKind::CrashConsistent, "").id
+    }
+
     fn instance(&self, dir: &Path) -> Arc<dyn Instance> {
         Arc::new(FakeInstance { fake: self.clone(), dir: dir.to_owned() })
     }
@@ -170,12 +175,16 @@ impl DataPath for Fake {
             }
             self.place("fail over: fenced").await;
         }
-        let points = self.change(to.from, |branch| branch.points.clone());
-        let origin = match to.point {
-            Some(id) => points.iter().find(|point| point.id == id),
-            None => points.last(),
+        let origin = {
+            let world = self.0.lock().expect("sound");
+            match to.point {
+                Some(id) => {
+                    world.branches.values().flat_map(|branch| &branch.points).find(|point| point.id == id).cloned()
+                }
+                None => world.branches.get(&to.from).and_then(|branch| branch.points.last().cloned()),
+            }
         };
-        let origin = origin.cloned().ok_or_else(|| refuse(ErrorKind::NotFound, "no such point"))?;
+        let origin = origin.ok_or_else(|| refuse(ErrorKind::NotFound, "no such point"))?;
         self.change(to.branch, |branch| {
             if branch.origin.is_none() {
                 *branch = Branch { epoch: 1, points: vec![origin.clone()], origin: Some(origin), promoted_to: None };
@@ -192,6 +201,31 @@ impl DataPath for Fake {
         write(&place.dir, &local);
         self.place("fail over: done").await;
         Ok(self.instance(&place.dir))
+    }
+
+    async fn take_over_lazily(
+        &self,
+        place: Place,
+        branch: BranchId,
+    ) -> EngineResult<(Arc<dyn Instance>, Option<BranchId>)> {
+        self.place("take over lazily: begins").await;
+        if read(&place.dir).is_some_and(|local| local.branch == branch && local.phase == GroupState::Active) {
+            return Ok((self.instance(&place.dir), None));
+        }
+        let epoch = self.change(branch, |branch| {
+            branch.epoch += 1;
+            branch.epoch
+        });
+        self.place("take over lazily: the epoch is open").await;
+        let volumes = vec![HeldVolume {
+            id: VolumeId::from_bytes(place.group.to_bytes()),
+            name: "db".into(),
+            size_bytes: 16 << 20,
+        }];
+        let local = Local { group: place.group, branch, epoch, phase: GroupState::Active, volumes, image: None };
+        write(&place.dir, &local);
+        self.place("take over lazily: done").await;
+        Ok((self.instance(&place.dir), None))
     }
 
     async fn forget(&self, dir: &Path) -> EngineResult<()> {

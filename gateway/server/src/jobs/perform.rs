@@ -101,6 +101,7 @@ pub(super) async fn perform(work: &Work<'_>, step: Step) -> Result<Done, Failure
         Step::Rehydrate => work.rehydrate().await,
         Step::LastDelta => work.last_delta().await,
         Step::TakeOver => work.take_over().await,
+        Step::TakeOverLazily => work.take_over_lazily().await,
         Step::Retire => work.retire().await,
     }
 }
@@ -284,10 +285,12 @@ impl Work<'_> {
     fn measures(&self, point_time: Timestamp) -> (Option<f64>, Option<f64>) {
         let asked = self.record.started.unwrap_or_else(Timestamp::now);
         let rpo = match self.spec.kind {
-            JobKind::PlannedFailover => 0.0,
-            _ => asked.seconds_since(point_time),
+            JobKind::PlannedFailover => Some(0.0),
+            // What was lost was decided by the failover before, and by whoever chose the point.
+            JobKind::ChangePoint => None,
+            _ => Some(asked.seconds_since(point_time)),
         };
-        (Some(rpo), Some(Timestamp::now().seconds_since(asked)))
+        (rpo, Some(Timestamp::now().seconds_since(asked)))
     }
 
     /// The files of an instance's volumes in this gateway's mount.
@@ -316,7 +319,13 @@ impl Work<'_> {
         else {
             return Err(Failure::Final("the job says nothing of its recovery point".to_owned()));
         };
-        let kind = if self.spec.kind == JobKind::PlannedFailover { "planned" } else { "unplanned" };
+        let before = self.group().await?.failover.filter(|_| self.spec.kind == JobKind::ChangePoint);
+        let kind = match (&before, self.spec.kind) {
+            (Some(before), _) => before.kind.clone(),
+            (None, JobKind::PlannedFailover) => "planned".to_owned(),
+            (None, _) => "unplanned".to_owned(),
+        };
+        let from_branch = before.map_or(self.spec.from_branch, |before| before.from_branch);
         let active = ActiveRecord { gateway: self.spec.gateway, branch, instance: name.clone() };
         let home = view::volumes_of(&self.attached.snapshot(), self.spec.group)
             .first()
@@ -326,7 +335,7 @@ impl Work<'_> {
                 return false;
             }
             record.active = Some(active.clone());
-            record.failover = Some(FailoverRecord { kind: kind.to_owned(), job: self.id, point, point_time });
+            record.failover = Some(FailoverRecord { kind: kind.clone(), job: self.id, point, point_time, from_branch });
             record.committed = false;
             record.released = false;
             record.observed = view::observe(self.context, self.spec.group, &active);
@@ -480,6 +489,40 @@ impl Work<'_> {
         if instance.status().state != GroupState::Active {
             instance.take_over().await?;
         }
+        self.serve_at_home(&instance).await
+    }
+
+    /// Home begins anew, with a disk that is filled while it is in use.
+    async fn take_over_lazily(&self) -> Result<Done, Failure> {
+        let name = self.group().await?.home_instance.unwrap_or_else(|| HOME_INSTANCE.to_owned());
+        let branch = self.spec.from_branch.ok_or_else(|| Failure::Final("the job names no branch".to_owned()))?;
+        let lock = self.context.instances.lock(self.spec.group);
+        let guard = lock.lock().await;
+        let open = self.context.instances.get(self.spec.group, &name).map(|open| open.instance);
+        let instance = match open {
+            Some(open) if open.status().state == GroupState::Active && open.status().branch == branch => open,
+            _ => {
+                if let Some(open) = self.context.instances.remove(&(self.spec.group, name.clone())) {
+                    open.instance.close(CLOSE_DEADLINE).await;
+                }
+                let place = place(self.context, self.attached, self.spec.group, self.dir(&name))?;
+                let (instance, orphan) = self.context.engine.take_over_lazily(place, branch).await?;
+                self.context.keep(self.spec.group, &name, Arc::clone(&instance));
+                change_job(self.attached, self.id, |record| {
+                    let news = orphan.is_some() && record.result.orphan_branch_id != orphan;
+                    record.result.orphan_branch_id = orphan.or(record.result.orphan_branch_id);
+                    news
+                })
+                .await?;
+                instance
+            }
+        };
+        drop(guard);
+        self.serve_at_home(&instance).await
+    }
+
+    /// Writes down that the group is active at home again.
+    async fn serve_at_home(&self, instance: &Arc<dyn Instance>) -> Result<Done, Failure> {
         let record = self.group().await?;
         let active = ActiveRecord {
             gateway: self.spec.gateway,

@@ -29,12 +29,31 @@ pub(crate) fn failback(home: GatewayId, source: GatewayId) -> Vec<StepRecord> {
     ]
 }
 
+/// The steps of a failback from `source` to a new disk at `home`: the disk is filled once it is in use.
+pub(crate) fn failback_to_new_disk(home: GatewayId, source: GatewayId) -> Vec<StepRecord> {
+    vec![
+        StepRecord::new(Step::Release, source),
+        StepRecord::new(Step::TakeOverLazily, home),
+        StepRecord::new(Step::Retire, source),
+    ]
+}
+
+/// The steps of going on from another point at `here`, where the group failed over to.
+pub(crate) fn change_point(here: GatewayId) -> Vec<StepRecord> {
+    [Step::Release, Step::Branch, Step::RecordFailover, Step::Retire]
+        .into_iter()
+        .map(|step| StepRecord::new(step, here))
+        .collect()
+}
+
 /// Whether a job can still be cancelled when this step is next or runs: nothing has been decided yet that only going on
 /// (or a job the other way) can undo.
 pub(crate) const fn may_cancel(kind: JobKind, step: Step) -> bool {
     match kind {
         JobKind::Failback => matches!(step, Step::Rehydrate | Step::Release | Step::LastDelta),
-        JobKind::PlannedFailover | JobKind::UnplannedFailover => matches!(step, Step::Release | Step::Branch),
+        JobKind::PlannedFailover | JobKind::UnplannedFailover | JobKind::ChangePoint => {
+            matches!(step, Step::Release | Step::Branch)
+        }
         _ => true,
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lifeboat_api::{
-    CleanupRequest, Client, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, Gateway as GatewayView,
-    Group, Job, JobKind, ProtectionState, ReleaseRequest, ResumeRequest, Volume,
+    ChangePointRequest, CleanupRequest, Client, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
+    Gateway as GatewayView, Group, Job, JobKind, Point, ProtectionState, ReleaseRequest, ResumeRequest, Volume,
 };
 use lifeboat_model::state::{GroupState, JobState};
 use lifeboat_model::{GroupId, JobId};
@@ -143,7 +143,7 @@ impl Pair {
 }
 
 fn ask(kind: FailoverKind) -> FailoverRequest {
-    FailoverRequest { kind, point: "latest".into() }
+    FailoverRequest { kind, point: "latest".into(), branch_id: None }
 }
 
 fn succeeded(record: &JobRecord) {
@@ -242,6 +242,52 @@ async fn jobs_killed_inside_every_step_come_to_their_end() {
     expected.sort_unstable();
     assert_eq!(killed, expected);
     pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_point_and_a_home_on_a_new_disk_come_to_their_end_whenever_they_are_killed() {
+    let (mut pair, volume) = Pair::start().await;
+    let group = protected(&pair.a(), &volume, ProtectionState::Protected).await;
+    let text = group.to_string();
+    let first = pair.b().group_verb(&text, "failover", &ask(FailoverKind::Unplanned)).await.expect("unplanned");
+    succeeded(&pair.revive(first.id).await);
+    pair.fake.kill_at(&[
+        "release: begins",
+        "release: shipped",
+        "fail over: fenced",
+        "fail over: the branch is there",
+        "forget: begins",
+        "forget: done",
+        "take over lazily: begins",
+        "take over lazily: the epoch is open",
+        "take over lazily: done",
+    ]);
+    let points: Vec<Point> = pair.b().list("/v1/points", &[("group", text.clone())]).await.expect("points");
+    let same = pair.b().group_verb(&text, "change-point", &change(&points[0].id.to_string())).await;
+    assert!(same.expect_err("it is that one").to_string().contains("already"), "the point it runs from");
+    // The fake's first branch has the one point that the failover chose, so a second one is made for the choice.
+    let other = pair.fake.another_point(group, points[0].branch_id);
+    let changed = pair.a().group_verb(&text, "change-point", &change(&other.to_string())).await.expect("change point");
+    let record = pair.revive(changed.id).await;
+    succeeded(&record);
+    assert_eq!(record.result.point_id, Some(other));
+    pair.sole_writer(group, &format!("b/{}", changed.id)).await;
+    protected(&pair.a(), &volume, ProtectionState::FailedOver).await;
+    assert!(!pair.dir.path().join("b/groups").join(&text).join(first.id.to_string()).exists(), "what was left is gone");
+
+    let back = FailbackRequest { mode: FailbackMode::Create };
+    let back = pair.a().group_verb(&text, "failback", &back).await.expect("failback");
+    succeeded(&pair.revive(back.id).await);
+    pair.sole_writer(group, "a/home").await;
+    protected(&pair.b(), &volume, ProtectionState::Protected).await;
+    let late = pair.b().group_verb(&text, "change-point", &change("latest")).await.expect_err("at home");
+    assert!(late.to_string().contains("isn't failed over"), "{late}");
+    assert!(pair.fake.killed().len() >= 9, "{:?}", pair.fake.killed());
+    pair.kill().await;
+}
+
+fn change(point: &str) -> ChangePointRequest {
+    ChangePointRequest { point: point.to_owned() }
 }
 
 async fn over(client: &Client, job: &Job) -> Job {
