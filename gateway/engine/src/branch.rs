@@ -276,7 +276,7 @@ pub(crate) async fn claim_epoch(reader: &Reader, branch: BranchId, epoch: Epoch,
     let intent = EpochIntent {
         place: place(reader, branch, epoch),
         writer: claim.writer,
-        nonce: random(),
+        nonce: random(reader.vault())?,
         time: reader.vault().now(),
         purpose: claim.purpose,
         origin: claim.origin.map(to_format),
@@ -341,13 +341,9 @@ fn place(reader: &Reader, branch: BranchId, epoch: Epoch) -> EpochPlace {
     EpochPlace { vault: reader.vault().id(), group: reader.group(), branch, epoch }
 }
 
-/// Sixteen bytes that nobody has drawn before: two version 4 identifiers, folded so that no bit is fixed.
-pub(crate) fn random() -> [u8; 16] {
-    let (first, second) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
-    let mut bytes = [0; 16];
-    let hash = blake3::Hasher::new().update(first.as_bytes()).update(second.as_bytes()).finalize();
-    bytes.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);
-    bytes
+/// Sixteen bytes that nobody has drawn before.
+pub(crate) fn random(vault: &Vault) -> Result<[u8; 16]> {
+    vault.random().map_err(cause::vault)
 }
 
 /// Stands for "no point" where the format has a field for one.

@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lifeboat_model::Timestamp;
+
 /// A directory of files.
 pub trait Disk: Send + Sync + std::fmt::Debug {
     /// Opens a file for reading and writing; creates it, empty, when `create` is set and it is missing.
@@ -38,6 +40,11 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
 
     /// Where it is, for messages.
     fn path(&self) -> PathBuf;
+
+    /// The time by its machine's clock, which files are marked with.
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
 }
 
 /// How a file is read and written.

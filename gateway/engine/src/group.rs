@@ -131,7 +131,8 @@ impl Group {
     }
 
     async fn create_at(config: GroupConfig, volumes: Vec<VolumeSpec>) -> Result<Arc<Self>> {
-        let (vault, group, branch) = (&config.vault, config.group, BranchId::new());
+        let (vault, group) = (&config.vault, config.group);
+        let branch = BranchId::from_bytes(vault.new_id().map_err(crate::cause::vault)?);
         // The disk first: one that is full is found out before anything is in the vault.
         let disk = local_disk(&config.dir)?;
         let path = Arc::new(WritePath::create(&disk, group, Epoch(0), limits(&config.settings), Lsn(1))?);
@@ -578,7 +579,7 @@ impl Group {
             landed_rpo_seconds: observed.last_point.as_ref().map(|_| {
                 observed
                     .uncovered_since(figures.as_ref().map_or(shipped, |figures| figures.last))
-                    .map_or(0.0, |since| Timestamp::now().seconds_since(since))
+                    .map_or(0.0, |since| self.config.vault.now().seconds_since(since))
             }),
             health: reasons.iter().map(|(health, _)| *health).max().unwrap_or_default(),
             reasons: reasons.into_iter().map(|(_, why)| why).collect(),
@@ -587,6 +588,11 @@ impl Group {
             hydrated_bytes: hydrated,
             size_bytes: volumes.iter().map(|volume| volume.blocks * BLOCK_SIZE_U64).sum(),
         }
+    }
+
+    /// The bytes of an identifier that nobody has.
+    fn new_id(&self) -> Result<[u8; 16]> {
+        self.config.vault.new_id().map_err(crate::cause::vault)
     }
 
     fn active_path(&self) -> Result<Arc<WritePath>> {

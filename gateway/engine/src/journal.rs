@@ -343,7 +343,7 @@ impl Journal {
             first_lsn: self.next_lsn,
             incarnation: self.incarnation,
             length: spare.length,
-            time: Timestamp::now(),
+            time: self.disk.now(),
         };
         let mut block = AlignedBuf::with_capacity(JOURNAL_BLOCK);
         block.extend(&header.encode());

@@ -86,6 +86,7 @@ impl Pace {
                 }
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait.min(LOOK_AGAIN)) => {}
                 () = changed => {}
             }

@@ -305,7 +305,7 @@ impl Reader {
             }
         }
         let task = move || decode_span(&segment, &frames, range.start, &bytes, &keys);
-        let decoded = tokio::task::spawn_blocking(task)
+        let decoded = crate::blocking::run(task)
             .await
             .map_err(|error| EngineError::new(ErrorKind::Closed, format!("decrypting {key} was given up: {error}")))?;
         Ok((decoded.map_err(|error| cause::object(&key, error))?, fetched))

@@ -427,7 +427,7 @@ pub async fn root_of_file(vault: &Arc<Vault>, volume: VolumeId, path: &Path) -> 
     let keys = vault.volume_keys(volume).await.map_err(cause::vault)?.keys;
     let hasher = BlockHasher::new(&keys.hash);
     let path = path.to_owned();
-    tokio::task::spawn_blocking(move || hash_file(hasher, &path))
+    crate::blocking::run(move || hash_file(hasher, &path))
         .await
         .map_err(|error| EngineError::new(ErrorKind::Closed, format!("hashing was given up: {error}")))?
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_format::journal::EntryOp;
-use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Epoch, Extent, GroupId, Lsn, Timestamp, VolumeId};
+use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Epoch, Extent, GroupId, Lsn, VolumeId};
 use tokio::sync::oneshot;
 
 use crate::disk::Disk;
@@ -449,7 +449,7 @@ impl WritePath {
         };
         let bytes = queued.batch.bytes() as u64;
         let epoch = *self.epoch.lock();
-        if let Err(error) = journal.append(&mut queued.batch, epoch, durable, Timestamp::now()) {
+        if let Err(error) = journal.append(&mut queued.batch, epoch, durable, self.disk.now()) {
             // Under the lock: the next batch would be appended in this one's place.
             self.poison(&error);
             drop(journal);

@@ -124,8 +124,9 @@ async fn an_idle_primary_finds_out_when_somebody_doubts_it() {
     let lab = Lab::new().await;
     let primary = lab.create().await;
     volume(&primary, &lab).write(0, Bytes::from(vec![7; 4096])).await.expect("writes");
-    primary.take_point(PointKind::CrashConsistent, "").await.expect("a point");
     primary.doubt().expect("asks");
+    // Commands are taken in order: when the point has landed, the doubt was settled before.
+    primary.take_point(PointKind::CrashConsistent, "").await.expect("a point");
     let recovery = lab.fail_over(primary.status().branch, false).await;
     assert_eq!(primary.status().state, GroupState::Active, "nobody has told it yet");
     let deadline = std::time::Instant::now() + PATIENCE;

@@ -166,7 +166,7 @@ impl Vault {
         let mut master = Secret::default();
         options.entropy.fill(master.as_mut_slice())?;
         let now = options.clock.now();
-        let vault_id = mint_id(&options.entropy, now)?;
+        let vault_id = VaultId::from_bytes(mint_id(&options.entropy, now)?);
         let slot = new_slot(vault_id, 1, key, &master, &options).await?;
         probe::probe(&*store, &options.entropy).await?;
         let content = Content {
@@ -250,6 +250,16 @@ impl Vault {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.shared.options.clock.now()
+    }
+
+    /// Random bytes from the vault's source: salts, nonces, whatever nobody may have drawn before.
+    pub fn random<const N: usize>(&self) -> Result<[u8; N], VaultError> {
+        self.shared.options.entropy.array()
+    }
+
+    /// The bytes of a new identifier, by the vault's clock and source: unique everywhere, later ones sort later.
+    pub fn new_id(&self) -> Result<[u8; 16], VaultError> {
+        mint_id(&self.shared.options.entropy, self.now())
     }
 
     /// The keys of a volume, made if there are none yet. Any number of calls, anywhere, give the same keys.
@@ -478,13 +488,14 @@ async fn refuse_occupied(store: &dyn Store) -> Result<(), VaultError> {
 }
 
 /// A version 7 UUID from the injected clock and randomness.
-fn mint_id(entropy: &Entropy, now: Timestamp) -> Result<VaultId, VaultError> {
+/// A version 7 UUID.
+fn mint_id(entropy: &Entropy, now: Timestamp) -> Result<[u8; 16], VaultError> {
     let mut bytes: [u8; 16] = entropy.array()?;
     let millis = (now.as_micros().max(0) / 1000).to_be_bytes();
     bytes[..6].copy_from_slice(&millis[2..]);
     bytes[6] = 0x70 | (bytes[6] & 0x0f);
     bytes[8] = 0x80 | (bytes[8] & 0x3f);
-    Ok(VaultId::from_bytes(bytes))
+    Ok(bytes)
 }
 
 async fn new_slot(

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Extent, ExtentSet, Lsn, PointId, PointKind, Timestamp, VolumeId};
+use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Extent, ExtentSet, Lsn, PointId, PointKind, VolumeId};
 
 use super::running::view_at;
 use super::{
@@ -186,7 +186,7 @@ impl Group {
         let orphan = match state.rehydrate.and_then(|one| one.orphan) {
             Some(orphan) => orphan,
             None => {
-                let orphan = BranchId::new();
+                let orphan = BranchId::from_bytes(self.new_id()?);
                 self.change_state(|state| {
                     state.rehydrate = Some(Rehydrate {
                         branch: state.branch,
@@ -220,8 +220,8 @@ impl Group {
         }
         if writer.shipped().lsn == tail_end {
             let mark = PointMark {
-                id: PointId::new(),
-                time: Timestamp::now(),
+                id: PointId::from_bytes(self.new_id()?),
+                time: self.config.vault.now(),
                 kind: PointKind::Final,
                 label: format!("unshipped writes of {}", self.config.gateway),
             };
@@ -251,7 +251,7 @@ impl Group {
         }
         let path = self.running_path()?;
         let last = path.figures().last;
-        tokio::task::spawn_blocking(move || path.make_durable(last).and_then(|()| path.destage()))
+        crate::blocking::run(move || path.make_durable(last).and_then(|()| path.destage()))
             .await
             .map_err(|_| closed(self.config.group))??;
         self.change_state(|state| {
@@ -413,7 +413,7 @@ impl Sink {
     }
 
     async fn blocking(&self, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
-        tokio::task::spawn_blocking(work).await.map_err(|_| closed(self.group.config.group))?
+        crate::blocking::run(work).await.map_err(|_| closed(self.group.config.group))?
     }
 
     async fn sync(&self) -> Result<()> {

@@ -124,7 +124,7 @@ fn report(group: &Group, running: &Running) {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
+    crate::blocking::run(work)
         .await
         .map_err(|error| EngineError::new(ErrorKind::Closed, "the gateway is stopping").with_source(error))?
 }

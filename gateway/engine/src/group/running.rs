@@ -88,7 +88,7 @@ impl Group {
     /// Brings the images up to date, ends the threads, and closes the write path.
     pub(super) async fn stop_running(&self) {
         let Some(running) = self.running.lock().take() else { return };
-        let _ = tokio::task::spawn_blocking(move || {
+        let _ = crate::blocking::run(move || {
             running.path.stop();
             let threads = std::mem::take(&mut *running.threads.lock());
             for thread in threads {

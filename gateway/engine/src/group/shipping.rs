@@ -11,7 +11,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use lifeboat_model::{GatewayId, Lsn, PointId, PointKind, Timestamp};
+use lifeboat_model::{GatewayId, Lsn, PointId, PointKind};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -153,6 +153,7 @@ impl Shipper {
     async fn run(mut self) {
         let stop = self.stop.clone();
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = self.work() => {}
         }
@@ -239,8 +240,9 @@ impl Shipper {
     }
 
     async fn place(&self, group: &Group, running: &Running, kind: PointKind, label: String) -> Result<Lsn> {
-        let time = Timestamp::now();
-        let mark = PointMark { id: PointId::new(), time, kind, label };
+        let time = group.config.vault.now();
+        let id = PointId::from_bytes(group.new_id()?);
+        let mark = PointMark { id, time, kind, label };
         let lsn = running::submit(&running.path, &Op::Point(mark)).await?;
         let mut observed = group.observed.lock();
         let since = observed.placed.map_or(time, |(_, at)| at);
@@ -414,7 +416,7 @@ async fn read_interval(running: &Running, after: Lsn, upto: Lsn, hint: &mut Opti
     let reader = running.path.reader(after);
     let mut at = *hint;
     let (records, at) =
-        tokio::task::spawn_blocking(move || reader.read(after, upto, READ_BYTES, &mut at).map(|records| (records, at)))
+        crate::blocking::run(move || reader.read(after, upto, READ_BYTES, &mut at).map(|records| (records, at)))
             .await
             .map_err(|_| running::gone())??;
     *hint = at;

@@ -75,7 +75,7 @@ impl GroupVolume {
         if local.is_empty() {
             return Ok(out.freeze());
         }
-        tokio::task::spawn_blocking(move || {
+        crate::blocking::run(move || {
             for part in local {
                 let from = bytes(part.lba - extent.lba);
                 image.read(part.lba, &mut out[from..from + bytes(part.blocks)])?;
@@ -100,7 +100,7 @@ impl GroupVolume {
                 place(out, origin, *lba, data);
             }
             let image = Arc::clone(image);
-            tokio::task::spawn_blocking(move || fill(&image, &run)).await.map_err(|_| running::gone())??;
+            crate::blocking::run(move || fill(&image, &run)).await.map_err(|_| running::gone())??;
         }
         Ok(())
     }

@@ -199,7 +199,7 @@ impl Compare {
             ));
         }
         let hasher = Arc::clone(self.tree.hasher());
-        tokio::task::spawn_blocking(move || hash_leaf(&hasher, &data))
+        crate::blocking::run(move || hash_leaf(&hasher, &data))
             .await
             .map_err(|error| EngineError::new(ErrorKind::Closed, format!("hashing was given up: {error}")))
     }

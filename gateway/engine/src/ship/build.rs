@@ -73,13 +73,13 @@ impl BranchWriter {
         let Working::Ready(trees) = &self.working else { return Err(not_ready()) };
         let part = collect(interval, self.shipped.lsn, trees, self.segment_blocks())?;
         let id = self.next_id();
-        let nonce = branch::random();
+        let nonce = branch::random(self.reader.vault())?;
         let place = SegmentPlace { vault: self.reader.vault().id(), group: self.group(), id };
         let params = SegmentParams {
             place,
             first_lsn: part.first_lsn,
             previous: self.hash,
-            salt: branch::random(),
+            salt: branch::random(self.reader.vault())?,
             writer_nonce: nonce,
             level: level(self.settings.compression, part.blocks()),
         };
@@ -362,7 +362,7 @@ async fn prepare(
 }
 
 async fn on_worker<T: Send + 'static>(work: impl FnOnce() -> Result<T, FormatError> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
+    crate::blocking::run(work)
         .await
         .map_err(|error| EngineError::new(ErrorKind::Closed, format!("building a segment was given up: {error}")))?
         .map_err(|error| cause::object("segment", error))

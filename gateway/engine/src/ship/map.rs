@@ -193,7 +193,7 @@ impl BranchWriter {
                 group: self.group(),
                 branch: self.branch(),
                 lsn: self.shipped.lsn,
-                id: MapId::new(),
+                id: MapId::from_bytes(self.reader.vault().new_id().map_err(cause::vault)?),
             },
             position: LogPosition {
                 epoch: self.shipped.epoch,
@@ -282,7 +282,7 @@ impl MapJob {
         let (reader, place, pace) = (Arc::clone(&self.reader), self.place, Arc::clone(&self.pace));
         let key = names::map(place.group, place.branch, place.lsn, place.id);
         let epoch = self.position.epoch;
-        let Built { bytes, written } = tokio::task::spawn_blocking(move || self.build())
+        let Built { bytes, written } = crate::blocking::run(move || self.build())
             .await
             .map_err(|error| EngineError::new(ErrorKind::Closed, format!("building a map was given up: {error}")))??;
         let len = length(&bytes);
@@ -302,7 +302,7 @@ impl MapJob {
     /// Encodes and encrypts: work for a thread of its own.
     fn build(self) -> Result<Built> {
         let Self { reader, place, position, mut trees, points, .. } = self;
-        let builder = MapBuilder::new(MapParams { place, salt: branch::random() }, reader.key());
+        let builder = MapBuilder::new(MapParams { place, salt: branch::random(reader.vault())? }, reader.key());
         let mut nodes = MapNodes { builder, written: Vec::new() };
         for stage in STAGES {
             for tree in trees.values_mut() {

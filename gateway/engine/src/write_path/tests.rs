@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use lifeboat_model::{PointId, PointKind};
+use lifeboat_model::{PointId, PointKind, Timestamp};
 
 use super::*;
 use crate::disk::{DiskFile, Io, LocalDisk};
