@@ -23,7 +23,7 @@ pub(crate) fn vault(error: VaultError) -> EngineError {
     let kind = match error.kind() {
         VaultErrorKind::Retry | VaultErrorKind::Fatal | VaultErrorKind::Conflict => ErrorKind::Retry,
         VaultErrorKind::InvalidInput | VaultErrorKind::AlreadyExists => ErrorKind::Invalid,
-        VaultErrorKind::NotFound => ErrorKind::NotFound,
+        VaultErrorKind::NotFound | VaultErrorKind::Erased => ErrorKind::NotFound,
         VaultErrorKind::WrongKey => ErrorKind::WrongKey,
         VaultErrorKind::NewerFormat => ErrorKind::NewerFormat,
         VaultErrorKind::Tampered | VaultErrorKind::Unsafe => ErrorKind::Tampered,

@@ -34,10 +34,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::ambient::VaultOptions;
-use crate::envelope::{Binary, Position, decode, encode};
+use crate::envelope::Binary;
 use crate::error::{VaultError, VaultErrorKind, invalid, tampered};
+use crate::masters::Masters;
 use crate::once::create_exact;
-use crate::secret::{Secret, derive};
 use crate::store::{ObjectMeta, Store};
 
 const LABEL_MAC: &[u8] = b"lifeboat/v1/catalog";
@@ -128,8 +128,7 @@ pub struct Catalog {
 
 struct Shared {
     store: Arc<dyn Store>,
-    vault: [u8; 16],
-    mac: Secret,
+    masters: Arc<Masters>,
     options: VaultOptions,
     tuning: Tuning,
     cache: Mutex<HashMap<Name, Known>>,
@@ -146,6 +145,8 @@ struct Known {
     document: Arc<Document>,
     /// A time at which there was no newer revision.
     newest_at: Instant,
+    /// Number of the master key that it is sealed with.
+    master: u32,
 }
 
 /// The parts of a document that a change decides.
@@ -158,13 +159,12 @@ struct Next {
 }
 
 impl Catalog {
-    pub(crate) fn new(store: Arc<dyn Store>, vault: [u8; 16], master: &Secret, options: VaultOptions) -> Self {
-        Self::tuned(store, vault, master, options, Tuning::DEFAULT)
+    pub(crate) fn new(store: Arc<dyn Store>, masters: Arc<Masters>, options: VaultOptions) -> Self {
+        Self::tuned(store, masters, options, Tuning::DEFAULT)
     }
 
-    fn tuned(store: Arc<dyn Store>, vault: [u8; 16], master: &Secret, options: VaultOptions, tuning: Tuning) -> Self {
-        let mac = derive(master.as_slice(), &vault, &[LABEL_MAC]);
-        Self { shared: Arc::new(Shared { store, vault, mac, options, tuning, cache: Mutex::default() }) }
+    fn tuned(store: Arc<dyn Store>, masters: Arc<Masters>, options: VaultOptions, tuning: Tuning) -> Self {
+        Self { shared: Arc::new(Shared { store, masters, options, tuning, cache: Mutex::default() }) }
     }
 
     /// The documents of a kind that are not deleted, by id. One listing, and a read for each that changed.
@@ -315,6 +315,48 @@ impl Catalog {
         Ok(())
     }
 
+    /// Writes every document that isn't sealed with the newest master key once more, tombstones included. Gives their
+    /// number. What is damaged is reported when the others are done.
+    pub(crate) async fn reseal(&self) -> Result<u64, VaultError> {
+        let (mut resealed, mut first) = (0, None);
+        for kind in self.shared.store.list_dirs("catalog").await? {
+            if !is_name(&kind) {
+                continue;
+            }
+            let (documents, damaged) = self.read_kind(&kind).await?;
+            first = first.or(damaged.into_iter().next());
+            for document in documents {
+                resealed += u64::from(self.reseal_one(&Name { kind: kind.clone(), id: document.id.clone() }).await?);
+            }
+        }
+        first.map_or(Ok(resealed), Err)
+    }
+
+    async fn reseal_one(&self, name: &Name) -> Result<bool, VaultError> {
+        for _ in 0..WRITE_ATTEMPTS {
+            let looked = Instant::now();
+            let Some(document) = self.newest(name).await? else { return Ok(false) };
+            let sealed = self.known(name).filter(|known| known.document.revision == document.revision);
+            if sealed.is_some_and(|known| known.master >= self.shared.masters.newest().number) {
+                return Ok(false);
+            }
+            let next = Next {
+                name: document.name.clone(),
+                spec: document.spec.clone(),
+                status: document.status.clone(),
+                deleted: document.deleted,
+                new_generation: false,
+            };
+            if self.write(name, Some(&document), next, looked).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Err(VaultError::new(
+            VaultErrorKind::Retry,
+            format!("{name} is being changed by others all the time: try again"),
+        ))
+    }
+
     async fn change(
         &self,
         kind: &str,
@@ -378,11 +420,11 @@ impl Catalog {
             status: next.status,
         };
         let key = name.object(content.revision);
-        let position = Position { label: LABEL_MAC, key: &key, vault: self.shared.vault };
-        let bytes = encode(&content, &position, &self.shared.mac, DOCUMENT_BYTES_MAX)?;
+        let master = self.shared.masters.newest();
+        let bytes = master.seal(LABEL_MAC, &key, &content, DOCUMENT_BYTES_MAX)?;
         let started = Instant::now();
         match create_exact(&*self.shared.store, &key, bytes).await {
-            Ok(_) => Ok(Some(self.remember(name, content, started))),
+            Ok(_) => Ok(Some(self.remember(name, content, started, master.number))),
             Err(error) if error.is_already_exists() => {
                 // Theirs is known to be there, whatever a listing says. It may be gone again only if it was pruned.
                 match self.read(name, before.map_or(0, |document| document.revision) + 1, looked).await {
@@ -494,12 +536,12 @@ impl Catalog {
     async fn read(&self, name: &Name, revision: u64, looked: Instant) -> Result<Arc<Document>, VaultError> {
         let key = name.object(revision);
         let bytes = self.shared.store.get(&key, DOCUMENT_BYTES_MAX).await?;
-        let position = Position { label: LABEL_MAC, key: &key, vault: self.shared.vault };
-        let content: Content = decode(&bytes, &position, &self.shared.mac)?;
+        let read = self.shared.masters.open::<Content>(LABEL_MAC, &key, &bytes).await?;
+        let (content, master) = (read.content, read.master.number);
         if content.kind != name.kind || content.id != name.id || content.revision != revision {
             return Err(tampered(format!("{key} holds another document; restore the object")));
         }
-        Ok(self.remember(name, content, looked))
+        Ok(self.remember(name, content, looked, master))
     }
 
     /// Deletes old revisions, now and then, as far as that works.
@@ -526,7 +568,7 @@ impl Catalog {
         }
     }
 
-    fn remember(&self, name: &Name, content: Content, newest_at: Instant) -> Arc<Document> {
+    fn remember(&self, name: &Name, content: Content, newest_at: Instant, master: u32) -> Arc<Document> {
         let document = Arc::new(Document {
             kind: content.kind,
             id: content.id,
@@ -541,7 +583,7 @@ impl Catalog {
         });
         let mut cache = self.cache();
         if cache.get(name).is_none_or(|known| known.document.revision < document.revision) {
-            cache.insert(name.clone(), Known { document: Arc::clone(&document), newest_at });
+            cache.insert(name.clone(), Known { document: Arc::clone(&document), newest_at, master });
         }
         document
     }

@@ -77,6 +77,8 @@ pub enum VaultErrorKind {
     InvalidInput,
     /// No such vault, key or document.
     NotFound,
+    /// The keys were destroyed on purpose: nothing opens what they encrypted any more.
+    Erased,
     /// There is one already.
     AlreadyExists,
     /// Somebody else changed the document first: read it again.

@@ -6,7 +6,8 @@
 //! once      a create whose reply was lost, settled by reading back   probe       refuses a store that breaks its promises
 //! faulty    a store that fails as planned, for tests
 //! secret    key sources, derivation, wrapping                        envelope    JSON with a MAC, one encoding per content
-//! vault     vault/<rev>.json: create, open, settings, key slots      keyring     keys/<owner>/<n>
+//! kms       what wraps a key slot's secret and isn't us               masters     the master keys of an open vault
+//! vault     vault/<rev>.json: create, open, settings, slots, rotation  keyring    keys/<owner>/<n>
 //! catalog   catalog/<kind>/<id>/<rev>.json
 //! ```
 //!
@@ -23,6 +24,8 @@ mod envelope;
 mod error;
 mod faulty;
 mod keyring;
+mod kms;
+mod masters;
 mod once;
 mod probe;
 mod secret;
@@ -33,9 +36,10 @@ pub use ambient::{Clock, Entropy, VaultOptions};
 pub use catalog::{Catalog, Document};
 pub use error::{StoreClass, StoreError, VaultError, VaultErrorKind};
 pub use faulty::{Counts, Effect, FaultyStore, OpKind, Request, Rule};
-pub use keyring::VolumeKeys;
+pub use keyring::{Erasure, VolumeKeys};
+pub use kms::{CommandKms, Kms, KmsContext, KmsError, KmsErrorClass, KmsKey};
 pub use once::{Landed, create_exact, create_once};
 pub use probe::probe;
 pub use secret::{KdfStrength, KeySource};
 pub use store::{Access, ObjectMeta, Store, open_store};
-pub use vault::{KeySlot, Vault, VaultInfo, VaultSettings};
+pub use vault::{KeyRotation, KeySlot, Vault, VaultInfo, VaultSettings};

@@ -3,7 +3,8 @@
 //! ```text
 //! passphrase ──Argon2id──┐
 //!                        ├─> slot secret ──HKDF──> key check (compared first)
-//! key file ────HKDF──────┘                └─HKDF──> slot key ──AES-256-GCM──> master key
+//! key file ────HKDF──────┤                └─HKDF──> slot key ──AES-256-GCM──> master key
+//! KMS ─────────unwrap────┘
 //! ```
 //! Owns every secret of the vault in memory: all wiped on drop, none shown by `Debug`, none compared in variable
 //! time. Parameters of a derivation come from a document that anybody may have written, so they are bounded before
@@ -20,7 +21,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::ambient::Entropy;
+use crate::envelope::Blob;
 use crate::error::{VaultError, VaultErrorKind, invalid, tampered};
+use crate::kms::{KmsContext, KmsKey, WRAPPED_BYTES_MAX};
 
 /// Shortest passphrase that a new slot takes, in characters.
 const PASSPHRASE_MIN: usize = 8;
@@ -41,6 +45,8 @@ pub enum KeySource {
     Passphrase(SecretString),
     /// A file of 32 to 65,536 random bytes that only its owner can read. Its bytes are the key, whatever they are.
     KeyFile(PathBuf),
+    /// A key in a key management service, which wraps a random secret.
+    Kms(KmsKey),
 }
 
 impl fmt::Debug for KeySource {
@@ -48,6 +54,7 @@ impl fmt::Debug for KeySource {
         match self {
             Self::Passphrase(_) => f.write_str("Passphrase(..)"),
             Self::KeyFile(path) => f.debug_tuple("KeyFile").field(path).finish(),
+            Self::Kms(key) => f.debug_tuple("Kms").field(key).finish(),
         }
     }
 }
@@ -57,6 +64,7 @@ impl KeySource {
         match self {
             Self::Passphrase(_) => SourceWord::Passphrase,
             Self::KeyFile(_) => SourceWord::KeyFile,
+            Self::Kms(_) => SourceWord::Kms,
         }
     }
 }
@@ -67,13 +75,20 @@ impl KeySource {
 pub(crate) enum SourceWord {
     Passphrase,
     KeyFile,
+    Kms,
 }
 
 impl SourceWord {
+    /// The kind with this name, if this build knows it.
+    pub(crate) fn of(word: &str) -> Option<Self> {
+        [Self::Passphrase, Self::KeyFile, Self::Kms].into_iter().find(|source| source.as_str() == word)
+    }
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Passphrase => "passphrase",
             Self::KeyFile => "key-file",
+            Self::Kms => "kms",
         }
     }
 }
@@ -118,17 +133,53 @@ impl Default for KdfStrength {
 }
 
 /// How a slot derives its secret, as documents hold it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kdf {
     #[serde(rename = "argon2id")]
     Argon2id(KdfStrength),
     #[serde(rename = "hkdf-sha256")]
     HkdfSha256 {},
+    /// The secret itself, as a service wrapped it.
+    #[serde(rename = "kms")]
+    Kms { wrapped: Blob },
+}
+
+/// How the secret of a new slot comes about, and the secret.
+pub(crate) async fn new_slot_secret(
+    source: &KeySource,
+    strength: KdfStrength,
+    salt: [u8; 32],
+    context: KmsContext,
+    entropy: &Entropy,
+) -> Result<(Kdf, Secret), VaultError> {
+    let kdf = match source {
+        KeySource::Passphrase(_) => Kdf::Argon2id(strength),
+        KeySource::KeyFile(_) => Kdf::HkdfSha256 {},
+        KeySource::Kms(key) => {
+            let mut secret = Secret::default();
+            entropy.fill(secret.as_mut_slice())?;
+            let wrapped = Blob(key.wrap(context, &secret).await?);
+            return Ok((Kdf::Kms { wrapped }, secret));
+        }
+    };
+    let secret = slot_secret(source, &kdf, salt, context).await?;
+    Ok((kdf, secret))
 }
 
 /// Derives the secret of a slot. Takes the time and memory that Argon2id is meant to take, off the async threads.
-pub(crate) async fn slot_secret(source: &KeySource, kdf: Kdf, salt: [u8; 32]) -> Result<Secret, VaultError> {
-    let source = source.clone();
+pub(crate) async fn slot_secret(
+    source: &KeySource,
+    kdf: &Kdf,
+    salt: [u8; 32],
+    context: KmsContext,
+) -> Result<Secret, VaultError> {
+    if let (KeySource::Kms(key), Kdf::Kms { wrapped }) = (source, kdf) {
+        if wrapped.0.len() > WRAPPED_BYTES_MAX {
+            return Err(tampered("a key slot's wrapped secret is too long; restore the vault document"));
+        }
+        return key.unwrap(context, &wrapped.0).await;
+    }
+    let (source, kdf) = (source.clone(), kdf.clone());
     let derived = tokio::task::spawn_blocking(move || match (&source, kdf) {
         (KeySource::Passphrase(passphrase), Kdf::Argon2id(strength)) => {
             let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, strength.params()?);

@@ -1,34 +1,41 @@
 //! A vault as a whole: making one, opening one, its settings and the slots that hold its master key.
 //!
 //! Owns `vault/<revision>.json`, create-only; the highest revision counts. It names the vault and holds the master
-//! key once for each slot, wrapped under what a passphrase or a key file gives, and it carries a MAC under the master
-//! key. Opening writes nothing. A change writes the next revision; of two at once one wins and the other goes again
-//! on top of it. A crash leaves a revision there or not, never half of one.
+//! key once for each slot, wrapped under what a passphrase, a key file or a key management service gives, and it carries
+//! a MAC under the master key. Opening writes nothing. A change writes the next revision; of two at once one wins and the
+//! other goes again on top of it. A crash leaves a revision there or not, never half of one.
+//!
+//! ```text
+//! document   what a vault document says, in its versions        slots   ways to the master key
+//! rotation   a new master key, and everything brought under it
+//! ```
 
+mod document;
+mod rotation;
+mod slots;
+
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
+use async_trait::async_trait;
 use lifeboat_format::keys::{DataKey, GroupKey};
 use lifeboat_model::{GroupId, Timestamp, VaultId, VolumeId};
-use serde::{Deserialize, Serialize};
 
 use crate::ambient::{Entropy, VaultOptions};
 use crate::catalog::Catalog;
-use crate::envelope::{Binary, FORMAT_VERSION, Position, decode, decode_unverified, encode};
+use crate::envelope::{self, Binary, FORMAT_VERSION};
 use crate::error::{VaultError, VaultErrorKind, invalid, tampered};
-use crate::keyring::{Keyring, VolumeKeys};
+use crate::keyring::{Erasure, Keyring, VolumeKeys};
+use crate::masters::{Master, Masters, Renew};
 use crate::once::create_exact;
 use crate::probe;
-use crate::secret::{
-    Kdf, KeySource, LABEL_SLOT_CHECK, LABEL_SLOT_KEY, Secret, SourceWord, check_new_source, derive, same, slot_secret,
-    unwrap, wrap,
-};
+use crate::secret::{KeySource, Secret, check_new_source};
 use crate::store::Store;
+use document::{Content, DOCUMENT_BYTES_MAX, LABEL_MAC, SLOTS_MAX};
+pub use rotation::KeyRotation;
+use slots::{new_slot, opened_by, unlock};
 
-const LABEL_MAC: &[u8] = b"lifeboat/v1/vault-mac";
-const DOCUMENT_BYTES_MAX: u64 = 65_536;
-/// Each slot costs a derivation when a vault is opened.
-const SLOTS_MAX: usize = 8;
 const NAME_BYTES_MAX: usize = 255;
 /// Changes of other gateways that one change goes on top of before it gives up.
 const CHANGE_ATTEMPTS: u32 = 16;
@@ -76,6 +83,10 @@ pub struct VaultInfo {
     pub soft_delete_days: u32,
     /// What opens it.
     pub keys: Vec<KeySlot>,
+    /// Number of its master key: 1, and one more for each rotation.
+    pub master: u32,
+    /// Whether a rotation was begun and still has objects to bring under that key.
+    pub rewrapping: bool,
 }
 
 /// One way to open a vault.
@@ -83,42 +94,15 @@ pub struct VaultInfo {
 pub struct KeySlot {
     /// Number of the slot, from 1.
     pub slot: u32,
-    /// `passphrase` or `key-file`.
-    pub source: &'static str,
+    /// `passphrase`, `key-file`, `kms`, or what a newer version knows.
+    pub source: String,
     /// When the slot was made.
     pub created: Timestamp,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Content {
-    vault_id: VaultId,
-    revision: u32,
-    name: String,
-    created: Timestamp,
-    updated: Timestamp,
-    soft_delete_days: u32,
-    slots: Vec<Slot>,
-    /// Tells the revisions of two writers apart that say the same.
-    nonce: Binary<16>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Slot {
-    slot: u32,
-    source: SourceWord,
-    created: Timestamp,
-    kdf: Kdf,
-    salt: Binary<32>,
-    check: Binary<32>,
-    nonce: Binary<12>,
-    wrapped: Binary<48>,
-}
-
 impl Content {
-    fn info(&self) -> VaultInfo {
-        let slot = |slot: &Slot| KeySlot { slot: slot.slot, source: slot.source.as_str(), created: slot.created };
+    fn info(&self, master: u32) -> VaultInfo {
+        let heads = self.heads().unwrap_or_default().into_iter();
         VaultInfo {
             id: self.vault_id,
             name: self.name.clone(),
@@ -126,7 +110,9 @@ impl Content {
             format_version: FORMAT_VERSION,
             revision: self.revision,
             soft_delete_days: self.soft_delete_days,
-            keys: self.slots.iter().map(slot).collect(),
+            keys: heads.map(|head| KeySlot { slot: head.slot, source: head.source, created: head.created }).collect(),
+            master,
+            rewrapping: self.rewrapping,
         }
     }
 }
@@ -140,8 +126,9 @@ pub struct Vault {
 struct Shared {
     store: Arc<dyn Store>,
     id: VaultId,
-    master: Secret,
-    mac: Secret,
+    /// What it was opened with: another gateway may rotate the master key, and this opens the new one.
+    source: RwLock<KeySource>,
+    masters: Arc<Masters>,
     content: RwLock<Content>,
     keyring: Keyring,
     catalog: Catalog,
@@ -169,19 +156,23 @@ impl Vault {
         let vault_id = VaultId::from_bytes(mint_id(&options.entropy, now)?);
         let slot = new_slot(vault_id, 1, key, &master, &options).await?;
         probe::probe(&*store, &options.entropy).await?;
-        let content = Content {
+        let mut content = Content {
             vault_id,
             revision: 1,
             name: settings.name,
             created: now,
             updated: now,
             soft_delete_days: settings.soft_delete_days,
-            slots: vec![slot],
+            slots_made: 0,
+            slots: Vec::new(),
+            previous: Vec::new(),
+            rewrapping: false,
             nonce: Binary(options.entropy.array()?),
         };
-        let vault = Self::assemble(store, content, master, options);
-        let content = vault.content();
-        match vault.write(&content).await {
+        content.push(&slot)?;
+        let vault = Self::assemble(store, content, 1, BTreeMap::from([(1, master)]), key, options);
+        let content = vault.shared.content();
+        match vault.write(&content, &vault.shared.masters.newest()).await {
             Ok(()) => Ok(vault),
             Err(error) if error.kind() == VaultErrorKind::AlreadyExists => {
                 refuse_occupied(&*vault.shared.store).await?;
@@ -199,21 +190,21 @@ impl Vault {
         let (revision, bytes) = read_newest(&*store).await?;
         check_ranges(&*store, revision, &bytes).await?;
         let object = object_key(revision);
-        let claimed: Content = decode_unverified(&bytes, &object)?;
-        let master = unlock(&claimed, key, store.url()).await?;
-        let mac = mac_key(&master, claimed.vault_id);
-        let content: Content = decode(&bytes, &position(&object, claimed.vault_id), &mac)?;
+        let opened = envelope::open(&bytes, &object)?;
+        let content = Content::of(&opened, &object)?;
+        let (newest, keys) = prove(&opened, &object, &content, key, store.url()).await?;
         if content.revision != revision {
             return Err(tampered(format!("{object} is another revision's document; restore the object")));
         }
-        Ok(Self::assemble(store, content, master, options))
+        Ok(Self::assemble(store, content, newest, keys, key, options))
     }
 
     /// What the vault in a store says of itself, without a key and so without proof.
     pub async fn inspect(store: &dyn Store) -> Result<VaultInfo, VaultError> {
         let (revision, bytes) = read_newest(store).await?;
-        let content: Content = decode_unverified(&bytes, &object_key(revision))?;
-        Ok(content.info())
+        let object = object_key(revision);
+        let opened = envelope::open(&bytes, &object)?;
+        Ok(Content::of(&opened, &object)?.info(opened.master))
     }
 
     /// Probes the backend as [`Vault::create`] does: writes and deletes a few small objects. Worth doing before a
@@ -231,7 +222,7 @@ impl Vault {
     /// What it says of itself, as last read or written here.
     #[must_use]
     pub fn info(&self) -> VaultInfo {
-        self.content().info()
+        self.shared.content().info(self.shared.masters.newest().number)
     }
 
     /// The objects.
@@ -263,18 +254,32 @@ impl Vault {
     }
 
     /// The keys of a volume, made if there are none yet. Any number of calls, anywhere, give the same keys.
+    /// [`VaultErrorKind::Erased`] if they were destroyed.
     pub async fn create_volume_keys(&self, volume: VolumeId) -> Result<VolumeKeys, VaultError> {
         self.shared.keyring.create_volume_keys(volume).await
     }
 
-    /// The keys of a volume. Cached: the first call takes two requests. [`VaultErrorKind::NotFound`] if it has none.
+    /// The keys of a volume. Cached: the first call takes two requests. [`VaultErrorKind::NotFound`] if it has none,
+    /// [`VaultErrorKind::Erased`] if they were destroyed.
     pub async fn volume_keys(&self, volume: VolumeId) -> Result<VolumeKeys, VaultError> {
         self.shared.keyring.volume_keys(volume).await
     }
 
-    /// One of a volume's data keys, by the number that a segment names. [`VaultErrorKind::NotFound`] if there is none.
+    /// One of a volume's data keys, by the number that a segment names.
     pub async fn data_key(&self, volume: VolumeId, number: u32) -> Result<DataKey, VaultError> {
         self.shared.keyring.data_key(volume, number).await
+    }
+
+    /// Makes the data key after number `from`, which new segments then use; the old ones go on reading what they wrote.
+    /// Gives the number of the newest, which is higher already if this was done before.
+    pub async fn rotate_volume_key(&self, volume: VolumeId, from: u32) -> Result<u32, VaultError> {
+        self.shared.keyring.rotate_volume_key(volume, from).await
+    }
+
+    /// Reads a volume's keys anew, since another gateway may have made one or destroyed them all. Gives the number of the
+    /// newest.
+    pub async fn reload_volume_keys(&self, volume: VolumeId) -> Result<u32, VaultError> {
+        self.shared.keyring.reload(volume).await
     }
 
     /// The key of a group, made if there is none yet. Any number of calls, anywhere, give the same key.
@@ -287,9 +292,17 @@ impl Vault {
         self.shared.keyring.existing_group_key(group).await
     }
 
-    /// Destroys a volume's keys, and with them all its data in the vault, for good.
-    pub async fn destroy_volume_keys(&self, volume: VolumeId) -> Result<(), VaultError> {
-        self.shared.keyring.destroy_volume_keys(volume).await
+    /// Destroys a volume's keys, and with them all its data in the vault, for good. What remains is a record that says
+    /// when, and by whom. Doing it again deletes what was left and changes nothing.
+    ///
+    /// [`VaultErrorKind::NotFound`] if there never were any.
+    pub async fn erase_volume(&self, volume: VolumeId, by: &str) -> Result<Erasure, VaultError> {
+        self.shared.keyring.erase_volume(volume, by).await
+    }
+
+    /// Whether a volume's keys were destroyed.
+    pub async fn erasure(&self, volume: VolumeId) -> Result<Option<Erasure>, VaultError> {
+        self.shared.keyring.erasure(volume).await
     }
 
     /// Destroys a group's key, and with it every index and map of the group, for good.
@@ -297,40 +310,52 @@ impl Vault {
         self.shared.keyring.destroy_group_key(group).await
     }
 
-    /// Reads the vault's document again. One listing, and one read if it changed.
+    /// Reads the vault's document again. One listing and one read; a new master key is opened with the key that this vault
+    /// was opened with, and is [`VaultErrorKind::WrongKey`] if that opens it no more.
     pub async fn refresh(&self) -> Result<VaultInfo, VaultError> {
-        let (revision, bytes) = read_newest(&*self.shared.store).await?;
-        let content = self.verify(revision, &bytes)?;
-        Ok(self.replace(content).info())
+        self.shared.load().await?;
+        Ok(self.info())
     }
 
     /// Changes name and soft-delete time.
     pub async fn update_settings(&self, settings: VaultSettings) -> Result<VaultInfo, VaultError> {
         settings.check()?;
-        self.change(|content| {
+        self.change(|content, _| {
             content.name.clone_from(&settings.name);
             content.soft_delete_days = settings.soft_delete_days;
-            Ok(())
+            Ok(true)
         })
         .await
     }
 
-    /// Adds another passphrase or key file that opens the vault. Those that are there go on working.
+    /// Adds another passphrase, key file or KMS key that opens the vault. Those that are there go on working. A key that
+    /// opens it already changes nothing.
     pub async fn add_key(&self, key: &KeySource) -> Result<VaultInfo, VaultError> {
         check_new_source(key)?;
         // The slot's number is bound to what it wraps, so it can't be chosen after the derivation.
         for _ in 0..CHANGE_ATTEMPTS {
-            let number = self.content().slots.iter().map(|slot| slot.slot).max().unwrap_or(0) + 1;
-            let slot = new_slot(self.id(), number, key, &self.shared.master, &self.shared.options).await?;
-            let changed = self.change(|content| {
-                if content.slots.len() >= SLOTS_MAX {
-                    return Err(invalid(format!("a vault takes at most {SLOTS_MAX} keys")));
+            let content = self.shared.load().await?;
+            let there = match opened_by(&content, key).await {
+                Ok(there) => !there.is_empty(),
+                // A service that refuses all the slots there are opens none of them.
+                Err(error) if error.kind() == VaultErrorKind::WrongKey => false,
+                Err(error) => return Err(error),
+            };
+            if there {
+                return Ok(self.info());
+            }
+            if content.slots.len() >= SLOTS_MAX {
+                return Err(invalid(format!("a vault takes at most {SLOTS_MAX} keys: remove one first")));
+            }
+            let master = self.shared.masters.newest();
+            let number = content.slots_made + 1;
+            let slot = new_slot(self.id(), number, key, &master.key, &self.shared.options).await?;
+            let changed = self.change(|now, newest| {
+                if now.slots_made >= number || newest != master.number || now.slots.len() >= SLOTS_MAX {
+                    return Err(VaultError::new(VaultErrorKind::Conflict, "the keys were changed at the same time"));
                 }
-                if content.slots.iter().any(|there| there.slot == number) {
-                    return Err(VaultError::new(VaultErrorKind::Conflict, "another key was added at the same time"));
-                }
-                content.slots.push(slot.clone());
-                Ok(())
+                now.push(&slot)?;
+                Ok(true)
             });
             match changed.await {
                 Err(error) if error.kind() == VaultErrorKind::Conflict => {}
@@ -340,24 +365,88 @@ impl Vault {
         Err(self.contended())
     }
 
+    /// Numbers of the slots that a key opens; none if it isn't one of this vault's.
+    pub async fn slots_of(&self, key: &KeySource) -> Result<Vec<u32>, VaultError> {
+        let content = self.shared.load().await?;
+        match opened_by(&content, key).await {
+            Ok(slots) => Ok(slots.into_iter().map(|(slot, _)| slot.slot).collect()),
+            Err(error) if error.kind() == VaultErrorKind::WrongKey => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a key slot: what it was made with opens the vault no more. One that was removed before changes nothing.
+    ///
+    /// [`VaultErrorKind::Conflict`] for the last slot, and for the last one that this vault itself was opened with.
+    pub async fn remove_key(&self, slot: u32) -> Result<VaultInfo, VaultError> {
+        let own = self.slots_of(&self.shared.source()).await?;
+        let name = self.info().name;
+        self.change(|content, _| {
+            let heads = content.heads()?;
+            let Some(at) = heads.iter().position(|head| head.slot == slot) else {
+                if slot > 0 && slot <= content.slots_made {
+                    return Ok(false);
+                }
+                return Err(VaultError::new(
+                    VaultErrorKind::NotFound,
+                    format!("the vault {name:?} never had a key slot {slot}: look at its list of keys"),
+                ));
+            };
+            let refuse = |why: &str| {
+                Err(VaultError::new(VaultErrorKind::Conflict, format!("key slot {slot} of the vault {name:?} {why}")))
+            };
+            if heads.len() == 1 {
+                return refuse("is the only one: without it nobody could open the vault; add another key first");
+            }
+            if own.iter().all(|own| *own == slot) && own.contains(&slot) {
+                return refuse("is the one that this gateway opens the vault with; let it use another key first");
+            }
+            content.slots.remove(at);
+            Ok(true)
+        })
+        .await
+    }
+
+    /// From now on this key is what opens the vault here, should its master key be replaced.
+    ///
+    /// [`VaultErrorKind::WrongKey`] if it doesn't open the vault.
+    pub async fn use_key(&self, key: &KeySource) -> Result<(), VaultError> {
+        let content = self.shared.load().await?;
+        unlock(&content, key, self.shared.store.url()).await?;
+        *self.shared.source.write().unwrap_or_else(PoisonError::into_inner) = key.clone();
+        Ok(())
+    }
+
+    /// Applies a change to the newest document and writes it as the next revision, unless the change says that there is
+    /// nothing to write.
     async fn change(
         &self,
-        apply: impl Fn(&mut Content) -> Result<(), VaultError> + Send + Sync,
+        apply: impl Fn(&mut Content, u32) -> Result<bool, VaultError> + Send + Sync,
     ) -> Result<VaultInfo, VaultError> {
         for _ in 0..CHANGE_ATTEMPTS {
-            let (revision, bytes) = read_newest(&*self.shared.store).await?;
-            let mut next = self.replace(self.verify(revision, &bytes)?);
-            apply(&mut next)?;
-            next.revision += 1;
-            next.updated = self.now();
-            next.nonce = Binary(self.shared.options.entropy.array()?);
-            match self.write(&next).await {
-                Ok(()) => return Ok(self.replace(next).info()),
+            let mut next = self.shared.load().await?;
+            let master = self.shared.masters.newest();
+            if !apply(&mut next, master.number)? {
+                return Ok(self.info());
+            }
+            self.advance(&mut next)?;
+            match self.write(&next, &master).await {
+                Ok(()) => {
+                    self.shared.replace(next);
+                    return Ok(self.info());
+                }
                 Err(error) if error.kind() == VaultErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
         Err(self.contended())
+    }
+
+    fn advance(&self, content: &mut Content) -> Result<(), VaultError> {
+        content.revision += 1;
+        content.updated = self.now();
+        content.nonce = Binary(self.shared.options.entropy.array()?);
+        Ok(())
     }
 
     fn contended(&self) -> VaultError {
@@ -368,47 +457,98 @@ impl Vault {
         )
     }
 
-    async fn write(&self, content: &Content) -> Result<(), VaultError> {
+    async fn write(&self, content: &Content, master: &Master) -> Result<(), VaultError> {
         let key = object_key(content.revision);
-        let bytes = encode(content, &position(&key, self.shared.id), &self.shared.mac, DOCUMENT_BYTES_MAX)?;
+        let bytes = master.seal(LABEL_MAC, &key, content, DOCUMENT_BYTES_MAX)?;
         create_exact(&*self.shared.store, &key, bytes).await?;
         Ok(())
     }
 
-    fn verify(&self, revision: u32, bytes: &[u8]) -> Result<Content, VaultError> {
-        let key = object_key(revision);
-        let content: Content = decode(bytes, &position(&key, self.shared.id), &self.shared.mac)?;
+    fn assemble(
+        store: Arc<dyn Store>,
+        content: Content,
+        newest: u32,
+        keys: BTreeMap<u32, Secret>,
+        source: &KeySource,
+        options: VaultOptions,
+    ) -> Self {
+        let id = content.vault_id;
+        let masters = Arc::new(Masters::new(id.to_bytes(), newest, keys));
+        let keyring = Keyring::new(Arc::clone(&store), Arc::clone(&masters), options.clone());
+        let catalog = Catalog::new(Arc::clone(&store), Arc::clone(&masters), options.clone());
+        let (content, source) = (RwLock::new(content), RwLock::new(source.clone()));
+        let shared = Arc::new(Shared { store, id, source, masters, content, keyring, catalog, options });
+        let renew: Weak<Shared> = Arc::downgrade(&shared);
+        shared.masters.renewed_by(renew);
+        Self { shared }
+    }
+}
+
+impl Shared {
+    /// Reads the newest document, verifies it and takes it over; gives the newest that is known then.
+    async fn load(&self) -> Result<Content, VaultError> {
+        let (revision, bytes) = read_newest(&*self.store).await?;
+        let object = object_key(revision);
+        let opened = envelope::open(&bytes, &object)?;
+        let content = Content::of(&opened, &object)?;
         let known = self.content().revision;
-        if content.revision != revision || revision < known {
-            let url = self.shared.store.url();
-            return Err(tampered(format!(
+        let back = || {
+            let url = self.store.url();
+            tampered(format!(
                 "the vault document in {url} went back from revision {known} to {revision}: restore the newer objects"
-            )));
+            ))
+        };
+        if opened.master > self.masters.newest().number && content.vault_id == self.id {
+            let (newest, keys) = prove(&opened, &object, &content, &self.source(), self.store.url()).await?;
+            self.masters.replace(newest, keys);
+        } else {
+            let master = self.masters.get(opened.master).ok_or_else(back)?;
+            master.verify(LABEL_MAC, &object, &opened)?;
         }
-        Ok(content)
+        if content.revision != revision || revision < known || content.vault_id != self.id {
+            return Err(back());
+        }
+        Ok(self.replace(content))
     }
 
     fn content(&self) -> Content {
-        self.shared.content.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.content.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn source(&self) -> KeySource {
+        self.source.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps the newer of this and what is known, and returns it.
     fn replace(&self, content: Content) -> Content {
-        let mut known = self.shared.content.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.content.write().unwrap_or_else(PoisonError::into_inner);
         if content.revision >= known.revision {
             *known = content;
         }
         known.clone()
     }
+}
 
-    fn assemble(store: Arc<dyn Store>, content: Content, master: Secret, options: VaultOptions) -> Self {
-        let id = content.vault_id;
-        let keyring = Keyring::new(Arc::clone(&store), id.to_bytes(), master.clone(), options.clone());
-        let catalog = Catalog::new(Arc::clone(&store), id.to_bytes(), &master, options.clone());
-        let mac = mac_key(&master, id);
-        let content = RwLock::new(content);
-        Self { shared: Arc::new(Shared { store, id, master, mac, content, keyring, catalog, options }) }
+#[async_trait]
+impl Renew for Shared {
+    async fn renew(&self) -> Result<(), VaultError> {
+        self.load().await.map(drop)
     }
+}
+
+/// Opens the newest master key with `source` and holds the document against it: its number, and all the keys that the
+/// document has.
+async fn prove(
+    opened: &envelope::Opened<'_>,
+    object: &str,
+    content: &Content,
+    source: &KeySource,
+    url: &str,
+) -> Result<(u32, BTreeMap<u32, Secret>), VaultError> {
+    let (_, master) = unlock(content, source, url).await?;
+    let newest = Master::new(content.vault_id.to_bytes(), opened.master, master);
+    newest.verify(LABEL_MAC, object, opened)?;
+    Ok((newest.number, content.masters(&newest)?))
 }
 
 impl fmt::Debug for Vault {
@@ -419,14 +559,6 @@ impl fmt::Debug for Vault {
 
 fn object_key(revision: u32) -> String {
     format!("vault/{revision:08}.json")
-}
-
-fn position(key: &str, vault: VaultId) -> Position<'_> {
-    Position { label: LABEL_MAC, key, vault: vault.to_bytes() }
-}
-
-fn mac_key(master: &Secret, vault: VaultId) -> Secret {
-    derive(master.as_slice(), &vault.to_bytes(), &[LABEL_MAC])
 }
 
 /// The newest revision and its bytes. Revisions are never deleted, so what was listed can be read.
@@ -496,78 +628,6 @@ fn mint_id(entropy: &Entropy, now: Timestamp) -> Result<[u8; 16], VaultError> {
     bytes[6] = 0x70 | (bytes[6] & 0x0f);
     bytes[8] = 0x80 | (bytes[8] & 0x3f);
     Ok(bytes)
-}
-
-async fn new_slot(
-    vault: VaultId,
-    number: u32,
-    source: &KeySource,
-    master: &Secret,
-    options: &VaultOptions,
-) -> Result<Slot, VaultError> {
-    let kdf = match source {
-        KeySource::Passphrase(_) => Kdf::Argon2id(options.kdf),
-        KeySource::KeyFile(_) => Kdf::HkdfSha256 {},
-    };
-    let salt = options.entropy.array()?;
-    let nonce = options.entropy.array()?;
-    let secret = slot_secret(source, kdf, salt).await?;
-    let mut slot = Slot {
-        slot: number,
-        source: source.word(),
-        created: options.clock.now(),
-        kdf,
-        salt: Binary(salt),
-        check: Binary(*derive(secret.as_slice(), &salt, &[LABEL_SLOT_CHECK])),
-        nonce: Binary(nonce),
-        wrapped: Binary([0; 48]),
-    };
-    let key = derive(secret.as_slice(), &salt, &[LABEL_SLOT_KEY]);
-    let wrapped = wrap(&key, nonce, &slot_aad(vault, &slot), master.as_slice())?;
-    slot.wrapped = Binary(wrapped.try_into().map_err(|_| tampered("a wrapped key has a wrong length"))?);
-    Ok(slot)
-}
-
-fn slot_aad(vault: VaultId, slot: &Slot) -> Vec<u8> {
-    [LABEL_SLOT_KEY, &vault.to_bytes(), &slot.slot.to_le_bytes(), slot.source.as_str().as_bytes()].concat()
-}
-
-async fn unlock(content: &Content, key: &KeySource, url: &str) -> Result<Secret, VaultError> {
-    let vault = content.vault_id;
-    let name = &content.name;
-    if content.slots.len() > SLOTS_MAX {
-        return Err(tampered(format!("the vault document in {url} has too many key slots; restore the object")));
-    }
-    let word = key.word();
-    for slot in content.slots.iter().filter(|slot| slot.source == word) {
-        let secret = slot_secret(key, slot.kdf, slot.salt.0).await?;
-        let check = derive(secret.as_slice(), &slot.salt.0, &[LABEL_SLOT_CHECK]);
-        if !same(check.as_slice(), &slot.check.0) {
-            continue;
-        }
-        let slot_key = derive(secret.as_slice(), &slot.salt.0, &[LABEL_SLOT_KEY]);
-        let opened = unwrap(&slot_key, slot.nonce.0, &slot_aad(vault, slot), &slot.wrapped.0);
-        let mut master = Secret::default();
-        match opened {
-            Some(bytes) if bytes.len() == master.len() => master.copy_from_slice(&bytes),
-            _ => {
-                return Err(tampered(format!(
-                    "the key is right but the master key of {vault} in {url} does not open: the vault document was \
-                     edited or damaged; restore it"
-                )));
-            }
-        }
-        return Ok(master);
-    }
-    let sources: Vec<_> = content.slots.iter().map(|slot| slot.source.as_str()).collect();
-    Err(VaultError::new(
-        VaultErrorKind::WrongKey,
-        format!(
-            "this {} does not open the vault {name:?} ({vault}) at {url}: give the right one; it opens with: {}",
-            word.as_str().replace('-', " "),
-            sources.join(", ").replace('-', " ")
-        ),
-    ))
 }
 
 #[cfg(test)]

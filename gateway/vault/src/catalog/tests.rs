@@ -17,8 +17,12 @@ fn catalog(store: &Arc<dyn Store>) -> Catalog {
     tuned(store, Tuning::DEFAULT)
 }
 
+fn masters(vault: [u8; 16]) -> Arc<Masters> {
+    Arc::new(Masters::new(vault, 1, [(1, crate::secret::Secret::default())].into()))
+}
+
 fn tuned(store: &Arc<dyn Store>, tuning: Tuning) -> Catalog {
-    Catalog::tuned(Arc::clone(store), VAULT, &Secret::default(), VaultOptions::for_tests(), tuning)
+    Catalog::tuned(Arc::clone(store), masters(VAULT), VaultOptions::for_tests(), tuning)
 }
 
 async fn count(catalog: &Catalog, id: &str) -> Result<Arc<Document>, VaultError> {
@@ -300,7 +304,7 @@ async fn documents_that_are_not_what_was_written_are_refused_by_name() {
     let copy = memory().await;
     copy.create(&path("b", 1), a1.clone()).await.unwrap();
     assert_eq!(catalog(&copy).get("volume", "b").await.unwrap_err().kind(), VaultErrorKind::Tampered);
-    let elsewhere = Catalog::new(Arc::clone(&store), [8; 16], &Secret::default(), VaultOptions::for_tests());
+    let elsewhere = Catalog::new(Arc::clone(&store), masters([8; 16]), VaultOptions::for_tests());
     assert_eq!(elsewhere.get("volume", "a").await.unwrap_err().kind(), VaultErrorKind::Tampered);
     for index in 0..a1.len() {
         let mut flipped = a1.to_vec();

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
+const CONTEXT: KmsContext = KmsContext { vault: lifeboat_model::VaultId::from_bytes([1; 16]), slot: 1 };
 const STRENGTH: Kdf = Kdf::Argon2id(KdfStrength::WEAKEST);
 
 fn passphrase(text: &str) -> KeySource {
@@ -20,12 +21,12 @@ fn key_file(home: &tempfile::TempDir, content: &[u8], mode: u32) -> KeySource {
 
 #[tokio::test]
 async fn a_secret_depends_on_source_salt_and_strength() {
-    let secret = slot_secret(&passphrase("correct horse"), STRENGTH, [1; 32]).await.unwrap();
-    assert_eq!(secret, slot_secret(&passphrase("correct horse"), STRENGTH, [1; 32]).await.unwrap());
-    assert_ne!(secret, slot_secret(&passphrase("correct horsf"), STRENGTH, [1; 32]).await.unwrap());
-    assert_ne!(secret, slot_secret(&passphrase("correct horse"), STRENGTH, [2; 32]).await.unwrap());
+    let secret = slot_secret(&passphrase("correct horse"), &STRENGTH, [1; 32], CONTEXT).await.unwrap();
+    assert_eq!(secret, slot_secret(&passphrase("correct horse"), &STRENGTH, [1; 32], CONTEXT).await.unwrap());
+    assert_ne!(secret, slot_secret(&passphrase("correct horsf"), &STRENGTH, [1; 32], CONTEXT).await.unwrap());
+    assert_ne!(secret, slot_secret(&passphrase("correct horse"), &STRENGTH, [2; 32], CONTEXT).await.unwrap());
     let stronger = Kdf::Argon2id(KdfStrength { iterations: 2, ..KdfStrength::WEAKEST });
-    assert_ne!(secret, slot_secret(&passphrase("correct horse"), stronger, [1; 32]).await.unwrap());
+    assert_ne!(secret, slot_secret(&passphrase("correct horse"), &stronger, [1; 32], CONTEXT).await.unwrap());
 }
 
 #[tokio::test]
@@ -41,7 +42,7 @@ async fn a_hostile_strength_is_refused_before_it_costs_anything() {
         (64, 1, 0),
     ] {
         let kdf = Kdf::Argon2id(KdfStrength { memory_kib, iterations, lanes });
-        let error = slot_secret(&passphrase("correct horse"), kdf, [0; 32]).await.unwrap_err();
+        let error = slot_secret(&passphrase("correct horse"), &kdf, [0; 32], CONTEXT).await.unwrap_err();
         assert_eq!(error.kind(), VaultErrorKind::InvalidInput, "{error}");
     }
     KdfStrength::default().params().unwrap();
@@ -51,10 +52,16 @@ async fn a_hostile_strength_is_refused_before_it_costs_anything() {
 async fn key_files_are_checked() {
     let home = tempfile::tempdir().unwrap();
     let good = key_file(&home, &[7; 32], 0o600);
-    let secret = slot_secret(&good, Kdf::HkdfSha256 {}, [1; 32]).await.unwrap();
-    assert_eq!(secret, slot_secret(&key_file(&home, &[7; 32], 0o400), Kdf::HkdfSha256 {}, [1; 32]).await.unwrap());
-    assert_ne!(secret, slot_secret(&key_file(&home, &[7; 33], 0o600), Kdf::HkdfSha256 {}, [1; 32]).await.unwrap());
-    slot_secret(&key_file(&home, &[7; 65_536], 0o600), Kdf::HkdfSha256 {}, [1; 32]).await.unwrap();
+    let secret = slot_secret(&good, &Kdf::HkdfSha256 {}, [1; 32], CONTEXT).await.unwrap();
+    assert_eq!(
+        secret,
+        slot_secret(&key_file(&home, &[7; 32], 0o400), &Kdf::HkdfSha256 {}, [1; 32], CONTEXT).await.unwrap()
+    );
+    assert_ne!(
+        secret,
+        slot_secret(&key_file(&home, &[7; 33], 0o600), &Kdf::HkdfSha256 {}, [1; 32], CONTEXT).await.unwrap()
+    );
+    slot_secret(&key_file(&home, &[7; 65_536], 0o600), &Kdf::HkdfSha256 {}, [1; 32], CONTEXT).await.unwrap();
 
     for (source, why) in [
         (key_file(&home, &[7; 31], 0o600), "31 bytes"),
@@ -63,12 +70,12 @@ async fn key_files_are_checked() {
         (key_file(&home, &[7; 32], 0o604), "chmod 600"),
         (KeySource::KeyFile(home.path().to_owned()), "no regular file"),
     ] {
-        let error = slot_secret(&source, Kdf::HkdfSha256 {}, [1; 32]).await.unwrap_err();
+        let error = slot_secret(&source, &Kdf::HkdfSha256 {}, [1; 32], CONTEXT).await.unwrap_err();
         assert_eq!(error.kind(), VaultErrorKind::InvalidInput, "{error}");
         assert!(error.to_string().contains(why), "{error}");
     }
     let absent = KeySource::KeyFile(home.path().join("absent"));
-    let error = slot_secret(&absent, Kdf::HkdfSha256 {}, [1; 32]).await.unwrap_err();
+    let error = slot_secret(&absent, &Kdf::HkdfSha256 {}, [1; 32], CONTEXT).await.unwrap_err();
     assert_eq!(error.kind(), VaultErrorKind::NotFound);
 }
 
