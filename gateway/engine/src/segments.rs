@@ -23,7 +23,7 @@ use lifeboat_format::segment::{
     SegmentPlace, SegmentTrailer, TRAILER_LEN, open_frame_with,
 };
 use lifeboat_model::{GroupId, MapId, SegmentId, VolumeId};
-use lifeboat_vault::Vault;
+use lifeboat_vault::{Vault, VaultErrorKind, VolumeKeys};
 use tokio::sync::Semaphore;
 
 use crate::cause;
@@ -112,6 +112,8 @@ pub struct Reader {
     epochs: Cache<String, Bytes>,
     hashers: Mutex<HashMap<VolumeId, Arc<BlockHasher>>>,
     data_keys: Mutex<HashMap<KeyName, DataKey>>,
+    /// Volumes whose keys were found destroyed. They never come back.
+    erased: Mutex<BTreeSet<VolumeId>>,
     requests: Semaphore,
 }
 
@@ -133,6 +135,7 @@ impl Reader {
             epochs: Cache::new(1 << 20),
             hashers: Mutex::default(),
             data_keys: Mutex::default(),
+            erased: Mutex::default(),
             requests: Semaphore::new(limits.requests.max(1)),
         }))
     }
@@ -153,16 +156,46 @@ impl Reader {
         &self.key
     }
 
-    /// What hashes a volume's blocks: the same over all of its data keys, so that hashes and roots stay comparable.
-    pub(crate) async fn hasher(&self, volume: VolumeId) -> Result<Arc<BlockHasher>> {
+    /// A volume's keys, for writing; none when they were destroyed. What was kept of such a volume is forgotten here.
+    pub(crate) async fn newest_keys(&self, volume: VolumeId) -> Result<Option<VolumeKeys>> {
+        match self.vault.volume_keys(volume).await {
+            Ok(keys) => Ok(Some(keys)),
+            Err(error) if error.kind() == VaultErrorKind::Erased => {
+                self.erased.lock().unwrap_or_else(PoisonError::into_inner).insert(volume);
+                self.hashers.lock().unwrap_or_else(PoisonError::into_inner).remove(&volume);
+                self.data_keys.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| name.0 != volume);
+                Ok(None)
+            }
+            Err(error) => Err(cause::vault(error)),
+        }
+    }
+
+    /// Volumes that were found erased.
+    pub(crate) fn erased(&self) -> BTreeSet<VolumeId> {
+        self.erased.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What hashes a volume's blocks: the same over all of its data keys, so that hashes and roots stay comparable. None
+    /// for a volume that was erased.
+    pub(crate) async fn hasher_unless_erased(&self, volume: VolumeId) -> Result<Option<Arc<BlockHasher>>> {
         let known = || self.hashers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known().get(&volume) {
-            return Ok(Arc::clone(found));
+            return Ok(Some(Arc::clone(found)));
         }
-        let keys = self.vault.volume_keys(volume).await.map_err(cause::vault)?.keys;
-        let found = Arc::new(BlockHasher::new(&keys.hash));
+        let Some(keys) = self.newest_keys(volume).await? else { return Ok(None) };
+        let found = Arc::new(BlockHasher::new(&keys.keys.hash));
         known().insert(volume, Arc::clone(&found));
-        Ok(found)
+        Ok(Some(found))
+    }
+
+    /// [`Self::hasher_unless_erased`] for a volume that must not be.
+    pub(crate) async fn hasher(&self, volume: VolumeId) -> Result<Arc<BlockHasher>> {
+        self.hasher_unless_erased(volume).await?.ok_or_else(|| {
+            EngineError::new(
+                ErrorKind::NotFound,
+                format!("{volume} was erased: its keys were destroyed, and nobody can read what it held any more"),
+            )
+        })
     }
 
     /// The data key under which segments name it.

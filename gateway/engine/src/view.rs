@@ -78,6 +78,7 @@ pub struct PointView {
     point: Option<PointInfo>,
     recorded: Option<RecoveryPoint>,
     volumes: BTreeMap<VolumeId, ViewedVolume>,
+    erased: BTreeSet<VolumeId>,
 }
 
 #[derive(Debug)]
@@ -128,7 +129,8 @@ impl PointView {
         let recorded = state.at_point.filter(|recorded| wanted.is_none_or(|id| id == recorded.id));
         let volumes =
             state.volumes.into_iter().map(|(id, state)| (id, ViewedVolume { state, tree: OnceCell::new() })).collect();
-        Ok(Arc::new(Self { reader: Arc::clone(reader), position: target.position, point, recorded, volumes }))
+        let erased = state.erased;
+        Ok(Arc::new(Self { reader: Arc::clone(reader), position: target.position, point, recorded, volumes, erased }))
     }
 
     /// Where it looks.
@@ -147,6 +149,13 @@ impl PointView {
     #[must_use]
     pub const fn reader(&self) -> &Arc<Reader> {
         &self.reader
+    }
+
+    /// Volumes that the group had here and whose keys were destroyed since. They are in no other list of this view: what
+    /// they held can't be read by anybody.
+    #[must_use]
+    pub const fn erased(&self) -> &BTreeSet<VolumeId> {
+        &self.erased
     }
 
     /// The volumes, by id.
@@ -180,7 +189,14 @@ impl PointView {
 
     fn viewed(&self, id: VolumeId) -> Result<&ViewedVolume> {
         self.volumes.get(&id).ok_or_else(|| {
-            EngineError::new(ErrorKind::NotFound, format!("{id} didn't exist at position {}", self.position.lsn))
+            let lsn = self.position.lsn;
+            let what = match self.erased.contains(&id) {
+                true => format!(
+                    "{id} was erased: its keys were destroyed, and what it held at position {lsn} can't be read"
+                ),
+                false => format!("{id} didn't exist at position {lsn}"),
+            };
+            EngineError::new(ErrorKind::NotFound, what)
         })
     }
 

@@ -7,7 +7,7 @@
 //! are read; then every segment after the map. Nothing here lists the log, which may be very long.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -82,6 +82,8 @@ pub(crate) struct State {
     /// Chain value of the last segment of the target's branch; zero when it has none.
     pub(crate) hash: SegmentHash,
     pub(crate) volumes: BTreeMap<VolumeId, VolumeState>,
+    /// Volumes that were there and whose keys were destroyed since: nothing of them can be read.
+    pub(crate) erased: BTreeSet<VolumeId>,
     /// Points of the target's branch, up to the position.
     pub(crate) points: Vec<PointInfo>,
     /// The recovery point at the very end, with its roots.
@@ -94,8 +96,14 @@ impl State {
     /// Reads the state at `target`.
     pub(crate) async fn load(reader: &Reader, target: Target, ahead: Ahead) -> Result<Self> {
         let spans = lineage(reader, target).await?;
-        let mut state =
-            Self { hash: SegmentHash::ZERO, volumes: BTreeMap::new(), points: Vec::new(), at_point: None, segments: 0 };
+        let mut state = Self {
+            hash: SegmentHash::ZERO,
+            volumes: BTreeMap::new(),
+            erased: BTreeSet::new(),
+            points: Vec::new(),
+            at_point: None,
+            segments: 0,
+        };
         for span in spans {
             state.fold(reader, span, ahead).await?;
         }
@@ -148,7 +156,9 @@ impl State {
         self.at_point = None;
         let volumes = stream::iter(head.footer.roots.clone())
             .map(|root| async move {
-                let hasher = reader.hasher(root.volume).await?;
+                let Some(hasher) = reader.hasher_unless_erased(root.volume).await? else {
+                    return Ok((root.volume, None));
+                };
                 let node = match root.root {
                     Child::Zero => None,
                     Child::Node(node) => Some(node),
@@ -157,10 +167,17 @@ impl State {
                 if ahead == Ahead::FirstBlocks {
                     look_ahead(reader, &tree).await;
                 }
-                Ok::<_, EngineError>((root.volume, VolumeState::new(tree)))
+                Ok::<_, EngineError>((root.volume, Some(VolumeState::new(tree))))
             })
             .buffered(PARALLEL);
-        self.volumes = volumes.try_collect().await?;
+        let volumes: Vec<(VolumeId, Option<VolumeState>)> = volumes.try_collect().await?;
+        (self.volumes, self.erased) = (BTreeMap::new(), BTreeSet::new());
+        for (volume, state) in volumes {
+            match state {
+                Some(state) => drop(self.volumes.insert(volume, state)),
+                None => drop(self.erased.insert(volume)),
+            }
+        }
         self.points = head
             .footer
             .points
@@ -177,12 +194,16 @@ impl State {
         self.at_point = None;
         for volume in &segment.index.volumes {
             if let Entry::Vacant(slot) = self.volumes.entry(volume.volume) {
-                let hasher = reader.hasher(volume.volume).await?;
-                slot.insert(VolumeState::new(Tree::empty(volume.volume, hasher, volume.size_blocks)));
+                match reader.hasher_unless_erased(volume.volume).await? {
+                    Some(hasher) => {
+                        slot.insert(VolumeState::new(Tree::empty(volume.volume, hasher, volume.size_blocks)));
+                    }
+                    None => drop(self.erased.insert(volume.volume)),
+                }
             }
         }
         let mut found = false;
-        let last = apply_index(segment.id, &segment.index, stop_at, &mut self.volumes)?;
+        let last = apply_index(segment.id, &segment.index, stop_at, &mut self.volumes, &self.erased)?;
         for point in segment.index.points() {
             if point.consistent {
                 self.points.push(PointInfo::recorded(reader.group(), segment.id, point));
@@ -211,6 +232,7 @@ fn apply_index(
     index: &SegmentIndex,
     stop_at: Option<PointId>,
     volumes: &mut BTreeMap<VolumeId, VolumeState>,
+    erased: &BTreeSet<VolumeId>,
 ) -> Result<Option<RecoveryPoint>> {
     let unknown = || cause::tampered(format!("segment {id} names a volume that it doesn't declare"));
     let refused = |error| cause::object(&id.to_string(), error);
@@ -221,11 +243,16 @@ fn apply_index(
             Operation::Frame(frame) => {
                 let entry = index.frame(*frame).map_err(refused)?;
                 let volume = index.volume_of(entry).map_err(refused)?.volume;
+                if erased.contains(&volume) {
+                    continue;
+                }
                 let changes = &mut volumes.get_mut(&volume).ok_or_else(unknown)?.changes;
                 for (lba, slot, hash) in entry.blocks() {
                     changes.set(lba, Slot { hash, at: Location { segment: id, frame: frame.0, slot } });
                 }
             }
+            Operation::Zero { volume, .. } | Operation::Trim { volume, .. } | Operation::Resize { volume, .. }
+                if erased.contains(volume) => {}
             Operation::Zero { volume, extent } | Operation::Trim { volume, extent } => {
                 volumes.get_mut(volume).ok_or_else(unknown)?.changes.zero(*extent);
             }

@@ -1,6 +1,6 @@
 //! Making a segment out of records: merge, hash, pack, compress, encrypt; the roots of the point at its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use lifeboat_format::segment::{
 };
 use lifeboat_format::{FormatError, GROUP_VOLUMES_MAX};
 use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, BlockHash, Extent, Lsn, SegmentId, VOLUME_BLOCKS_MAX, VolumeId};
+use lifeboat_vault::VolumeKeys;
 
 use super::{BranchWriter, Compression, Interval, Pending, Working, not_ready};
 use crate::branch;
@@ -71,7 +72,12 @@ impl BranchWriter {
     /// Builds the next segment of `interval`. Changes nothing of the writer.
     pub(super) async fn build(&self, interval: &Interval) -> Result<Pending> {
         let Working::Ready(trees) = &self.working else { return Err(not_ready()) };
-        let part = collect(interval, self.shipped.lsn, trees, self.segment_blocks())?;
+        let mut trees = trees.clone();
+        let keys = self.writing_keys(interval).await?;
+        // What was erased is shipped no more, and what was known of it is dropped.
+        let erased = self.reader.erased();
+        trees.retain(|volume, _| !erased.contains(volume));
+        let part = collect(interval, self.shipped.lsn, &trees, &erased, self.segment_blocks())?;
         let id = self.next_id();
         let nonce = branch::random(self.reader.vault())?;
         let place = SegmentPlace { vault: self.reader.vault().id(), group: self.group(), id };
@@ -84,10 +90,10 @@ impl BranchWriter {
             level: level(self.settings.compression, part.blocks()),
         };
         let mut builder = SegmentBuilder::new(params, self.reader.key());
-        let mut trees = trees.clone();
         let mut raw_blocks = 0_usize;
         for (volume, volume_part) in &part.volumes {
-            let blocks = self.pack(&mut builder, &mut trees, *volume, volume_part, id).await?;
+            let Some(keys) = keys.get(volume) else { return Err(not_ready()) };
+            let blocks = self.pack(&mut builder, &mut trees, (*volume, keys), volume_part, id).await?;
             raw_blocks = raw_blocks.saturating_add(blocks);
         }
         let refused = |error| cause::object(&id.to_string(), error);
@@ -111,6 +117,19 @@ impl BranchWriter {
         })
     }
 
+    /// The keys of the volumes that an interval changes. Asked anew for each segment: from here on their frames stand under
+    /// the newest data key there is. The reader notes which are erased.
+    async fn writing_keys(&self, interval: &Interval) -> Result<BTreeMap<VolumeId, VolumeKeys>> {
+        let changed: BTreeSet<VolumeId> = interval.records.iter().filter_map(|record| volume_of(&record.op)).collect();
+        let mut keys = BTreeMap::new();
+        for volume in changed {
+            if let Some(found) = self.reader.newest_keys(volume).await? {
+                keys.insert(volume, found);
+            }
+        }
+        Ok(keys)
+    }
+
     /// Blocks of a full segment at the present pace.
     fn segment_blocks(&self) -> usize {
         let Some(rate) = self.settings.pace.rate(self.reader.vault().now()) else { return SEGMENT_BLOCKS };
@@ -123,12 +142,10 @@ impl BranchWriter {
         &self,
         builder: &mut SegmentBuilder,
         trees: &mut BTreeMap<VolumeId, Tree>,
-        volume: VolumeId,
+        (volume, keys): (VolumeId, &VolumeKeys),
         part: &VolumePart,
         id: SegmentId,
     ) -> Result<usize> {
-        // Asked anew for each segment: from here on its frames stand under the newest data key there is.
-        let keys = self.reader.vault().volume_keys(volume).await.map_err(cause::vault)?;
         let hasher = self.reader.hasher(volume).await?;
         let refused = |error| cause::object(&id.to_string(), error);
         let size = part.changes.blocks();
@@ -189,8 +206,23 @@ impl BranchWriter {
     }
 }
 
+fn volume_of(op: &Op) -> Option<VolumeId> {
+    match op {
+        Op::Write { volume, .. } | Op::Zero { volume, .. } | Op::Trim { volume, .. } | Op::Resize { volume, .. } => {
+            Some(*volume)
+        }
+        Op::Point(_) => None,
+    }
+}
+
 /// The records that the next segment takes: up to its size, or to the first point.
-fn collect(interval: &Interval, shipped: Lsn, trees: &BTreeMap<VolumeId, Tree>, limit: usize) -> Result<Part> {
+fn collect(
+    interval: &Interval,
+    shipped: Lsn,
+    trees: &BTreeMap<VolumeId, Tree>,
+    erased: &BTreeSet<VolumeId>,
+    limit: usize,
+) -> Result<Part> {
     let mut part =
         Part { volumes: BTreeMap::new(), first_lsn: shipped.next(), last_lsn: interval.last_lsn, point: None };
     let start = interval.records.partition_point(|record| record.lsn <= shipped);
@@ -202,7 +234,10 @@ fn collect(interval: &Interval, shipped: Lsn, trees: &BTreeMap<VolumeId, Tree>, 
             return Err(invalid(format!("record {} is out of order after {previous}", record.lsn)));
         }
         previous = record.lsn;
-        let added = part.take(record, trees)?;
+        let added = match volume_of(&record.op) {
+            Some(volume) if erased.contains(&volume) => 0,
+            _ => part.take(record, trees)?,
+        };
         blocks = blocks.saturating_add(added);
         let more = index.saturating_add(1) < records.len();
         // `blocks` counts overwritten ones again: only when it is reached is the true number worth counting.

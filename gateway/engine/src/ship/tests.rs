@@ -1,6 +1,7 @@
 //! Tenures against a model of every byte: in order, under faults, under restarts, and against a second writer.
 
 pub(crate) mod harness;
+mod keys;
 
 use std::collections::HashMap;
 use std::time::Duration;
