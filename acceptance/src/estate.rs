@@ -172,7 +172,7 @@ impl Estate {
     /// # Errors
     /// When the job fails.
     pub fn take_point(&self, gateway: &Gateway, label: &str) -> Result<Job> {
-        self.verb(gateway, "point", &PointRequest { label: label.to_owned() })
+        self.verb(gateway, "point", &PointRequest { label: label.to_owned(), ..PointRequest::default() })
     }
 
     /// Fails the group over to the recovery site.
@@ -267,7 +267,13 @@ fn declare(primary: &Gateway, vault_url: &str, key_file: &Path, volumes: &[(&str
             })
             .await?;
         let group: Group = client
-            .create(&GroupSpec { vault_id: vault.id, site_id: site.id, name: GROUP.into(), policy_id: policy.id })
+            .create(&GroupSpec {
+                vault_id: vault.id,
+                site_id: site.id,
+                name: GROUP.into(),
+                policy_id: policy.id,
+                app_consistency: None,
+            })
             .await?;
         for (name, size_bytes) in volumes {
             let spec = VolumeSpec {

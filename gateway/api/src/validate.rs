@@ -427,6 +427,21 @@ impl Validate for PolicySpec {
 impl Validate for GroupSpec {
     fn check(&self, prefix: &str, errors: &mut Errors) {
         file_name(&format!("{prefix}name"), &self.name, errors);
+        let Some(app) = &self.app_consistency else { return };
+        let field = |name: &str| format!("{prefix}app_consistency.{name}");
+        if app.pre_script.is_none() && app.post_script.is_none() {
+            fault(
+                errors,
+                field("pre_script"),
+                "is required, or post_script is: without a hook no application is asked",
+            );
+        }
+        for (name, script) in [("pre_script", &app.pre_script), ("post_script", &app.post_script)] {
+            if let Some(script) = script {
+                file_name(&field(name), script, errors);
+            }
+        }
+        duration(&field("timeout"), &app.timeout, Duration::from_secs(1), Duration::from_secs(600), errors);
     }
 }
 

@@ -40,6 +40,7 @@ pub use crate::ship::Compression;
 /// How long a restart waits for the vault before it serves without it.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 
+mod app_points;
 mod failback;
 mod hydrate;
 mod recovery;
@@ -63,6 +64,8 @@ pub struct Group {
     running: Lock<Option<Arc<Running>>>,
     shipping: Lock<Option<Shipping>>,
     observed: Arc<Lock<Observed>>,
+    /// One round of hooks at a time.
+    quiescing: tokio::sync::Mutex<()>,
     /// One change of state at a time.
     change: tokio::sync::Mutex<()>,
 }
@@ -85,6 +88,7 @@ struct Observed {
     placed: Option<(Lsn, Timestamp)>,
     shipping_trouble: Option<(Health, String)>,
     hydration_trouble: Option<String>,
+    app_trouble: Option<String>,
     fenced_by: Option<String>,
     progress: Option<Progress>,
     churn: f64,
@@ -294,6 +298,7 @@ impl Group {
             running: Lock::new(None),
             shipping: Lock::new(None),
             observed: Arc::new(Lock::new(Observed { last_point, ..Observed::default() })),
+            quiescing: tokio::sync::Mutex::new(()),
             change: tokio::sync::Mutex::new(()),
         })
     }
@@ -403,12 +408,17 @@ impl Group {
         }
     }
 
-    /// Takes a recovery point, and returns once it is in the vault.
+    /// Takes a recovery point, and returns once it is in the vault. One that is to be application-consistent is placed between
+    /// the group's hooks.
     ///
     /// # Errors
+    /// `Invalid` for an application-consistent point without hooks, or when a hook fails;
     /// `Fenced` unless active; `Closed` when the group is closed meanwhile. While the vault is away it waits.
-    pub async fn take_point(&self, kind: PointKind, label: &str) -> Result<PointInfo> {
-        let answer = self.command(|reply| Command::Point { kind, label: label.to_owned(), reply })?;
+    pub async fn take_point(self: &Arc<Self>, kind: PointKind, label: &str) -> Result<PointInfo> {
+        if kind == PointKind::AppConsistent {
+            return self.take_app_point(label).await;
+        }
+        let answer = self.command(|reply| Command::Point { kind, label: label.to_owned(), placed: None, reply })?;
         answer.await.map_err(|_| closed(self.config.group))?
     }
 
@@ -510,7 +520,7 @@ impl Group {
 
     /// Orderly stop: a last point and its shipping, as far as `deadline` allows; then the files are closed. The state stays
     /// as it is.
-    pub async fn close(&self, deadline: Duration) {
+    pub async fn close(self: &Arc<Self>, deadline: Duration) {
         if deadline > Duration::ZERO && self.active_path().is_ok() {
             let unshipped = {
                 let status = self.status();
@@ -556,6 +566,7 @@ impl Group {
         );
         reasons.extend(observed.shipping_trouble.clone());
         reasons.extend(observed.hydration_trouble.clone().map(|why| (Health::Warning, why)));
+        reasons.extend(observed.app_trouble.clone().map(|why| (Health::Warning, why)));
         let hydrated = running.as_ref().filter(|_| volumes.iter().any(|volume| volume.lazy)).map(|running| {
             volumes
                 .iter()

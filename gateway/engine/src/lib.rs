@@ -20,6 +20,7 @@ pub mod journal;
 mod overlay;
 pub mod pace;
 pub mod points;
+pub mod quiesce;
 pub mod record;
 pub mod rehydrate;
 pub mod segments;

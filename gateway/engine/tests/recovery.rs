@@ -182,3 +182,76 @@ async fn what_an_orphan_keeps_can_be_mounted_and_written_on() {
         group.close(Duration::ZERO).await;
     }
 }
+
+/// Applications as counters: how often they were asked to hold still, and to go on.
+#[derive(Debug, Default)]
+struct Application {
+    held: std::sync::atomic::AtomicUsize,
+    let_go: std::sync::atomic::AtomicUsize,
+    refuses: std::sync::atomic::AtomicBool,
+    /// What the application writes while it is asked to hold still.
+    last_words: std::sync::Mutex<Option<Arc<dyn lifeboat_engine::BlockVolume>>>,
+}
+
+#[async_trait::async_trait]
+impl lifeboat_engine::quiesce::Quiesce for Application {
+    async fn freeze(&self) -> Result<(), String> {
+        self.held.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let volume = self.last_words.lock().expect("sound").clone();
+        if let Some(volume) = volume {
+            volume.write(0, Bytes::from(vec![0xAA; 4096])).await.map_err(|error| error.to_string())?;
+        }
+        if self.refuses.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err("it is busy".to_owned());
+        }
+        Ok(())
+    }
+
+    async fn thaw(&self) -> Result<(), String> {
+        self.let_go.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_consistent_point_has_what_the_hook_wrote_and_a_refusal_takes_none() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let lab = Lab::new().await;
+    let group = lab.create().await;
+    let error = group.take_point(PointKind::AppConsistent, "").await.expect_err("no hooks");
+    assert!(error.to_string().contains("app_consistency"), "{error}");
+    let application = Arc::new(Application::default());
+    *application.last_words.lock().expect("sound") = Some(volume(&group, &lab));
+    let settings = |every| {
+        let mut settings = lab.config(lab.primary).settings;
+        settings.app_points = Some(lifeboat_engine::quiesce::AppPoints {
+            every,
+            timeout: PATIENCE,
+            hooks: Arc::clone(&application) as Arc<dyn lifeboat_engine::quiesce::Quiesce>,
+        });
+        settings
+    };
+    group.set_settings(settings(None));
+    let taken = group.take_point(PointKind::AppConsistent, "quiet").await.expect("a point");
+    assert_eq!((taken.kind, lab.content_at(&taken).await[0]), (PointKind::AppConsistent, 0xAA));
+    assert_eq!((application.held.load(SeqCst), application.let_go.load(SeqCst)), (1, 1));
+
+    application.refuses.store(true, SeqCst);
+    let error = group.take_point(PointKind::AppConsistent, "").await.expect_err("refused");
+    assert!(error.to_string().contains("it is busy"), "{error}");
+    assert_eq!(application.let_go.load(SeqCst), 2, "it goes on all the same");
+
+    // By itself, at its interval, and again while there are writes.
+    application.refuses.store(false, SeqCst);
+    group.set_settings(settings(Some(Duration::from_millis(50))));
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while application.let_go.load(SeqCst) < 5 {
+        assert!(std::time::Instant::now() < deadline, "it is never asked: {:?}", group.status());
+        volume(&group, &lab).write(8192, Bytes::from(vec![0xBB; 4096])).await.expect("writes");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    group.take_point(PointKind::Manual, "").await.expect("a point");
+    let listed = list_points(&lab.vault, lab.group, group.status().branch).await.expect("lists");
+    assert!(listed.iter().filter(|point| point.kind == PointKind::AppConsistent).count() >= 3, "{listed:?}");
+    group.close(Duration::ZERO).await;
+}

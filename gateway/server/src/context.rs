@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Gate;
 use crate::export::Exported;
+use crate::hooks::Hooks;
 use crate::http::error::{ApiError, ApiResult};
 use crate::instances::Instances;
 use crate::instances::Open;
@@ -45,6 +46,8 @@ pub struct ServeConfig {
     pub reconcile_interval: Duration,
     /// Limit of a group's journal, bytes; by the volumes' size and the space there is when absent.
     pub journal_bytes: Option<u64>,
+    /// The directory of the programs that may quiet applications.
+    pub hooks: PathBuf,
 }
 
 impl ServeConfig {
@@ -58,6 +61,7 @@ impl ServeConfig {
             listen_management: "[::]:443".to_owned(),
             reconcile_interval: Duration::from_secs(2),
             journal_bytes: None,
+            hooks: PathBuf::from("/etc/lifeboat/hooks"),
         }
     }
 }
@@ -92,6 +96,7 @@ pub(crate) struct Context {
     reconciled: AtomicBool,
     /// Steps of jobs that run in this process.
     pub(crate) running: Running,
+    pub(crate) hooks: Hooks,
     /// How fast the groups of a policy may send, together.
     paces: Mutex<HashMap<PolicyId, Arc<Pace>>>,
     pub(crate) tasks: TaskTracker,
@@ -123,6 +128,7 @@ impl Context {
             troubles: RwLock::default(),
             reconciled: AtomicBool::new(false),
             running: Running::default(),
+            hooks: Hooks::default(),
             paces: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

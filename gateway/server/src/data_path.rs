@@ -39,6 +39,7 @@ fn settings(settings: &Settings) -> GroupSettings {
         retention: points::PointRetention { tiers: settings.retention.clone(), ..points::PointRetention::default() },
         journal_bytes: settings.journal_bytes,
         cache_bytes: CACHE_BYTES,
+        app_points: settings.app_points.clone(),
         pace: Arc::clone(&settings.pace),
     }
 }

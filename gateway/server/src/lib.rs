@@ -16,6 +16,7 @@ mod auth;
 mod context;
 mod data_path;
 mod export;
+mod hooks;
 mod http;
 mod instances;
 mod jobs;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lifeboat_engine::pace::Pace;
+use lifeboat_engine::quiesce::AppPoints;
 use lifeboat_engine::{BlockVolume, EngineError};
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{
@@ -54,6 +55,8 @@ pub struct Settings {
     pub retention: Vec<(Duration, Duration)>,
     /// Limit of the journal, bytes.
     pub journal_bytes: u64,
+    /// How applications are quieted.
+    pub app_points: Option<AppPoints>,
     /// How fast data may be sent; groups of one policy share it.
     pub pace: Arc<Pace>,
 }

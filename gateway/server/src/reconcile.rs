@@ -19,10 +19,11 @@ use lifeboat_api::{BandwidthLimit, GatewaySpec, GroupSpec, JobKind, PolicySpec, 
 use lifeboat_engine::EngineError;
 use lifeboat_engine::pace::PaceRule;
 use lifeboat_model::state::{GroupState, Health};
-use lifeboat_model::{GatewayId, GroupId, JobId, PolicyId, Timestamp, VolumeId};
+use lifeboat_model::{GatewayId, GroupId, JobId, Timestamp, VolumeId};
 use lifeboat_vault::{Document, VaultError, VaultErrorKind};
 
 use crate::context::{Context, Happening};
+use crate::hooks::Scripts;
 use crate::jobs;
 use crate::port::{CompressionChoice, HeldVolume, Instance, Place, Settings};
 use crate::records::{
@@ -183,7 +184,13 @@ async fn register(
 }
 
 /// How a group runs here, by its policy and the space there is.
-fn settings(context: &Context, id: PolicyId, policy: &PolicySpec, volumes: &[(VolumeId, VolumeSpec)]) -> Settings {
+fn settings(
+    context: &Context,
+    id: GroupId,
+    group: &GroupSpec,
+    policy: &PolicySpec,
+    volumes: &[(VolumeId, VolumeSpec)],
+) -> Settings {
     let bytes: u64 = volumes.iter().map(|(_, spec)| spec.size_bytes).fold(0, u64::saturating_add);
     // Whole powers of two, so that free space going up and down doesn't change the settings all the time.
     let room = (context.state.free_bytes() / 4).max(1).ilog2();
@@ -197,7 +204,12 @@ fn settings(context: &Context, id: PolicyId, policy: &PolicySpec, volumes: &[(Vo
         },
         retention: policy.retention.iter().filter_map(retention_tier).collect(),
         journal_bytes: context.settings.journal_bytes.unwrap_or(journal),
-        pace: context.pace(id, policy.bandwidth_limit.iter().filter_map(pace_rule).collect()),
+        app_points: group.app_consistency.as_ref().map(|declared| {
+            let every = policy.app_consistent_interval.as_ref().and_then(|text| parse_duration(text).ok());
+            let scripts = Scripts::new(&context.settings.hooks, declared, &group.name, context.exported.path());
+            context.hooks.of(id, scripts, every)
+        }),
+        pace: context.pace(group.policy_id, policy.bandwidth_limit.iter().filter_map(pace_rule).collect()),
     }
 }
 
@@ -233,7 +245,7 @@ pub(crate) fn place(
         .get(kind::POLICIES, &spec.policy_id.to_string())
         .ok_or_else(|| missing(format!("the policy {} of the group {} isn't declared", spec.policy_id, spec.name)))?
         .spec_as()?;
-    let settings = settings(context, spec.policy_id, &policy, &view::volumes_of(&snapshot, group));
+    let settings = settings(context, group, &spec, &policy, &view::volumes_of(&snapshot, group));
     Ok(Place { vault: attached.vault()?, group, gateway, dir, settings })
 }
 
@@ -279,7 +291,8 @@ pub(crate) async fn give_group(attached: &AttachedVault, volume: &Document) -> R
         .and_then(|gateway| gateway.spec_as::<GatewaySpec>().ok())
         .map(|gateway| gateway.site_id);
     let Some(site_id) = site else { return Ok(()) };
-    let group = GroupSpec { vault_id: attached.id(), site_id, name: spec.name.clone(), policy_id };
+    let group =
+        GroupSpec { vault_id: attached.id(), site_id, name: spec.name.clone(), policy_id, app_consistency: None };
     let record = GroupRecord { implicit: true, ..GroupRecord::default() };
     let (Ok(group), Ok(record)) = (serde_json::to_value(group), serde_json::to_value(record)) else { return Ok(()) };
     let vault = attached.vault()?;

@@ -183,6 +183,9 @@ pub(crate) struct JobSpec {
     pub(crate) mode: Option<FailbackMode>,
     #[serde(default)]
     pub(crate) label: String,
+    /// The point is to be taken between the group's hooks.
+    #[serde(default)]
+    pub(crate) app_consistent: bool,
     /// Cleanup: the branches of the tests to end.
     #[serde(default)]
     pub(crate) branches: Vec<BranchId>,
@@ -204,6 +207,7 @@ impl JobSpec {
             point_time: None,
             mode: None,
             label: String::new(),
+            app_consistent: false,
             branches: Vec::new(),
         }
     }

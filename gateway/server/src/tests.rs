@@ -57,7 +57,7 @@ async fn a_volume_is_protected_failed_over_and_failed_back() {
     let group = volume.status.group_id.expect("has a group").to_string();
     assert_eq!(volume.status.active_site.as_deref(), Some("east"));
     write(&a, id, "home", 0, b"written at home").await;
-    let label = PointRequest { label: "first".into() };
+    let label = PointRequest { label: "first".into(), ..PointRequest::default() };
     let point = done(&to_a, to_a.group_verb(&group, "point", &label).await.expect("point")).await;
 
     // A blank machine: the vault's place and its key are all it takes.
@@ -328,6 +328,7 @@ async fn volumes_join_and_leave_a_group_and_a_home_that_lost_its_disk_gets_every
         site_id: site.id,
         name: "shop".into(),
         policy_id: spec.policy_id.expect("has a policy"),
+        app_consistency: None,
     };
     let shop = to_a.create::<Group>(&shop).await.expect("group");
     let member = async |name: &str| {

@@ -242,7 +242,7 @@ pub(crate) fn group_facts(
         rpo_threshold,
     };
     judge(context, &snapshot, &mut facts, own);
-    facts.reasons.extend(policy.iter().flat_map(not_applied));
+    facts.reasons.extend(policy.iter().flat_map(|policy| not_applied(policy, &facts.spec)));
     Ok(facts)
 }
 
@@ -312,11 +312,12 @@ pub(crate) fn observe(context: &Context, group: GroupId, active: &ActiveRecord) 
 }
 
 /// What a policy asks for and gateways of this version don't do: said, never passed over.
-fn not_applied(policy: &PolicySpec) -> Vec<String> {
+fn not_applied(policy: &PolicySpec, group: &GroupSpec) -> Vec<String> {
     let mut reasons = Vec::new();
-    if policy.app_consistent_interval.is_some() {
+    if policy.app_consistent_interval.is_some() && group.app_consistency.is_none() {
         reasons.push(
-            "application-consistent points are not taken by this version; its points are crash-consistent".to_owned(),
+            "the policy asks for application-consistent points, and the group has no hooks: declare app_consistency"
+                .to_owned(),
         );
     }
     if policy.resync.is_some() {

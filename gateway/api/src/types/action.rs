@@ -121,4 +121,7 @@ pub struct PointRequest {
     /// At most 255 bytes.
     #[serde(default)]
     pub label: String,
+    /// Between the group's hooks, so that its applications find a state that they know.
+    #[serde(default)]
+    pub app_consistent: bool,
 }

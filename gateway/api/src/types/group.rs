@@ -23,6 +23,30 @@ pub struct GroupSpec {
     /// The policy that governs it.
     #[schema(value_type = String)]
     pub policy_id: PolicyId,
+    /// How applications are quieted for application-consistent points; none are taken when absent.
+    #[serde(default)]
+    pub app_consistency: Option<AppConsistency>,
+}
+
+/// What runs around an application-consistent point, at the gateway that serves the group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppConsistency {
+    /// File name of a program in the gateway's directory of hooks that makes the applications hold still, such as one that
+    /// freezes a file system; an exit code but 0 means that there is no point.
+    #[serde(default)]
+    pub pre_script: Option<String>,
+    /// File name of the program that lets them go on; runs after every attempt.
+    #[serde(default)]
+    pub post_script: Option<String>,
+    /// How long each may take: 1s to 10m.
+    #[serde(default = "default_hook_timeout")]
+    pub timeout: String,
+}
+
+/// Default of `app_consistency.timeout`.
+#[must_use]
+pub fn default_hook_timeout() -> String {
+    "30s".to_owned()
 }
 
 /// Where a group stands.

@@ -43,6 +43,10 @@ pub(crate) struct ServeArgs {
     /// LIFEBOAT_JOURNAL_BYTES]
     #[arg(long, value_name = "SIZE")]
     journal_bytes: Option<String>,
+    /// Directory of the programs that may quiet applications around a recovery point, /etc/lifeboat/hooks when left out [env:
+    /// LIFEBOAT_HOOKS]
+    #[arg(long, value_name = "DIR")]
+    hooks: Option<PathBuf>,
     /// What is logged: info, debug, or module=level, separated by commas [env: LIFEBOAT_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -62,6 +66,7 @@ struct File {
     listen_management: Option<String>,
     reconcile_interval: Option<String>,
     journal_bytes: Option<String>,
+    hooks: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
 }
@@ -145,6 +150,9 @@ impl ServeArgs {
         }
         if let Some(given) = pick("journal_bytes", self.journal_bytes, file.journal_bytes) {
             serve.journal_bytes = Some(given.read(|text| parse_size(text))?);
+        }
+        if let Some(hooks) = pick_path("hooks", self.hooks, file.hooks) {
+            serve.hooks = hooks;
         }
         let log = LogSettings {
             filter: pick("log", self.log, file.log).map_or_else(|| "info".to_owned(), |given| given.value),

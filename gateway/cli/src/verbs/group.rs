@@ -1,7 +1,7 @@
 //! `lifeboat group`: list, show, create, delete. Moving a group is in [`super::failover`].
 
 use clap::{Args, Subcommand};
-use lifeboat_api::{Client, Group, GroupSpec, Policy, Site};
+use lifeboat_api::{AppConsistency, Client, Group, GroupSpec, Policy, Site, default_hook_timeout};
 
 use super::declared::{self, Listed, Named, Names};
 use crate::connect::ConnectionArgs;
@@ -36,6 +36,15 @@ enum GroupVerb {
         /// The policy that governs it, by id or name
         #[arg(long)]
         policy: String,
+        /// Program in the gateways' directory of hooks that runs before an application-consistent point
+        #[arg(long, value_name = "FILE")]
+        pre_script: Option<String>,
+        /// Program that runs after it
+        #[arg(long, value_name = "FILE")]
+        post_script: Option<String>,
+        /// How long each may take
+        #[arg(long, value_name = "DURATION", default_value_t = default_hook_timeout())]
+        hook_timeout: String,
     },
     /// Delete a group that has no volumes
     Delete(Named),
@@ -68,10 +77,12 @@ pub(crate) async fn run(args: GroupArgs, output: Output) -> Result<()> {
     match args.verb {
         GroupVerb::List => declared::list::<Group>(&client, output, "no group is declared").await,
         GroupVerb::Show(named) => show(&client, output, &named).await,
-        GroupVerb::Create { name, site, policy } => {
+        GroupVerb::Create { name, site, policy, pre_script, post_script, hook_timeout } => {
             let site: Site = find(&client, &site).await?;
             let policy_id = find::<Policy>(&client, &policy).await?.id;
-            let spec = GroupSpec { vault_id: site.spec.vault_id, site_id: site.id, name, policy_id };
+            let hooks = pre_script.is_some() || post_script.is_some();
+            let app_consistency = hooks.then_some(AppConsistency { pre_script, post_script, timeout: hook_timeout });
+            let spec = GroupSpec { vault_id: site.spec.vault_id, site_id: site.id, name, policy_id, app_consistency };
             declared::create::<Group>(&client, output, &spec).await
         }
         GroupVerb::Delete(named) => declared::delete::<Group>(&client, output, &named, "deleted").await,

@@ -64,6 +64,9 @@ enum PointVerb {
         /// What to call it
         #[arg(long, value_name = "TEXT", default_value = "")]
         label: String,
+        /// Between the group's hooks, so that its applications find a state that they know
+        #[arg(long)]
+        app_consistent: bool,
         /// Print the job and don't wait for it
         #[arg(long)]
         no_wait: bool,
@@ -151,9 +154,9 @@ pub(crate) async fn run(args: PointArgs, output: Output) -> Result<()> {
             let group = resolve::group(&client, &group).await?;
             show(&client, output, group, branch, point).await
         }
-        PointVerb::Take { group, label, no_wait } => {
+        PointVerb::Take { group, label, app_consistent, no_wait } => {
             let group = resolve::group(&client, &group).await?;
-            let job = client.group_verb(&group, "point", &PointRequest { label }).await?;
+            let job = client.group_verb(&group, "point", &PointRequest { label, app_consistent }).await?;
             settle(&client, output, job, !no_wait).await
         }
         PointVerb::Verify(verify) => verify::run(verify, output).await,

@@ -47,6 +47,8 @@ pub(super) enum Command {
     Point {
         kind: PointKind,
         label: String,
+        /// Told the point's place in the write order once it has it.
+        placed: Option<oneshot::Sender<Lsn>>,
         reply: Reply,
     },
     Release {
@@ -94,6 +96,7 @@ impl Group {
             next_try: Instant::now(),
         };
         let task = tokio::spawn(shipper.run());
+        self.start_app_points(stop.clone());
         *self.shipping.lock() = Some(Shipping { commands, wake, stop, task });
     }
 
@@ -203,8 +206,11 @@ impl Shipper {
 
     async fn place_points(&mut self, group: &Group, running: &Running, command: Option<Command>) -> Result<()> {
         match command {
-            Some(Command::Point { kind, label, reply }) => {
+            Some(Command::Point { kind, label, placed, reply }) => {
                 let lsn = self.place(group, running, kind, label).await?;
+                if let Some(placed) = placed {
+                    let _ = placed.send(lsn);
+                }
                 self.waiting.push((lsn, reply));
                 self.next_try = Instant::now();
             }

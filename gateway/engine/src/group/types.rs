@@ -10,6 +10,7 @@ use lifeboat_vault::Vault;
 
 use crate::pace::Pace;
 use crate::points::{PointInfo, PointRetention};
+use crate::quiesce::AppPoints;
 use crate::ship::Compression;
 
 /// A volume of a group.
@@ -36,6 +37,8 @@ pub struct GroupSettings {
     pub journal_bytes: u64,
     /// Bytes of data in memory that wait for the images, at most.
     pub cache_bytes: u64,
+    /// How applications are quieted for application-consistent points; none are taken without.
+    pub app_points: Option<AppPoints>,
     /// How fast data may be sent to the vault; groups that share it share the limit.
     pub pace: Arc<Pace>,
 }
@@ -48,6 +51,7 @@ impl Default for GroupSettings {
             retention: PointRetention::default(),
             journal_bytes: 1 << 30,
             cache_bytes: 64 << 20,
+            app_points: None,
             pace: Arc::default(),
         }
     }

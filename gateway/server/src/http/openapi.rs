@@ -31,6 +31,7 @@ use utoipa::OpenApi;
         api::GatewayReport,
         api::Problem,
         api::FailoverRequest,
+        api::AppConsistency,
         api::ChangePointRequest,
         api::CommitRequest,
         api::CleanupRequest,

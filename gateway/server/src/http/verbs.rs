@@ -287,7 +287,14 @@ impl Asked {
         }
         let gateway = self.active()?.gateway;
         let mut spec = self.spec(JobKind::TakePoint, gateway);
+        if wanted.app_consistent && self.facts.spec.app_consistency.is_none() {
+            return Err(ApiError::field(
+                "app_consistent",
+                format!("the group {} has no hooks: declare app_consistency for it", self.name()),
+            ));
+        }
         spec.label = wanted.label;
+        spec.app_consistent = wanted.app_consistent;
         self.begin(spec, vec![StepRecord::new(Step::TakePoint, gateway)]).await
     }
 }

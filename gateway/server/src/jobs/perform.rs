@@ -179,7 +179,8 @@ impl Work<'_> {
 
     async fn take_point(&self) -> Result<Done, Failure> {
         let (_, instance) = self.active().await?;
-        let point = instance.take_point(PointKind::Manual, &self.spec.label).await?;
+        let kind = if self.spec.app_consistent { PointKind::AppConsistent } else { PointKind::Manual };
+        let point = instance.take_point(kind, &self.spec.label).await?;
         Ok(Done::with(format!("took {}", point.time), move |record| found_point(record, &point)))
     }
 

@@ -1,7 +1,7 @@
 //! `lifeboat_consistency_group`: volumes that share one write order.
 
-use lifeboat_api::{Client, ClientError, Group, GroupSpec, Volume};
-use tf_provider_sdk::{Attribute, Object, Schema, async_trait};
+use lifeboat_api::{AppConsistency, Client, ClientError, Group, GroupSpec, Volume, default_hook_timeout};
+use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, Schema, async_trait};
 
 use super::{REPLACES, anchor, short_timeouts};
 use crate::declared::{Dependent, Kind};
@@ -9,6 +9,38 @@ use crate::values::Values;
 
 #[derive(Debug)]
 pub(crate) struct GroupKind;
+
+fn app_consistency_block() -> NestedBlock {
+    let body = Block::new()
+        .description(
+            "What runs around an application-consistent point, at the gateway that serves the group. The names are of programs \
+             in that gateway's directory of hooks (`/etc/lifeboat/hooks`).",
+        )
+        .attribute(Attribute::string("pre_script").optional().description(
+            "Makes the applications hold still, such as a program that freezes a file system. An exit code but 0 means that \
+             there is no point.",
+        ))
+        .attribute(
+            Attribute::string("post_script")
+                .optional()
+                .description("Lets the applications go on; runs after every attempt."),
+        )
+        .attribute(
+            Attribute::string("timeout")
+                .default(default_hook_timeout())
+                .description("How long each may take: `1s` to `10m`. Default: `30s`."),
+        );
+    NestedBlock::single("app_consistency", body)
+}
+
+fn app_consistency(block: &Values<'_>) -> AppConsistency {
+    let (mut pre_script, post_script) = (block.optional("pre_script"), block.optional("post_script"));
+    if pre_script.is_none() && (block.is_unknown("pre_script") || block.is_unknown("post_script")) {
+        // One of them will be there.
+        pre_script = post_script.clone().or_else(|| Some("unknown".to_owned()));
+    }
+    AppConsistency { pre_script, post_script, timeout: block.required("timeout", default_hook_timeout()) }
+}
 
 #[async_trait]
 impl Kind for GroupKind {
@@ -32,6 +64,7 @@ impl Kind for GroupKind {
                     .description("1 to 63 letters, digits, `.`, `_` or `-`, unique in the vault."),
             )
             .attribute(Attribute::string("policy_id").required().description("The replication policy that governs it."))
+            .block(app_consistency_block())
             .timeouts(short_timeouts())
     }
 
@@ -41,6 +74,7 @@ impl Kind for GroupKind {
             site_id: values.id("site_id", "site"),
             name: values.name("name"),
             policy_id: values.id("policy_id", "pol"),
+            app_consistency: values.block("app_consistency").map(|block| app_consistency(&block)),
         }
     }
 
@@ -49,6 +83,13 @@ impl Kind for GroupKind {
         state.set("site_id", group.spec.site_id.to_string());
         state.set("name", &group.spec.name);
         state.set("policy_id", group.spec.policy_id.to_string());
+        let app = group.spec.app_consistency.as_ref().map(|app| {
+            Object::new()
+                .with("pre_script", app.pre_script.clone())
+                .with("post_script", app.post_script.clone())
+                .with("timeout", &app.timeout)
+        });
+        state.set("app_consistency", app);
     }
 
     async fn dependents(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {
