@@ -24,9 +24,10 @@ use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Epoch, GroupId, Lsn, PointKind, Timestamp, VolumeId};
 
 use crate::branch;
-use crate::disk::{Disk, LocalDisk};
+use crate::disk::Disk;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
+use crate::machine::{Host, Machine};
 use crate::points::PointInfo;
 use crate::record::Op;
 use crate::ship::{BranchWriter, Open, ShipError, ShipSettings};
@@ -114,7 +115,13 @@ impl Group {
     /// Whether `dir` holds local state of a group.
     #[must_use]
     pub fn exists(dir: &Path) -> bool {
-        state::exists(dir)
+        state::exists(&Host, dir)
+    }
+
+    /// Whether there is local state of the group where its configuration says.
+    #[must_use]
+    pub fn exists_at(config: &GroupConfig) -> bool {
+        state::exists(&*config.machine, &config.dir)
     }
 
     /// A new protected group: branch, keys, first tenure, local files. Active at once.
@@ -125,11 +132,11 @@ impl Group {
     /// What the vault or the disk says; `Invalid` for a size that is no multiple of the block size.
     pub async fn create(config: GroupConfig, volumes: Vec<VolumeSpec>) -> Result<Arc<Self>> {
         volumes.iter().try_for_each(|volume| blocks_of(volume).map(|_| ()))?;
-        let dir = config.dir.clone();
+        let (machine, dir) = (Arc::clone(&config.machine), config.dir.clone());
         let created = Self::create_at(config, volumes).await;
-        if created.is_err() && !Self::exists(&dir) {
+        if created.is_err() && !state::exists(&*machine, &dir) {
             // Nothing refers to what was begun there.
-            let _ = std::fs::remove_dir_all(&dir);
+            let _ = machine.remove(&dir);
         }
         created
     }
@@ -138,7 +145,7 @@ impl Group {
         let (vault, group) = (&config.vault, config.group);
         let branch = BranchId::from_bytes(vault.new_id().map_err(crate::cause::vault)?);
         // The disk first: one that is full is found out before anything is in the vault.
-        let disk = local_disk(&config.dir)?;
+        let disk = local_disk(&config)?;
         let path = Arc::new(WritePath::create(&disk, group, Epoch(0), limits(&config.settings), Lsn(1))?);
         for volume in &volumes {
             vault.create_volume_keys(volume.id).await.map_err(crate::cause::vault)?;
@@ -190,7 +197,7 @@ impl Group {
     /// # Errors
     /// `Damaged`, `NewerFormat`, `WrongKey`, `NotFound`, what the disk says.
     pub async fn open(config: GroupConfig) -> Result<Arc<Self>> {
-        let disk = local_disk(&config.dir)?;
+        let disk = local_disk(&config)?;
         let (file, saved) = StateFile::open(&disk, config.group)?;
         let phase = saved.phase;
         let group = Self::assemble(config, disk, Saved { file, state: saved, shipped_moved: false }, None);
@@ -539,9 +546,21 @@ impl Group {
     /// # Errors
     /// What the disk says.
     pub async fn forget(dir: &Path) -> Result<()> {
-        let disk: Arc<dyn Disk> = local_disk(dir)?;
-        state::remove(&disk)?;
-        std::fs::remove_dir_all(dir).map_err(|error| EngineError::io(format!("delete {}", dir.display()), error))
+        Self::forget_on(&Host, dir)
+    }
+
+    /// The same where the group's configuration says.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn forget_at(config: &GroupConfig) -> Result<()> {
+        Self::forget_on(&*config.machine, &config.dir)
+    }
+
+    fn forget_on(machine: &dyn Machine, dir: &Path) -> Result<()> {
+        let failed = |error| EngineError::io(format!("delete {}", dir.display()), error);
+        state::remove(&machine.open(dir).map_err(failed)?)?;
+        machine.remove(dir).map_err(failed)
     }
 
     /// What can be seen of the group.
@@ -692,10 +711,9 @@ fn ship_settings(settings: &GroupSettings) -> ShipSettings {
     }
 }
 
-fn local_disk(dir: &Path) -> Result<Arc<dyn Disk>> {
-    let disk: Arc<dyn Disk> =
-        LocalDisk::open(dir).map_err(|error| EngineError::io(format!("open {}", dir.display()), error))?;
-    Ok(disk)
+fn local_disk(config: &GroupConfig) -> Result<Arc<dyn Disk>> {
+    let opened = config.machine.open(&config.dir);
+    opened.map_err(|error| EngineError::io(format!("open {}", config.dir.display()), error))
 }
 
 fn closed(group: GroupId) -> EngineError {

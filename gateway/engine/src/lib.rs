@@ -17,6 +17,7 @@ pub mod error;
 pub mod group;
 pub mod image;
 pub mod journal;
+pub mod machine;
 mod overlay;
 pub mod pace;
 pub mod points;

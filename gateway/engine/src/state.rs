@@ -12,6 +12,7 @@ use lifeboat_model::GroupId;
 
 use crate::disk::{Disk, DiskFile, Io};
 use crate::error::{EngineError, ErrorKind, Result, format_error};
+use crate::machine::Machine;
 
 pub(crate) use lifeboat_format::local::{Phase, Place, Rehydrate, StateVolume};
 pub(crate) type State = Stored;
@@ -25,8 +26,8 @@ pub(crate) struct StateFile {
 }
 
 /// Whether a directory holds the state of a group.
-pub(crate) fn exists(dir: &Path) -> bool {
-    dir.join(NAME).exists()
+pub(crate) fn exists(machine: &dyn Machine, dir: &Path) -> bool {
+    machine.holds(dir, NAME)
 }
 
 impl StateFile {

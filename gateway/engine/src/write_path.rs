@@ -163,6 +163,28 @@ struct VolumeEntry {
     overlay: Overlay,
 }
 
+/// What a round of upkeep came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep {
+    /// Something was taken to the images.
+    pub destaged: bool,
+    /// The disk had failed, or the journal was full: trying again at once would change nothing.
+    pub failing: bool,
+}
+
+/// What the loops of a write path would do now.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// They end.
+    pub stopping: bool,
+    /// A batch waits to be committed.
+    pub commit: bool,
+    /// A flush waits for a sync.
+    pub sync: bool,
+    /// Upkeep can't wait for its next turn.
+    pub upkeep: bool,
+}
+
 /// A piece of a volume's content.
 #[derive(Debug)]
 pub enum Piece {
@@ -658,7 +680,7 @@ impl WritePath {
     pub fn commit_loop(&self) {
         loop {
             let mut core = self.core.lock();
-            while !core.stopping && (core.sealed.is_empty() && core.open.batch.is_empty() || core.is_poisoned()) {
+            while !core.stopping && !core.commit_due() {
                 core = wait(&self.commit_wanted, core, Duration::from_secs(1));
             }
             if core.stopping {
@@ -690,32 +712,52 @@ impl WritePath {
     pub fn upkeep_loop(&self, interval: Duration, mut after: impl FnMut(bool)) {
         loop {
             let mut core = self.core.lock();
-            if !core.stopping && core.spare_ready && core.overlay_bytes() < self.limits.overlay_bytes / 4 {
+            if !core.stopping && !core.wants_upkeep(&self.limits) {
                 core = wait(&self.upkeep_wanted, core, interval);
             }
             if core.stopping {
                 return;
             }
-            let failing = core.is_poisoned() || core.journal_full.is_some();
             drop(core);
-            if let Err(error) = self.prepare() {
-                tracing::warn!(group = %self.group, %error, "no further journal file could be prepared");
-            }
-            let destaged = match self.destage() {
-                Ok(destaged) => destaged,
-                Err(error) => {
-                    tracing::warn!(group = %self.group, %error, "writing to the images failed");
-                    false
-                }
-            };
-            after(destaged);
-            if failing && !destaged {
+            let done = self.upkeep();
+            after(done.destaged);
+            if done.failing && !done.destaged {
                 let core = self.core.lock();
                 if core.stopping {
                     return;
                 }
                 drop(wait(&self.upkeep_wanted, core, interval));
             }
+        }
+    }
+
+    /// One round of [`WritePath::upkeep_loop`].
+    pub fn upkeep(&self) -> Upkeep {
+        let failing = {
+            let core = self.core.lock();
+            core.is_poisoned() || core.journal_full.is_some()
+        };
+        if let Err(error) = self.prepare() {
+            tracing::warn!(group = %self.group, %error, "no further journal file could be prepared");
+        }
+        let destaged = match self.destage() {
+            Ok(destaged) => destaged,
+            Err(error) => {
+                tracing::warn!(group = %self.group, %error, "writing to the images failed");
+                false
+            }
+        };
+        Upkeep { destaged, failing }
+    }
+
+    /// What the loops would do now, for whoever drives them in steps.
+    pub fn due(&self) -> Due {
+        let core = self.core.lock();
+        Due {
+            stopping: core.stopping,
+            commit: core.commit_due(),
+            sync: core.sync_due(),
+            upkeep: core.wants_upkeep(&self.limits),
         }
     }
 }
@@ -751,6 +793,15 @@ impl Core {
             Mode::ReadOnly(why) => Err(EngineError::new(ErrorKind::Fenced, why.clone())),
             Mode::Poisoned(why) => Err(poisoned(group, why)),
         }
+    }
+
+    fn commit_due(&self) -> bool {
+        !self.is_poisoned() && (!self.sealed.is_empty() || !self.open.batch.is_empty())
+    }
+
+    /// Upkeep can't wait for its next turn.
+    fn wants_upkeep(&self, limits: &Limits) -> bool {
+        !self.spare_ready || self.overlay_bytes() >= limits.overlay_bytes / 4
     }
 
     fn sync_due(&self) -> bool {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lifeboat_engine::group::Compression;
+use lifeboat_engine::machine::Host;
 use lifeboat_engine::points::PointInfo;
 use lifeboat_engine::view::PointView;
 use lifeboat_engine::{
@@ -50,6 +51,7 @@ fn config(place: Place) -> EngineResult<GroupConfig> {
             .map_err(|error| EngineError::io(format_args!("{} can't be made", parent.display()), error))?;
     }
     Ok(GroupConfig {
+        machine: Arc::new(Host),
         vault: Arc::new(place.vault),
         group: place.group,
         gateway: place.gateway,

@@ -144,10 +144,10 @@ impl Group {
     /// # Errors
     /// What the disk says.
     pub async fn blank(config: super::GroupConfig, branch: BranchId) -> Result<Arc<Self>> {
-        if Self::exists(&config.dir) {
+        if Self::exists_at(&config) {
             return Self::open(config).await;
         }
-        let disk = super::local_disk(&config.dir)?;
+        let disk = super::local_disk(&config)?;
         let saved = State {
             group: config.group,
             gateway: config.gateway,

@@ -96,10 +96,10 @@ impl Group {
 
     /// Makes way for a branch: what is here and in no vault goes to an orphan branch, then the local files go.
     async fn give_up(config: &GroupConfig, branch: BranchId) -> Result<Before> {
-        if !Self::exists(&config.dir) {
+        if !Self::exists_at(config) {
             return Ok(Before::default());
         }
-        let disk = local_disk(&config.dir)?;
+        let disk = local_disk(config)?;
         let (_, saved) = StateFile::open(&disk, config.group)?;
         if saved.branch == branch && saved.phase == Phase::Active {
             return Ok(Before { active: Some(Self::open(config.clone()).await?), orphan: None });
@@ -119,7 +119,7 @@ impl Group {
         let orphan = old.keep_tail().await?;
         old.close(Duration::ZERO).await;
         drop(old);
-        Self::forget(&config.dir).await?;
+        Self::forget_at(config)?;
         Ok(Before { active: None, orphan })
     }
 
@@ -187,7 +187,7 @@ struct Before {
 
 /// The local disk, once it is known to have room for a journal: a full one is found out before anything is fenced.
 fn room(config: &GroupConfig) -> Result<Arc<dyn Disk>> {
-    let disk = local_disk(&config.dir)?;
+    let disk = local_disk(config)?;
     drop(WritePath::create(&disk, config.group, Epoch(0), limits(&config.settings), Lsn(1))?);
     Ok(disk)
 }

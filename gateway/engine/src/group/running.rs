@@ -2,25 +2,29 @@
 
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lifeboat_model::{GroupId, Lsn};
 use lifeboat_vault::Vault;
+use tokio::time::Instant;
 
 use super::{Group, Place, limits, position};
 use crate::branch::Position;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
+use crate::machine::Drive;
 use crate::record::Op;
 use crate::segments::{Reader, ReaderLimits};
 use crate::sync::Lock;
 use crate::view::PointView;
-use crate::write_path::{Submitted, WritePath};
+use crate::write_path::{Due, Submitted, WritePath};
 
 /// How often the images are brought up to date when nothing presses.
 const UPKEEP: Duration = Duration::from_millis(500);
 /// How often the state file is brought up to date, and journal files given back.
 const CHECKPOINT: Duration = Duration::from_secs(1);
+/// Pauses of a loop that is driven in steps grow to this power of two while it has nothing to do.
+const STEPS_IDLE_MAX: u32 = 6;
 
 #[derive(Debug)]
 pub(super) struct Running {
@@ -54,26 +58,35 @@ impl Group {
     /// Starts the threads of a write path.
     pub(super) fn start(self: &Arc<Self>, path: Arc<WritePath>, base: Option<Arc<PointView>>) {
         let origin = self.state.lock().state.origin;
-        let commit = {
-            let path = Arc::clone(&path);
-            move || path.commit_loop()
-        };
-        let sync = {
-            let path = Arc::clone(&path);
-            move || path.sync_loop()
-        };
-        let upkeep = {
-            let (path, group) = (Arc::clone(&path), Arc::downgrade(self));
+        let upkept = {
+            let group = Arc::downgrade(self);
             let mut last = Instant::now();
-            move || path.upkeep_loop(UPKEEP, |_| checkpoint_when_due(&group, &path, &mut last))
+            move |path: &WritePath| checkpoint_when_due(&group, path, &mut last)
         };
+        let threads = match self.config.machine.drive() {
+            Drive::Threads => self.start_threads(&path, upkept),
+            Drive::Steps(pause) => {
+                start_steps(&path, &pause, upkept);
+                Vec::new()
+            }
+        };
+        let base = tokio::sync::OnceCell::new_with(base);
+        *self.running.lock() = Some(Arc::new(Running { path, origin, base, threads: Lock::new(threads) }));
+    }
+
+    fn start_threads(
+        &self,
+        path: &Arc<WritePath>,
+        mut upkept: impl FnMut(&WritePath) + Send + 'static,
+    ) -> Vec<JoinHandle<()>> {
+        let [commit, sync, upkeep] = [Arc::clone(path), Arc::clone(path), Arc::clone(path)];
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(body).ok()
         };
         let threads: Vec<JoinHandle<()>> = [
-            spawn("journal-commit", Box::new(commit)),
-            spawn("journal-sync", Box::new(sync)),
-            spawn("destage", Box::new(upkeep)),
+            spawn("journal-commit", Box::new(move || commit.commit_loop())),
+            spawn("journal-sync", Box::new(move || sync.sync_loop())),
+            spawn("destage", Box::new(move || upkeep.upkeep_loop(UPKEEP, |_| upkept(&upkeep)))),
         ]
         .into_iter()
         .flatten()
@@ -81,8 +94,7 @@ impl Group {
         if threads.len() < 3 {
             path.set_read_only(Some(format!("{}: the system gives this process no more threads", self.config.group)));
         }
-        let base = tokio::sync::OnceCell::new_with(base);
-        *self.running.lock() = Some(Arc::new(Running { path, origin, base, threads: Lock::new(threads) }));
+        threads
     }
 
     /// Brings the images up to date, ends the threads, and closes the write path.
@@ -151,6 +163,44 @@ pub(super) async fn view_at(group: &Group, at: Position) -> Result<Arc<PointView
 pub(super) async fn view_at_position(vault: &Arc<Vault>, group: GroupId, at: Position) -> Result<Arc<PointView>> {
     let reader = Reader::open(vault, group, ReaderLimits::default()).await?;
     PointView::open_at(&reader, at).await
+}
+
+/// Runs the loops of a write path as tasks, a step at a time, until it is stopped or dropped.
+fn start_steps(
+    path: &Arc<WritePath>,
+    pause: &Arc<dyn Fn() -> Duration + Send + Sync>,
+    mut upkept: impl FnMut(&WritePath) + Send + 'static,
+) {
+    // What fails is in the group's state, and everybody who waited was told.
+    tokio::spawn(steps(Arc::downgrade(path), Arc::clone(pause), |path, due| due.commit && path.commit().is_ok()));
+    tokio::spawn(steps(Arc::downgrade(path), Arc::clone(pause), |path, due| due.sync && path.sync().is_ok()));
+    let mut next = Instant::now() + UPKEEP;
+    tokio::spawn(steps(Arc::downgrade(path), Arc::clone(pause), move |path, due| {
+        if !due.upkeep && Instant::now() < next {
+            return false;
+        }
+        next = Instant::now() + UPKEEP;
+        let done = path.upkeep();
+        upkept(path);
+        done.destaged
+    }));
+}
+
+async fn steps(
+    path: Weak<WritePath>,
+    pause: Arc<dyn Fn() -> Duration + Send + Sync>,
+    mut step: impl FnMut(&WritePath, Due) -> bool,
+) {
+    let mut idle = 0;
+    loop {
+        tokio::time::sleep(pause() * (1 << idle)).await;
+        let Some(path) = path.upgrade() else { return };
+        let due = path.due();
+        if due.stopping {
+            return;
+        }
+        idle = if step(&path, due) { 0 } else { (idle + 1).min(STEPS_IDLE_MAX) };
+    }
 }
 
 fn checkpoint_when_due(group: &Weak<Group>, path: &WritePath, last: &mut Instant) {

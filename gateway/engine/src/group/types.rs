@@ -8,6 +8,7 @@ use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, VolumeId};
 use lifeboat_vault::Vault;
 
+use crate::machine::Machine;
 use crate::pace::Pace;
 use crate::points::{PointInfo, PointRetention};
 use crate::quiesce::AppPoints;
@@ -66,6 +67,8 @@ pub struct GroupConfig {
     pub group: GroupId,
     /// This gateway.
     pub gateway: GatewayId,
+    /// The machine that this gateway runs on.
+    pub machine: Arc<dyn Machine>,
     /// Local state of this group at this gateway; its parent exists.
     pub dir: PathBuf,
     /// How it is run.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lifeboat_engine::machine::Host;
 use lifeboat_engine::points::PointInfo;
 use lifeboat_engine::view::PointView;
 use lifeboat_engine::{BlockVolume, FailOver, Group, GroupConfig, GroupSettings, VolumeSpec};
@@ -70,7 +71,14 @@ impl Lab {
             ..GroupSettings::default()
         };
         let dir: PathBuf = self.dir.path().join(gateway.to_string());
-        GroupConfig { vault: Arc::clone(&self.vault), group: self.group, gateway, dir, settings }
+        GroupConfig {
+            vault: Arc::clone(&self.vault),
+            group: self.group,
+            gateway,
+            machine: Arc::new(Host),
+            dir,
+            settings,
+        }
     }
 
     pub(crate) async fn create(&self) -> Arc<Group> {
