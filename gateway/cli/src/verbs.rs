@@ -1,8 +1,9 @@
 //! The verbs, one file for each group of them.
 //!
-//! Each takes its arguments, asks a gateway (or, for `inspect`, `token` and `point verify`, reads files), and shows what
+//! Each takes its arguments, asks a gateway (or, for `inspect`, `token`, `point verify` and `vault check`, reads what is there), and shows what
 //! came of it. Rules of the business are the gateway's: nothing here decides whether something may be done.
 
+pub(crate) mod check;
 pub(crate) mod declared;
 pub(crate) mod event;
 pub(crate) mod failover;

@@ -30,7 +30,7 @@ use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::segments::{Reader, ReaderLimits, names};
 
-pub(crate) use state::{Ahead, State, Target, VolumeState};
+pub(crate) use state::{Ahead, State, Target, VolumeState, apply};
 
 /// Small objects read at a time.
 const PARALLEL: usize = 16;

@@ -12,6 +12,7 @@
 pub mod blocking;
 pub mod branch;
 mod cause;
+pub mod check;
 pub mod disk;
 pub mod error;
 pub mod group;

@@ -164,6 +164,16 @@ impl Tree {
         self.root.hash()
     }
 
+    /// Levels of inner nodes.
+    pub(crate) const fn levels(&self) -> u8 {
+        self.levels
+    }
+
+    /// The topmost node.
+    pub(crate) const fn root(&self) -> &Child {
+        &self.root
+    }
+
     /// The root as a map object stores it: `None` for zeroes. Meaningful once [`Self::store`] has run.
     #[must_use]
     pub const fn root_ref(&self) -> Option<&NodeRef> {

@@ -39,6 +39,7 @@ use crate::error::{VaultError, VaultErrorKind, invalid, tampered};
 use crate::masters::Masters;
 use crate::once::create_exact;
 use crate::store::{ObjectMeta, Store};
+use crate::vault::Proved;
 
 const LABEL_MAC: &[u8] = b"lifeboat/v1/catalog";
 /// Largest document.
@@ -357,6 +358,30 @@ impl Catalog {
         ))
     }
 
+    /// Whether a document of the catalog may have such a name.
+    pub(crate) fn is_document(&self, key: &str) -> bool {
+        named(key).is_some()
+    }
+
+    /// Proves the object `key`. None when no document of the catalog has such a name.
+    pub(crate) async fn check(&self, key: &str, bytes: &[u8]) -> Result<Option<Proved>, VaultError> {
+        let Some((name, revision)) = named(key) else { return Ok(None) };
+        let (content, _) = self.prove(&name, revision, bytes).await?;
+        let Content { generation, created, deleted, .. } = content;
+        Ok(Some(Proved::Catalog { revision, generation, created, deleted }))
+    }
+
+    /// The content, and the number of the master key that it is sealed with.
+    async fn prove(&self, name: &Name, revision: u64, bytes: &[u8]) -> Result<(Content, u32), VaultError> {
+        let key = name.object(revision);
+        let read = self.shared.masters.open::<Content>(LABEL_MAC, &key, bytes).await?;
+        let content = read.content;
+        if content.kind != name.kind || content.id != name.id || content.revision != revision {
+            return Err(tampered(format!("{key} holds another document; restore the object")));
+        }
+        Ok((content, read.master.number))
+    }
+
     async fn change(
         &self,
         kind: &str,
@@ -534,13 +559,8 @@ impl Catalog {
 
     /// Reads a revision that was found by following a view from `looked`: whatever is newer was written after that.
     async fn read(&self, name: &Name, revision: u64, looked: Instant) -> Result<Arc<Document>, VaultError> {
-        let key = name.object(revision);
-        let bytes = self.shared.store.get(&key, DOCUMENT_BYTES_MAX).await?;
-        let read = self.shared.masters.open::<Content>(LABEL_MAC, &key, &bytes).await?;
-        let (content, master) = (read.content, read.master.number);
-        if content.kind != name.kind || content.id != name.id || content.revision != revision {
-            return Err(tampered(format!("{key} holds another document; restore the object")));
-        }
+        let bytes = self.shared.store.get(&name.object(revision), DOCUMENT_BYTES_MAX).await?;
+        let (content, master) = self.prove(name, revision, &bytes).await?;
         Ok(self.remember(name, content, looked, master))
     }
 
@@ -647,6 +667,11 @@ impl Name {
         let number: u64 = key.rsplit_once('/')?.1.strip_suffix(".json")?.parse().ok()?;
         (number > 0 && self.object(number) == key).then_some(number)
     }
+}
+
+/// Name and revision of any object of the catalog.
+fn named(key: &str) -> Option<(Name, u64)> {
+    Name::of(key.strip_prefix("catalog/")?.split('/').next()?, key)
 }
 
 impl fmt::Display for Name {

@@ -28,6 +28,7 @@ use crate::error::{VaultError, VaultErrorKind, invalid, tampered};
 use crate::masters::Masters;
 use crate::once::create_exact;
 use crate::store::Store;
+use crate::vault::Proved;
 
 const LABEL_MAC: &[u8] = b"lifeboat/v1/key-mac";
 /// Room for [`DATA_KEYS_MAX`] keys in base64.
@@ -390,9 +391,36 @@ impl Keyring {
     }
 
     async fn read(&self, owner: &str, number: u32) -> Result<Newest, VaultError> {
+        let bytes = self.store.get(&object_key(owner, number), KEY_OBJECT_BYTES_MAX).await?;
+        self.open(owner, number, &bytes).await
+    }
+
+    /// Whether a key may have such a name.
+    pub(crate) fn is_key(&self, key: &str) -> bool {
+        owner_of(key).is_some()
+    }
+
+    /// Proves the object `key` and opens what it wraps. None when no key has such a name.
+    pub(crate) async fn check(&self, key: &str, bytes: &[u8]) -> Result<Option<Proved>, VaultError> {
+        let Some((owner, number)) = owner_of(key) else { return Ok(None) };
+        let erased = match self.open(owner, number, bytes).await? {
+            Newest::Keys { secret, .. } => {
+                // The rules of their lengths, without which they are of no use.
+                match owner.parse::<VolumeId>() {
+                    Ok(volume) => drop(Ring::new(volume, secret)?),
+                    Err(_) if secret.len() == KEY_LEN => {}
+                    Err(_) => return Err(tampered(format!("the key {key} has a wrong length; restore its object"))),
+                }
+                false
+            }
+            Newest::Erased { .. } | Newest::None => true,
+        };
+        Ok(Some(Proved::Key { owner: owner.to_owned(), number, erased }))
+    }
+
+    async fn open(&self, owner: &str, number: u32, bytes: &[u8]) -> Result<Newest, VaultError> {
         let key = object_key(owner, number);
-        let bytes = self.store.get(&key, KEY_OBJECT_BYTES_MAX).await?;
-        let read = self.masters.open::<Entry>(LABEL_MAC, &key, &bytes).await?;
+        let read = self.masters.open::<Entry>(LABEL_MAC, &key, bytes).await?;
         let master = read.master.number;
         match read.content {
             Entry::Keys(object) if object.owner == owner && object.number == number => {
@@ -498,6 +526,12 @@ fn is_owner(text: &str) -> bool {
 
 fn object_key(owner: &str, number: u32) -> String {
     format!("keys/{owner}/{number:08}")
+}
+
+/// Owner and number in the name of a key.
+fn owner_of(key: &str) -> Option<(&str, u32)> {
+    let (owner, _) = key.strip_prefix("keys/")?.split_once('/')?;
+    Some((owner, number_of(owner, key)?)).filter(|(owner, _)| is_owner(owner))
 }
 
 fn number_of(owner: &str, key: &str) -> Option<u32> {

@@ -42,4 +42,4 @@ pub use once::{Landed, create_exact, create_once};
 pub use probe::probe;
 pub use secret::{KdfStrength, KeySource};
 pub use store::{Access, ObjectMeta, Store, open_store};
-pub use vault::{KeyRotation, KeySlot, Vault, VaultInfo, VaultSettings};
+pub use vault::{KeyRotation, KeySlot, Proved, Vault, VaultInfo, VaultSettings};

@@ -11,6 +11,7 @@
 //! ```
 
 mod document;
+mod proof;
 mod rotation;
 mod slots;
 
@@ -33,6 +34,7 @@ use crate::probe;
 use crate::secret::{KeySource, Secret, check_new_source};
 use crate::store::Store;
 use document::{Content, DOCUMENT_BYTES_MAX, LABEL_MAC, SLOTS_MAX};
+pub use proof::Proved;
 pub use rotation::KeyRotation;
 use slots::{new_slot, opened_by, unlock};
 
@@ -188,9 +190,19 @@ impl Vault {
     /// [`VaultErrorKind::NewerFormat`], [`VaultErrorKind::Tampered`], [`VaultErrorKind::Unsafe`].
     pub async fn open(store: Arc<dyn Store>, key: &KeySource, options: VaultOptions) -> Result<Self, VaultError> {
         let (revision, bytes) = read_newest(&*store).await?;
-        check_ranges(&*store, revision, &bytes).await?;
+        Self::open_at(store, revision, &bytes, key, options).await
+    }
+
+    async fn open_at(
+        store: Arc<dyn Store>,
+        revision: u32,
+        bytes: &[u8],
+        key: &KeySource,
+        options: VaultOptions,
+    ) -> Result<Self, VaultError> {
+        check_ranges(&*store, revision, bytes).await?;
         let object = object_key(revision);
-        let opened = envelope::open(&bytes, &object)?;
+        let opened = envelope::open(bytes, &object)?;
         let content = Content::of(&opened, &object)?;
         let (newest, keys) = prove(&opened, &object, &content, key, store.url()).await?;
         if content.revision != revision {
@@ -563,18 +575,28 @@ fn object_key(revision: u32) -> String {
 
 /// The newest revision and its bytes. Revisions are never deleted, so what was listed can be read.
 async fn read_newest(store: &dyn Store) -> Result<(u32, bytes::Bytes), VaultError> {
-    let found = store.list("vault").await?;
-    let revision = |key: &str| {
-        let number: u32 = key.strip_prefix("vault/")?.strip_suffix(".json")?.parse().ok()?;
-        (number > 0 && object_key(number) == key).then_some(number)
-    };
-    let Some(newest) = found.iter().filter_map(|object| revision(&object.key)).max() else {
-        return Err(VaultError::new(
-            VaultErrorKind::NotFound,
-            format!("there is no vault at {}: check the storage URL, or make a vault there", store.url()),
-        ));
-    };
+    let Some(newest) = revisions(store).await?.into_iter().next_back() else { return Err(no_vault(store)) };
     Ok((newest, store.get(&object_key(newest), DOCUMENT_BYTES_MAX).await?))
+}
+
+fn no_vault(store: &dyn Store) -> VaultError {
+    VaultError::new(
+        VaultErrorKind::NotFound,
+        format!("there is no vault at {}: check the storage URL, or make a vault there", store.url()),
+    )
+}
+
+/// The revisions of the vault's document that are there, ascending.
+async fn revisions(store: &dyn Store) -> Result<Vec<u32>, VaultError> {
+    let found = store.list("vault").await?;
+    let mut revisions: Vec<u32> = found.iter().filter_map(|object| revision_of(&object.key)).collect();
+    revisions.sort_unstable();
+    Ok(revisions)
+}
+
+fn revision_of(key: &str) -> Option<u32> {
+    let number: u32 = key.strip_prefix("vault/")?.strip_suffix(".json")?.parse().ok()?;
+    (number > 0 && object_key(number) == key).then_some(number)
 }
 
 /// The part of the probe that a vault can be opened with: it writes nothing.

@@ -102,6 +102,7 @@ fn the_lines_of_the_contract_parse() {
         "vault list",
         "vault show main",
         "vault detach main",
+        "vault check file:///v --read-data --group g --key-file /k",
         "site create --name onprem",
         "gateway create --name standby --site recovery --role process_server --role master_target",
         "gateway show standby --output json",

@@ -1,4 +1,4 @@
-//! `lifeboat vault`: open, create, list, show, detach.
+//! `lifeboat vault`: open, create, list, show, check, detach.
 //!
 //! `open` is all that a blank gateway needs for recovery. `detach` forgets a vault that nothing refers to any more; its
 //! objects stay where they are.
@@ -6,6 +6,7 @@
 use clap::{Args, Subcommand};
 use lifeboat_api::{EncryptionKey, Vault, VaultCreate};
 
+use super::check::CheckArgs;
 use super::declared::{self, Listed, Named, Names};
 use super::key::KeyArgs;
 use crate::connect::ConnectionArgs;
@@ -46,6 +47,8 @@ enum VaultVerb {
     },
     /// List the vaults that the gateway is attached to
     List,
+    /// Prove everything in the vault at URL, and say what damage costs; needs no gateway
+    Check(CheckArgs),
     /// Show one
     Show(Named),
     /// Forget a vault that nothing refers to; its objects stay in storage
@@ -79,10 +82,12 @@ fn attach(storage_url: String, encryption: EncryptionKey) -> VaultCreate {
 }
 
 pub(crate) async fn run(args: VaultArgs, output: Output) -> Result<()> {
-    let client = args.connection.client()?;
+    let connection = args.connection;
+    let client = || connection.client();
     match args.verb {
+        VaultVerb::Check(check) => super::check::run(check, output).await,
         VaultVerb::Open { url, key } => {
-            let vault = client.create_vault(&attach(url, key.for_gateway()?)).await?;
+            let vault = client()?.create_vault(&attach(url, key.for_gateway()?)).await?;
             output.show(&vault, || {
                 clean(&format!("vault {} is open at {}: {}", vault.spec.name, vault.status.attached_url, vault.id))
             })
@@ -90,13 +95,13 @@ pub(crate) async fn run(args: VaultArgs, output: Output) -> Result<()> {
         VaultVerb::Create { url, name, soft_delete_days, key } => {
             let encryption = key.for_gateway()?;
             let wanted = VaultCreate { name, storage_url: url, encryption, soft_delete_days, attach: false };
-            let vault = client.create_vault(&wanted).await?;
+            let vault = client()?.create_vault(&wanted).await?;
             output.show(&vault, || {
                 clean(&format!("vault {} made at {}: {}", vault.spec.name, vault.status.attached_url, vault.id))
             })
         }
-        VaultVerb::List => declared::list::<Vault>(&client, output, "no vault is attached").await,
-        VaultVerb::Show(named) => declared::show::<Vault>(&client, output, &named).await,
-        VaultVerb::Detach(named) => declared::delete::<Vault>(&client, output, &named, "detached").await,
+        VaultVerb::List => declared::list::<Vault>(&client()?, output, "no vault is attached").await,
+        VaultVerb::Show(named) => declared::show::<Vault>(&client()?, output, &named).await,
+        VaultVerb::Detach(named) => declared::delete::<Vault>(&client()?, output, &named, "detached").await,
     }
 }

@@ -177,7 +177,8 @@ async fn volume(vault: &Arc<Vault>, text: &str) -> Result<VolumeId> {
     })
 }
 
-async fn group(vault: &Arc<Vault>, text: &str) -> Result<GroupId> {
+/// The group that a text names.
+pub(crate) async fn group(vault: &Arc<Vault>, text: &str) -> Result<GroupId> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }

@@ -65,7 +65,7 @@ impl VolumeState {
 }
 
 /// Puts changes into a tree, its size included.
-async fn apply(reader: &Reader, tree: &mut Tree, changes: &Changes<Slot>) -> Result<()> {
+pub(crate) async fn apply(reader: &Reader, tree: &mut Tree, changes: &Changes<Slot>) -> Result<()> {
     if changes.blocks() != tree.blocks() {
         tree.resize(reader, changes.blocks()).await?;
     }
@@ -300,7 +300,14 @@ async fn lineage(reader: &Reader, target: Target) -> Result<Vec<Span>> {
         }
         let mut head = None;
         for map in &maps {
-            let candidate = reader.map_head(map).await?;
+            let candidate = match reader.map_head(map).await {
+                // A damaged map costs time, not points: what an older one and a longer log give is the same.
+                Err(error) if error.kind() == ErrorKind::Tampered => {
+                    tracing::warn!(%error, "a map is damaged; an older one is used");
+                    continue;
+                }
+                candidate => candidate?,
+            };
             let at = &candidate.footer.position;
             let before = (at.epoch, at.seq) <= (until.epoch, until.seq) && at.lsn == map.lsn;
             if candidate.footer.is_head() && before && log.counts(at.epoch, at.seq) {
@@ -325,8 +332,11 @@ async fn lineage(reader: &Reader, target: Target) -> Result<Vec<Span>> {
 async fn maps_until(reader: &Reader, until: Position) -> Result<Vec<MapListing>> {
     let mut maps = reader.list_maps(until.branch).await?;
     maps.retain(|map| map.lsn <= until.lsn);
-    if let Some(first) = maps.first() {
-        reader.map_head(first).await?;
+    if let Some(first) = maps.first()
+        && let Err(error) = reader.map_head(first).await
+        && error.kind() == ErrorKind::Retry
+    {
+        return Err(error);
     }
     Ok(maps)
 }

@@ -24,7 +24,7 @@ pub(crate) struct MapListing {
     pub(crate) branch: BranchId,
     pub(crate) lsn: Lsn,
     pub(crate) id: MapId,
-    len: u64,
+    pub(crate) len: u64,
 }
 
 /// What is read from the end of a map object, or all of it: the footer, and the nodes next to it, which are those that
