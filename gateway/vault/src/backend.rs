@@ -1,13 +1,22 @@
-//! [`Store`] over the `object_store` crate: a directory, or memory.
+//! [`Store`] over the `object_store` crate: a directory, memory, or a service over HTTP.
 //!
-//! Owns the translation of that crate's errors, the only place where it is made. Writes are `PutMode::Create`, one
-//! request each; nothing is retried here. Every request has a time limit, so that a hung network mount becomes an
-//! error instead of a hung gateway; the request itself may still finish later, as on any network.
+//! ```text
+//! cloud      S3, Azure, Google: settings and credentials      transport   one attempt over HTTP
+//! endpoint   which addresses are talked to                    failure     what an error means for the caller
+//! ```
+//! Writes are `PutMode::Create`, one request each, and never repeated here: whether one landed is for the caller to find
+//! out ([`crate::create_once`]). What changes nothing by being repeated (reads, listings, deletes) is tried up to
+//! [`ATTEMPTS`] times on a remote service: the only retries there are. Every request has a time limit, so that a hung
+//! network mount becomes an error instead of a hung gateway; the request itself may still finish later, as on any
+//! network.
 
-use std::error::Error;
+pub(crate) mod cloud;
+pub(crate) mod endpoint;
+pub(crate) mod failure;
+mod transport;
+
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +24,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use lifeboat_model::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -26,10 +35,23 @@ use object_store::{
 
 use crate::directory::Directory;
 use crate::error::{StoreClass, StoreError};
+use crate::storage::{Provider, StorageTarget};
 use crate::store::{Access, ObjectMeta, Store, is_key, is_prefix};
+use cloud::Place;
+use failure::{Asked, translate, verb};
 
-/// Longest that one request may take.
+/// Longest that one request may take, besides the time for its bytes.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+/// The slowest line that a vault works over, in bytes a second.
+const SLOWEST_LINE: u64 = 32 << 10;
+/// How often a remote service is asked for what can be asked again.
+const ATTEMPTS: u32 = 3;
+/// The pause after the first attempt; four times as long after the second.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause that a service may ask for here; for a longer one the caller decides.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Most objects that one listing returns: a vault of a thousand volumes has far fewer under one prefix.
+const LISTED_MAX: usize = 10_000_000;
 /// Longest that a listing may take: it is many requests on a remote backend.
 const LIST_LIMIT: Duration = Duration::from_secs(300);
 
@@ -37,21 +59,57 @@ pub(crate) struct Backend {
     inner: Arc<dyn ObjectStore>,
     url: String,
     directory: Option<Arc<Directory>>,
+    /// Of a service over HTTP.
+    provider: Option<Provider>,
 }
 
 impl Backend {
     pub(crate) fn memory(url: &str) -> Self {
-        Self { inner: Arc::new(InMemory::new()), url: url.to_owned(), directory: None }
+        Self { inner: Arc::new(InMemory::new()), url: url.to_owned(), directory: None, provider: None }
     }
 
     pub(crate) async fn directory(path: PathBuf, access: Access) -> Result<Self, StoreError> {
         let url = format!("file://{}", path.display());
         let directory = blocking(&url, move || Directory::open(&path, access)).await?;
         let files = LocalFileSystem::new_with_prefix(directory.root())
-            .map_err(|error| translate(error, "open", "", &url))?
+            .map_err(|error| translate(error, Asked { verb: "open", key: "", url: &url, provider: None }))?
             .with_fsync(true)
             .with_automatic_cleanup(true);
-        Ok(Self { inner: Arc::new(files), url, directory: Some(Arc::new(directory)) })
+        Ok(Self { inner: Arc::new(files), url, directory: Some(Arc::new(directory)), provider: None })
+    }
+
+    /// A bucket or container. Whether it can be reached shows with the first request.
+    pub(crate) async fn remote(place: Place, target: StorageTarget) -> Result<Self, StoreError> {
+        let (url, provider) = (target.url.clone(), place.provider);
+        let inner = blocking(&url, move || cloud::open(&place, &target)).await?;
+        Ok(Self { inner, url, directory: None, provider: Some(provider) })
+    }
+
+    fn asked<'a>(&'a self, verb: &'a str, key: &'a str) -> Asked<'a> {
+        Asked { verb, key, url: &self.url, provider: self.provider }
+    }
+
+    /// Makes a request that can be made again: on a remote service a few times, if it fails in passing.
+    async fn repeated<T, F>(&self, request: impl Fn() -> F + Send + Sync) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let mut pause = PAUSE;
+        for _ in 1..ATTEMPTS {
+            match request().await {
+                Err(error) if error.is_retry() && self.provider.is_some() => {
+                    let wait = error.retry_after().unwrap_or(pause);
+                    if wait > PAUSE_MAX {
+                        return Err(error);
+                    }
+                    tracing::debug!(%error, "asked again");
+                    tokio::time::sleep(wait).await;
+                    pause *= 4;
+                }
+                done => return done,
+            }
+        }
+        request().await
     }
 
     fn path(&self, key: &str) -> Result<Path, StoreError> {
@@ -95,7 +153,7 @@ impl Backend {
     ) -> Result<T, StoreError> {
         tokio::time::timeout(limit, request).await.unwrap_or_else(|_| {
             let seconds = limit.as_secs();
-            let what = describe(verb, key, &self.url);
+            let what = self.asked(verb, key).describe();
             Err(StoreError::new(
                 StoreClass::Retry,
                 format!("{what}: no answer in {seconds} s; check the network and the storage"),
@@ -106,22 +164,23 @@ impl Backend {
     async fn read(&self, key: &str, options: GetOptions, max_bytes: u64) -> Result<Bytes, StoreError> {
         let path = self.path(key)?;
         let wanted = options.range.is_some();
-        let result = self.inner.get_opts(&path, options).await.map_err(|e| translate(e, "read", key, &self.url))?;
+        let result =
+            self.inner.get_opts(&path, options).await.map_err(|e| translate(e, self.asked(verb::READ, key)))?;
         let len = result.range.end.saturating_sub(result.range.start);
         if len > max_bytes {
-            let what = describe("read", key, &self.url);
+            let what = self.asked(verb::READ, key).describe();
             return Err(StoreError::new(
                 StoreClass::Fatal,
                 format!("{what}: it has {len} bytes and at most {max_bytes} were expected; it is damaged or not ours"),
             ));
         }
         let size = result.meta.size;
-        let bytes = collect(result, max_bytes).await.map_err(|e| translate(e, "read", key, &self.url))?;
+        let bytes = collect(result, max_bytes).await.map_err(|e| translate(e, self.asked(verb::READ, key)))?;
         let got = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if got != len || (wanted && len != max_bytes) {
             // Short although the object is long enough: the transfer was cut. Otherwise the object itself is short.
             let cut = got != len;
-            let what = describe("read", key, &self.url);
+            let what = self.asked(verb::READ, key).describe();
             return Err(StoreError::new(
                 if cut { StoreClass::Retry } else { StoreClass::Fatal },
                 format!("{what}: {got} bytes came where {max_bytes} were expected (the object has {size})"),
@@ -138,13 +197,17 @@ impl Backend {
             Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => {
                 return Ok(None);
             }
-            result => result.map_err(|error| translate(error, "read", key, &self.url))?,
+            result => match result.map_err(|error| translate(error, self.asked(verb::READ, key))) {
+                // An empty object has no last byte, which services call a range that can't be: its size says which.
+                Err(error) if self.provider.is_some() && error.class() == StoreClass::Fatal => return Ok(None),
+                result => result?,
+            },
         };
         let size = result.meta.size;
         let wanted = size.min(max_bytes);
-        let bytes = collect(result, wanted).await.map_err(|error| translate(error, "read", key, &self.url))?;
+        let bytes = collect(result, wanted).await.map_err(|e| translate(e, self.asked(verb::READ, key)))?;
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) != wanted {
-            let what = describe("read", key, &self.url);
+            let what = self.asked(verb::READ, key).describe();
             return Err(StoreError::new(
                 StoreClass::Retry,
                 format!("{what}: {} bytes came where {wanted} were expected (the object has {size})", bytes.len()),
@@ -161,10 +224,15 @@ impl Backend {
             None => self.inner.list(path),
             Some(after) => self.inner.list_with_offset(path, &self.path(after)?),
         };
-        let found = stream.map_ok(meta).try_collect::<Vec<_>>();
-        let mut found = found.await.map_err(|e| translate(e, "list", prefix, &self.url))?;
-        // What isn't ours (editor leftovers, lost+found) can't be named by us, and doesn't concern us.
-        found.retain(|object| is_key(&object.key));
+        let found = stream.map_ok(meta).take(LISTED_MAX).try_collect::<Vec<_>>();
+        let mut found = found.await.map_err(|e| translate(e, self.asked(verb::LIST, prefix)))?;
+        if found.len() == LISTED_MAX {
+            let what = self.asked(verb::LIST, prefix).describe();
+            return Err(StoreError::new(StoreClass::Fatal, format!("{what}: it has {LISTED_MAX} objects or more")));
+        }
+        // What isn't ours (editor leftovers, lost+found) can't be named by us, and doesn't concern us. Where to begin is
+        // a courtesy of the service: some begin with the given key itself, some at the start.
+        found.retain(|object| is_key(&object.key) && after.is_none_or(|after| object.key.as_str() > after));
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         // A directory that was unmounted under the listing looks empty: ask again before believing it.
         self.on_disk(Directory::check).await?;
@@ -180,11 +248,12 @@ impl Store for Backend {
 
     async fn create(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
         let path = self.path(key)?;
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let request = async {
             self.on_disk(Directory::check).await?;
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             let put = self.inner.put_opts(&path, bytes.into(), options).await;
-            let put = put.map(drop).map_err(|error| translate(error, "write", key, &self.url));
+            let put = put.map(drop).map_err(|error| translate(error, self.asked(verb::WRITE, key)));
             let taken = put.as_ref().is_err_and(StoreError::is_already_exists);
             if put.is_ok() || taken {
                 let key = key.to_owned();
@@ -192,15 +261,15 @@ impl Store for Backend {
             }
             put
         };
-        self.limited(REQUEST_LIMIT, "write", key, request).await
+        self.limited(time_for(len), verb::WRITE, key, request).await
     }
 
     async fn get(&self, key: &str, max_bytes: u64) -> Result<Bytes, StoreError> {
-        let request = async {
+        let request = self.repeated(|| async {
             self.on_disk(Directory::check).await?;
             self.read(key, GetOptions::default(), max_bytes).await
-        };
-        self.limited(REQUEST_LIMIT, "read", key, request).await
+        });
+        self.limited(time_for(max_bytes), verb::READ, key, request).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -209,41 +278,43 @@ impl Store for Backend {
         }
         let len = range.end - range.start;
         let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
-        let request = async {
+        let request = self.repeated(|| async {
             self.on_disk(Directory::check).await?;
-            self.read(key, options, len).await
-        };
-        self.limited(REQUEST_LIMIT, "read", key, request).await
+            self.read(key, options.clone(), len).await
+        });
+        self.limited(time_for(len), verb::READ, key, request).await
     }
 
     async fn get_tail(&self, key: &str, max_bytes: u64) -> Result<(Bytes, u64), StoreError> {
         let request = async {
             self.on_disk(Directory::check).await?;
-            if let Some(found) = self.read_tail(key, max_bytes).await? {
+            if let Some(found) = self.repeated(|| self.read_tail(key, max_bytes)).await? {
                 return Ok(found);
             }
             let len = self.head(key).await?.size;
             let bytes = self.get_range(key, len.saturating_sub(max_bytes)..len).await?;
             Ok((bytes, len))
         };
-        self.limited(REQUEST_LIMIT, "read", key, request).await
+        self.limited(time_for(max_bytes), verb::READ, key, request).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.limited(LIST_LIMIT, "list", prefix, self.listing(prefix, None)).await
+        let request = self.repeated(|| self.listing(prefix, None));
+        self.limited(LIST_LIMIT, verb::LIST, prefix, request).await
     }
 
     async fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-        self.limited(LIST_LIMIT, "list", prefix, self.listing(prefix, Some(after))).await
+        let request = self.repeated(|| self.listing(prefix, Some(after)));
+        self.limited(LIST_LIMIT, verb::LIST, prefix, request).await
     }
 
     async fn list_dirs(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
         let path = self.prefix(prefix)?;
-        let request = async {
+        let request = self.repeated(|| async {
             self.on_disk(Directory::check).await?;
             let path = (!prefix.is_empty()).then_some(&path);
             let found = self.inner.list_with_delimiter(path).await;
-            let found = found.map_err(|e| translate(e, "list", prefix, &self.url))?;
+            let found = found.map_err(|e| translate(e, self.asked(verb::LIST, prefix)))?;
             let mut names: Vec<_> = found
                 .common_prefixes
                 .iter()
@@ -254,33 +325,33 @@ impl Store for Backend {
             names.sort_unstable();
             self.on_disk(Directory::check).await?;
             Ok(names)
-        };
-        self.limited(LIST_LIMIT, "list", prefix, request).await
+        });
+        self.limited(LIST_LIMIT, verb::LIST, prefix, request).await
     }
 
     async fn head(&self, key: &str) -> Result<ObjectMeta, StoreError> {
         let path = self.path(key)?;
-        let request = async {
+        let request = self.repeated(|| async {
             self.on_disk(Directory::check).await?;
-            self.inner.head(&path).await.map(meta).map_err(|e| translate(e, "look at", key, &self.url))
-        };
-        self.limited(REQUEST_LIMIT, "look at", key, request).await
+            self.inner.head(&path).await.map(meta).map_err(|e| translate(e, self.asked(verb::HEAD, key)))
+        });
+        self.limited(REQUEST_LIMIT, verb::HEAD, key, request).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         let path = self.path(key)?;
-        let request = async {
+        let request = self.repeated(|| async {
             self.on_disk(Directory::check).await?;
-            match self.inner.delete(&path).await {
+            match self.inner.delete(&path).await.map_err(|e| translate(e, self.asked(verb::DELETE, key))) {
                 Ok(()) => {
                     let key = key.to_owned();
                     self.on_disk(move |directory| directory.settle_delete(&key)).await
                 }
-                Err(object_store::Error::NotFound { .. }) => Ok(()),
-                Err(error) => Err(translate(error, "delete", key, &self.url)),
+                Err(error) if error.is_not_found() => Ok(()),
+                Err(error) => Err(error),
             }
-        };
-        self.limited(REQUEST_LIMIT, "delete", key, request).await
+        });
+        self.limited(REQUEST_LIMIT, verb::DELETE, key, request).await
     }
 
     async fn sweep_leftovers(&self, older_than: Duration) -> Result<u64, StoreError> {
@@ -293,6 +364,12 @@ impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.url)
     }
+}
+
+/// How long a request for so many bytes may take.
+fn time_for(bytes: u64) -> Duration {
+    // A caller that doesn't know the size gives a generous limit: that is no reason to wait for a day.
+    REQUEST_LIMIT + Duration::from_secs((bytes / SLOWEST_LINE).min(3600))
 }
 
 /// Reads the body, trusting its length no more than its declared length.
@@ -338,67 +415,4 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         Err(StoreError::new(StoreClass::Retry, format!("a request to {url} was broken off")).with_source(error))
     })
-}
-
-pub(crate) fn describe(verb: &str, key: &str, url: &str) -> String {
-    if key.is_empty() { format!("can't {verb} {url}") } else { format!("can't {verb} {key} in {url}") }
-}
-
-fn translate(error: object_store::Error, verb: &str, key: &str, url: &str) -> StoreError {
-    use object_store::Error as E;
-    let (class, advice) = match &error {
-        E::NotFound { .. } => (StoreClass::NotFound, "there is no such object"),
-        // S3 answers AlreadyExists, Azure answers Precondition, when a create-only write finds the name taken.
-        E::AlreadyExists { .. } | E::Precondition { .. } => (StoreClass::AlreadyExists, "the name is taken"),
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
-            (StoreClass::Fatal, "access was refused; check the credentials and their permissions")
-        }
-        E::NotSupported { .. } | E::NotImplemented { .. } => (StoreClass::Fatal, "the backend can't do that"),
-        E::InvalidPath { .. } => (StoreClass::Fatal, "the backend doesn't take that name"),
-        E::Generic { .. } => match io_kind(&error) {
-            Some(kind) => classify_io(kind),
-            // Of what isn't an I/O error only a range beyond the end reaches us from a directory or memory.
-            None => (StoreClass::Fatal, "the object is shorter than expected, or the backend refused the request"),
-        },
-        _ => (StoreClass::Retry, "the request was broken off"),
-    };
-    let what = describe(verb, key, url);
-    let message = match class {
-        StoreClass::NotFound | StoreClass::AlreadyExists => format!("{what}: {advice}"),
-        _ => format!("{what}: {advice} ({})", root_cause(&error)),
-    };
-    StoreError::new(class, message).with_source(error)
-}
-
-pub(crate) fn classify_io(kind: io::ErrorKind) -> (StoreClass, &'static str) {
-    use io::ErrorKind as K;
-    match kind {
-        K::PermissionDenied => (StoreClass::Fatal, "access was refused; check the owner and mode of the directory"),
-        K::ReadOnlyFilesystem => (StoreClass::Fatal, "the file system is read-only; mount it writable"),
-        K::NotADirectory | K::IsADirectory | K::InvalidFilename | K::InvalidInput | K::Unsupported => {
-            (StoreClass::Fatal, "something there is not what a vault directory holds, or the file system can't do that")
-        }
-        K::StorageFull | K::QuotaExceeded => (StoreClass::Retry, "the disk or quota is full; free some space"),
-        K::NotFound => (StoreClass::Retry, "a directory vanished; check that the storage is mounted"),
-        _ => (StoreClass::Retry, "the storage failed; check the disk or the network mount"),
-    }
-}
-
-fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return Some(io.kind());
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn root_cause(error: &(dyn Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(next) = last.source() {
-        last = next;
-    }
-    last.to_string()
 }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::backend::{classify_io, describe};
+use crate::backend::failure::{classify_io, describe};
 use crate::error::{StoreClass, StoreError};
 use crate::store::Access;
 

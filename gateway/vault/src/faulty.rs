@@ -272,7 +272,7 @@ impl FaultyStore {
             Some(Effect::FailBefore) => fail(StoreClass::Retry, "connection refused"),
             Some(Effect::TimeoutBefore) => fail(StoreClass::Retry, "no answer"),
             Some(Effect::Throttle) => fail(StoreClass::Retry, "503 slow down"),
-            Some(Effect::Forbidden) => fail(StoreClass::Fatal, "403 forbidden"),
+            Some(Effect::Forbidden) => fail(StoreClass::Denied, "403 forbidden"),
             Some(Effect::Missing) => fail(StoreClass::NotFound, "404 not found"),
             Some(Effect::FailAfter) => {
                 request.await?;

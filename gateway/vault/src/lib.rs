@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! store     what an object store must do, and nothing more: create-only writes, reads, listings, deletes
-//! backend   that, over `object_store`: a directory, memory          directory   what durability on a disk takes besides
+//! backend   that, over `object_store`: a directory, memory, S3, Azure Blob, Google Cloud Storage
+//! storage   where a vault is: URL, endpoint, credentials, proxy     directory   what durability on a disk takes besides
 //! once      a create whose reply was lost, settled by reading back   probe       refuses a store that breaks its promises
 //! faulty    a store that fails as planned, for tests
 //! secret    key sources, derivation, wrapping                        envelope    JSON with a MAC, one encoding per content
@@ -29,6 +30,7 @@ mod masters;
 mod once;
 mod probe;
 mod secret;
+mod storage;
 mod store;
 mod vault;
 
@@ -41,5 +43,6 @@ pub use kms::{CommandKms, Kms, KmsContext, KmsError, KmsErrorClass, KmsKey};
 pub use once::{Landed, create_exact, create_once};
 pub use probe::probe;
 pub use secret::{KdfStrength, KeySource};
-pub use store::{Access, ObjectMeta, Store, open_store};
+pub use storage::{Credentials, Environment, StorageTarget};
+pub use store::{Access, ObjectMeta, Store, open_storage, open_store};
 pub use vault::{KeyRotation, KeySlot, Proved, Vault, VaultInfo, VaultSettings};

@@ -7,8 +7,11 @@
 use bytes::Bytes;
 
 use crate::ambient::Entropy;
-use crate::error::{StoreError, VaultError, VaultErrorKind};
+use crate::error::{StoreClass, StoreError, VaultError, VaultErrorKind};
 use crate::store::Store;
+
+/// How often a racer asks before an outage is an outage.
+const RACER_ATTEMPTS: u32 = 4;
 
 /// Probes the backend. [`VaultErrorKind::Unsafe`] with the reason if it can't hold a vault; the store's own error
 /// if it can't be reached.
@@ -65,7 +68,9 @@ async fn run(store: &dyn Store, entropy: &Entropy, name: &str, prefix: &str) -> 
         let (start, end) = (range.start as u64, range.end as u64);
         match store.get_range(&key, start..end).await {
             Ok(part) if part == ours.slice(range) => {}
-            Err(error) if error.is_retry() => return Err(error.into()),
+            Err(error) if matches!(error.class(), StoreClass::Retry | StoreClass::Denied | StoreClass::NoBucket) => {
+                return Err(error.into());
+            }
             _ => return Err(refuse("it does not read exact ranges of an object")),
         }
     }
@@ -89,8 +94,8 @@ async fn run(store: &dyn Store, entropy: &Entropy, name: &str, prefix: &str) -> 
 /// Two creates of one name at once: one wins, and its bytes are what is there.
 async fn race(store: &dyn Store, prefix: &str, a: &Bytes, b: &Bytes) -> Result<Result<(), &'static str>, VaultError> {
     let key = format!("{prefix}/raced");
-    let (first, second) = futures::join!(store.create(&key, a.clone()), store.create(&key, b.clone()));
-    let winner = match (first.found_taken()?, second.found_taken()?) {
+    let (first, second) = futures::join!(racer(store, &key, a), racer(store, &key, b));
+    let winner = match (first?, second?) {
         (false, true) => a,
         (true, false) => b,
         (false, false) => return Ok(Err("it lets two create-only writes at the same time both succeed")),
@@ -98,6 +103,23 @@ async fn race(store: &dyn Store, prefix: &str, a: &Bytes, b: &Bytes) -> Result<R
     };
     let stored = store.get(&key, 4096).await?;
     Ok(if stored == *winner { Ok(()) } else { Err("of two create-only writes at the same time the refused one stays") })
+}
+
+/// One of them: whether the name was taken by the other. A lost reply or a conflict with a write that is under way
+/// decides nothing, so it asks again; when its own earlier attempt had landed, it is the winner.
+async fn racer(store: &dyn Store, key: &str, bytes: &Bytes) -> Result<bool, StoreError> {
+    let mut asked_before = false;
+    for _ in 1..RACER_ATTEMPTS {
+        match store.create(key, bytes.clone()).await.found_taken() {
+            Ok(true) if asked_before => return Ok(store.get(key, 4096).await? != *bytes),
+            Err(error) if error.is_retry() => asked_before = true,
+            done => return done,
+        }
+    }
+    match store.create(key, bytes.clone()).await.found_taken() {
+        Ok(true) => Ok(store.get(key, 4096).await? != *bytes),
+        done => done,
+    }
 }
 
 trait Taken {

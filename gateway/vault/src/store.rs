@@ -16,7 +16,12 @@ use bytes::Bytes;
 use lifeboat_model::Timestamp;
 
 use crate::backend::Backend;
+use crate::backend::cloud::Place;
 use crate::error::{StoreClass, StoreError};
+use crate::storage::{Provider, StorageTarget};
+
+/// With the longest key it stays below the 1,024 bytes that the services take as a name.
+const PREFIX_BYTES_MAX: usize = 500;
 
 /// What a listing says about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,21 +94,53 @@ pub enum Access {
     Open,
 }
 
-/// Opens the store at a storage URL.
+/// Opens the store at a storage URL, everything else from the environment of this process.
+///
+/// As [`open_storage`].
+pub async fn open_store(url: &str, access: Access) -> Result<Arc<dyn Store>, StoreError> {
+    open_storage(&StorageTarget::new(url), access).await
+}
+
+/// Opens the store at a target.
 ///
 /// - `file:///absolute/directory`
+/// - `s3://bucket/prefix`, `az://container/prefix`, `gs://bucket/prefix`: nothing is asked of the network yet, so a
+///   bucket that isn't there and credentials that are wrong show with the first request
 /// - `memory:` a new empty store; `memory:NAME` the store of that name in this process (for tests)
 ///
-/// [`StoreClass::Fatal`] for a URL that can't be used, [`StoreClass::NotFound`] for a directory that isn't there.
-pub async fn open_store(url: &str, access: Access) -> Result<Arc<dyn Store>, StoreError> {
-    match parse(url)? {
+/// [`StoreClass::Fatal`] for a target that can't be used, [`StoreClass::Denied`] where credentials are missing,
+/// [`StoreClass::NotFound`] for a directory that isn't there.
+pub async fn open_storage(target: &StorageTarget, access: Access) -> Result<Arc<dyn Store>, StoreError> {
+    let location = parse(&target.url)?;
+    if !matches!(location, Location::Remote(_)) {
+        refuse_remote_settings(target)?;
+    }
+    match location {
         Location::Directory(path) => Ok(Arc::new(Backend::directory(path, access).await?)),
-        Location::Memory(name) if name.is_empty() => Ok(Arc::new(Backend::memory(url))),
+        Location::Memory(name) if name.is_empty() => Ok(Arc::new(Backend::memory(&target.url))),
         Location::Memory(name) => {
             static SHARED: LazyLock<Mutex<HashMap<String, Arc<dyn Store>>>> = LazyLock::new(Mutex::default);
             let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(Arc::clone(shared.entry(name).or_insert_with(|| Arc::new(Backend::memory(url)))))
+            Ok(Arc::clone(shared.entry(name).or_insert_with(|| Arc::new(Backend::memory(&target.url)))))
         }
+        Location::Remote(place) => Ok(Arc::new(Backend::remote(place, target.clone()).await?)),
+    }
+}
+
+/// A setting that changes nothing is a misunderstanding, and better said than passed over.
+fn refuse_remote_settings(target: &StorageTarget) -> Result<(), StoreError> {
+    let given = [
+        ("an endpoint", target.endpoint.is_some()),
+        ("a region", target.region.is_some()),
+        ("credentials", !target.credentials.is_empty()),
+        ("a proxy", target.proxy.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((what, _)) => Err(StoreError::new(
+            StoreClass::Fatal,
+            format!("{} is not reached over a network, so {what} makes no sense for it: leave that away", target.url),
+        )),
     }
 }
 
@@ -111,6 +148,7 @@ pub async fn open_store(url: &str, access: Access) -> Result<Arc<dyn Store>, Sto
 enum Location {
     Directory(PathBuf),
     Memory(String),
+    Remote(Place),
 }
 
 fn parse(url: &str) -> Result<Location, StoreError> {
@@ -119,10 +157,14 @@ fn parse(url: &str) -> Result<Location, StoreError> {
         let shown = if url.starts_with("file:") { url } else { url.split(':').next().unwrap_or_default() };
         StoreError::new(
             StoreClass::Fatal,
-            format!("storage URL {shown:?} can't be used: {why}; give one such as file:///var/lib/vault"),
+            format!(
+                "storage URL {shown:?} can't be used: {why}; give one such as file:///var/lib/vault or \
+                 s3://bucket/prefix"
+            ),
         )
     };
     let (scheme, rest) = url.split_once(':').ok_or_else(|| bad("it has no scheme"))?;
+    let remote = |provider| remote(provider, rest).map(Location::Remote).map_err(|why| bad(&why));
     match scheme {
         "memory" => Ok(Location::Memory(rest.trim_start_matches('/').to_owned())),
         "file" => {
@@ -141,11 +183,40 @@ fn parse(url: &str) -> Result<Location, StoreError> {
             }
             Ok(Location::Directory(PathBuf::from(path)))
         }
-        "s3" | "s3a" => Err(bad("this build has no S3 backend")),
-        "az" | "azure" | "abfs" | "abfss" => Err(bad("this build has no Azure Blob backend")),
-        "gs" => Err(bad("this build has no Google Cloud Storage backend")),
+        "s3" => remote(Provider::S3),
+        "az" => remote(Provider::Azure),
+        "gs" => remote(Provider::Gcs),
+        "s3a" | "s3n" => Err(bad("S3 is written s3://bucket/prefix")),
+        "azure" | "adl" | "abfs" | "abfss" | "wasb" | "wasbs" => {
+            Err(bad("Azure Blob Storage is written az://container/prefix"))
+        }
+        "gcs" => Err(bad("Google Cloud Storage is written gs://bucket/prefix")),
+        "http" | "https" => Err(bad("the address of the service is the endpoint, not the storage URL")),
         _ => Err(bad("no backend has that scheme")),
     }
+}
+
+/// `//bucket/prefix`, or why it can't be used.
+fn remote(provider: Provider, rest: &str) -> Result<Place, String> {
+    let rest = rest.strip_prefix("//").ok_or("two slashes come after the scheme")?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let name = provider.bucket();
+    let good = (3..=222).contains(&bucket.len())
+        && bucket.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && bucket.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && !bucket.contains("..");
+    if !good {
+        return Err(format!(
+            "it has no {name}'s name of 3 or more letters, digits, `-`, `_` and `.` after the slashes"
+        ));
+    }
+    let prefix = prefix.trim_end_matches('/');
+    if !is_prefix(prefix) || prefix.len() > PREFIX_BYTES_MAX {
+        return Err(format!(
+            "what comes after the {name} must be at most {PREFIX_BYTES_MAX} letters, digits, `.`, `_`, `-` and single `/`"
+        ));
+    }
+    Ok(Place { provider, bucket: bucket.to_owned(), prefix: prefix.to_owned() })
 }
 
 fn percent_decode(text: &str) -> Option<String> {

@@ -168,7 +168,8 @@ async fn a_full_disk_is_to_be_retried_and_a_refusal_is_not() {
     for kind in [K::StorageFull, K::QuotaExceeded, K::TimedOut, K::NotFound, K::Other, K::StaleNetworkFileHandle] {
         assert_eq!(classify_io(kind).0, StoreClass::Retry, "{kind}");
     }
-    for kind in [K::PermissionDenied, K::ReadOnlyFilesystem, K::NotADirectory, K::IsADirectory, K::InvalidFilename] {
+    assert_eq!(classify_io(K::PermissionDenied).0, StoreClass::Denied);
+    for kind in [K::ReadOnlyFilesystem, K::NotADirectory, K::IsADirectory, K::InvalidFilename] {
         assert_eq!(classify_io(kind).0, StoreClass::Fatal, "{kind}");
     }
     let home = tempfile::tempdir().unwrap();

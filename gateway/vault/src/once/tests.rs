@@ -83,6 +83,6 @@ async fn a_refusal_is_passed_on_without_reading() {
     let store = faulty().await;
     store.inject(Rule::new(Effect::Forbidden).on(OpKind::Create));
     let error = create_exact(&*store, "k", bytes("ours")).await.unwrap_err();
-    assert_eq!(error.class(), StoreClass::Fatal);
+    assert_eq!(error.class(), StoreClass::Denied);
     assert_eq!(store.counts().total(), 1);
 }

@@ -13,16 +13,35 @@ fn urls_are_parsed() {
     assert_eq!(parse("file:///var/lib/vault/").unwrap(), directory("/var/lib/vault"));
     assert_eq!(parse("file://localhost/v").unwrap(), directory("/v"));
     assert_eq!(parse("file:///with%20space/%c3%a4").unwrap(), directory("/with space/ä"));
+    for (url, provider, bucket, prefix) in [
+        ("s3://my-bucket", Provider::S3, "my-bucket", ""),
+        ("s3://my.bucket/a/b.c/", Provider::S3, "my.bucket", "a/b.c"),
+        ("az://container/vaults/one", Provider::Azure, "container", "vaults/one"),
+        ("gs://bucket_1//", Provider::Gcs, "bucket_1", ""),
+    ] {
+        let place = Place { provider, bucket: bucket.into(), prefix: prefix.into() };
+        assert_eq!(parse(url).unwrap(), Location::Remote(place), "{url}");
+    }
     assert_eq!(parse("memory:").unwrap(), Location::Memory(String::new()));
     assert_eq!(parse("memory:shared").unwrap(), Location::Memory("shared".into()));
 }
 
 #[test]
 fn urls_that_cannot_be_used_are_refused_with_what_to_do() {
+    let long = format!("s3://bucket/{}", "p".repeat(501));
+    assert!(parse(&long).unwrap_err().to_string().contains("at most 500"));
     for (url, why) in [
-        ("s3://bucket/prefix", "this build has no S3 backend"),
-        ("az://container", "this build has no Azure Blob backend"),
-        ("gs://bucket", "this build has no Google Cloud Storage backend"),
+        ("s3a://bucket/prefix", "s3://bucket/prefix"),
+        ("abfss://container@account.dfs.core.windows.net/x", "az://container/prefix"),
+        ("https://bucket.s3.amazonaws.com/x", "endpoint"),
+        ("s3:bucket", "two slashes"),
+        ("s3://", "bucket's name"),
+        ("az://x", "container's name"),
+        ("s3://bucket:9000/x", "bucket's name"),
+        ("s3://bucket/a/../b", "what comes after"),
+        ("s3://bucket/a//b", "what comes after"),
+        ("gs://bucket/a?b=c", "what comes after"),
+        ("s3://bucket/a#b", "what comes after"),
         ("file:relative", "three slashes"),
         ("file://host/dir", "absolute"),
         ("file:///", "root directory"),
@@ -40,6 +59,13 @@ fn urls_that_cannot_be_used_are_refused_with_what_to_do() {
     }
     let text = parse("s3://key:hunter2@bucket").unwrap_err().to_string();
     assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test]
+async fn settings_that_change_nothing_are_refused() {
+    let target = StorageTarget { endpoint: Some("https://s3.example.com".into()), ..StorageTarget::new("memory:") };
+    let text = open_storage(&target, Access::Open).await.unwrap_err().to_string();
+    assert!(text.contains("endpoint") && text.contains("leave that away"), "{text}");
 }
 
 async fn each_backend() -> Vec<(Arc<dyn Store>, Option<tempfile::TempDir>)> {

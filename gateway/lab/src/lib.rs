@@ -1,0 +1,21 @@
+//! Object storage for tests: real servers, a double of Google Cloud Storage, and a line that breaks as planned.
+//!
+//! ```text
+//! servers   Azurite (Azure Blob), moto (S3), s3rver (S3 that lies): started by the test, on a free port, killed by it
+//! gcs       the calls of Google Cloud Storage's XML interface that a vault makes, in memory
+//! faults    an HTTP proxy in front of any of them that loses, cuts, delays and refuses by plan
+//! http      the little HTTP that these need
+//! ```
+//! Development only: nothing shipped depends on it, and it knows nothing of vaults. A server lives as long as its
+//! handle: dropping that kills the process by its id and removes its files. A test that is killed itself leaves its
+//! servers to its process group, which the test runner ends. A missing server is an error that says `make deps`, never
+//! a test that passes without one.
+
+mod faults;
+mod gcs;
+mod http;
+mod servers;
+
+pub use faults::{Fault, FaultProxy, Seen};
+pub use gcs::GcsDouble;
+pub use servers::{Azurite, Moto, S3rver, tools};
