@@ -18,7 +18,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Epoch, GroupId, Lsn, PointKind, Timestamp, VolumeId};
@@ -45,15 +45,21 @@ mod app_points;
 mod failback;
 mod hydrate;
 mod recovery;
+mod resync;
 mod running;
 mod shipping;
 mod types;
 mod volume;
 
 pub use failback::{RehydrateMode, Rehydrated};
+pub use lifeboat_format::local::ResyncCause;
+use resync::ResyncControl;
+pub use resync::ResyncStatus;
 use running::Running;
 use shipping::{Command, Shipping};
-pub use types::{FailOver, GroupConfig, GroupSettings, GroupStatus, Progress, VolumeSpec};
+pub use types::{
+    FailOver, GroupConfig, GroupSettings, GroupStatus, Progress, ResyncSettings, RetrySettings, VolumeSpec,
+};
 
 /// A consistency group at this gateway.
 #[derive(Debug)]
@@ -67,6 +73,7 @@ pub struct Group {
     observed: Arc<Lock<Observed>>,
     /// One round of hooks at a time.
     quiescing: tokio::sync::Mutex<()>,
+    resync: ResyncControl,
     /// One change of state at a time.
     change: tokio::sync::Mutex<()>,
 }
@@ -98,6 +105,12 @@ struct Observed {
     /// Bytes accepted when the newest landed point was placed.
     bytes_landed: u64,
     release_wanted: bool,
+    /// Tries to ship that failed in a row.
+    failures: usize,
+    /// Since when the journal has been full with nothing shipped since: when, and the newest record shipped.
+    full_since: Option<(Instant, Lsn)>,
+    /// What the resync waits for.
+    resync_waits: Option<String>,
 }
 
 impl Observed {
@@ -168,6 +181,7 @@ impl Group {
             volumes: Vec::new(),
             origin: None,
             rehydrate: None,
+            resync: None,
         };
         let this = Self::begin(config, disk, saved, None)?;
         this.start(Arc::clone(&path), None);
@@ -306,6 +320,7 @@ impl Group {
             shipping: Lock::new(None),
             observed: Arc::new(Lock::new(Observed { last_point, ..Observed::default() })),
             quiescing: tokio::sync::Mutex::new(()),
+            resync: ResyncControl::default(),
             change: tokio::sync::Mutex::new(()),
         })
     }
@@ -383,7 +398,7 @@ impl Group {
             )),
             std::cmp::Ordering::Equal => Ok(()),
             std::cmp::Ordering::Greater => {
-                image.grow(blocks)?;
+                image.extend(blocks)?;
                 running::submit(&path, &Op::Resize { volume: id, blocks }).await?;
                 running::flush(&path).await?;
                 self.change_state(|state| {
@@ -420,8 +435,12 @@ impl Group {
     ///
     /// # Errors
     /// `Invalid` for an application-consistent point without hooks, or when a hook fails;
-    /// `Fenced` unless active; `Closed` when the group is closed meanwhile. While the vault is away it waits.
+    /// `Fenced` unless active; `Closed` when the group is closed meanwhile; `Retry` while a resync is under way, and when the
+    /// point was given up with a full journal. While the vault is away it waits.
     pub async fn take_point(self: &Arc<Self>, kind: PointKind, label: &str) -> Result<PointInfo> {
+        if self.state.lock().state.resync.is_some() && self.running_path().is_ok_and(|path| !path.is_complete()) {
+            return Err(self.in_resync("take the point again once it is done"));
+        }
         if kind == PointKind::AppConsistent {
             return self.take_app_point(label).await;
         }
@@ -438,7 +457,8 @@ impl Group {
         self.command(|reply| Command::Doubt { reply }).map(drop)
     }
 
-    /// Active → Standby: no write is accepted any more, everything is shipped, and a final point says so. Zero loss.
+    /// Active → Standby: a resync is finished first, then no write is accepted any more, everything is shipped, and a final
+    /// point says so. Zero loss.
     ///
     /// # Errors
     /// `Fenced` unless active. When the vault can't be reached within `patience` the group is active again, and the error
@@ -449,6 +469,10 @@ impl Group {
             return self.observed.lock().last_point.clone().ok_or_else(|| closed(self.config.group));
         }
         let path = self.active_path()?;
+        let begun = Instant::now();
+        self.resync_now();
+        self.resynced(patience).await?;
+        let patience = patience.saturating_sub(begun.elapsed());
         path.set_read_only(Some(self.standby_message()));
         self.want_release(true);
         let answer = self.command(|reply| Command::Release { reply })?;
@@ -573,6 +597,7 @@ impl Group {
         };
         let running = self.running.lock().clone();
         let figures = running.as_ref().map(|running| running.path.figures());
+        let resync = self.resync_status();
         let observed = self.observed.lock();
         let mut reasons: Vec<(Health, String)> = Vec::new();
         match figures.as_ref().map(|figures| &figures.mode) {
@@ -583,6 +608,7 @@ impl Group {
         reasons.extend(
             figures.as_ref().and_then(|figures| figures.journal_full.clone()).map(|why| (Health::Critical, why)),
         );
+        reasons.extend(resync.as_ref().map(|resync| self.resync_reason(resync)));
         reasons.extend(observed.shipping_trouble.clone());
         reasons.extend(observed.hydration_trouble.clone().map(|why| (Health::Warning, why)));
         reasons.extend(observed.app_trouble.clone().map(|why| (Health::Warning, why)));
@@ -601,9 +627,9 @@ impl Group {
             durable_lsn: figures.as_ref().map_or(shipped, |figures| figures.durable),
             image_lsn: figures.as_ref().map_or(shipped, |figures| figures.image),
             shipped_lsn: shipped,
-            backlog_bytes: figures
-                .as_ref()
-                .map_or(0, |figures| figures.bytes_accepted.saturating_sub(observed.bytes_landed)),
+            backlog_bytes: figures.as_ref().map_or(0, |figures| {
+                figures.bytes_accepted.saturating_sub(observed.bytes_landed) + figures.dirty_blocks * BLOCK_SIZE_U64
+            }),
             journal_bytes_used: figures.as_ref().map_or(0, |figures| figures.journal_bytes),
             last_point: observed.last_point.clone(),
             landed_rpo_seconds: observed.last_point.as_ref().map(|_| {
@@ -613,7 +639,8 @@ impl Group {
             }),
             health: reasons.iter().map(|(health, _)| *health).max().unwrap_or_default(),
             reasons: reasons.into_iter().map(|(_, why)| why).collect(),
-            progress: observed.progress,
+            progress: observed.progress.or(resync.as_ref().map(|resync| resync.progress)),
+            resync,
             churn_bytes_per_second: observed.churn,
             hydrated_bytes: hydrated,
             size_bytes: volumes.iter().map(|volume| volume.blocks * BLOCK_SIZE_U64).sum(),

@@ -102,6 +102,13 @@ impl Image {
 
     /// Grows the image; the new blocks are zero, and present.
     pub fn grow(&self, blocks: u64) -> Result<()> {
+        self.extend(blocks)?;
+        self.show(blocks);
+        Ok(())
+    }
+
+    /// Makes the file long enough for so many blocks; nobody sees them before [`Image::show`].
+    pub fn extend(&self, blocks: u64) -> Result<()> {
         let old = self.blocks();
         if blocks <= old {
             return Ok(());
@@ -112,8 +119,12 @@ impl Image {
         if let Some(presence) = &self.presence {
             presence.lock().grow(old, blocks);
         }
-        self.blocks.store(blocks, Ordering::Release);
         Ok(())
+    }
+
+    /// Gives the volume so many blocks, for which there is room already; never fewer than it has.
+    pub fn show(&self, blocks: u64) {
+        self.blocks.fetch_max(blocks, Ordering::AcqRel);
     }
 
     /// Makes the image exactly that long; what is cut off is gone. Only for images that nobody serves.

@@ -17,9 +17,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lifeboat_format::journal::{
-    BatchHeader, EntryOp, FileHeader, JOURNAL_BLOCK, JournalFormatError, check_payload, decode_point,
+    BatchHeader, EntryOp, FileHeader, JOURNAL_BLOCK, JOURNAL_VERSION, JournalFormatError, check_payload, decode_point,
+    version_of,
 };
-use lifeboat_model::{Extent, GroupId, Lsn, PointId, PointKind, Timestamp};
+use lifeboat_model::{Extent, GroupId, Lsn, PointId, PointKind, Timestamp, VolumeId};
 
 use crate::disk::{AlignedBuf, Disk, DiskFile, Io};
 use crate::error::{EngineError, ErrorKind, Result};
@@ -74,6 +75,9 @@ struct LogFile {
     /// Where the next batch goes.
     end: u64,
     length: u64,
+    /// Begun by an older version: nothing is appended to it, so that the older version refuses what it can't read instead
+    /// of taking it for the end of the log.
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -183,7 +187,7 @@ impl Journal {
             spare.file.write_at(zeroes.as_slice(), 0)?;
             spare.file.sync()?;
         }
-        let cut = self.files.back().filter(|file| file.end + JOURNAL_BLOCK as u64 <= file.length);
+        let cut = self.files.back().filter(|file| !file.closed && file.end + JOURNAL_BLOCK as u64 <= file.length);
         cut.map_or(Ok(()), |file| {
             file.file.write_at(&zeroes.as_slice()[..JOURNAL_BLOCK], file.end)?;
             file.file.sync()
@@ -207,7 +211,12 @@ impl Journal {
 
     /// Bytes left in the current file.
     pub(crate) fn file_room(&self) -> u64 {
-        self.files.back().map_or(0, |file| file.length.saturating_sub(file.end))
+        self.files.back().filter(|file| !file.closed).map_or(0, |file| file.length.saturating_sub(file.end))
+    }
+
+    /// Bytes that records take up in the files in use.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.used_bytes().saturating_sub(self.file_room())
     }
 
     /// Whether another file may be prepared under the limit.
@@ -288,7 +297,7 @@ impl Journal {
         };
         let (block, checksum) = header.encode().map_err(damaged)?;
         let bytes = batch.seal(&block);
-        if self.files.back().is_none_or(|file| file.end + bytes.len() as u64 > file.length) {
+        if self.files.back().is_none_or(|file| file.closed || file.end + bytes.len() as u64 > file.length) {
             self.roll()?;
         }
         let file =
@@ -360,6 +369,7 @@ impl Journal {
             last_lsn: self.next_lsn.previous(),
             end: JOURNAL_BLOCK as u64,
             length: spare.length,
+            closed: false,
         });
         self.next_number += 1;
         Ok(())
@@ -403,6 +413,7 @@ impl Journal {
                         last_lsn: header.first_lsn.previous(),
                         end: JOURNAL_BLOCK as u64,
                         length: length.min(header.length),
+                        closed: version_of(block.as_slice()) != Some(JOURNAL_VERSION),
                     });
                 }
                 Err(JournalFormatError::Newer { found }) => {
@@ -598,11 +609,13 @@ fn records(header: &BatchHeader, payload: &[(usize, usize)], batch: &Bytes) -> R
             EntryOp::Zero => Op::Zero { volume: entry.volume, extent },
             EntryOp::Trim => Op::Trim { volume: entry.volume, extent },
             EntryOp::Resize => Op::Resize { volume: entry.volume, blocks: entry.blocks },
-            EntryOp::Point => {
+            EntryOp::Copy => Op::Copy { volume: entry.volume, extent, data: (length > &0).then_some(data) },
+            EntryOp::Point | EntryOp::PointInResync => {
                 let (id, time, kind, label) = decode_point(&data).map_err(damaged)?;
                 let kind = PointKind::from_code(kind)
                     .ok_or_else(|| damaged(JournalFormatError::Damaged("kind of a recovery point")))?;
-                Op::Point(PointMark { id: PointId::from_bytes(id), time, kind, label })
+                let consistent = entry.op == EntryOp::Point;
+                Op::Point(PointMark { id: PointId::from_bytes(id), time, kind, label, consistent })
             }
         };
         records.push(LogRecord { lsn, op });
@@ -675,6 +688,39 @@ impl LogReader {
             }
         }
         if next <= upto { Err(lost(next, "its files")) } else { Ok(found) }
+    }
+
+    /// The blocks that records after `after` up to `upto` touch, in order; their content is not read.
+    ///
+    /// # Errors
+    /// `Damaged` when a batch's header can't be read.
+    pub(crate) fn each_extent(&self, after: Lsn, upto: Lsn, each: &mut dyn FnMut(VolumeId, Extent)) -> Result<()> {
+        let mut next = after.next();
+        let mut block = AlignedBuf::zeroed(JOURNAL_BLOCK);
+        for file in &self.files {
+            let mut at = JOURNAL_BLOCK as u64;
+            while next <= upto && at < file.end {
+                let context = |error| EngineError::io(format!("read the journal file {}", file.name), error);
+                file.file.read_at(block.as_mut_slice(), at).map_err(context)?;
+                let header = BatchHeader::decode(block.as_slice())
+                    .ok()
+                    .map(|(header, _)| header)
+                    .filter(|header| header.group == self.group && header.first_lsn <= next)
+                    .ok_or_else(|| lost(next, &file.name))?;
+                at += header.total_len() as u64;
+                for (entry, lsn) in header.entries.iter().zip(header.first_lsn.0..) {
+                    let has_blocks = match entry.op {
+                        EntryOp::Write | EntryOp::Zero | EntryOp::Trim | EntryOp::Copy => true,
+                        EntryOp::Point | EntryOp::PointInResync | EntryOp::Resize => false,
+                    };
+                    if has_blocks && (next.0..=upto.0).contains(&lsn) {
+                        each(entry.volume, Extent { lba: entry.lba, blocks: entry.blocks });
+                    }
+                }
+                next = next.max(header.last_lsn().next());
+            }
+        }
+        if next <= upto { Err(lost(next, "its files")) } else { Ok(()) }
     }
 }
 

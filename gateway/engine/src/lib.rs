@@ -13,6 +13,7 @@ pub mod blocking;
 pub mod branch;
 mod cause;
 pub mod check;
+pub mod dirty;
 pub mod disk;
 pub mod error;
 pub mod group;
@@ -36,7 +37,8 @@ pub mod write_path;
 
 pub use error::{EngineError, ErrorKind};
 pub use group::{
-    FailOver, Group, GroupConfig, GroupSettings, GroupStatus, Progress, RehydrateMode, Rehydrated, VolumeSpec,
+    FailOver, Group, GroupConfig, GroupSettings, GroupStatus, Progress, RehydrateMode, Rehydrated, ResyncCause,
+    ResyncSettings, ResyncStatus, RetrySettings, VolumeSpec,
 };
 pub use record::{LogRecord, Op, PointMark};
 pub use volume::BlockVolume;

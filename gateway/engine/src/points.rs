@@ -39,6 +39,14 @@ pub struct PointInfo {
     pub kind: PointKind,
     /// What a person called it; may be empty.
     pub label: String,
+    /// Whether it is one cut through the write order. One that was taken while a resync was under way is not: it is in no
+    /// list, and nothing can be recovered from it.
+    #[serde(default = "consistent")]
+    pub consistent: bool,
+}
+
+const fn consistent() -> bool {
+    true
 }
 
 impl PointInfo {
@@ -49,19 +57,19 @@ impl PointInfo {
     }
 
     pub(crate) fn retained(group: GroupId, branch: BranchId, point: &RetainedPoint) -> Self {
-        let RetainedPoint { id, lsn, time, kind, label, epoch, seq, consistent: _ } = point.clone();
-        Self { id, group, branch, epoch, seq, lsn, time, kind, label }
+        let RetainedPoint { id, lsn, time, kind, label, epoch, seq, consistent } = point.clone();
+        Self { id, group, branch, epoch, seq, lsn, time, kind, label, consistent }
     }
 
     pub(crate) fn recorded(group: GroupId, segment: SegmentId, point: &RecoveryPoint) -> Self {
         let SegmentId { branch, epoch, seq } = segment;
-        let RecoveryPoint { id, lsn, time, kind, label, .. } = point.clone();
-        Self { id, group, branch, epoch, seq, lsn, time, kind, label }
+        let RecoveryPoint { id, lsn, time, kind, label, consistent, .. } = point.clone();
+        Self { id, group, branch, epoch, seq, lsn, time, kind, label, consistent }
     }
 
     pub(crate) fn to_retained(&self) -> RetainedPoint {
-        let Self { id, lsn, time, kind, label, epoch, seq, .. } = self.clone();
-        RetainedPoint { id, lsn, time, kind, consistent: true, label, epoch, seq }
+        let Self { id, lsn, time, kind, label, epoch, seq, consistent, .. } = self.clone();
+        RetainedPoint { id, lsn, time, kind, consistent, label, epoch, seq }
     }
 }
 
@@ -196,6 +204,7 @@ mod tests {
             time: Timestamp::from_micros(seconds * 1_000_000),
             kind,
             label: String::new(),
+            consistent: true,
         }
     }
 

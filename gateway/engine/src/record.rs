@@ -1,7 +1,7 @@
 //! Log records: what a group's write order is made of.
 
 use bytes::Bytes;
-use lifeboat_model::{Extent, Lsn, PointId, PointKind, Timestamp, VolumeId};
+use lifeboat_model::{BLOCK_SIZE_U64, Extent, Lsn, PointId, PointKind, Timestamp, VolumeId};
 
 /// One record of a group's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,15 @@ pub enum Op {
         /// The blocks.
         extent: Extent,
     },
+    /// What blocks hold at this place of the write order already, for the vault, which lacks it: `data`, or zeroes without.
+    Copy {
+        /// The volume.
+        volume: VolumeId,
+        /// The blocks.
+        extent: Extent,
+        /// Their content.
+        data: Option<Bytes>,
+    },
     /// The volume has this many blocks from here on (also the record that introduces a volume to a group).
     Resize {
         /// The volume.
@@ -60,4 +69,23 @@ pub struct PointMark {
     pub kind: PointKind,
     /// A label for people; empty for none. At most 255 bytes.
     pub label: String,
+    /// Whether everything before it is in the log. A point that is placed while the vault lacks blocks is not, whatever
+    /// its maker says: it is never offered for recovery.
+    pub consistent: bool,
+}
+
+impl Op {
+    /// The blocks that the vault has to have once the record is shipped; none for points and sizes.
+    #[must_use]
+    pub fn target(&self) -> Option<(VolumeId, Extent)> {
+        match self {
+            Self::Write { volume, lba, data } => {
+                Some((*volume, Extent { lba: *lba, blocks: data.len() as u64 / BLOCK_SIZE_U64 }))
+            }
+            Self::Zero { volume, extent } | Self::Trim { volume, extent } | Self::Copy { volume, extent, .. } => {
+                Some((*volume, *extent))
+            }
+            Self::Resize { .. } | Self::Point(_) => None,
+        }
+    }
 }

@@ -140,13 +140,17 @@ pub struct Opened {
     pub volumes: Vec<(VolumeId, u64)>,
 }
 
-/// Durable records in order, up to `last_lsn`. A point, if there is one, is the last record.
+/// Durable records in order, up to `last_lsn`. A point, if there is one, is the last record. Positions that no record has were
+/// given up by a collapse: what they held comes later, as copies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interval {
     /// The records.
     pub records: Vec<LogRecord>,
     /// The position that shipping it reaches.
     pub last_lsn: Lsn,
+    /// Where records were given up before the first one: the volumes that are there, and the least sizes that they have, in
+    /// blocks. The records that introduced them may be among those.
+    pub sizes: Vec<(VolumeId, u64)>,
 }
 
 /// What shipping an interval did.
@@ -162,6 +166,8 @@ pub struct Appended {
     pub raw_bytes: u64,
     /// The newest recovery point that landed.
     pub point: Option<PointInfo>,
+    /// All of them, in order.
+    pub points: Vec<PointInfo>,
 }
 
 /// What writing a map did.
@@ -312,6 +318,12 @@ impl BranchWriter {
         self.shipped
     }
 
+    /// How far the segment goes that was built and hasn't verifiably landed, if there is one.
+    #[must_use]
+    pub fn pending(&self) -> Option<Lsn> {
+        self.pending.as_ref().map(|pending| pending.last_lsn)
+    }
+
     /// The newest recovery point of the branch.
     #[must_use]
     pub fn last_point(&self) -> Option<&PointInfo> {
@@ -346,7 +358,14 @@ impl BranchWriter {
     /// `Fenced` ends the tenure. `Retry`: call again with the same interval, or with a longer one that begins with it.
     pub async fn append(&mut self, interval: &Interval) -> Result<Appended, ShipError> {
         self.refuse_fenced()?;
-        let mut done = Appended { shipped: self.shipped, segments: 0, payload_bytes: 0, raw_bytes: 0, point: None };
+        let mut done = Appended {
+            shipped: self.shipped,
+            segments: 0,
+            payload_bytes: 0,
+            raw_bytes: 0,
+            point: None,
+            points: Vec::new(),
+        };
         loop {
             if self.pending.is_none() {
                 if self.shipped.lsn >= interval.last_lsn {
@@ -361,6 +380,7 @@ impl BranchWriter {
             done.segments = done.segments.saturating_add(1);
             done.payload_bytes = done.payload_bytes.saturating_add(length(&landed.bytes));
             done.raw_bytes = done.raw_bytes.saturating_add(landed.raw_bytes);
+            done.points.extend(landed.point.clone());
             done.point = landed.point.or(done.point);
         }
     }
@@ -407,7 +427,7 @@ impl BranchWriter {
         self.shipped =
             Position { branch: landed.id.branch, epoch: landed.id.epoch, seq: landed.id.seq, lsn: landed.last_lsn };
         self.hash = landed.hash;
-        self.points.extend(landed.point.clone());
+        self.points.extend(landed.point.clone().filter(|point| point.consistent));
         // Maps carry the list, but a vault that takes no maps must not make it grow for ever.
         if self.points.len() > self.settings.retention.max.saturating_mul(2) {
             self.settings.retention.thin(&mut self.points);

@@ -5,12 +5,13 @@
 //! submit ─LSN, overlay─> open batch ──commit──> journal ──sync──> durable ──destage──> images ──save──> state, reclaim
 //!    ack after commit ────────┘   flush: ack after sync ──┘                            (frozen layer only)
 //! ```
-//! Locks, always taken in this order: destage → journal → sync → core. `core` is held for memory operations only.
+//! Locks, always taken in this order: dirty → destage → reading → journal → sync → core. `core` is held for memory operations only.
 //!
 //! - An acknowledged record is in the kernel; a flushed one is durable. Records are acknowledged in LSN order.
 //! - Only durable records reach an image (the frozen layer waits for its sync) or a reader of [`WritePath::durable`].
 //! - Space for a batch exists, zero-filled, before its records get an LSN: a full disk refuses a write, it never
 //!   loses one that was accepted.
+//! - While the vault lacks blocks that the journal no longer brings (`resync`), every point is placed as not consistent.
 //! - A failed journal write or sync, or a failed image sync, *poisons* the group: nothing is acknowledged any more, what is
 //!   there stays readable. The kernel forgets what it could not write, so that trying again would be a lie.
 
@@ -23,6 +24,7 @@ use lifeboat_format::journal::EntryOp;
 use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Epoch, Extent, GroupId, Lsn, VolumeId};
 use tokio::sync::oneshot;
 
+use crate::dirty::DirtyFile;
 use crate::disk::Disk;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
@@ -31,8 +33,14 @@ use crate::overlay::{Content, Overlay, Run};
 use crate::record::{LogRecord, Op, PointMark};
 use crate::sync::Lock;
 
+mod resync;
 #[cfg(test)]
 mod tests;
+mod throttle;
+
+use resync::Missing;
+pub use resync::{CopyStep, LogChunk};
+use throttle::Throttle;
 
 /// Bounds of a write path.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +106,10 @@ pub struct Figures {
     pub mode: Mode,
     pub journal_full: Option<String>,
     pub bytes_accepted: u64,
+    /// Blocks that the vault lacks and that no record brings.
+    pub dirty_blocks: u64,
+    /// Records up to here that were not shipped are no longer needed.
+    pub collapsed: Lsn,
 }
 
 #[derive(Debug)]
@@ -106,7 +118,10 @@ pub struct WritePath {
     disk: Arc<dyn Disk>,
     limits: Limits,
     epoch: Lock<Epoch>,
+    dirty: Lock<DirtyFile>,
     destaging: Lock<()>,
+    /// Held while records are read back, and while their files are given back.
+    reading: Lock<()>,
     journal: Lock<Journal>,
     syncing: Lock<()>,
     core: Lock<Core>,
@@ -136,7 +151,11 @@ struct Core {
     file_room: u64,
     /// Why no further file could be prepared.
     journal_full: Option<EngineErrorNote>,
+    /// Bytes that records take up in the journal's files.
+    journal_bytes: u64,
     bytes_accepted: u64,
+    missing: Missing,
+    throttle: Throttle,
 }
 
 #[derive(Debug, Clone)]
@@ -200,6 +219,7 @@ impl WritePath {
     /// A write path over an empty journal whose first record will be `first`.
     pub fn create(disk: &Arc<dyn Disk>, group: GroupId, epoch: Epoch, limits: Limits, first: Lsn) -> Result<Self> {
         let journal = Journal::create(disk, group, limits.journal, first)?;
+        DirtyFile::new(disk, group).remove()?;
         Ok(Self::assemble(disk, group, epoch, limits, journal, first.previous(), BTreeMap::new()))
     }
 
@@ -259,14 +279,19 @@ impl WritePath {
             spare_ready: journal.spare_bytes() > 0,
             file_room: journal.file_room(),
             journal_full: None,
+            journal_bytes: journal.written_bytes(),
             bytes_accepted: 0,
+            missing: Missing::default(),
+            throttle: Throttle::default(),
         };
         Self {
             group,
             disk: Arc::clone(disk),
             limits,
             epoch: Lock::new(epoch),
+            dirty: Lock::new(DirtyFile::new(disk, group)),
             destaging: Lock::new(()),
+            reading: Lock::new(()),
             journal: Lock::new(journal),
             syncing: Lock::new(()),
             core: Lock::new(core),
@@ -294,7 +319,9 @@ impl WritePath {
     /// Forgets a volume; its records stay in the journal.
     pub fn remove_volume(&self, id: VolumeId) {
         let _no_destage = self.destaging.lock();
-        self.core.lock().volumes.remove(&id);
+        let mut core = self.core.lock();
+        core.volumes.remove(&id);
+        core.missing.forget(id);
     }
 
     pub fn image(&self, id: VolumeId) -> Option<Arc<Image>> {
@@ -323,6 +350,8 @@ impl WritePath {
             mode: core.mode.clone(),
             journal_full: core.journal_full.as_ref().map(|note| note.text.clone()),
             bytes_accepted: core.bytes_accepted,
+            dirty_blocks: core.missing.blocks(),
+            collapsed: core.missing.collapsed(),
         }
     }
 
@@ -360,7 +389,11 @@ impl WritePath {
     fn submit_if(&self, op: &Op, allowed: impl FnOnce(&Core) -> Result<()>) -> Result<Submitted> {
         let mut core = self.core.lock();
         allowed(&core)?;
-        let entry = EntryParts::of(op);
+        self.place(&mut core, op)
+    }
+
+    fn place(&self, core: &mut Core, op: &Op) -> Result<Submitted> {
+        let entry = EntryParts::of(op, core.missing.is_empty());
         if entry.payload.len() > self.limits.record_bytes_max() {
             return Err(EngineError::new(ErrorKind::Invalid, "a record longer than a batch holds: split the write"));
         }
@@ -383,13 +416,14 @@ impl WritePath {
             .push(entry.volume, entry.op, entry.lba, entry.blocks, &entry.payload)
             .map_err(|error| EngineError::new(ErrorKind::Invalid, error.to_string()))?;
         core.queued_bytes += (core.open.batch.bytes() - before) as u64;
-        core.bytes_accepted += entry.payload.len() as u64;
+        if !matches!(op, Op::Copy { .. }) {
+            core.bytes_accepted += entry.payload.len() as u64;
+        }
         let lsn = core.next;
         core.next = lsn.next();
         let (sender, ack) = oneshot::channel();
         core.open.acks.push(sender);
         core.apply(lsn, op);
-        drop(core);
         self.commit_wanted.notify_one();
         Ok(Submitted::Accepted(lsn, ack))
     }
@@ -485,6 +519,7 @@ impl WritePath {
         core.queued_bytes = core.queued_bytes.saturating_sub(bytes);
         core.spare_ready = journal.spare_bytes() > 0;
         core.file_room = journal.file_room();
+        core.journal_bytes = journal.written_bytes();
         let wake_upkeep = !core.spare_ready;
         let wake_sync = core.sync_due();
         drop(core);
@@ -632,13 +667,15 @@ impl WritePath {
         let mut core = self.core.lock();
         core.spare_ready = journal.spare_bytes() > 0;
         core.file_room = journal.file_room();
+        core.journal_bytes = journal.written_bytes();
         core.journal_full = full;
         drop(core);
         self.room.notify_waiters();
     }
 
-    /// Gives journal files back whose records are in the images and in the vault.
+    /// Gives journal files back whose records are in the images, and in the vault or collapsed.
     pub fn reclaim(&self, upto: Lsn) {
+        let _nobody_reads = self.reading.lock();
         let mut journal = self.journal.lock();
         journal.reclaim(upto);
         self.note_spare(&journal, None);
@@ -816,7 +853,9 @@ impl Core {
                 }
                 (volume, Extent { lba: *lba, blocks: (data.len() / BLOCK_SIZE) as u64 })
             }
-            Op::Zero { volume, extent } | Op::Trim { volume, extent } => (volume, *extent),
+            Op::Zero { volume, extent } | Op::Trim { volume, extent } | Op::Copy { volume, extent, .. } => {
+                (volume, *extent)
+            }
             Op::Resize { volume, .. } => (volume, Extent { lba: 0, blocks: 0 }),
             Op::Point(_) => return Ok(()),
         };
@@ -854,6 +893,15 @@ impl Core {
 
     /// Makes a record readable.
     fn apply(&mut self, lsn: Lsn, op: &Op) {
+        if let Some((volume, extent)) = op.target() {
+            self.missing.brought(volume, extent);
+        }
+        if let Op::Resize { volume, blocks } = op
+            && let Some(entry) = self.volumes.get(volume)
+        {
+            // Here, and not before: a write behind the old end must come after the record that says so.
+            entry.image.show(*blocks);
+        }
         if let Some((volume, run)) = run_of(lsn, op)
             && let Some(entry) = self.volumes.get_mut(&volume)
         {
@@ -862,7 +910,7 @@ impl Core {
     }
 }
 
-/// The overlay run that a record stands for; none for points and sizes.
+/// The overlay run that a record stands for; none for points and sizes, nor for copies of what is there.
 fn run_of(lsn: Lsn, op: &Op) -> Option<(VolumeId, Run)> {
     match op {
         Op::Write { volume, lba, data } => {
@@ -872,7 +920,7 @@ fn run_of(lsn: Lsn, op: &Op) -> Option<(VolumeId, Run)> {
         Op::Zero { volume, extent } | Op::Trim { volume, extent } => {
             Some((*volume, Run { extent: *extent, lsn, content: Content::Zero }))
         }
-        Op::Resize { .. } | Op::Point(_) => None,
+        Op::Copy { .. } | Op::Resize { .. } | Op::Point(_) => None,
     }
 }
 
@@ -899,7 +947,8 @@ struct EntryParts {
 }
 
 impl EntryParts {
-    fn of(op: &Op) -> Self {
+    /// `complete`: the vault lacks nothing but what the log brings.
+    fn of(op: &Op, complete: bool) -> Self {
         let bare = |volume: VolumeId, op, extent: Extent| Self {
             volume,
             op,
@@ -918,9 +967,12 @@ impl EntryParts {
             Op::Zero { volume, extent } => bare(*volume, EntryOp::Zero, *extent),
             Op::Trim { volume, extent } => bare(*volume, EntryOp::Trim, *extent),
             Op::Resize { volume, blocks } => bare(*volume, EntryOp::Resize, Extent { lba: 0, blocks: *blocks }),
-            Op::Point(PointMark { id, time, kind, label }) => Self {
+            Op::Copy { volume, extent, data } => {
+                Self { payload: data.clone().unwrap_or_default(), ..bare(*volume, EntryOp::Copy, *extent) }
+            }
+            Op::Point(PointMark { id, time, kind, label, consistent }) => Self {
                 volume: VolumeId::from_bytes([0; 16]),
-                op: EntryOp::Point,
+                op: if *consistent && complete { EntryOp::Point } else { EntryOp::PointInResync },
                 lba: 0,
                 blocks: 0,
                 payload: lifeboat_format::journal::encode_point(id.to_bytes(), *time, kind.code(), label).into(),

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::FormatError;
+use crate::dirty::{DIRTY, DirtyMap};
 use crate::epoch::{CUT, EpochCut, EpochIntent, EpochPlace, INTENT};
 use crate::journal::{
     BatchHeader, Entry, FileHeader, JOURNAL_BLOCK, JOURNAL_VERSION, JournalFormatError, check_payload,
@@ -63,6 +64,7 @@ pub fn describe(bytes: &[u8]) -> Result<Description, FormatError> {
         _ if magic == INTENT.magic => describe_intent(bytes),
         _ if magic == CUT.magic => describe_cut(bytes),
         _ if magic == PRESENCE.magic => describe_presence(bytes),
+        _ if magic == DIRTY.magic => describe_dirty(bytes),
         _ if &magic == b"LBJF" => describe_journal_file(bytes),
         _ if &magic == b"LBJB" => describe_journal_batch(bytes),
         _ => Err(FormatError::NotThisKind { what: "file or object of lifeboat", magic }),
@@ -199,6 +201,12 @@ fn describe_state(bytes: &[u8]) -> Result<Description, FormatError> {
             text.field("own tail kept in", orphan);
         }
     }
+    if let Some(resync) = &state.resync {
+        text.field("resync since", resync.since);
+        text.field("resync because", format_args!("{:?}", resync.cause));
+        text.field("collapsed up to", resync.collapsed);
+        text.field("blocks to copy", resync.total_blocks);
+    }
     for volume in &state.volumes {
         let lazy = if volume.lazy { ", filled lazily" } else { "" };
         text.field("volume", format_args!("{} {:?}: {} blocks{lazy}", volume.id, volume.name, volume.blocks));
@@ -225,6 +233,19 @@ fn describe_presence(bytes: &[u8]) -> Result<Description, FormatError> {
     let bits = bytes.get(PRESENCE_HEADER_LEN..).unwrap_or_default();
     let present: u64 = bits.iter().map(|byte| u64::from(byte.count_ones())).sum();
     text.field("blocks present", present);
+    Ok(text)
+}
+
+fn describe_dirty(bytes: &[u8]) -> Result<Description, FormatError> {
+    let map = DirtyMap::decode(bytes)?;
+    let mut text = Description::new("dirty map");
+    text.field("group", map.group);
+    text.field("generation", map.generation);
+    text.field("stands for up to", map.collapsed);
+    for volume in &map.volumes {
+        let (blocks, runs) = (volume.dirty.blocks(), volume.dirty.iter().count());
+        text.field("volume", format_args!("{}: {blocks} of {} blocks, in {runs} runs", volume.id, volume.blocks));
+    }
     Ok(text)
 }
 

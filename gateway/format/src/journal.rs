@@ -14,8 +14,8 @@
 
 use lifeboat_model::{BLOCK_SIZE, Epoch, GroupId, Lsn, Timestamp, VolumeId};
 
-/// Version of the journal's format.
-pub const JOURNAL_VERSION: u16 = 1;
+/// Version of the journal's format. Version 1 has neither copies nor points of a resync, and is still read.
+pub const JOURNAL_VERSION: u16 = 2;
 /// Length of a file header and of a batch's header block, bytes.
 pub const JOURNAL_BLOCK: usize = BLOCK_SIZE;
 /// Entries in one batch, at most.
@@ -63,6 +63,12 @@ pub struct FileHeader {
     pub length: u64,
     /// When it was begun.
     pub time: Timestamp,
+}
+
+/// The version that the head of a journal file or a batch names, whatever else is there.
+#[must_use]
+pub fn version_of(bytes: &[u8]) -> Option<u16> {
+    Reader { bytes }.u16(4)
 }
 
 impl FileHeader {
@@ -129,6 +135,12 @@ pub enum EntryOp {
     Point,
     /// The volume has `blocks` blocks from here on.
     Resize,
+    /// What the blocks hold at this place of the write order already: the payload, or zeroes without one. For the vault,
+    /// which lacks it; an image has it. Since version 2.
+    Copy,
+    /// A recovery point like [`Self::Point`], taken while the vault lacked blocks: it is not offered for recovery. Since
+    /// version 2.
+    PointInResync,
 }
 
 impl EntryOp {
@@ -139,6 +151,16 @@ impl EntryOp {
             Self::Trim => 3,
             Self::Point => 4,
             Self::Resize => 5,
+            Self::Copy => 6,
+            Self::PointInResync => 7,
+        }
+    }
+
+    /// The first version of the format that has it.
+    const fn since(self) -> u16 {
+        match self {
+            Self::Write | Self::Zero | Self::Trim | Self::Point | Self::Resize => 1,
+            Self::Copy | Self::PointInResync => 2,
         }
     }
 
@@ -149,6 +171,8 @@ impl EntryOp {
             3 => Some(Self::Trim),
             4 => Some(Self::Point),
             5 => Some(Self::Resize),
+            6 => Some(Self::Copy),
+            7 => Some(Self::PointInResync),
             _ => None,
         }
     }
@@ -289,12 +313,12 @@ impl BatchHeader {
         if input.u32(BATCH_HEADER - 4) != Some(crc) {
             return Err(damaged());
         }
-        match input.u16(4) {
-            Some(JOURNAL_VERSION) => {}
+        let version = match input.u16(4) {
             Some(found) if found > JOURNAL_VERSION => return Err(JournalFormatError::Newer { found }),
+            Some(found) if found > 0 => found,
             _ => return Err(damaged()),
-        }
-        let header = Self::read_fields(&input).ok_or_else(damaged)?;
+        };
+        let header = Self::read_fields(&input, version).ok_or_else(damaged)?;
         let payload = header.total_len().saturating_sub(JOURNAL_BLOCK);
         if payload > BATCH_PAYLOAD_MAX || input.u64(56) != u64::try_from(header.total_len()).ok() {
             return Err(damaged());
@@ -302,7 +326,7 @@ impl BatchHeader {
         Ok((header, crc))
     }
 
-    fn read_fields(input: &Reader<'_>) -> Option<Self> {
+    fn read_fields(input: &Reader<'_>, version: u16) -> Option<Self> {
         let count = usize::try_from(input.u32(28)?).ok().filter(|count| (1..=BATCH_ENTRIES_MAX).contains(count))?;
         let entries = (0..count)
             .map(|index| {
@@ -318,10 +342,11 @@ impl BatchHeader {
                 let write_len = entry.blocks.checked_mul(BLOCK_SIZE as u64)?;
                 let fits = match entry.op {
                     EntryOp::Write => u64::from(entry.payload_len) == write_len && entry.blocks > 0,
-                    EntryOp::Point => entry.payload_len > 0,
+                    EntryOp::Copy => entry.blocks > 0 && [0, write_len].contains(&u64::from(entry.payload_len)),
+                    EntryOp::Point | EntryOp::PointInResync => entry.payload_len > 0,
                     EntryOp::Zero | EntryOp::Trim | EntryOp::Resize => entry.payload_len == 0,
                 };
-                fits.then_some(entry)
+                (fits && entry.op.since() <= version).then_some(entry)
             })
             .collect::<Option<Vec<_>>>()?;
         Some(Self {

@@ -10,6 +10,7 @@
 //!   segment  header │ frames │ index │ trailer      journal   header │ batches of records
 //!   map      header │ nodes  │ footer│ trailer      state     slot A │ slot B
 //!   epoch    intent, cut                            presence  header │ one bit a block
+//!                                                   dirty     map: runs of blocks that the vault lacks
 //! ```
 //!
 //! Bytes from outside never panic, allocate without bound or loop for ever: all reading goes through one cursor with
@@ -17,6 +18,7 @@
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+pub mod dirty;
 pub mod epoch;
 mod error;
 pub mod hash;

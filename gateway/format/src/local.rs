@@ -8,7 +8,9 @@
 //! that nobody needs. A reader takes the newest slot whose checksum is right. A slot of a newer format stops it: falling
 //! back to the older slot would undo what a newer release has promised.
 
-use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, SegmentSeq, VOLUME_BLOCKS_MAX, VolumeId, state};
+use lifeboat_model::{
+    BranchId, Epoch, GatewayId, GroupId, Lsn, SegmentSeq, Timestamp, VOLUME_BLOCKS_MAX, VolumeId, state,
+};
 
 use crate::wire::{Kind, Put, Reader, len32, len64};
 use crate::{FORMAT_VERSION, FormatError, GROUP_VOLUMES_MAX};
@@ -23,13 +25,16 @@ pub const PRESENCE_HEADER_LEN: usize = 4096;
 const PAGE: usize = 4096;
 const VOLUME_LEN_MIN: usize = 27;
 /// Bytes of a state without its volumes, every optional field there.
-const FIXED_LEN_MAX: usize = 384;
+const FIXED_LEN_MAX: usize = 416;
 const _: () = assert!(
     FIXED_LEN_MAX + GROUP_VOLUMES_MAX * (VOLUME_LEN_MIN + NAME_BYTES_MAX) <= STATE_SLOT,
     "the largest group must fit in a slot"
 );
 
-pub(crate) const STATE: Kind = Kind { magic: *b"LBGS", what: "group state", version: FORMAT_VERSION };
+/// Version of the group state. Version 1 knows no resync, and is still read.
+pub const STATE_VERSION: u16 = 2;
+
+pub(crate) const STATE: Kind = Kind { magic: *b"LBGS", what: "group state", version: STATE_VERSION };
 pub(crate) const PRESENCE: Kind = Kind { magic: *b"LBPB", what: "presence file", version: FORMAT_VERSION };
 
 /// What a gateway does with a group that it has on disk.
@@ -128,6 +133,44 @@ pub struct Rehydrate {
     pub full: bool,
 }
 
+/// Why the vault lacks blocks that the local volumes hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResyncCause {
+    /// The journal was full while the vault took nothing: what it had not shipped was given up as a log.
+    JournalFull,
+    /// A volume was taken in with its content.
+    Initial,
+    /// Blocks were compared with the vault's, and differed.
+    Compared,
+    /// The list of blocks was lost: every block counts as missing.
+    ListLost,
+}
+
+impl ResyncCause {
+    const fn code(self) -> u8 {
+        match self {
+            Self::JournalFull => 1,
+            Self::Initial => 2,
+            Self::Compared => 3,
+            Self::ListLost => 4,
+        }
+    }
+}
+
+/// A resync: the dirty map beside this file lists blocks that the vault lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Resync {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub cause: ResyncCause,
+    /// Records up to here that the vault does not have are no longer needed: their blocks are in the dirty map. Zero when
+    /// no record was given up.
+    pub collapsed: Lsn,
+    /// Blocks that were to be copied when it began, or when more joined them.
+    pub total_blocks: u64,
+}
+
 /// What a gateway knows of a group across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupState {
@@ -155,6 +198,8 @@ pub struct GroupState {
     pub origin: Option<Place>,
     /// How far bringing the image to another history has come.
     pub rehydrate: Option<Rehydrate>,
+    /// Blocks that the vault lacks and the log does not bring.
+    pub resync: Option<Resync>,
 }
 
 impl GroupState {
@@ -173,6 +218,7 @@ impl GroupState {
         out.put_u8(self.phase.code());
         put_option(&mut out, self.origin.as_ref(), |out, place| place.put(out));
         put_option(&mut out, self.rehydrate.as_ref(), put_rehydrate);
+        put_option(&mut out, self.resync.as_ref(), put_resync);
         out.put_count(STATE.what, self.volumes.len(), GROUP_VOLUMES_MAX)?;
         for volume in &self.volumes {
             out.put(&volume.id.to_bytes());
@@ -196,7 +242,7 @@ impl GroupState {
 
     /// Decodes the state at the start of `slot`; more may follow it there.
     pub fn decode(slot: &[u8]) -> Result<Self, FormatError> {
-        let mut reader = STATE.begin(slot)?;
+        let (mut reader, version) = STATE.begin_any(slot)?;
         let reserved = reader.u16()?;
         let len = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
         if reserved != 0 || len == 0 || len > STATE_SLOT || len.checked_rem(PAGE) != Some(0) {
@@ -216,6 +262,7 @@ impl GroupState {
             phase: take_phase(&mut reader)?,
             origin: take_option(&mut reader, Place::take)?,
             rehydrate: take_option(&mut reader, take_rehydrate)?,
+            resync: if version == 1 { None } else { take_option(&mut reader, take_resync)? },
             volumes: Vec::new(),
         };
         let count = reader.count(GROUP_VOLUMES_MAX, VOLUME_LEN_MIN)?;
@@ -300,6 +347,28 @@ fn take_rehydrate(reader: &mut Reader<'_>) -> Result<Rehydrate, FormatError> {
         target: take_option(reader, Place::take)?,
         cursor: take_option(reader, |reader| Ok((VolumeId::from_bytes(reader.array()?), reader.u64()?)))?,
         full: reader.flag()?,
+    })
+}
+
+fn put_resync(out: &mut Vec<u8>, resync: &Resync) {
+    out.put_i64(resync.since.as_micros());
+    out.put_u8(resync.cause.code());
+    out.put_u64(resync.collapsed.0);
+    out.put_u64(resync.total_blocks);
+}
+
+fn take_resync(reader: &mut Reader<'_>) -> Result<Resync, FormatError> {
+    Ok(Resync {
+        since: Timestamp::from_micros(reader.i64()?),
+        cause: match reader.u8()? {
+            1 => ResyncCause::JournalFull,
+            2 => ResyncCause::Initial,
+            3 => ResyncCause::Compared,
+            4 => ResyncCause::ListLost,
+            _ => return Err(reader.corrupt("no such cause of a resync")),
+        },
+        collapsed: Lsn(reader.u64()?),
+        total_blocks: reader.u64()?,
     })
 }
 

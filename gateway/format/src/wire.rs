@@ -30,6 +30,13 @@ impl Kind {
         Ok(reader)
     }
 
+    /// As [`Kind::begin`], for a kind whose older versions have other fields: gives the version too.
+    pub(crate) fn begin_any<'a>(&self, bytes: &'a [u8]) -> Result<(Reader<'a>, u16), FormatError> {
+        let reader = self.begin(bytes)?;
+        let mut version = Reader::new(self.what, bytes.get(self.magic.len()..).unwrap_or_default());
+        Ok((reader, version.u16()?))
+    }
+
     /// Starts a buffer with magic and version.
     pub(crate) fn start(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);

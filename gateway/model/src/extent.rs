@@ -89,6 +89,23 @@ impl ExtentSet {
         self.iter().map(|extent| extent.blocks).sum()
     }
 
+    /// Number of runs.
+    #[must_use]
+    pub fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// The first run that begins at or after `lba`, or the rest of the one that holds it.
+    #[must_use]
+    pub fn next(&self, lba: u64) -> Option<Extent> {
+        let within = self.runs.range(..=lba).next_back().filter(|&(_, &end)| lba < end);
+        let (start, end) = match within {
+            Some((_, &end)) => (lba, end),
+            None => self.runs.range(lba..).next().map(|(&start, &end)| (start, end))?,
+        };
+        Some(Extent { lba: start, blocks: end.saturating_sub(start) })
+    }
+
     /// Whether the set holds no block.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -138,6 +155,11 @@ mod tests {
                 let found: Vec<u64> = set.iter().flat_map(|e| e.lba..e.end()).collect();
                 assert_eq!(found, expected);
                 assert_eq!(set.blocks(), u64::try_from(expected.len()).expect("small"));
+                assert_eq!(set.runs(), set.iter().count());
+                let from = random(64);
+                let next = expected.iter().copied().find(|&block| block >= from);
+                assert_eq!(set.next(from).map(|run| run.lba), next);
+                assert!(set.next(from).is_none_or(|run| set.contains(run.end() - 1) && !set.contains(run.end())));
                 let ends: Vec<_> = set.iter().collect();
                 assert!(ends.windows(2).all(|pair| pair[0].end() < pair[1].lba), "runs that touch were not joined");
             }

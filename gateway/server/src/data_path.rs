@@ -10,7 +10,8 @@ use lifeboat_engine::machine::Host;
 use lifeboat_engine::points::PointInfo;
 use lifeboat_engine::view::PointView;
 use lifeboat_engine::{
-    BlockVolume, EngineError, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, VolumeSpec, branch, points,
+    BlockVolume, EngineError, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, ResyncSettings,
+    RetrySettings, VolumeSpec, branch, points,
 };
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, GroupId, PointKind, RootHash, VolumeId};
 use lifeboat_vault::Vault;
@@ -42,6 +43,8 @@ fn settings(settings: &Settings) -> GroupSettings {
         cache_bytes: CACHE_BYTES,
         app_points: settings.app_points.clone(),
         pace: Arc::clone(&settings.pace),
+        resync: ResyncSettings::default(),
+        retry: RetrySettings::default(),
     }
 }
 
@@ -88,6 +91,7 @@ fn info(group: GroupId, point: &PointFact) -> PointInfo {
         time: point.time,
         kind: point.kind,
         label: point.label.clone(),
+        consistent: true,
     }
 }
 

@@ -209,7 +209,7 @@ impl Model {
                     cells.resize(size, 0);
                 }
             }
-            Op::Point(_) => {}
+            Op::Copy { .. } | Op::Point(_) => {}
         }
     }
 }

@@ -310,6 +310,7 @@ impl Rig {
             time: Timestamp::from_micros(1),
             kind: PointKind::Manual,
             label: format!("point {}", self.points),
+            consistent: true,
         }))
     }
 

@@ -41,7 +41,13 @@ impl Shipped {
         disk[100 * BLOCK_SIZE..164 * BLOCK_SIZE].copy_from_slice(&content);
         std::fs::write(shipped.disk(), disk).expect("written");
 
-        let mark = PointMark { id: shipped.point, time: Timestamp::now(), kind: PointKind::Manual, label: "x".into() };
+        let mark = PointMark {
+            id: shipped.point,
+            time: Timestamp::now(),
+            kind: PointKind::Manual,
+            label: "x".into(),
+            consistent: true,
+        };
         let ops = [
             Op::Resize { volume: shipped.volume, blocks: BLOCKS },
             Op::Write { volume: shipped.volume, lba: 100, data: content.into() },
@@ -53,7 +59,7 @@ impl Shipped {
             BranchWriter::open(&vault, shipped.group, BranchId::new(), GatewayId::new(), open, ShipSettings::default())
                 .await
                 .expect("a writer");
-        writer.append(&Interval { records, last_lsn: Lsn(3) }).await.expect("shipped");
+        writer.append(&Interval { records, last_lsn: Lsn(3), ..Interval::default() }).await.expect("shipped");
         shipped
     }
 

@@ -33,6 +33,8 @@ use crate::write_path::WritePath;
 
 /// Payload of the tail read at a time.
 const TAIL_BYTES: usize = 32 << 20;
+/// Blocks of one record of what a resync had still to copy.
+const TAIL_BLOCKS: u64 = 256;
 /// Bytes moved between two syncs of the images and saved cursors.
 const CURSOR_EVERY: u64 = 256 << 20;
 
@@ -101,7 +103,13 @@ impl Group {
         let following = self.rehydrate_state()?;
         let (vault, group) = (&self.config.vault, self.config.group);
         let end = branch::log_end(vault, group, following.branch).await?;
-        let Some(base) = following.base.filter(|base| following.target.is_none() && base.lsn == end.lsn) else {
+        let brought = {
+            let saved = self.state.lock();
+            saved.state.resync.is_none().then_some(saved.state.image_lsn)
+        };
+        let there =
+            |base: &super::Place| following.target.is_none() && base.lsn == end.lsn && brought == Some(base.lsn);
+        let Some(base) = following.base.filter(there) else {
             return Err(behind(self));
         };
         let settings = ship_settings(&self.settings.lock());
@@ -166,6 +174,7 @@ impl Group {
             volumes: Vec::new(),
             origin: None,
             rehydrate: Some(Rehydrate { branch, orphan: None, base: None, target: None, cursor: None, full: true }),
+            resync: None,
         };
         Self::begin(config, disk, saved, None)
     }
@@ -180,7 +189,8 @@ impl Group {
             return Ok(state.rehydrate.and_then(|one| one.orphan));
         }
         let (end, tail_end) = self.own_end(&state).await?;
-        if tail_end <= end.lsn {
+        let path = self.running_path()?;
+        if tail_end <= end.lsn && path.is_complete() {
             return Ok(None);
         }
         let orphan = match state.rehydrate.and_then(|one| one.orphan) {
@@ -210,25 +220,60 @@ impl Group {
             settings,
         )
         .await?;
-        let path = self.running_path()?;
+        let at_end = |writer: &BranchWriter| {
+            let last = writer.last_point();
+            last.is_some_and(|point| point.kind == PointKind::Final && point.lsn == writer.shipped().lsn)
+        };
+        if !at_end(&writer) {
+            self.ship_tail(&path, &mut writer, tail_end).await?;
+        }
+        Ok(Some(orphan))
+    }
+
+    /// Ships the records after the writer's end, then what the volumes hold of the blocks that a resync had still to copy
+    /// (nobody writes any more, so that all of it together is one state), then a final point. After an earlier attempt it
+    /// goes on where the records end, and copies all of those blocks again.
+    async fn ship_tail(&self, path: &Arc<WritePath>, writer: &mut BranchWriter, tail_end: Lsn) -> Result<()> {
         let mut hint = None;
         while writer.shipped().lsn < tail_end {
             let after = writer.shipped().lsn;
-            let records = path.reader(after).read(after, tail_end, TAIL_BYTES, &mut hint)?;
-            let last_lsn = records.last().map_or(after, |record| record.lsn);
-            writer.append(&Interval { records, last_lsn }).await?;
+            let chunk = path.read_log(after, tail_end, TAIL_BYTES, &mut hint)?;
+            // A collapse can have given up everything there was.
+            let last_lsn = chunk.records.last().map_or(tail_end, |record| record.lsn);
+            writer.append(&Interval { records: chunk.records, last_lsn, sizes: chunk.sizes }).await?;
         }
-        if writer.shipped().lsn == tail_end {
-            let mark = PointMark {
-                id: PointId::from_bytes(self.new_id()?),
-                time: self.config.vault.now(),
-                kind: PointKind::Final,
-                label: format!("unshipped writes of {}", self.config.gateway),
-            };
-            let lsn = tail_end.next();
-            writer.append(&Interval { records: vec![LogRecord { lsn, op: Op::Point(mark) }], last_lsn: lsn }).await?;
+        // A record that is not durable may have taken blocks out of the map in memory.
+        let dirty = if path.durable() == path.figures().last { path.dirty() } else { path.dirty_on_disk()? };
+        let mut lsn = writer.shipped().lsn;
+        let mut at = (VolumeId::from_bytes([0; 16]), 0);
+        loop {
+            let (mut records, mut bytes) = (Vec::new(), 0);
+            while bytes < TAIL_BYTES
+                && let Some((volume, extent)) = dirty.next(at, TAIL_BLOCKS)
+            {
+                at = (volume, extent.end());
+                for (extent, data) in present_content(path, volume, extent).await? {
+                    lsn = lsn.next();
+                    bytes += data.as_ref().map_or(0, Bytes::len);
+                    records.push(LogRecord { lsn, op: Op::Copy { volume, extent, data } });
+                }
+            }
+            if records.is_empty() {
+                break;
+            }
+            writer.append(&Interval { records, last_lsn: lsn, ..Interval::default() }).await?;
         }
-        Ok(Some(orphan))
+        let mark = PointMark {
+            id: PointId::from_bytes(self.new_id()?),
+            time: self.config.vault.now(),
+            kind: PointKind::Final,
+            label: format!("unshipped writes of {}", self.config.gateway),
+            consistent: true,
+        };
+        let lsn = lsn.next();
+        let records = vec![LogRecord { lsn, op: Op::Point(mark) }];
+        writer.append(&Interval { records, last_lsn: lsn, ..Interval::default() }).await?;
+        Ok(())
     }
 
     /// Where this gateway's history ends in the vault, and its newest record.
@@ -239,7 +284,12 @@ impl Group {
             // The gateway that took over is about to say where, or died before it could: whoever says it first counts.
             None => branch::settle_tenure(vault, group, state.branch, state.epoch).await?,
         };
-        Ok((end, self.running_path()?.durable()))
+        let path = self.running_path()?;
+        // What was acknowledged belongs to the tail as well; a poisoned journal keeps what it has.
+        if let Err(error) = super::running::flush(&path).await {
+            tracing::warn!(group = %self.config.group, %error, "the last writes are not durable: the tail ends before them");
+        }
+        Ok((end, path.durable()))
     }
 
     async fn begin_rehydrating(self: &Arc<Self>, branch: BranchId, mode: RehydrateMode, from: Phase) -> Result<()> {
@@ -251,9 +301,15 @@ impl Group {
         }
         let path = self.running_path()?;
         let last = path.figures().last;
-        crate::blocking::run(move || path.make_durable(last).and_then(|()| path.destage()))
-            .await
-            .map_err(|_| closed(self.config.group))??;
+        let in_resync = state.resync.is_some();
+        crate::blocking::run(move || {
+            path.make_durable(last)?;
+            path.destage()?;
+            // From here on the map on disk is what is known of the image.
+            if in_resync { path.save_dirty().map(drop) } else { Ok(()) }
+        })
+        .await
+        .map_err(|_| closed(self.config.group))??;
         self.change_state(|state| {
             state.phase = Phase::Rehydrating;
             state.rehydrate = Some(Rehydrate {
@@ -332,22 +388,20 @@ impl Group {
     fn own_tail(&self, after: Lsn) -> Result<BTreeMap<VolumeId, ExtentSet>> {
         let state = self.state.lock().state.clone();
         let mut dirty: BTreeMap<VolumeId, ExtentSet> = BTreeMap::new();
-        if state.image_lsn <= after {
+        if state.image_lsn <= after && state.resync.is_none() {
             return Ok(dirty);
         }
         let path = self.open_write_path()?;
-        let (mut at, mut hint) = (after, None);
+        for (volume, extents) in path.dirty().volumes() {
+            dirty.insert(volume, extents.clone());
+        }
+        let (mut at, mut hint) = (after.max(path.collapsed()), None);
         while at < state.image_lsn {
-            for record in path.reader(at).read(at, state.image_lsn, TAIL_BYTES, &mut hint)? {
+            for record in path.read_log(at, state.image_lsn, TAIL_BYTES, &mut hint)?.records {
                 at = record.lsn;
-                let (volume, extent) = match record.op {
-                    Op::Write { volume, lba, data } => {
-                        (volume, Extent { lba, blocks: data.len() as u64 / BLOCK_SIZE_U64 })
-                    }
-                    Op::Zero { volume, extent } | Op::Trim { volume, extent } => (volume, extent),
-                    Op::Resize { .. } | Op::Point(_) => continue,
-                };
-                dirty.entry(volume).or_default().insert(extent);
+                if let Some((volume, extent)) = record.op.target() {
+                    dirty.entry(volume).or_default().insert(extent);
+                }
             }
         }
         Ok(dirty)
@@ -361,6 +415,8 @@ impl Group {
         self.change_state(|state| {
             state.image_lsn = point.lsn;
             state.shipped = place(point.position());
+            // The image is what the vault has there.
+            state.resync = None;
             state.volumes.retain(|volume| sizes.contains_key(&volume.id));
             for (id, blocks) in sizes {
                 match state.volumes.iter_mut().find(|volume| volume.id == id) {
@@ -376,6 +432,44 @@ impl Group {
             }
         })
     }
+}
+
+/// What is here of the blocks, in runs that are all data or all zeroes. Blocks that a branch never fetched are its origin's.
+async fn present_content(
+    path: &Arc<WritePath>,
+    volume: VolumeId,
+    extent: Extent,
+) -> Result<Vec<(Extent, Option<Bytes>)>> {
+    let size = path.image(volume).map_or(0, |image| image.blocks());
+    let blocks = extent.end().min(size).saturating_sub(extent.lba);
+    if blocks == 0 {
+        return Ok(Vec::new());
+    }
+    let extent = Extent { lba: extent.lba, blocks };
+    let path = Arc::clone(path);
+    let (content, absent) = crate::blocking::run(move || {
+        let mut content = vec![0; usize::try_from(blocks * BLOCK_SIZE_U64).unwrap_or(usize::MAX)];
+        let absent = path.read_here(volume, extent, &mut content)?;
+        Ok::<_, EngineError>((Bytes::from(content), absent))
+    })
+    .await
+    .map_err(|_| super::running::gone())??;
+    let here = {
+        let mut here = ExtentSet::from_iter([extent]);
+        absent.into_iter().for_each(|part| here.remove(part));
+        here
+    };
+    let bytes = |part: Extent| {
+        let at = |lba: u64| usize::try_from((lba - extent.lba) * BLOCK_SIZE_U64).unwrap_or(usize::MAX);
+        content.slice(at(part.lba)..at(part.end()))
+    };
+    Ok(here
+        .iter()
+        .map(|part| {
+            let data = bytes(part);
+            (part, (!lifeboat_format::hash::is_zero(&data)).then_some(data))
+        })
+        .collect())
 }
 
 fn behind(group: &Group) -> EngineError {

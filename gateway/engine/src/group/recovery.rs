@@ -153,6 +153,7 @@ impl Group {
             volumes,
             origin: Some(place(view.position())),
             rehydrate: None,
+            resync: None,
         };
         let this = Self::begin(config, disk, saved, last_point)?;
         this.start(path, Some(view));

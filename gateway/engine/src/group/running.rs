@@ -8,7 +8,7 @@ use lifeboat_model::{GroupId, Lsn};
 use lifeboat_vault::Vault;
 use tokio::time::Instant;
 
-use super::{Group, Place, limits, position};
+use super::{Group, Place, ResyncCause, State, limits, position};
 use crate::branch::Position;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
@@ -50,8 +50,19 @@ impl Group {
             limits(&self.settings.lock()),
             images,
             state.image_lsn,
-            state.shipped.lsn,
+            needed_after(&state),
         )?;
+        let lost = path.restore_dirty(state.resync.map(|resync| resync.collapsed))?;
+        if lost {
+            tracing::warn!(group = %self.config.group, "the list of blocks that the vault lacks is lost: all are copied");
+            let dirty = path.save_dirty()?;
+            self.change_state(|state| {
+                if let Some(resync) = state.resync.as_mut() {
+                    resync.cause = ResyncCause::ListLost;
+                    resync.total_blocks = dirty;
+                }
+            })?;
+        }
         Ok(Arc::new(path))
     }
 
@@ -61,7 +72,11 @@ impl Group {
         let upkept = {
             let group = Arc::downgrade(self);
             let mut last = Instant::now();
-            move |path: &WritePath| checkpoint_when_due(&group, path, &mut last)
+            move |path: &WritePath| {
+                let Some(group) = group.upgrade() else { return };
+                checkpoint_when_due(&group, path, &mut last);
+                group.collapse_when_due(path);
+            }
         };
         let threads = match self.config.machine.drive() {
             Drive::Threads => self.start_threads(&path, upkept),
@@ -128,13 +143,18 @@ impl Group {
         match saved {
             Ok(()) => {
                 let state = self.state.lock();
-                let upto = state.state.image_lsn.min(state.state.shipped.lsn);
+                let upto = state.state.image_lsn.min(needed_after(&state.state));
                 drop(state);
                 path.reclaim(upto);
             }
             Err(error) => tracing::warn!(group = %self.config.group, %error, "the state file could not be written"),
         }
     }
+}
+
+/// Records up to here are no longer needed for the vault: it has them, or they were given up in a collapse.
+fn needed_after(state: &State) -> Lsn {
+    state.shipped.lsn.max(state.resync.map_or(Lsn::ZERO, |resync| resync.collapsed))
 }
 
 impl Running {
@@ -203,8 +223,7 @@ async fn steps(
     }
 }
 
-fn checkpoint_when_due(group: &Weak<Group>, path: &WritePath, last: &mut Instant) {
-    let Some(group) = group.upgrade() else { return };
+fn checkpoint_when_due(group: &Group, path: &WritePath, last: &mut Instant) {
     if last.elapsed() < CHECKPOINT {
         return;
     }

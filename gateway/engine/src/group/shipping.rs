@@ -3,11 +3,14 @@
 //! - *Points*: at every interval in which something was written, a point record takes its place in the write order. An idle
 //!   group places none and sends no request.
 //! - *Shipping*: what is durable, up to the newest point, interval by interval, in order.
+//! - *The journal is full*: what is durable is shipped without a point, which would need room itself. A collapse gives records
+//!   up, and with them the points among them: whoever waits for one is told.
 //! - *The vault is away*: points are still placed (the history keeps its grain), shipping is tried again with growing
 //!   pauses, health says so.
 //! - *Another gateway has the branch*: the group becomes `Fenced`, the task ends, the tail stays in the journal.
 //! - *Cancellation*: the task may be dropped at any await; whatever had landed is found again when the tenure is resumed.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -22,21 +25,16 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::journal::ReadHint;
 use crate::points::PointInfo;
 use crate::record::{Op, PointMark};
-use crate::ship::{BranchWriter, Fenced, Interval, Open, ShipError};
+use crate::ship::{Appended, BranchWriter, Fenced, Interval, Open, ShipError};
+use crate::write_path::Submitted;
 use lifeboat_model::state::Health;
 
 /// Payload read from the journal at a time: an interval may be larger than memory.
 const READ_BYTES: usize = 32 << 20;
 /// Points that may wait to be placed or to land, at most.
 const COMMANDS_MAX: usize = 64;
-/// Pauses after failures: they grow from the first to the last.
-const BACK_OFF: [Duration; 5] = [
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-    Duration::from_secs(15),
-];
+/// How soon a point is tried again for which the journal has no room.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// Failures after which health is more than a warning.
 const PATIENT_FAILURES: usize = 8;
 
@@ -54,6 +52,10 @@ pub(super) enum Command {
     Release {
         reply: Reply,
     },
+    /// A point now, for whoever has placed records of its own. The reply is dropped.
+    Ship {
+        reply: Reply,
+    },
     /// Look for a newer epoch. The reply is dropped: what is found shows in the group's state.
     Doubt {
         reply: Reply,
@@ -67,6 +69,7 @@ pub(super) struct Shipping {
     wake: Arc<Notify>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
+    copier: tokio::task::JoinHandle<()>,
 }
 
 impl Shipping {
@@ -87,8 +90,10 @@ impl Group {
             inbox,
             wake: Arc::clone(&wake),
             stop: stop.clone(),
+            wanted: VecDeque::new(),
             waiting: Vec::new(),
             releasing: None,
+            no_room: false,
             hint: None,
             doubted: false,
             failures: 0,
@@ -97,7 +102,8 @@ impl Group {
         };
         let task = tokio::spawn(shipper.run());
         self.start_app_points(stop.clone());
-        *self.shipping.lock() = Some(Shipping { commands, wake, stop, task });
+        let copier = self.start_copier(stop.clone());
+        *self.shipping.lock() = Some(Shipping { commands, wake, stop, task, copier });
     }
 
     /// Ends the task at its next await.
@@ -105,6 +111,7 @@ impl Group {
         let Some(shipping) = self.shipping.lock().take() else { return };
         shipping.stop.cancel();
         let _ = shipping.task.await;
+        let _ = shipping.copier.await;
     }
 
     /// Sends a command to the task.
@@ -137,14 +144,27 @@ struct Shipper {
     inbox: mpsc::Receiver<Command>,
     wake: Arc<Notify>,
     stop: CancellationToken,
+    /// Points that were asked for and have no place yet.
+    wanted: VecDeque<Wanted>,
     /// Who waits for a point to land: LSN of its record.
     waiting: Vec<(Lsn, Reply)>,
+    /// The journal had no room for a point: only shipping makes some.
+    no_room: bool,
     releasing: Option<(Lsn, Reply)>,
     hint: Option<ReadHint>,
     doubted: bool,
     failures: usize,
     next_point: Instant,
     next_try: Instant,
+}
+
+/// A point that was asked for.
+struct Wanted {
+    kind: PointKind,
+    label: String,
+    /// Is told the point's place.
+    placed: Option<oneshot::Sender<Lsn>>,
+    reply: Reply,
 }
 
 enum Round {
@@ -161,11 +181,17 @@ impl Shipper {
             () = self.work() => {}
         }
         let group = self.group.upgrade().map(|group| group.config.group);
-        for (_, reply) in self.waiting.drain(..).chain(self.releasing.take()) {
+        for reply in self.replies() {
             if let Some(group) = group {
                 let _ = reply.send(Err(closed(group)));
             }
         }
+    }
+
+    /// Everybody who waits for an answer.
+    fn replies(&mut self) -> impl Iterator<Item = Reply> {
+        let wanted = self.wanted.drain(..).map(|wanted| wanted.reply);
+        wanted.chain(self.waiting.drain(..).chain(self.releasing.take()).map(|(_, reply)| reply))
     }
 
     async fn work(&mut self) {
@@ -177,6 +203,7 @@ impl Shipper {
                 // The write path is poisoned or closed: nothing more will be written, what is durable still ships.
                 tracing::warn!(group = %group.config.group, %error, "no recovery point could be placed");
             }
+            self.give_up_collapsed(&group, &running);
             if Instant::now() < self.next_try {
                 continue;
             }
@@ -207,54 +234,95 @@ impl Shipper {
     async fn place_points(&mut self, group: &Group, running: &Running, command: Option<Command>) -> Result<()> {
         match command {
             Some(Command::Point { kind, label, placed, reply }) => {
-                let lsn = self.place(group, running, kind, label).await?;
-                if let Some(placed) = placed {
-                    let _ = placed.send(lsn);
-                }
-                self.waiting.push((lsn, reply));
+                self.wanted.push_back(Wanted { kind, label, placed, reply });
                 self.next_try = Instant::now();
             }
             Some(Command::Release { reply }) => {
-                if !group.observed.lock().release_wanted {
-                    // Whoever asked has given up waiting, and the group is written to again.
-                    return Ok(());
-                }
-                let lsn = self.place(group, running, PointKind::Final, String::new()).await?;
-                self.releasing = Some((lsn, reply));
+                let (kind, label) = (PointKind::Final, String::new());
+                self.wanted.push_back(Wanted { kind, label, placed: None, reply });
                 self.next_try = Instant::now();
+            }
+            Some(Command::Ship { reply }) => {
+                drop(reply);
+                self.next_point = Instant::now();
             }
             Some(Command::Doubt { reply }) => {
                 drop(reply);
                 self.doubted = true;
                 self.next_try = Instant::now();
             }
-            None => {
-                let interval = group.settings.lock().point_interval;
-                if Instant::now() >= self.next_point {
-                    self.next_point = Instant::now() + interval;
-                    self.note_churn(group, running, interval);
-                    let newest = running.path.figures().last;
-                    let shipped = group.state.lock().state.shipped.lsn;
-                    let placed = group.observed.lock().placed.map_or(shipped, |(lsn, _)| lsn);
-                    if newest > placed {
-                        self.place(group, running, PointKind::CrashConsistent, String::new()).await?;
-                    }
-                }
+            None => {}
+        }
+        self.no_room = false;
+        while let Some(wanted) = self.wanted.pop_front() {
+            // Whoever asked has given up waiting, and the group is written to again.
+            if wanted.kind == PointKind::Final && !group.observed.lock().release_wanted {
+                continue;
             }
+            let Some(lsn) = self.place(group, running, wanted.kind, &wanted.label).await? else {
+                self.wanted.push_front(wanted);
+                break;
+            };
+            if let Some(placed) = wanted.placed {
+                let _ = placed.send(lsn);
+            }
+            if wanted.kind == PointKind::Final {
+                self.releasing = Some((lsn, wanted.reply));
+            } else {
+                self.waiting.push((lsn, wanted.reply));
+            }
+        }
+        if Instant::now() >= self.next_point {
+            let interval = group.settings.lock().point_interval;
+            self.next_point = Instant::now() + interval;
+            self.note_churn(group, running, interval);
+            if point_due(group, running) {
+                self.place(group, running, PointKind::CrashConsistent, "").await?;
+            }
+        }
+        if self.no_room {
+            self.next_point = self.next_point.min(Instant::now() + NO_ROOM_PAUSE);
         }
         Ok(())
     }
 
-    async fn place(&self, group: &Group, running: &Running, kind: PointKind, label: String) -> Result<Lsn> {
+    /// Gives a point its place in the write order; none when the journal has no room for it just now.
+    async fn place(&mut self, group: &Group, running: &Running, kind: PointKind, label: &str) -> Result<Option<Lsn>> {
         let time = group.config.vault.now();
         let id = PointId::from_bytes(group.new_id()?);
-        let mark = PointMark { id, time, kind, label };
-        let lsn = running::submit(&running.path, &Op::Point(mark)).await?;
+        let mark = PointMark { id, time, kind, label: label.to_owned(), consistent: true };
+        let lsn = match running.path.submit_control(&Op::Point(mark))? {
+            Submitted::Wait => {
+                self.no_room = true;
+                return Ok(None);
+            }
+            Submitted::Accepted(lsn, ack) => {
+                ack.await.map_err(|_| running::gone())??;
+                lsn
+            }
+        };
         let mut observed = group.observed.lock();
         let since = observed.placed.map_or(time, |(_, at)| at);
         observed.open_points.push_back((lsn, since));
         observed.placed = Some((lsn, time));
-        Ok(lsn)
+        Ok(Some(lsn))
+    }
+
+    /// Tells those whose points were given up with a full journal. A segment that may have landed may hold some of them.
+    fn give_up_collapsed(&mut self, group: &Group, running: &Running) {
+        let collapsed = running.path.collapsed();
+        let kept = self.writer.as_ref().map_or(Lsn::ZERO, |writer| writer.pending().unwrap_or(writer.shipped().lsn));
+        if collapsed <= kept {
+            return;
+        }
+        let given_up = |lsn: Lsn| lsn > kept && lsn <= collapsed;
+        let (gone, rest) = std::mem::take(&mut self.waiting).into_iter().partition(|(lsn, _)| given_up(*lsn));
+        self.waiting = rest;
+        let gone: Vec<(Lsn, Reply)> = gone;
+        for (_, reply) in gone.into_iter().chain(self.releasing.take_if(|(lsn, _)| given_up(*lsn))) {
+            let _ =
+                reply.send(Err(group.in_resync("the point was given up with the full journal; take another one then")));
+        }
     }
 
     fn note_churn(&self, group: &Group, running: &Running, interval: Duration) {
@@ -268,9 +336,11 @@ impl Shipper {
 
     /// Ships everything up to the newest point that was placed.
     async fn ship(&mut self, group: &Arc<Group>, running: &Arc<Running>) -> Result<Round, ShipError> {
-        let placed = group.observed.lock().placed;
-        let target = match placed {
-            Some((target, _)) => target,
+        let placed = group.observed.lock().placed.map(|(lsn, _)| lsn);
+        // A journal without room for a point is made room in by shipping what it holds.
+        let target = if self.no_room { Some(running.path.figures().last) } else { placed };
+        let target = match target {
+            Some(target) => target,
             None if self.doubted => Lsn::ZERO,
             None => return Ok(Round::GoOn),
         };
@@ -290,7 +360,7 @@ impl Shipper {
         if writer.shipped().lsn < target {
             running::flush(&running.path).await.map_err(ShipError::Engine)?;
         }
-        while writer.shipped().lsn < target {
+        while writer.shipped().lsn < target && (target > running.path.collapsed() || writer.pending().is_some()) {
             let interval = read_interval(running, writer.shipped().lsn, target, &mut self.hint)
                 .await
                 .map_err(ShipError::Engine)?;
@@ -301,18 +371,10 @@ impl Shipper {
                 saved.state.shipped = place(appended.shipped);
                 saved.shipped_moved = true;
             }
-            if let Some(point) = appended.point {
-                let accepted = running.path.figures().bytes_accepted;
-                let mut observed = group.observed.lock();
-                while observed.open_points.front().is_some_and(|(lsn, _)| *lsn <= appended.shipped.lsn) {
-                    observed.open_points.pop_front();
-                }
-                if observed.open_points.is_empty() {
-                    observed.bytes_landed = accepted;
-                }
-                observed.last_point = Some(point.clone());
-                drop(observed);
-                answer(&mut self.waiting, &point);
+            note_landed(group, running, &appended);
+            answer(&mut self.waiting, group, &appended);
+            if let Some(point) = appended.points.iter().rfind(|point| point.consistent) {
+                group.end_resync(running, point.lsn).await.map_err(ShipError::Engine)?;
             }
         }
         if let Some(writer) = self.writer.as_mut() {
@@ -328,8 +390,12 @@ impl Shipper {
         if !landed {
             return Ok(Round::GoOn);
         }
-        let Some((_, reply)) = self.releasing.take() else { return Ok(Round::GoOn) };
-        let point = group.observed.lock().last_point.clone();
+        let Some((lsn, reply)) = self.releasing.take() else { return Ok(Round::GoOn) };
+        let point = group.observed.lock().last_point.clone().filter(|point| point.lsn >= lsn);
+        if point.is_none() {
+            let _ = reply.send(Err(group.in_resync("release the group again then")));
+            return Ok(Round::GoOn);
+        }
         let at = self.writer.as_ref().map(BranchWriter::shipped);
         let mut released = false;
         group
@@ -354,11 +420,19 @@ impl Shipper {
 
     fn succeeded(&mut self, group: &Group) {
         self.failures = 0;
-        group.observed.lock().shipping_trouble = None;
+        let mut observed = group.observed.lock();
+        observed.failures = 0;
+        observed.shipping_trouble = None;
     }
 
     fn failed(&mut self, group: &Group, error: EngineError) {
-        let pause = BACK_OFF[self.failures.min(BACK_OFF.len() - 1)];
+        let retry = group.settings.lock().retry.clone();
+        let passing = may_pass(error.kind());
+        let pause = if passing {
+            retry.pauses.get(self.failures).or(retry.pauses.last()).copied().unwrap_or(retry.probe)
+        } else {
+            retry.probe
+        };
         self.failures += 1;
         self.next_try = Instant::now() + pause;
         let health = match error.kind() {
@@ -366,15 +440,24 @@ impl Shipper {
             _ => Health::Critical,
         };
         tracing::warn!(group = %group.config.group, %error, pause_ms = pause.as_millis(), "shipping failed: trying again");
-        group.observed.lock().shipping_trouble = Some((health, format!("shipping waits, writes go on: {error}")));
+        let mut observed = group.observed.lock();
+        observed.failures = self.failures;
+        let how = if passing {
+            "shipping waits, writes go on"
+        } else {
+            "shipping has stopped until somebody helps, writes go on"
+        };
+        observed.shipping_trouble = Some((health, format!("{how}: {error}")));
     }
 
     fn fenced(&mut self, group: &Group, running: &Running, fenced: &Fenced) {
+        // Nobody may see the state and find the volumes writable.
+        group.observed.lock().fenced_by = Some(fenced.gateway.to_string());
+        running.path.set_read_only(Some(group.fenced_message()));
         if let Err(error) = group.note_fenced(fenced) {
             tracing::error!(group = %group.config.group, %error, "the group is fenced, and its state could not be saved");
         }
-        running.path.set_read_only(Some(group.fenced_message()));
-        for (_, reply) in self.waiting.drain(..).chain(self.releasing.take()) {
+        for reply in self.replies() {
             let _ = reply.send(Err(EngineError::new(ErrorKind::Fenced, group.fenced_message())));
         }
     }
@@ -393,12 +476,56 @@ async fn drive_map(group: &Group, writer: &mut BranchWriter) -> Result<(), ShipE
     }
 }
 
-/// Tells those who waited for a point that it is in the vault.
-fn answer(waiting: &mut Vec<(Lsn, Reply)>, point: &PointInfo) {
-    let (landed, rest): (Vec<_>, Vec<_>) = std::mem::take(waiting).into_iter().partition(|(lsn, _)| *lsn <= point.lsn);
+/// Whether an error of shipping may pass by itself: what may is tried again soon.
+const fn may_pass(kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::Retry | ErrorKind::NoSpace | ErrorKind::Closed => true,
+        ErrorKind::Invalid
+        | ErrorKind::NotFound
+        | ErrorKind::Fenced
+        | ErrorKind::Damaged
+        | ErrorKind::Tampered
+        | ErrorKind::WrongKey
+        | ErrorKind::NewerFormat => false,
+    }
+}
+
+/// Whether there is something that no point stands for yet.
+fn point_due(group: &Group, running: &Running) -> bool {
+    let figures = running.path.figures();
+    let shipped = group.state.lock().state.shipped.lsn;
+    let placed = group.observed.lock().placed.map_or(shipped, |(lsn, _)| lsn);
+    // After a collapse the points before it are gone: one behind it says when the vault is back.
+    figures.last > placed || (placed <= figures.collapsed && shipped < figures.collapsed)
+}
+
+/// What landed counts from here on. Only a consistent point holds what was written before it.
+fn note_landed(group: &Group, running: &Running, appended: &Appended) {
+    let figures = running.path.figures();
+    let mut observed = group.observed.lock();
+    let Some(point) = appended.points.iter().rfind(|point| point.consistent) else {
+        if appended.point.is_some() && observed.placed.is_some_and(|(lsn, _)| lsn <= appended.shipped.lsn) {
+            observed.bytes_landed = figures.bytes_accepted;
+        }
+        return;
+    };
+    while observed.open_points.front().is_some_and(|(lsn, _)| *lsn <= point.lsn) {
+        observed.open_points.pop_front();
+    }
+    if observed.open_points.is_empty() {
+        observed.bytes_landed = figures.bytes_accepted;
+    }
+    observed.last_point = Some(point.clone());
+}
+
+/// Tells those who waited for a point that it is in the vault, or that it never will be.
+fn answer(waiting: &mut Vec<(Lsn, Reply)>, group: &Group, appended: &Appended) {
+    let (landed, rest): (Vec<_>, Vec<_>) =
+        std::mem::take(waiting).into_iter().partition(|(lsn, _)| *lsn <= appended.shipped.lsn);
     *waiting = rest;
-    for (_, reply) in landed {
-        let _ = reply.send(Ok(point.clone()));
+    for (lsn, reply) in landed {
+        let point = appended.points.iter().find(|point| point.lsn == lsn && point.consistent).cloned();
+        let _ = reply.send(point.ok_or_else(|| group.in_resync("take the point again once it is done")));
     }
 }
 
@@ -419,13 +546,12 @@ async fn claim(group: &Group, running: &Running) -> Result<BranchWriter, ShipErr
 
 /// The next records after `after`: up to a point, or as much as fits into memory.
 async fn read_interval(running: &Running, after: Lsn, upto: Lsn, hint: &mut Option<ReadHint>) -> Result<Interval> {
-    let reader = running.path.reader(after);
-    let mut at = *hint;
-    let (records, at) =
-        crate::blocking::run(move || reader.read(after, upto, READ_BYTES, &mut at).map(|records| (records, at)))
+    let (path, mut at) = (Arc::clone(&running.path), *hint);
+    let (chunk, at) =
+        crate::blocking::run(move || path.read_log(after, upto, READ_BYTES, &mut at).map(|chunk| (chunk, at)))
             .await
             .map_err(|_| running::gone())??;
     *hint = at;
-    let last_lsn = records.last().map_or(after, |record| record.lsn);
-    Ok(Interval { records, last_lsn })
+    let last_lsn = chunk.records.last().map_or(after, |record| record.lsn);
+    Ok(Interval { records: chunk.records, last_lsn, sizes: chunk.sizes })
 }

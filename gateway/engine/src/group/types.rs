@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_model::state::{GroupState, Health};
-use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, VolumeId};
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Hours, Lsn, PointId, VolumeId};
 use lifeboat_vault::Vault;
 
+use super::resync::ResyncStatus;
 use crate::machine::Machine;
 use crate::pace::Pace;
 use crate::points::{PointInfo, PointRetention};
@@ -42,6 +43,44 @@ pub struct GroupSettings {
     pub app_points: Option<AppPoints>,
     /// How fast data may be sent to the vault; groups that share it share the limit.
     pub pace: Arc<Pace>,
+    /// When and how what the vault lacks is copied.
+    pub resync: ResyncSettings,
+    /// Pauses between tries to ship.
+    pub retry: RetrySettings,
+}
+
+/// When and how what the vault lacks is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResyncSettings {
+    /// When it may run by itself; none: at once.
+    pub hours: Option<Hours>,
+    /// How fast it reads the local volumes; what it sends counts towards [`GroupSettings::pace`] too.
+    pub pace: Arc<Pace>,
+    /// How long a full journal waits for a vault that takes nothing, but does not fail either, before its unshipped part
+    /// is given up as a log.
+    pub collapse_after: Duration,
+}
+
+impl Default for ResyncSettings {
+    fn default() -> Self {
+        Self { hours: None, pace: Arc::default(), collapse_after: Duration::from_secs(30) }
+    }
+}
+
+/// Pauses between tries to ship.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// After failures that may pass, one after the other; the last one counts from there on.
+    pub pauses: Vec<Duration>,
+    /// After a failure that needs a person (a wrong key, data that fails its checks): only to see whether somebody came.
+    pub probe: Duration,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        let pauses = [500, 1000, 2000, 5000, 15_000, 60_000].map(Duration::from_millis);
+        Self { pauses: pauses.to_vec(), probe: Duration::from_secs(300) }
+    }
 }
 
 impl Default for GroupSettings {
@@ -54,6 +93,8 @@ impl Default for GroupSettings {
             cache_bytes: 64 << 20,
             app_points: None,
             pace: Arc::default(),
+            resync: ResyncSettings::default(),
+            retry: RetrySettings::default(),
         }
     }
 }
@@ -128,6 +169,8 @@ pub struct GroupStatus {
     pub reasons: Vec<String>,
     /// Long work under way.
     pub progress: Option<Progress>,
+    /// What the vault lacks although the log does not bring it.
+    pub resync: Option<ResyncStatus>,
     /// Bytes written a second, over the last intervals.
     pub churn_bytes_per_second: f64,
     /// For a branch at a recovery site: bytes that are here already.

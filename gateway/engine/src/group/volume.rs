@@ -2,9 +2,10 @@
 //!
 //! Writes of whole blocks go straight into the write order. The blocks at unaligned edges are read, changed and written as
 //! whole blocks; such a write is alone on its volume from the read to its place in the write order, so that nothing
-//! that is written in between is lost.
+//! that is written in between is lost. A writer is answered late when the journal is nearly full.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -168,7 +169,8 @@ impl BlockVolume for GroupVolume {
 
     async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
         let (running, image) = self.open()?;
-        self.check(&image, offset, data.len() as u64)?;
+        let len = data.len() as u64;
+        self.check(&image, offset, len)?;
         if data.is_empty() {
             return Ok(());
         }
@@ -179,7 +181,12 @@ impl BlockVolume for GroupVolume {
         } else {
             self.write_unaligned(&running, &image, offset, &data, &mut acks).await?;
         }
-        wait(acks).await
+        wait(acks).await?;
+        let pause = running.path.pause(Instant::now(), len);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
     }
 
     async fn flush(&self) -> Result<()> {

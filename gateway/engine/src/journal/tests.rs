@@ -174,6 +174,7 @@ fn a_reader_stops_at_points_and_goes_on_behind_them() {
         time: Timestamp::from_micros(8),
         kind: PointKind::Manual,
         label: "before".into(),
+        consistent: true,
     };
     let payload = lifeboat_format::journal::encode_point(mark.id.to_bytes(), mark.time, mark.kind.code(), &mark.label);
     batch.push(VolumeId::from_bytes([0; 16]), EntryOp::Point, 0, 0, &payload).expect("fits");

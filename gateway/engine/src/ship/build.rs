@@ -208,9 +208,11 @@ impl BranchWriter {
 
 fn volume_of(op: &Op) -> Option<VolumeId> {
     match op {
-        Op::Write { volume, .. } | Op::Zero { volume, .. } | Op::Trim { volume, .. } | Op::Resize { volume, .. } => {
-            Some(*volume)
-        }
+        Op::Write { volume, .. }
+        | Op::Zero { volume, .. }
+        | Op::Trim { volume, .. }
+        | Op::Copy { volume, .. }
+        | Op::Resize { volume, .. } => Some(*volume),
         Op::Point(_) => None,
     }
 }
@@ -225,6 +227,12 @@ fn collect(
 ) -> Result<Part> {
     let mut part =
         Part { volumes: BTreeMap::new(), first_lsn: shipped.next(), last_lsn: interval.last_lsn, point: None };
+    for (volume, blocks) in interval.sizes.iter().filter(|(volume, _)| !erased.contains(volume)) {
+        let changes = &mut part.introduce(*volume, *blocks, trees)?.changes;
+        if changes.blocks() < *blocks {
+            changes.resize(*blocks);
+        }
+    }
     let start = interval.records.partition_point(|record| record.lsn <= shipped);
     let records = interval.records.get(start..).unwrap_or_default();
     let mut previous = shipped;
@@ -259,7 +267,7 @@ impl Part {
     /// Takes one record in; gives the number of blocks or runs that it added.
     fn take(&mut self, record: &LogRecord, trees: &BTreeMap<VolumeId, Tree>) -> Result<usize> {
         match &record.op {
-            Op::Write { volume, lba, data } => {
+            Op::Write { volume, lba, data } | Op::Copy { volume, extent: Extent { lba, .. }, data: Some(data) } => {
                 let changes = &mut self.volume(*volume, trees)?.changes;
                 let count = data.len() / BLOCK_SIZE;
                 check_extent(changes, *volume, *lba, count)?;
@@ -272,7 +280,7 @@ impl Part {
                 }
                 Ok(count)
             }
-            Op::Zero { volume, extent } | Op::Trim { volume, extent } => {
+            Op::Zero { volume, extent } | Op::Trim { volume, extent } | Op::Copy { volume, extent, data: None } => {
                 let changes = &mut self.volume(*volume, trees)?.changes;
                 check_extent(changes, *volume, extent.end(), 0)?;
                 changes.zero(*extent);
@@ -423,7 +431,7 @@ fn recovery_point(lsn: Lsn, mark: &PointMark, trees: &BTreeMap<VolumeId, Tree>) 
         lsn,
         time: mark.time,
         kind: mark.kind,
-        consistent: true,
+        consistent: mark.consistent,
         label: mark.label.clone(),
         volumes: trees
             .values()

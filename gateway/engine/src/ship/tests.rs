@@ -110,10 +110,16 @@ async fn a_large_interval_becomes_several_segments_each_a_prefix_and_only_the_la
         let op = Op::Write { volume: volume(1), lba: index * 8, data: data.into() };
         records.push(LogRecord { lsn: Lsn(index + 2), op });
     }
-    let mark = PointMark { id: PointId::new(), time: Timestamp::now(), kind: PointKind::Manual, label: "all".into() };
+    let mark = PointMark {
+        id: PointId::new(),
+        time: Timestamp::now(),
+        kind: PointKind::Manual,
+        label: "all".into(),
+        consistent: true,
+    };
     let last_lsn = Lsn(blocks / 8 + 2);
     records.push(LogRecord { lsn: last_lsn, op: Op::Point(mark.clone()) });
-    let interval = Interval { records, last_lsn };
+    let interval = Interval { records, last_lsn, ..Interval::default() };
 
     // The second segment's put fails at first: the first one counts, and the same interval goes on after it.
     bench.faults.inject(Rule::new(Effect::FailBefore).on(OpKind::Create).key("/log/").nth(2).times(1));
@@ -272,7 +278,7 @@ async fn of_two_writers_exactly_one_goes_on_and_what_counted_is_in_its_history()
             // It had looked for the last time before the second one came.
             Ok(()) => assert_eq!(counted, script.lsn),
         }
-        let again = Interval { records: Vec::new(), last_lsn: Lsn(u64::MAX) };
+        let again = Interval { last_lsn: Lsn(u64::MAX), ..Interval::default() };
         assert!(matches!(first.append(&again).await, Err(ShipError::Fenced(_))), "a fenced writer shipped again");
         assert!(matches!(first.write_map().await, Err(ShipError::Fenced(_))));
         let ended = end_of_tenure(&bench.vault, bench.group, bench.branch, Epoch(1)).await.unwrap();
@@ -515,8 +521,14 @@ async fn the_first_byte_of_any_point_takes_four_round_trips_and_any_other_byte_f
             push(Op::Write { volume: volume(1), lba, data: vec![value; BLOCK_SIZE].into() });
         }
         let (id, time) = (PointId::new(), Timestamp::from_micros(i64::from(number) * 5_000_000));
-        push(Op::Point(PointMark { id, time, kind: PointKind::CrashConsistent, label: String::new() }));
-        writer.append(&Interval { records, last_lsn: lsn }).await.unwrap();
+        push(Op::Point(PointMark {
+            id,
+            time,
+            kind: PointKind::CrashConsistent,
+            label: String::new(),
+            consistent: true,
+        }));
+        writer.append(&Interval { records, last_lsn: lsn, ..Interval::default() }).await.unwrap();
         at_points.push((id, content.clone()));
         if writer.map_due() {
             writer.write_map().await.unwrap();
@@ -707,7 +719,7 @@ async fn a_limited_pace_spreads_the_log_over_time_in_small_objects() {
     }
     let last_lsn = records.last().unwrap().lsn;
     let start = tokio::time::Instant::now();
-    let done = writer.append(&Interval { records, last_lsn }).await.unwrap();
+    let done = writer.append(&Interval { records, last_lsn, ..Interval::default() }).await.unwrap();
     assert_eq!((done.shipped.lsn, done.segments), (last_lsn, 3), "four seconds of the line each");
     let took = start.elapsed().as_secs_f64();
     assert!((7.9..12.0).contains(&took), "the third object waits until the first two are paid for: {took} s");

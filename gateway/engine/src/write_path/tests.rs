@@ -107,6 +107,7 @@ fn point() -> Op {
         time: Timestamp::from_micros(1),
         kind: PointKind::Manual,
         label: String::new(),
+        consistent: true,
     })
 }
 

@@ -71,10 +71,23 @@ fn every_flipped_byte_of_a_payload_is_found_but_for_the_padding() {
 #[test]
 fn a_newer_version_says_so() {
     let (_, mut batch) = sample();
-    batch[4] = 2;
+    batch[4] = 3;
     let crc = batch_checksum(batch[..JOURNAL_BLOCK].try_into().expect("a block"));
     batch[92..96].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(BatchHeader::decode(&batch), Err(JournalFormatError::Newer { found: 2 }));
+    assert_eq!(BatchHeader::decode(&batch), Err(JournalFormatError::Newer { found: 3 }));
+}
+
+/// Operations that version 1 did not have are damage in it, not something to guess at.
+#[test]
+fn an_operation_of_a_later_version_is_damage() {
+    let mut header = sample().0;
+    header.entries = vec![Entry::bare(VolumeId::from_bytes([7; 16]), EntryOp::Copy, 100, 2)];
+    let mut batch = header.encode().expect("encodes").0;
+    assert_eq!(BatchHeader::decode(&batch).expect("decodes").0, header);
+    batch[4] = 1;
+    let crc = batch_checksum(&batch);
+    batch[92..96].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(BatchHeader::decode(&batch), Err(JournalFormatError::Damaged("journal batch header")));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! One small object of each kind, from fixed inputs.
 
+use lifeboat_format::dirty::{DirtyMap, DirtyVolume};
 use lifeboat_format::epoch::{EpochCut, EpochIntent, EpochPlace, Origin, Purpose};
 use lifeboat_format::hash::BlockHasher;
 use lifeboat_format::journal::{BatchHeader, Entry, EntryOp, FileHeader, encode_point};
 use lifeboat_format::keys::{DataKey, GroupKey, HashKey, VolumeKeys};
-use lifeboat_format::local::{GroupState, Phase, Place, PresenceHeader, Rehydrate, STATE_SLOT, StateVolume};
+use lifeboat_format::local::{
+    GroupState, Phase, Place, PresenceHeader, Rehydrate, Resync, ResyncCause, STATE_SLOT, StateVolume,
+};
 use lifeboat_format::map::{
     BlockLocation, InnerNode, LeafEditor, LogPosition, MapBuilder, MapFooter, MapParams, MapPlace, RetainedPoint,
     SealedMap, VolumeRoot,
@@ -14,8 +17,8 @@ use lifeboat_format::segment::{
     SegmentPlace,
 };
 use lifeboat_model::{
-    BLOCK_SIZE, BlockHash, BranchId, Epoch, Extent, GatewayId, GroupId, Lsn, MapId, PointId, PointKind, SegmentId,
-    SegmentSeq, Timestamp, VaultId, VolumeId,
+    BLOCK_SIZE, BlockHash, BranchId, Epoch, Extent, ExtentSet, GatewayId, GroupId, Lsn, MapId, PointId, PointKind,
+    SegmentId, SegmentSeq, Timestamp, VaultId, VolumeId,
 };
 
 pub(crate) const VAULT: VaultId = VaultId::from_bytes([0x11; 16]);
@@ -220,6 +223,30 @@ pub(crate) fn state(generation: u64, full: bool) -> GroupState {
         ],
         origin: full.then(|| place(0x43)),
         rehydrate: full.then_some(rehydrate),
+        resync: full.then_some(Resync {
+            since: TIME,
+            cause: ResyncCause::JournalFull,
+            collapsed: Lsn(950),
+            total_blocks: 4096,
+        }),
+    }
+}
+
+/// What version 1 of a state holds.
+pub(crate) fn state_v1(generation: u64, full: bool) -> GroupState {
+    GroupState { resync: None, ..state(generation, full) }
+}
+
+pub(crate) fn dirty() -> DirtyMap {
+    let runs = [Extent { lba: 0, blocks: 8 }, Extent { lba: 1024, blocks: 512 }];
+    DirtyMap {
+        group: GROUP,
+        generation: 3,
+        collapsed: Lsn(950),
+        volumes: vec![
+            DirtyVolume { id: VOLUME, blocks: 2048, dirty: runs.into_iter().collect() },
+            DirtyVolume { id: OTHER_VOLUME, blocks: 1 << 20, dirty: ExtentSet::new() },
+        ],
     }
 }
 
@@ -239,8 +266,16 @@ pub(crate) fn journal_file_header() -> FileHeader {
     FileHeader { group: GROUP, number: 12, first_lsn: Lsn(1001), incarnation: 7, length: 64 << 20, time: TIME }
 }
 
+/// What version 1 of a batch holds.
+pub(crate) fn journal_batch_header_v1() -> BatchHeader {
+    let mut header = journal_batch_header();
+    header.entries.truncate(5);
+    header
+}
+
 pub(crate) fn journal_batch_header() -> BatchHeader {
     let point = journal_point();
+    let volume = VolumeId::from_bytes([0; 16]);
     BatchHeader {
         group: GROUP,
         incarnation: 7,
@@ -254,7 +289,10 @@ pub(crate) fn journal_batch_header() -> BatchHeader {
             Entry::bare(VOLUME, EntryOp::Zero, 8, 2),
             Entry::bare(OTHER_VOLUME, EntryOp::Trim, 0, 1 << 20),
             Entry::bare(VOLUME, EntryOp::Resize, 0, 2048),
-            Entry::with_payload(VolumeId::from_bytes([0; 16]), EntryOp::Point, 0, 0, &point).expect("fits"),
+            Entry::with_payload(volume, EntryOp::Point, 0, 0, &point).expect("fits"),
+            Entry::with_payload(VOLUME, EntryOp::Copy, 5, 1, &text_block(2)).expect("fits"),
+            Entry::bare(OTHER_VOLUME, EntryOp::Copy, 64, 256),
+            Entry::with_payload(volume, EntryOp::PointInResync, 0, 0, &point).expect("fits"),
         ],
     }
 }
@@ -266,8 +304,10 @@ pub(crate) fn journal_point() -> Vec<u8> {
 pub(crate) fn journal_batch() -> Vec<u8> {
     let header = journal_batch_header();
     let mut batch = header.encode().expect("encodes").0.to_vec();
-    batch.extend_from_slice(&text_block(1));
-    batch.extend_from_slice(&journal_point());
-    batch.resize(header.total_len(), 0);
+    for payload in [text_block(1).to_vec(), journal_point(), text_block(2).to_vec(), journal_point()] {
+        batch.extend_from_slice(&payload);
+        batch.resize(batch.len().next_multiple_of(4096), 0);
+    }
+    assert_eq!(batch.len(), header.total_len());
     batch
 }

@@ -145,8 +145,8 @@ proptest! {
     }
 
     #[test]
-    fn hostile_bytes_never_panic(magic in 0_usize..9, bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let magics: [&[u8]; 9] = [b"", b"LBSG\x01\0", b"LBMP\x01\0", b"LBEI\x01\0", b"LBEC\x01\0", b"LBGS\x01\0", b"LBPB\x01\0", b"LBJF\x01\0", b"LBJB\x01\0"];
+    fn hostile_bytes_never_panic(magic in 0_usize..10, bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let magics: [&[u8]; 10] = [b"", b"LBDM\x01\0", b"LBSG\x01\0", b"LBMP\x01\0", b"LBEI\x01\0", b"LBEC\x01\0", b"LBGS\x01\0", b"LBPB\x01\0", b"LBJF\x01\0", b"LBJB\x01\0"];
         let mut hostile = magics[magic].to_vec();
         hostile.extend(bytes);
         decode_everything(&hostile);
@@ -154,12 +154,13 @@ proptest! {
 
     /// Damage behind a checksum that was put right: what a clever liar sends.
     #[test]
-    fn damage_behind_a_right_checksum_never_panics(at: usize, byte: u8, kind in 0_usize..5) {
+    fn damage_behind_a_right_checksum_never_panics(at: usize, byte: u8, kind in 0_usize..6) {
         let (mut bytes, sum_at) = match kind {
             0 => (segment(false).bytes, 192),
             1 => (map().bytes, 128),
             2 => (intent(true).encode(&group_key()), intent(true).encode(&group_key()).len() - 36),
             3 => (state_file(), 4092),
+            4 => (dirty().encode().expect("encodes"), dirty().encode().expect("encodes").len() - 4),
             _ => (presence().encode(), 4092),
         };
         bytes[at % sum_at] = byte;
@@ -195,6 +196,7 @@ fn decode_everything(bytes: &[u8]) {
     let _ = newest_state(bytes, bytes);
     let _ = GroupState::decode(bytes);
     let _ = PresenceHeader::decode(bytes);
+    let _ = lifeboat_format::dirty::DirtyMap::decode(bytes);
     let _ = lifeboat_format::journal::FileHeader::decode(bytes);
     if let Ok((header, _)) = lifeboat_format::journal::BatchHeader::decode(bytes) {
         let _ = lifeboat_format::journal::check_payload(&header, bytes);

@@ -1,8 +1,9 @@
 //! Nothing is believed that was not written: every bit of every object, every length, every other place.
 
+use lifeboat_format::dirty::DirtyMap;
 use lifeboat_format::epoch::{EpochCut, EpochIntent};
 use lifeboat_format::keys::GroupKey;
-use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_state};
+use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, STATE_VERSION, newest_state};
 use lifeboat_format::map::MapObject;
 use lifeboat_format::segment::{SEGMENT_VERSION, SegmentObject, TRAILER_LEN};
 use lifeboat_format::{FORMAT_VERSION, FormatError};
@@ -197,9 +198,14 @@ fn another_key_says_so() {
 fn a_newer_version_is_one_clear_error() {
     let mut files = objects();
     files.push(("state", state_file(), |bytes| newest(bytes).map(drop)));
+    files.push(("dirty map", dirty().encode().expect("encodes"), |bytes| DirtyMap::decode(bytes).map(drop)));
     files.push(("presence", presence().encode(), |bytes| PresenceHeader::decode(bytes).map(drop)));
     for (name, mut bytes, check) in files {
-        let known = if name.starts_with("segment") { SEGMENT_VERSION } else { FORMAT_VERSION };
+        let known = match name {
+            "state" => STATE_VERSION,
+            _ if name.starts_with("segment") => SEGMENT_VERSION,
+            _ => FORMAT_VERSION,
+        };
         bytes[4..6].copy_from_slice(&(known + 1).to_le_bytes());
         let error = check(&bytes).expect_err(name);
         assert!(

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use lifeboat_format::dirty::DirtyMap;
 use lifeboat_format::epoch::{EpochCut, EpochIntent};
 use lifeboat_format::inspect::describe;
 use lifeboat_format::journal::{BatchHeader, FileHeader, check_payload, decode_point};
@@ -31,10 +32,11 @@ fn built() -> Vec<(&'static str, Vec<u8>)> {
         ("v1/epoch-intent-branch.bin", intent(true).encode(&group_key())),
         ("v1/epoch-intent-fence.bin", intent(false).encode(&group_key())),
         ("v1/epoch-cut.bin", cut().encode(&group_key())),
-        ("v1/group-state.bin", state_file()),
+        ("v2/group-state.bin", state_file()),
         ("v1/presence-header.bin", presence().encode()),
-        ("v1/journal-file-header.bin", journal_file_header().encode().to_vec()),
-        ("v1/journal-batch.bin", journal_batch()),
+        ("v1/dirty-map.bin", dirty().encode().expect("within the limits")),
+        ("v2/journal-file-header.bin", journal_file_header().encode().to_vec()),
+        ("v2/journal-batch.bin", journal_batch()),
     ]
 }
 
@@ -94,19 +96,29 @@ fn vectors_decode_to_what_was_written() {
     assert_eq!(EpochIntent::decode(&golden("v1/epoch-intent-branch.bin"), &place, &key), Ok(intent(true)));
     assert_eq!(EpochIntent::decode(&golden("v1/epoch-intent-fence.bin"), &place, &key), Ok(intent(false)));
     assert_eq!(EpochCut::decode(&golden("v1/epoch-cut.bin"), &place, &key), Ok(cut()));
-    let file = golden("v1/group-state.bin");
-    assert_eq!(newest_state(&file[..STATE_SLOT], &file[STATE_SLOT..]), Ok(Some(state(6, true))));
-    assert_eq!(GroupState::decode(&file[STATE_SLOT..]), Ok(state(5, false)));
+    for (name, newest, other) in [
+        ("v1/group-state.bin", state_v1(6, true), state_v1(5, false)),
+        ("v2/group-state.bin", state(6, true), state(5, false)),
+    ] {
+        let file = golden(name);
+        assert_eq!(newest_state(&file[..STATE_SLOT], &file[STATE_SLOT..]), Ok(Some(newest)));
+        assert_eq!(GroupState::decode(&file[STATE_SLOT..]), Ok(other));
+    }
     assert_eq!(PresenceHeader::decode(&golden("v1/presence-header.bin")), Ok(presence()));
 
-    assert_eq!(FileHeader::decode(&golden("v1/journal-file-header.bin")), Ok(journal_file_header()));
-    let batch = golden("v1/journal-batch.bin");
-    let (header, _) = BatchHeader::decode(&batch).expect("decodes");
-    assert_eq!(header, journal_batch_header());
-    let places = check_payload(&header, &batch).expect("intact");
-    assert_eq!(batch[places[0].0..][..places[0].1], text_block(1));
-    let point = decode_point(&batch[places[4].0..][..places[4].1]).expect("a point");
-    assert_eq!(point, (POINT.to_bytes(), TIME, PointKind::Manual.code(), "before the upgrade".to_owned()));
+    assert_eq!(DirtyMap::decode(&golden("v1/dirty-map.bin")), Ok(dirty()));
+
+    for (version, written) in [("v1", journal_batch_header_v1()), ("v2", journal_batch_header())] {
+        let file = golden(&format!("{version}/journal-file-header.bin"));
+        assert_eq!(FileHeader::decode(&file), Ok(journal_file_header()));
+        let batch = golden(&format!("{version}/journal-batch.bin"));
+        let (header, _) = BatchHeader::decode(&batch).expect("decodes");
+        assert_eq!(header, written);
+        let places = check_payload(&header, &batch).expect("intact");
+        assert_eq!(batch[places[0].0..][..places[0].1], text_block(1));
+        let point = decode_point(&batch[places[4].0..][..places[4].1]).expect("a point");
+        assert_eq!(point, (POINT.to_bytes(), TIME, PointKind::Manual.code(), "before the upgrade".to_owned()));
+    }
 }
 
 /// `lifeboat inspect` knows every kind, and says so from clear text alone.
@@ -122,7 +134,8 @@ fn every_kind_is_described() {
             "v1/epoch-intent-branch.bin" => "forked at position 1005",
             "v1/epoch-intent-fence.bin" => "br-45454545454545454545454545454545",
             "v1/epoch-cut.bin" => "ends epoch",
-            "v1/group-state.bin" => "rehydrating",
+            "v2/group-state.bin" => "rehydrating",
+            "v1/dirty-map.bin" => "520 of 2048 blocks, in 2 runs",
             "v1/presence-header.bin" => "vol-44444444444444444444444444444444",
             _ => "grp-22222222222222222222222222222222",
         };

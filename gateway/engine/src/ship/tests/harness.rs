@@ -190,7 +190,7 @@ impl Script {
             self.push(&mut records, op);
         }
         self.point(&mut records);
-        self.intervals.push(Interval { records, last_lsn: self.lsn });
+        self.intervals.push(Interval { records, last_lsn: self.lsn, ..Interval::default() });
     }
 
     fn point(&mut self, records: &mut Vec<LogRecord>) {
@@ -200,6 +200,7 @@ impl Script {
             time: Timestamp::from_micros(1_700_000_000_000_000 + number * 5_000_000),
             kind: PointKind::CrashConsistent,
             label: format!("number {number}"),
+            consistent: true,
         };
         let id = mark.id;
         self.push(records, Op::Point(mark));
@@ -252,6 +253,8 @@ pub(crate) fn apply(model: &mut Model, op: &Op) {
         Op::Zero { volume, extent } | Op::Trim { volume, extent } => {
             model.get_mut(volume).unwrap()[range(extent)].fill(0);
         }
+        // It holds what is there.
+        Op::Copy { .. } => {}
         Op::Resize { volume, blocks } => {
             model.entry(*volume).or_default().resize(usize::try_from(*blocks).unwrap() * BLOCK_SIZE, 0);
         }
