@@ -242,6 +242,7 @@ fn declare(primary: &Gateway, vault_url: &str, key_file: &Path, volumes: &[(&str
             key_source: KeySourceKind::KeyFile,
             passphrase: None,
             key_file: Some(key_file.display().to_string()),
+            kms_key: None,
         },
         soft_delete_days: 14,
         attach: false,

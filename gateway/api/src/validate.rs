@@ -328,29 +328,50 @@ fn bandwidth(prefix: &str, limit: &BandwidthLimit, errors: &mut Errors) {
 
 /// A key source with the one field that goes with it.
 fn encryption(prefix: &str, key: &EncryptionKey, errors: &mut Errors) {
-    let (passphrase, key_file) = (format!("{prefix}passphrase"), format!("{prefix}key_file"));
+    let fields = [
+        ("passphrase", KeySourceKind::Passphrase, key.passphrase.is_some()),
+        ("key_file", KeySourceKind::KeyFile, key.key_file.is_some()),
+        ("kms_key", KeySourceKind::Kms, key.kms_key.is_some()),
+    ];
+    for (field, source, given) in fields {
+        let needed = source == key.key_source;
+        let word = if source == KeySourceKind::Kms { "kms" } else { field };
+        if needed && !given {
+            fault(errors, format!("{prefix}{field}"), format!("is required when key_source is `{word}`"));
+        } else if given && !needed {
+            fault(errors, format!("{prefix}{field}"), format!("goes with key_source `{word}` only"));
+        }
+    }
     match key.key_source {
-        KeySourceKind::Passphrase => {
-            match &key.passphrase {
-                None => fault(errors, passphrase, "is required when key_source is `passphrase`"),
-                Some(text) if text.expose().chars().count() < 8 => {
-                    fault(errors, passphrase, "must have at least 8 characters");
-                }
-                Some(_) => {}
-            }
-            if key.key_file.is_some() {
-                fault(errors, key_file, "goes with key_source `key_file` only");
-            }
+        KeySourceKind::Passphrase if key.passphrase.as_ref().is_some_and(|text| text.expose().chars().count() < 8) => {
+            fault(errors, format!("{prefix}passphrase"), "must have at least 8 characters");
         }
         KeySourceKind::KeyFile => {
-            match &key.key_file {
-                None => fault(errors, key_file, "is required when key_source is `key_file`"),
-                Some(path) => absolute_path(&key_file, path, errors),
-            }
-            if key.passphrase.is_some() {
-                fault(errors, passphrase, "goes with key_source `passphrase` only");
+            if let Some(path) = &key.key_file {
+                absolute_path(&format!("{prefix}key_file"), path, errors);
             }
         }
+        KeySourceKind::Kms => {
+            if let Some(name) = &key.kms_key {
+                kms_key(&format!("{prefix}kms_key"), name, errors);
+            }
+        }
+        KeySourceKind::Passphrase => {}
+    }
+}
+
+/// The name of a key in a key management service. What its options mean is the vault's business.
+fn kms_key(field: &str, name: &str, errors: &mut Errors) {
+    let path = name.strip_prefix("command:").map(|rest| rest.split('?').next().unwrap_or_default());
+    let sound = path.is_some_and(|path| path.starts_with('/') && !path.ends_with('/'));
+    if !sound || name.len() > 1024 || name.chars().any(char::is_control) {
+        fault(errors, field, "must be command: and the absolute path of a program, with ?key=NAME where it needs one");
+    }
+}
+
+impl Validate for EncryptionKey {
+    fn check(&self, prefix: &str, errors: &mut Errors) {
+        encryption(prefix, self, errors);
     }
 }
 

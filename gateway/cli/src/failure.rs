@@ -112,7 +112,7 @@ impl From<VaultError> for Failure {
             VaultErrorKind::Retry => Exit::Unreachable,
             VaultErrorKind::InvalidInput => Exit::Usage,
             VaultErrorKind::NotFound => Exit::NotFound,
-            VaultErrorKind::AlreadyExists | VaultErrorKind::Conflict => Exit::Conflict,
+            VaultErrorKind::AlreadyExists | VaultErrorKind::Conflict | VaultErrorKind::Erased => Exit::Conflict,
             _ => Exit::Failed,
         };
         Self::new(exit, error.to_string())

@@ -18,5 +18,6 @@ pub(crate) mod site;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod vault;
+pub(crate) mod vault_key;
 pub(crate) mod verify;
 pub(crate) mod volume;

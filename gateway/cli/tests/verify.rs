@@ -4,14 +4,21 @@ mod shipped;
 
 use std::process::Output;
 
-use lifeboat_model::{BLOCK_SIZE, PointId, VolumeId};
+use lifeboat_engine::ship::Open;
+use lifeboat_engine::{LogRecord, Op, PointMark};
+use lifeboat_model::{BLOCK_SIZE, Lsn, PointId, PointKind, Timestamp, VolumeId};
+use lifeboat_vault::{KeySource, KmsKey};
 use serde_json::Value;
 
-use shipped::{BLOCKS, Shipped, report};
+use shipped::{BLOCKS, Shipped, report, ship};
 
 fn verify(shipped: &Shipped, more: &[&str]) -> Output {
+    verify_with(shipped, &["--key-file", &shipped.key_file()], more)
+}
+
+fn verify_with(shipped: &Shipped, key: &[&str], more: &[&str]) -> Output {
     let (url, group) = (shipped.url(), shipped.group.to_string());
-    shipped.ask(&[&["point", "verify", "--group", &group, "--vault", &url], more].concat())
+    shipped.ask_with(key, &[&["point", "verify", "--group", &group, "--vault", &url], more].concat())
 }
 
 #[tokio::test]
@@ -64,4 +71,72 @@ async fn what_is_not_there_is_3_and_what_makes_no_sense_is_2() {
     assert_eq!(code(&["newest"]), Some(2));
     std::fs::write(shipped.disk(), [0; 100]).expect("written");
     assert_eq!(code(&["--source", &shipped.disk().display().to_string()]), Some(2));
+}
+
+/// A vault that was through everything: several keys, another master key, another data key, an erased volume. Its place and
+/// any of its keys give all of it back, on a machine that never saw it: nothing but the binary, no state, no environment.
+#[tokio::test]
+async fn any_key_gives_a_vault_back_from_its_place_alone() {
+    let shipped = Shipped::new().await;
+    let vault = shipped.vault().await;
+    let home = shipped.dir.path();
+    let passphrase = home.join("passphrase");
+    std::fs::write(&passphrase, "correct horse battery\n").expect("written");
+    let service = home.join("service");
+    std::fs::create_dir(&service).expect("a directory");
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../vault/testing/kms.sh");
+    let kms = format!("command:{program}?key={}", service.display());
+    let others = [
+        KeySource::Passphrase("correct horse battery".to_owned().into()),
+        KeySource::Kms(KmsKey::parse(&kms).expect("a name")),
+    ];
+    for key in &others {
+        vault.add_key(key).await.expect("added");
+    }
+    vault.rotate_master(1, &others, false).await.expect("rotated");
+    vault.rotate_volume_key(shipped.volume, 1).await.expect("rotated");
+    let gone = VolumeId::new();
+    vault.create_volume_keys(gone).await.expect("keys");
+
+    let point = PointMark { id: PointId::new(), time: Timestamp::now(), kind: PointKind::Manual, label: "y".into() };
+    let ops = [
+        Op::Write { volume: shipped.volume, lba: 7, data: vec![9; BLOCK_SIZE].into() },
+        Op::Resize { volume: gone, blocks: 1 },
+        Op::Write { volume: gone, lba: 0, data: vec![1; BLOCK_SIZE].into() },
+        Op::Point(point.clone()),
+    ];
+    let records: Vec<LogRecord> = (4..).zip(ops).map(|(lsn, op)| LogRecord { lsn: Lsn(lsn), op }).collect();
+    ship(&vault, shipped.group, shipped.branch, Open::Continue, records).await;
+    let mut disk = std::fs::read(shipped.disk()).expect("the disk");
+    disk[7 * BLOCK_SIZE..8 * BLOCK_SIZE].fill(9);
+    let now = home.join("now.img");
+    std::fs::write(&now, disk).expect("written");
+    vault.erase_volume(gone, "ann").await.expect("erased");
+
+    let (passphrase, key_file) = (passphrase.display().to_string(), home.join("vault.key").display().to_string());
+    let (before, now) = (shipped.disk().display().to_string(), now.display().to_string());
+    for key in [["--key", &passphrase], ["--key-file", &key_file], ["--kms-key", &kms]] {
+        for (id, source) in [(shipped.point, &before), (point.id, &now)] {
+            let id = id.to_string();
+            let found = report(&verify_with(&shipped, &key, &[&id]), 0);
+            assert_eq!(found["equal"], true, "{key:?}");
+            let erased: Vec<&str> =
+                found["erased"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+            let expected = if source == &now { vec![gone.to_string()] } else { vec![] };
+            assert_eq!(erased, expected, "{key:?}");
+            let found = report(&verify_with(&shipped, &key, &[&id, "--source", source]), 0);
+            assert_eq!(found["equal"], true, "{key:?}");
+            let found =
+                report(&verify_with(&shipped, &key, &[&id, "--source", if source == &now { &before } else { &now }]), 1);
+            assert_eq!(found["equal"], false, "{key:?}");
+        }
+    }
+    let wrong = home.join("wrong");
+    std::fs::write(&wrong, "incorrect horse battery").expect("written");
+    let outcome = verify_with(&shipped, &["--key", &wrong.display().to_string()], &[]);
+    assert_eq!(outcome.status.code(), Some(1), "{outcome:?}");
+    let text = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(text.contains("does not open the vault") && !text.contains("incorrect horse"), "{text}");
+    let outcome = verify_with(&shipped, &["--kms-key", &format!("command:{program}?key=exit:10")], &[]);
+    assert_eq!(outcome.status.code(), Some(5), "a service that can't answer now: {outcome:?}");
 }

@@ -48,6 +48,8 @@ pub struct ServeConfig {
     pub journal_bytes: Option<u64>,
     /// The directory of the programs that may quiet applications.
     pub hooks: PathBuf,
+    /// Programs that may be run as key management services. The API names the one, and only one of these is run.
+    pub kms_programs: Vec<PathBuf>,
 }
 
 impl ServeConfig {
@@ -62,6 +64,7 @@ impl ServeConfig {
             reconcile_interval: Duration::from_secs(2),
             journal_bytes: None,
             hooks: PathBuf::from("/etc/lifeboat/hooks"),
+            kms_programs: Vec::new(),
         }
     }
 }

@@ -161,6 +161,10 @@ impl PointVolumes for EngineView {
         volumes.iter().map(|v| (v.id, v.size_blocks.saturating_mul(BLOCK_SIZE_U64), v.root)).collect()
     }
 
+    fn erased(&self) -> Vec<VolumeId> {
+        self.0.erased().iter().copied().collect()
+    }
+
     fn volume(&self, id: VolumeId) -> Option<Arc<dyn BlockVolume>> {
         self.0.volume(id)
     }

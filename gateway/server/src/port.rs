@@ -158,6 +158,8 @@ pub struct FailOverTo {
 pub trait PointVolumes: Send + Sync + fmt::Debug {
     /// Its volumes: id, size in bytes, root hash where the point records it.
     fn volumes(&self) -> Vec<(VolumeId, u64, Option<RootHash>)>;
+    /// Those that it had and that were erased since: nothing of them can be read.
+    fn erased(&self) -> Vec<VolumeId>;
     /// One of them, read-only.
     fn volume(&self, id: VolumeId) -> Option<Arc<dyn BlockVolume>>;
 }

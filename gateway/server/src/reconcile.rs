@@ -27,7 +27,8 @@ use crate::hooks::Scripts;
 use crate::jobs;
 use crate::port::{CompressionChoice, HeldVolume, Instance, Place, Settings};
 use crate::records::{
-    ActiveRecord, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, Step, StepRecord, kind, status,
+    ActiveRecord, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, Step, StepRecord, VolumeRecord, kind,
+    status,
 };
 use crate::vaults::{AttachedVault, Snapshot};
 use crate::view;
@@ -82,6 +83,7 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
             Ok(snapshot) => {
                 register(context, &attached, &snapshot, &mut troubles).await;
                 mend(context, &attached, &snapshot).await;
+                take_up_keys(context, &attached, &snapshot).await;
                 groups(context, &attached).await;
                 jobs::release_groups(context, &attached).await;
                 busy |= jobs::tick(context, &attached).await;
@@ -342,6 +344,31 @@ async fn mend(context: &Context, attached: &AttachedVault, snapshot: &Snapshot) 
 async fn is_deleted(attached: &AttachedVault, kind: &str, id: &str) -> bool {
     let Ok(vault) = attached.vault() else { return false };
     vault.catalog().list_deleted(kind).await.is_ok_and(|deleted| deleted.iter().any(|document| document.id == id))
+}
+
+/// Takes up what was done to keys elsewhere: new data keys, volumes that were erased, a rotation that was broken off.
+async fn take_up_keys(context: &Context, attached: &Arc<AttachedVault>, snapshot: &Snapshot) {
+    let Ok(vault) = attached.vault() else { return };
+    for document in snapshot.of(kind::VOLUMES) {
+        let Ok(volume) = document.id.parse::<VolumeId>() else { continue };
+        let record: VolumeRecord = status(document);
+        let Some(known) = vault.known_data_key(volume) else { continue };
+        if known >= record.data_key && record.erased.is_none() {
+            continue;
+        }
+        match vault.reload_volume_keys(volume).await {
+            Ok(data_key) => tracing::info!(%volume, data_key, "new segments are encrypted under another data key"),
+            Err(error) if error.kind() == VaultErrorKind::Erased => {
+                tracing::warn!(%volume, "the keys of a volume were destroyed: it is shipped no more");
+            }
+            Err(error) => tracing::warn!(%volume, %error, "keys of a volume can't be read again yet"),
+        }
+    }
+    if vault.info().rewrapping {
+        let attached = Arc::clone(attached);
+        let stop = context.stop.clone();
+        context.tasks.spawn(stop.run_until_cancelled_owned(async move { attached.finish_rotation().await }));
+    }
 }
 
 /// Every group of a vault, as far as this gateway has a part in it.

@@ -45,6 +45,16 @@ pub(crate) struct GatewayRecord {
     pub(crate) reasons: Vec<String>,
 }
 
+/// Status of a volume's document: what the gateway that serves it has to know of its keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct VolumeRecord {
+    /// Number of the data key that new segments are to use; 0 until one was made on request.
+    pub(crate) data_key: u32,
+    /// When its keys were destroyed.
+    pub(crate) erased: Option<Timestamp>,
+}
+
 /// Status of a group's document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use lifeboat_api::{KeySourceKind, Secret};
+use lifeboat_api::{EncryptionKey, EncryptionView, KeySourceKind, Secret};
 use lifeboat_model::{GroupId, VaultId};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,36 @@ pub struct Attachment {
     pub passphrase: Option<Secret>,
     /// With `key_file`.
     pub key_file: Option<String>,
+    /// With `kms`.
+    #[serde(default)]
+    pub kms_key: Option<String>,
+}
+
+impl Attachment {
+    /// What opens it, as it was sent.
+    #[must_use]
+    pub fn key(&self) -> EncryptionKey {
+        EncryptionKey {
+            key_source: self.key_source,
+            passphrase: self.passphrase.clone(),
+            key_file: self.key_file.clone(),
+            kms_key: self.kms_key.clone(),
+        }
+    }
+
+    /// Another key opens it from now on.
+    pub fn set_key(&mut self, key: &EncryptionKey) {
+        self.key_source = key.key_source;
+        self.passphrase.clone_from(&key.passphrase);
+        self.key_file.clone_from(&key.key_file);
+        self.kms_key.clone_from(&key.kms_key);
+    }
+
+    /// What may be shown of it.
+    #[must_use]
+    pub fn view(&self) -> EncryptionView {
+        EncryptionView { key_source: self.key_source, key_file: self.key_file.clone(), kms_key: self.kms_key.clone() }
+    }
 }
 
 /// Free space without which a first start is refused: certificates, and the smallest journal with its spare file.

@@ -49,6 +49,7 @@ pub(crate) fn vault_create(directory: &Path, attach: bool) -> VaultCreate {
             key_source: KeySourceKind::Passphrase,
             passphrase: Some(Secret::new("canary-correct-horse".into())),
             key_file: None,
+            kms_key: None,
         },
         soft_delete_days: 14,
         attach,

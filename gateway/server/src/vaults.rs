@@ -8,10 +8,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use lifeboat_api::KeySourceKind;
+use lifeboat_api::{EncryptionKey, KeySourceKind};
 use lifeboat_model::VaultId;
 use lifeboat_vault::{
-    Access, Document, KeySource, StoreClass, StoreError, Vault, VaultError, VaultErrorKind, VaultOptions, open_store,
+    Access, Document, KeySource, KmsKey, StoreClass, StoreError, Vault, VaultError, VaultErrorKind, VaultOptions,
+    open_store,
 };
 use secrecy::SecretString;
 
@@ -50,6 +51,8 @@ pub(crate) struct AttachedVault {
     snapshot: RwLock<Arc<Snapshot>>,
     /// One at a time takes a copy, so that an older one never replaces a newer.
     refreshing: tokio::sync::Mutex<()>,
+    /// One at a time finishes a rotation of the master key.
+    rewrapping: tokio::sync::Mutex<()>,
     /// When it was last tidied up.
     tidied: std::sync::Mutex<Option<Instant>>,
     /// Why it couldn't be reached when it was last tried.
@@ -63,6 +66,7 @@ impl AttachedVault {
             opened: RwLock::new(opened),
             snapshot: RwLock::default(),
             refreshing: tokio::sync::Mutex::default(),
+            rewrapping: tokio::sync::Mutex::default(),
             tidied: std::sync::Mutex::default(),
             trouble: RwLock::default(),
         }
@@ -104,6 +108,20 @@ impl AttachedVault {
             *tidied = Some(Instant::now());
         }
         due
+    }
+
+    /// Goes on with a rotation of the master key that was broken off, here or at another gateway.
+    pub(crate) async fn finish_rotation(&self) {
+        let Ok(_one) = self.rewrapping.try_lock() else { return };
+        let Ok(vault) = self.vault() else { return };
+        match vault.finish_rotation().await {
+            Ok(done) => {
+                tracing::info!(vault = %self.id(), master = done.master, "a rotation of the master key is complete")
+            }
+            Err(error) => {
+                tracing::warn!(vault = %self.id(), %error, "a rotation of the master key can't be completed yet")
+            }
+        }
     }
 
     fn set_trouble(&self, trouble: Option<String>) {
@@ -160,13 +178,26 @@ fn trouble(class: StoreClass, message: impl Into<String>) -> VaultError {
 }
 
 /// The key of an attachment.
-pub(crate) fn key(attachment: &Attachment) -> KeySource {
-    match (attachment.key_source, &attachment.passphrase, &attachment.key_file) {
-        (KeySourceKind::KeyFile, _, Some(path)) => KeySource::KeyFile(path.into()),
-        (_, passphrase, _) => {
-            KeySource::Passphrase(SecretString::from(passphrase.as_ref().map_or("", |p| p.expose()).to_owned()))
+///
+/// # Errors
+/// The name of a KMS key can't be one.
+pub(crate) fn key(attachment: &Attachment) -> Result<KeySource, VaultError> {
+    key_of(&attachment.key())
+}
+
+/// A key as the vault takes it.
+///
+/// # Errors
+/// The name of a KMS key can't be one.
+pub(crate) fn key_of(key: &EncryptionKey) -> Result<KeySource, VaultError> {
+    Ok(match key.key_source {
+        KeySourceKind::KeyFile => KeySource::KeyFile(key.key_file.clone().unwrap_or_default().into()),
+        KeySourceKind::Kms => KeySource::Kms(KmsKey::parse(key.kms_key.as_deref().unwrap_or_default())?),
+        KeySourceKind::Passphrase => {
+            let passphrase = key.passphrase.as_ref().map_or("", |passphrase| passphrase.expose());
+            KeySource::Passphrase(SecretString::from(passphrase.to_owned()))
         }
-    }
+    })
 }
 
 /// How vaults are opened: in tests with the cheapest key derivation.
@@ -177,7 +208,7 @@ pub(crate) fn options() -> VaultOptions {
 /// Opens an attached vault, and makes sure that it is the one that was attached.
 pub(crate) async fn open(attachment: &Attachment) -> Result<Vault, VaultError> {
     let store = open_store(&attachment.url, Access::Open).await?;
-    let vault = Vault::open(store, &key(attachment), options()).await?;
+    let vault = Vault::open(store, &key(attachment)?, options()).await?;
     if vault.id() != attachment.id {
         return Err(trouble(
             StoreClass::Fatal,

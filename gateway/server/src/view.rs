@@ -74,10 +74,7 @@ pub(crate) fn vault(attached: &AttachedVault) -> Vault {
         spec: declared.unwrap_or_else(|| VaultSpec {
             name: attachment.name.clone(),
             storage_url: attachment.url.clone(),
-            encryption: lifeboat_api::EncryptionView {
-                key_source: attachment.key_source,
-                key_file: attachment.key_file.clone(),
-            },
+            encryption: attachment.view(),
             soft_delete_days: info.as_ref().map_or(14, |info| info.soft_delete_days),
         }),
         status: VaultStatus {

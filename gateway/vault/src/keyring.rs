@@ -191,6 +191,10 @@ impl Keyring {
         })
     }
 
+    pub(crate) fn known_data_key(&self, volume: VolumeId) -> Option<u32> {
+        lock(&self.volumes).get(&volume).map(|ring| ring.newest())
+    }
+
     /// Reads a volume's keys anew: another gateway may have made one. Gives the number of the newest.
     pub(crate) async fn reload(&self, volume: VolumeId) -> Result<u32, VaultError> {
         match self.read_volume(volume).await {

@@ -294,6 +294,12 @@ impl Vault {
         self.shared.keyring.reload(volume).await
     }
 
+    /// Number of the newest data key of a volume as far as it is known here; none if its keys weren't needed so far.
+    #[must_use]
+    pub fn known_data_key(&self, volume: VolumeId) -> Option<u32> {
+        self.shared.keyring.known_data_key(volume)
+    }
+
     /// The key of a group, made if there is none yet. Any number of calls, anywhere, give the same key.
     pub async fn group_key(&self, group: GroupId) -> Result<GroupKey, VaultError> {
         self.shared.keyring.group_key(group).await

@@ -219,8 +219,11 @@ pub struct PointVolume {
     pub id: VolumeId,
     /// Its name, when the volume still exists.
     pub name: Option<String>,
-    /// Its size, bytes.
+    /// Its size, bytes; 0 for one that was erased.
     pub size_bytes: u64,
+    /// Whether its keys were destroyed since: nobody can read what it held.
+    #[serde(default)]
+    pub erased: bool,
     /// The root hash of its content, 64 hexadecimal digits: the same for the same content, wherever it is computed.
     pub root: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! Vaults: where everything that recovery needs is kept.
 
-use lifeboat_model::{VaultId, state::Health};
+use lifeboat_model::{Timestamp, VaultId, state::Health};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,6 +14,8 @@ pub enum KeySourceKind {
     Passphrase,
     /// A file of at least 32 random bytes on the gateway, mode 0600 or stricter.
     KeyFile,
+    /// A key in a key management service that the gateway can ask.
+    Kms,
 }
 
 /// A request to create a vault in storage, or to attach the one that is there.
@@ -45,6 +47,9 @@ pub struct EncryptionKey {
     /// With `key_file`: absolute path on the gateway.
     #[serde(default)]
     pub key_file: Option<String>,
+    /// With `kms`: the key's name, such as `command:/absolute/path/of/a/program?key=NAME`, as the gateway reaches it.
+    #[serde(default)]
+    pub kms_key: Option<String>,
 }
 
 /// What a vault is.
@@ -68,6 +73,96 @@ pub struct EncryptionView {
     /// With `key_file`: its path.
     #[serde(default)]
     pub key_file: Option<String>,
+    /// With `kms`: the key's name.
+    #[serde(default)]
+    pub kms_key: Option<String>,
+}
+
+/// The ways to open a vault. No key and nothing that a key could be guessed from is among it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VaultKeys {
+    /// The vault.
+    #[schema(value_type = String)]
+    pub vault_id: VaultId,
+    /// Number of its master key: 1, and one more for each rotation.
+    pub master_key: u32,
+    /// Whether a rotation is still bringing objects under that key.
+    pub rewrapping: bool,
+    /// The slots; each of them opens the vault.
+    pub slots: Vec<VaultKeySlot>,
+}
+
+/// One way to open a vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VaultKeySlot {
+    /// Its number, never used twice.
+    pub slot: u32,
+    /// `passphrase`, `key-file`, `kms`, or a kind that a newer version made.
+    pub source: String,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created: Timestamp,
+}
+
+/// `:add-key`: another way to open the vault. One that opens it already changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AddKeyRequest {
+    /// The key, as this gateway reaches it.
+    pub key: EncryptionKey,
+    /// This gateway opens the vault with it from now on.
+    #[serde(default)]
+    pub r#use: bool,
+}
+
+/// `:remove-key`: a slot that opens the vault no more. One that was removed before changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RemoveKeyRequest {
+    /// Number of the slot.
+    pub slot: u32,
+}
+
+/// `:verify-key`: which slots a key opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VerifyKeyRequest {
+    /// The key, as this gateway reaches it.
+    pub key: EncryptionKey,
+}
+
+/// What a key opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VerifiedKey {
+    /// Numbers of the slots; none if it isn't one of the vault's.
+    pub slots: Vec<u32>,
+}
+
+/// `:rotate-key`: a new master key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RotateKeyRequest {
+    /// Number of the master key to be replaced: a repeat then changes nothing.
+    pub from: u32,
+    /// The keys of the other slots. The one that this gateway uses is at hand.
+    #[serde(default)]
+    pub keys: Vec<EncryptionKey>,
+    /// Slots whose key isn't given open the vault no more.
+    #[serde(default)]
+    pub drop_others: bool,
+}
+
+/// What a rotation of the master key did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyRotation {
+    /// Number of the master key now.
+    pub master_key: u32,
+    /// Whether this request made that key, or found it there and finished what was left.
+    pub made: bool,
+    /// Slots that open the vault no more.
+    pub dropped_slots: Vec<u32>,
+    /// Volumes and groups whose keys were wrapped anew.
+    pub rewrapped: u64,
+    /// Documents that were sealed anew.
+    pub resealed: u64,
+    /// Key objects of before that the storage didn't delete: they stay readable with the old master key.
+    pub left_behind: u64,
 }
 
 /// What the gateway that answers sees of a vault.

@@ -72,3 +72,47 @@ resource! {
     /// A protected volume.
     Volume, VolumeId, VolumeSpec, VolumeStatus
 }
+
+/// `:rotate-key`: a new data key, which new segments of the volume are encrypted under. The old ones go on reading what
+/// was written under them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RotateVolumeKeyRequest {
+    /// Number of the data key that is to be followed: a repeat then makes no other. The newest when absent.
+    #[serde(default)]
+    pub from: Option<u32>,
+}
+
+/// The data key of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeKey {
+    /// The volume.
+    #[schema(value_type = String)]
+    pub volume_id: VolumeId,
+    /// Number of its newest data key.
+    pub data_key: u32,
+}
+
+/// `:erase`: destroys all keys of a volume. Nobody can read any more what it held in the vault.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EraseRequest {
+    /// The volume's name; its id where the name isn't known any more.
+    pub confirm: String,
+    /// Also while it is declared: it goes on being written and loses its recovery points, now and from now on.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What is left of a volume that was erased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeErasure {
+    /// The volume.
+    #[schema(value_type = String)]
+    pub volume_id: VolumeId,
+    /// When its keys were destroyed.
+    #[schema(value_type = String, format = DateTime)]
+    pub erased: Timestamp,
+    /// By whom.
+    pub by: String,
+    /// Key objects that the storage didn't delete: under an object lock the volume is erased only once they are gone.
+    pub left_behind: Vec<String>,
+}

@@ -163,6 +163,7 @@ fn a_vault_needs_a_directory_and_the_key_that_its_source_names() {
             key_source,
             passphrase: passphrase.map(|p| crate::types::Secret::new(p.into())),
             key_file: key_file.map(Into::into),
+            kms_key: None,
         },
         soft_delete_days: 14,
         attach: false,
@@ -180,11 +181,29 @@ fn a_vault_needs_a_directory_and_the_key_that_its_source_names() {
 }
 
 #[test]
+fn a_key_in_a_service_is_named_by_a_program() {
+    let key = |kms_key: Option<&str>| EncryptionKey {
+        key_source: KeySourceKind::Kms,
+        passphrase: None,
+        key_file: None,
+        kms_key: kms_key.map(Into::into),
+    };
+    assert!(key(Some("command:/usr/local/bin/my-kms?key=vault")).validate().is_ok());
+    for bad in [None, Some(""), Some("/usr/local/bin/my-kms"), Some("command:my-kms"), Some("command:/"), Some("aws:x")]
+    {
+        assert_eq!(fields(&key(bad)), ["kms_key"], "{bad:?}");
+    }
+    let both = EncryptionKey { key_file: Some("/k".into()), ..key(Some("command:/x")) };
+    assert_eq!(fields(&both), ["key_file"]);
+}
+
+#[test]
 fn secrets_do_not_show() {
     let key = EncryptionKey {
         key_source: KeySourceKind::Passphrase,
         passphrase: Some(crate::types::Secret::new("canary-secret".into())),
         key_file: None,
+        kms_key: None,
     };
     assert!(!format!("{key:?}").contains("canary"));
 }

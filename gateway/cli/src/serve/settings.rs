@@ -47,6 +47,10 @@ pub(crate) struct ServeArgs {
     /// LIFEBOAT_HOOKS]
     #[arg(long, value_name = "DIR")]
     hooks: Option<PathBuf>,
+    /// Programs that may be asked for keys (kms_key = command:PROGRAM), absolute paths separated by commas; none when left
+    /// out [env: LIFEBOAT_KMS_PROGRAMS]
+    #[arg(long, value_name = "PROGRAMS")]
+    kms_programs: Option<String>,
     /// What is logged: info, debug, or module=level, separated by commas [env: LIFEBOAT_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -67,6 +71,7 @@ struct File {
     reconcile_interval: Option<String>,
     journal_bytes: Option<String>,
     hooks: Option<String>,
+    kms_programs: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
 }
@@ -154,6 +159,9 @@ impl ServeArgs {
         if let Some(hooks) = pick_path("hooks", self.hooks, file.hooks) {
             serve.hooks = hooks;
         }
+        if let Some(given) = pick("kms_programs", self.kms_programs, file.kms_programs) {
+            serve.kms_programs = given.read(programs)?;
+        }
         let log = LogSettings {
             filter: pick("log", self.log, file.log).map_or_else(|| "info".to_owned(), |given| given.value),
             format: pick("log_format", self.log_format, file.log_format)
@@ -173,6 +181,15 @@ fn address(text: &String) -> Result<String, String> {
     match port {
         Some(_) => Ok(text.clone()),
         None => Err(format!("{text:?} must be ADDRESS:PORT, for example 127.0.0.1:8443 or [::]:443")),
+    }
+}
+
+fn programs(text: &String) -> Result<Vec<PathBuf>, String> {
+    let paths: Vec<PathBuf> =
+        text.split(',').map(str::trim).filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(format!("{} must be an absolute path", path.display())),
+        None => Ok(paths),
     }
 }
 
@@ -258,6 +275,8 @@ mod tests {
             let args = ServeArgs { state: Some("/s".into()), ..args };
             args.settings(variables).expect_err("refused").to_string()
         };
+        let programs = ServeArgs { kms_programs: Some("/bin/kms, my-kms".into()), ..ServeArgs::default() };
+        assert!(refused(programs, None).starts_with("--kms-programs: my-kms must be"));
         let flag = ServeArgs { listen_management: Some("8443".into()), ..ServeArgs::default() };
         assert!(refused(flag, None).starts_with("--listen-management: "));
         let variable = Some(("LIFEBOAT_LOG_FORMAT", "xml"));

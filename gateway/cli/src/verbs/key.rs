@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lifeboat_api::{EncryptionKey, KeySourceKind, Secret};
-use lifeboat_vault::KeySource;
+use lifeboat_vault::{KeySource, KmsKey};
 use secrecy::SecretString;
 
 use crate::connect::environment;
@@ -30,6 +30,9 @@ pub(crate) struct KeyArgs {
     /// Key file; on the gateway's machine, an absolute path
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// Key in a key management service, for example command:/usr/local/bin/my-kms?key=NAME
+    #[arg(long, value_name = "NAME")]
+    kms_key: Option<String>,
     /// Read the passphrase from standard input
     #[arg(long)]
     passphrase_stdin: bool,
@@ -41,18 +44,18 @@ impl KeyArgs {
     /// # Errors
     /// None was given, or the passphrase can't be read.
     pub(crate) fn for_gateway(&self) -> Result<EncryptionKey> {
-        Ok(match &self.key_file {
-            Some(path) => EncryptionKey {
-                key_source: KeySourceKind::KeyFile,
-                passphrase: None,
-                key_file: Some(path.display().to_string()),
-            },
-            None => EncryptionKey {
-                key_source: KeySourceKind::Passphrase,
-                passphrase: Some(self.passphrase(environment)?),
-                key_file: None,
-            },
-        })
+        let mut key = EncryptionKey {
+            key_source: KeySourceKind::Passphrase,
+            passphrase: None,
+            key_file: self.key_file.as_ref().map(|path| path.display().to_string()),
+            kms_key: self.kms_key.clone(),
+        };
+        match (&key.key_file, &key.kms_key) {
+            (Some(_), _) => key.key_source = KeySourceKind::KeyFile,
+            (None, Some(_)) => key.key_source = KeySourceKind::Kms,
+            (None, None) => key.passphrase = Some(self.passphrase(environment)?),
+        }
+        Ok(key)
     }
 
     /// The key for opening the vault from this machine.
@@ -60,9 +63,12 @@ impl KeyArgs {
     /// # Errors
     /// As for [`Self::for_gateway`].
     pub(crate) fn for_here(&self) -> Result<KeySource> {
-        Ok(match &self.key_file {
-            Some(path) => KeySource::KeyFile(path.clone()),
-            None => KeySource::Passphrase(SecretString::from(self.passphrase(environment)?.expose().to_owned())),
+        Ok(match (&self.key_file, &self.kms_key) {
+            (Some(path), _) => KeySource::KeyFile(path.clone()),
+            (None, Some(name)) => KeySource::Kms(KmsKey::parse(name)?),
+            (None, None) => {
+                KeySource::Passphrase(SecretString::from(self.passphrase(environment)?.expose().to_owned()))
+            }
         })
     }
 
@@ -75,15 +81,23 @@ impl KeyArgs {
             return trimmed(text, "standard input");
         }
         if let Some(path) = &self.passphrase_file {
-            return trimmed(read(path)?, &path.display().to_string());
+            return passphrase_from(path);
         }
         variable(VARIABLE).map(Secret::new).ok_or_else(|| {
             Failure::usage(format!(
-                "no key is given: name the passphrase's file with --key or the key file with --key-file, or use \
-                 --passphrase-stdin or {VARIABLE}"
+                "no key is given: name the passphrase's file with --key, the key file with --key-file or the KMS key \
+                 with --kms-key, or use --passphrase-stdin or {VARIABLE}"
             ))
         })
     }
+}
+
+/// The passphrase in a file.
+///
+/// # Errors
+/// It can't be read, or is empty or too long.
+pub(crate) fn passphrase_from(path: &Path) -> Result<Secret> {
+    trimmed(read(path)?, &path.display().to_string())
 }
 
 fn read(path: &Path) -> Result<String> {

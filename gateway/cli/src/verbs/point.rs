@@ -128,7 +128,7 @@ fn shown(point: &Point) -> String {
         volumes.row([
             maybe(volume.name.as_ref()),
             size(volume.size_bytes),
-            maybe(volume.root.as_ref()),
+            if volume.erased { "erased".to_owned() } else { maybe(volume.root.as_ref()) },
             volume.id.to_string(),
         ]);
     }

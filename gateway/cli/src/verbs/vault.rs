@@ -1,4 +1,4 @@
-//! `lifeboat vault`: open, create, list, show, check, detach.
+//! `lifeboat vault`: open, create, list, show, check, detach, key.
 //!
 //! `open` is all that a blank gateway needs for recovery. `detach` forgets a vault that nothing refers to any more; its
 //! objects stay where they are.
@@ -9,6 +9,7 @@ use lifeboat_api::{EncryptionKey, Vault, VaultCreate};
 use super::check::CheckArgs;
 use super::declared::{self, Listed, Named, Names};
 use super::key::KeyArgs;
+use super::vault_key::{self, VaultKeyArgs};
 use crate::connect::ConnectionArgs;
 use crate::failure::Result;
 use crate::output::Output;
@@ -51,6 +52,8 @@ enum VaultVerb {
     Check(CheckArgs),
     /// Show one
     Show(Named),
+    /// See and change what opens a vault
+    Key(VaultKeyArgs),
     /// Forget a vault that nothing refers to; its objects stay in storage
     Detach(Named),
 }
@@ -102,6 +105,7 @@ pub(crate) async fn run(args: VaultArgs, output: Output) -> Result<()> {
         }
         VaultVerb::List => declared::list::<Vault>(&client()?, output, "no vault is attached").await,
         VaultVerb::Show(named) => declared::show::<Vault>(&client()?, output, &named).await,
+        VaultVerb::Key(key) => vault_key::run(&client()?, key, output).await,
         VaultVerb::Detach(named) => declared::delete::<Vault>(&client()?, output, &named, "detached").await,
     }
 }

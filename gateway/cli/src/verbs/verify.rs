@@ -59,6 +59,8 @@ struct Report {
     point_time: Timestamp,
     branch_id: BranchId,
     volumes: Vec<Compared>,
+    /// Volumes that the point had and whose keys were destroyed since.
+    erased: Vec<VolumeId>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,6 +93,7 @@ pub(crate) async fn run(args: VerifyArgs, output: Output) -> Result<()> {
         point_time: point.time,
         branch_id: point.branch,
         volumes: Vec::new(),
+        erased: view.erased().iter().copied().collect(),
     };
     let names = names(&vault).await?;
     for at_point in volumes {
@@ -135,6 +138,9 @@ fn shown(report: &Report) -> String {
             one.root_recorded.clone(),
             one.root_found.clone(),
         ]);
+    }
+    for id in &report.erased {
+        table.row([id.to_string(), String::new(), "erased".to_owned(), String::new(), String::new()]);
     }
     let pairs =
         [("point", format!("{} ({})", report.point_time, report.point_id)), ("branch", report.branch_id.to_string())];

@@ -1,4 +1,4 @@
-//! `lifeboat volume`: list, show, create, delete.
+//! `lifeboat volume`: list, show, create, delete, rotate-key, erase.
 //!
 //! `create` waits until the volume is protected, unless told not to. Waiting is bounded: a volume whose gateway never
 //! starts stays pending for ever. Interrupting it changes nothing.
@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use lifeboat_api::validate::parse_duration;
-use lifeboat_api::{Client, ClientErrorKind, Gateway, Policy, ProtectionState, Volume, VolumeSpec};
+use lifeboat_api::{
+    Client, ClientErrorKind, EraseRequest, Gateway, Policy, ProtectionState, RotateVolumeKeyRequest, Volume,
+    VolumeErasure, VolumeKey, VolumeSpec,
+};
+use lifeboat_model::VolumeId;
 use tokio::time::Instant;
 
 use super::declared::{self, Listed, Named, Names};
 use crate::connect::ConnectionArgs;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, note};
-use crate::render::{self, maybe, parse_size, seconds, size};
+use crate::render::{self, clean, maybe, parse_size, seconds, size};
 use crate::resolve::{self, find};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -38,6 +42,23 @@ enum VolumeVerb {
     Create(Wanted),
     /// Delete a volume; its gateway removes the local files soon after
     Delete(Named),
+    /// Make a new data key: what is shipped from now on is encrypted under it
+    RotateKey(Named),
+    /// Destroy the keys of a volume: nobody can read any more what it held in the vault
+    Erase(Erase),
+}
+
+#[derive(Args, Debug)]
+struct Erase {
+    /// Its id or name; the id of one that was deleted
+    #[arg(value_name = "ID|NAME")]
+    target: String,
+    /// Its name once more, or its id where the name isn't known any more: there is no way back
+    #[arg(long, value_name = "NAME")]
+    confirm: String,
+    /// Also while it is declared and protected
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Args, Debug)]
@@ -152,12 +173,40 @@ async fn protected(client: &Client, mut volume: Volume, within: Duration) -> Res
     }
 }
 
+async fn rotate_key(client: &Client, output: Output, named: &Named) -> Result<()> {
+    let volume: Volume = find(client, &named.target).await?;
+    let path = format!("/v1/volumes/{}:rotate-key", volume.id);
+    let key: VolumeKey = client.post(&path, &RotateVolumeKeyRequest::default()).await?;
+    output.show(&key, || {
+        clean(&format!("volume {} has data key {} for what is shipped from now on", volume.spec.name, key.data_key))
+    })
+}
+
+async fn erase(client: &Client, output: Output, wanted: Erase) -> Result<()> {
+    // Deleted volumes are what is erased as a rule, and only an id finds those.
+    let id: VolumeId = match wanted.target.parse() {
+        Ok(id) => id,
+        Err(_) => find::<Volume>(client, &wanted.target).await?.id,
+    };
+    let request = EraseRequest { confirm: wanted.confirm, force: wanted.force };
+    let erasure: VolumeErasure = client.post(&format!("/v1/volumes/{id}:erase"), &request).await?;
+    output.show(&erasure, || {
+        let mut text = format!("the keys of volume {id} were destroyed on {} by {}", erasure.erased, erasure.by);
+        for object in &erasure.left_behind {
+            text.push_str(&format!("\nthe storage keeps {object}: erase again once it lets go of it"));
+        }
+        clean(&text)
+    })
+}
+
 pub(crate) async fn run(args: VolumeArgs, output: Output) -> Result<()> {
     let client = args.connection.client()?;
     match args.verb {
         VolumeVerb::List => declared::list::<Volume>(&client, output, "no volume is declared").await,
         VolumeVerb::Show(named) => declared::show::<Volume>(&client, output, &named).await,
         VolumeVerb::Create(wanted) => create(&client, output, wanted).await,
+        VolumeVerb::RotateKey(named) => rotate_key(&client, output, &named).await,
+        VolumeVerb::Erase(wanted) => erase(&client, output, wanted).await,
         VolumeVerb::Delete(named) => declared::delete::<Volume>(&client, output, &named, "deleted").await,
     }
 }

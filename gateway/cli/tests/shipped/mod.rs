@@ -1,5 +1,7 @@
 //! A vault that the engine wrote, and the binary asked about it.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,6 +20,7 @@ pub(crate) struct Shipped {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) group: GroupId,
     pub(crate) volume: VolumeId,
+    pub(crate) branch: BranchId,
     pub(crate) point: PointId,
 }
 
@@ -32,7 +35,8 @@ impl Shipped {
         let key = KeySource::KeyFile(key);
         let vault = Vault::create(store, VaultSettings::new("v"), &key, VaultOptions::for_tests()).await;
         let vault = Arc::new(vault.expect("a vault"));
-        let shipped = Self { dir, group: GroupId::new(), volume: VolumeId::new(), point: PointId::new() };
+        let (group, volume, branch, point) = (GroupId::new(), VolumeId::new(), BranchId::new(), PointId::new());
+        let shipped = Self { dir, group, volume, branch, point };
         vault.create_volume_keys(shipped.volume).await.expect("keys");
         vault.group_key(shipped.group).await.expect("a key");
 
@@ -54,13 +58,19 @@ impl Shipped {
             Op::Point(mark),
         ];
         let records: Vec<LogRecord> = (1..).zip(ops).map(|(lsn, op)| LogRecord { lsn: Lsn(lsn), op }).collect();
-        let open = Open::New { origin: None };
-        let (mut writer, _) =
-            BranchWriter::open(&vault, shipped.group, BranchId::new(), GatewayId::new(), open, ShipSettings::default())
-                .await
-                .expect("a writer");
-        writer.append(&Interval { records, last_lsn: Lsn(3), ..Interval::default() }).await.expect("shipped");
+        ship(&vault, shipped.group, shipped.branch, Open::New { origin: None }, records).await;
         shipped
+    }
+
+    /// Opens the vault with its key file.
+    pub(crate) async fn vault(&self) -> Arc<Vault> {
+        let store = open_store(&self.url(), Access::Open).await.expect("a store");
+        let key = KeySource::KeyFile(self.key_file().into());
+        Arc::new(Vault::open(store, &key, VaultOptions::for_tests()).await.expect("a vault"))
+    }
+
+    pub(crate) fn key_file(&self) -> String {
+        self.dir.path().join("vault.key").display().to_string()
     }
 
     pub(crate) fn disk(&self) -> PathBuf {
@@ -71,13 +81,17 @@ impl Shipped {
         format!("file://{}/vault", self.dir.path().display())
     }
 
-    /// Runs the binary with the vault's key.
+    /// Runs the binary with the vault's key file.
     pub(crate) fn ask(&self, args: &[&str]) -> Output {
+        self.ask_with(&["--key-file", &self.key_file()], args)
+    }
+
+    /// Runs the binary with a key of the vault.
+    pub(crate) fn ask_with(&self, key: &[&str], args: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_lifeboat"))
             .args(["--output", "json"])
             .args(args)
-            .arg("--key-file")
-            .arg(self.dir.path().join("vault.key"))
+            .args(key)
             .env_clear()
             .stdin(Stdio::null())
             .output()
@@ -99,6 +113,14 @@ impl Shipped {
         }
         found
     }
+}
+
+pub(crate) async fn ship(vault: &Arc<Vault>, group: GroupId, branch: BranchId, open: Open, records: Vec<LogRecord>) {
+    let last_lsn = records.last().expect("a record").lsn;
+    let (mut writer, _) = BranchWriter::open(vault, group, branch, GatewayId::new(), open, ShipSettings::default())
+        .await
+        .expect("a writer");
+    writer.append(&Interval { records, last_lsn }).await.expect("shipped");
 }
 
 pub(crate) fn report(outcome: &Output, code: i32) -> Value {

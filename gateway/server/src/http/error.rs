@@ -50,7 +50,7 @@ impl From<VaultError> for ApiError {
             VaultErrorKind::Retry => ProblemCode::Unavailable,
             VaultErrorKind::InvalidInput => ProblemCode::Invalid,
             VaultErrorKind::NotFound => ProblemCode::NotFound,
-            VaultErrorKind::AlreadyExists | VaultErrorKind::Conflict => ProblemCode::Conflict,
+            VaultErrorKind::AlreadyExists | VaultErrorKind::Conflict | VaultErrorKind::Erased => ProblemCode::Conflict,
             _ => ProblemCode::Internal,
         };
         Self::new(code, error.to_string())

@@ -5,6 +5,7 @@
 
 pub(crate) mod body;
 pub(crate) mod error;
+mod keys;
 pub(crate) mod listen;
 mod metrics;
 pub(crate) mod openapi;
@@ -12,6 +13,7 @@ mod reads;
 mod resources;
 mod vaults;
 mod verbs;
+mod volume_keys;
 
 #[cfg(test)]
 mod tests;
@@ -46,11 +48,12 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/v1/openapi.json", get(openapi::serve))
         .route("/v1/status", get(reads::report))
         .route("/v1/vaults", get(vaults::list).post(vaults::create))
-        .route("/v1/vaults/{id}", get(vaults::read).patch(vaults::update).delete(vaults::delete))
+        .route("/v1/vaults/{id}", get(vaults::read).patch(vaults::update).delete(vaults::delete).post(keys::verb))
+        .route("/v1/vaults/{id}/keys", get(keys::list))
         .merge(collection::<Sites>("/v1/sites"))
         .merge(collection::<Gateways>("/v1/gateways"))
         .merge(collection::<Policies>("/v1/policies"))
-        .merge(collection::<Volumes>("/v1/volumes"))
+        .merge(collection_with::<Volumes>("/v1/volumes", |item| item.post(volume_keys::verb)))
         .merge(collection_with::<Groups>("/v1/groups", |item| item.post(verbs::group)))
         .route("/v1/points", get(reads::points))
         .route("/v1/points/{id}", get(reads::point))

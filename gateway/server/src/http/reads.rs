@@ -92,13 +92,17 @@ pub(crate) async fn point(State(context): Shared, Path(id): Path<String>, uri: U
     let tree = context.points.view(context.engine.as_ref(), &vault, group, found).await?;
     let snapshot = attached.snapshot();
     let mut shown = view::point(&context, group, &document.name, found);
+    let erased = tree.erased().into_iter().map(|volume| (volume, 0, None, true));
     shown.volumes = Some(
         tree.volumes()
             .into_iter()
-            .map(|(volume, size_bytes, root)| PointVolume {
+            .map(|(volume, size_bytes, root)| (volume, size_bytes, root, false))
+            .chain(erased)
+            .map(|(volume, size_bytes, root, erased)| PointVolume {
                 id: volume,
                 name: snapshot.get(kind::VOLUMES, &volume.to_string()).map(|document| document.name.clone()),
                 size_bytes,
+                erased,
                 root: root.map(|root| root.to_string()),
             })
             .collect(),

@@ -10,7 +10,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use lifeboat_api::validate::Validate;
-use lifeboat_api::{EncryptionView, Page, ProblemCode, Vault, VaultCreate, VaultSpec};
+use lifeboat_api::{Page, ProblemCode, Vault, VaultCreate, VaultSpec};
 use lifeboat_model::VaultId;
 use lifeboat_vault::{Access, Document, Vault as OpenVault, VaultError, VaultErrorKind, VaultSettings, open_store};
 
@@ -36,7 +36,7 @@ pub(crate) async fn list(State(context): Shared, request: Request) -> ApiResult<
     body::page(&query, vaults, |vault| vault.id.to_string()).map(Json)
 }
 
-fn attached(context: &Context, id: &str) -> ApiResult<Arc<AttachedVault>> {
+pub(super) fn attached(context: &Context, id: &str) -> ApiResult<Arc<AttachedVault>> {
     id.parse::<VaultId>().ok().and_then(|id| context.vaults.get(id)).ok_or_else(|| ApiError::not_found("vault", id))
 }
 
@@ -54,6 +54,7 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
     let (_, repeatable) = body::new_id(request.headers(), kind::VAULTS)?;
     let mut wanted: VaultCreate = body::typed(&body::json(request).await?)?;
     wanted.validate()?;
+    super::keys::admit(&context, "encryption.kms_key", &wanted.encryption)?;
     while wanted.storage_url.len() > "file:///".len() && wanted.storage_url.ends_with('/') {
         wanted.storage_url.pop();
     }
@@ -64,6 +65,7 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
         key_source: wanted.encryption.key_source,
         passphrase: wanted.encryption.passphrase.clone(),
         key_file: wanted.encryption.key_file.clone(),
+        kms_key: wanted.encryption.kms_key.clone(),
     };
     if let Some(already) = context.vaults.all().into_iter().find(|vault| vault.attachment.url == attachment.url) {
         let same = already.attachment.name == wanted.name && already.attachment.key_source == attachment.key_source;
@@ -127,12 +129,12 @@ async fn make(attachment: &Attachment, wanted: &VaultCreate) -> ApiResult<OpenVa
     let store = open_store(&attachment.url, Access::Create).await.map_err(|error| at_field(error.into()))?;
     let mut settings = VaultSettings::new(wanted.name.clone());
     settings.soft_delete_days = wanted.soft_delete_days;
-    OpenVault::create(store, settings, &key(attachment), options()).await.map_err(at_field)
+    OpenVault::create(store, settings, &key(attachment).map_err(at_field)?, options()).await.map_err(at_field)
 }
 
 async fn open_with_key(attachment: &Attachment) -> ApiResult<OpenVault> {
     let store = open_store(&attachment.url, Access::Open).await.map_err(|error| at_field(error.into()))?;
-    let vault = OpenVault::open(store, &key(attachment), options()).await.map_err(at_field)?;
+    let vault = OpenVault::open(store, &key(attachment).map_err(at_field)?, options()).await.map_err(at_field)?;
     // Storage that was safe where the vault was made may not be as this gateway reaches it.
     vault.probe().await.map_err(at_field)?;
     Ok(vault)
@@ -144,7 +146,7 @@ async fn describe(vault: &OpenVault, attachment: &Attachment, wanted: &VaultCrea
     let spec = VaultSpec {
         name: wanted.name.clone(),
         storage_url: attachment.url.clone(),
-        encryption: EncryptionView { key_source: attachment.key_source, key_file: attachment.key_file.clone() },
+        encryption: attachment.view(),
         soft_delete_days: wanted.soft_delete_days,
     };
     let value = serde_json::to_value(&spec).map_err(|error| ApiError::new(ProblemCode::Internal, error.to_string()))?;

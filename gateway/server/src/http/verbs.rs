@@ -26,7 +26,7 @@ use crate::vaults::AttachedVault;
 use crate::view::{self, GroupFacts};
 
 /// Splits `id:verb`.
-fn split(segment: &str) -> ApiResult<(&str, &str)> {
+pub(super) fn split(segment: &str) -> ApiResult<(&str, &str)> {
     segment.split_once(':').ok_or_else(|| {
         ApiError::new(
             ProblemCode::MethodNotAllowed,

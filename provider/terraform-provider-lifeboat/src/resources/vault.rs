@@ -23,12 +23,13 @@ pub(crate) struct VaultKind;
 const FOR_GOOD: &str = "It can't be changed.";
 
 const KEY_SOURCES: &[(&str, KeySourceKind)] =
-    &[("passphrase", KeySourceKind::Passphrase), ("key_file", KeySourceKind::KeyFile)];
+    &[("passphrase", KeySourceKind::Passphrase), ("key_file", KeySourceKind::KeyFile), ("kms", KeySourceKind::Kms)];
 
 const fn key_source_name(kind: KeySourceKind) -> &'static str {
     match kind {
         KeySourceKind::Passphrase => "passphrase",
         KeySourceKind::KeyFile => "key_file",
+        KeySourceKind::Kms => "kms",
     }
 }
 
@@ -43,8 +44,8 @@ fn encryption_block() -> NestedBlock {
     });
     let body = Block::new()
         .description("What opens the vault. Recovery needs the vault and this key, and nothing else: keep a copy elsewhere.")
-        .attribute(anchor("key_source", "`passphrase` (stretched with Argon2id) or `key_file` (at least 32 random bytes in a file on the gateway, mode \
-             0600).", FOR_GOOD))
+        .attribute(anchor("key_source", "`passphrase` (stretched with Argon2id), `key_file` (at least 32 random bytes in a file on the gateway, mode \
+             0600) or `kms` (a key in a key management service that the gateway can ask).", FOR_GOOD))
         .attribute(Attribute::string("passphrase").optional().sensitive().write_only().description(
             "With `passphrase`: at least 8 characters. Write-only: it is kept in neither plan nor state.",
         ))
@@ -56,7 +57,11 @@ fn encryption_block() -> NestedBlock {
             Attribute::string("key_file").optional().requires_replace().description(
                 "With `key_file`: absolute path on the gateway. It can't be changed.",
             ),
-        );
+        )
+        .attribute(Attribute::string("kms_key").optional().requires_replace().description(
+            "With `kms`: the key's name, `command:/absolute/path/of/a/program?key=NAME`. The gateway runs only programs that \
+             it was started with (`--kms-programs`). It can't be changed.",
+        ));
     NestedBlock::single("encryption", body).min(1)
 }
 
@@ -133,7 +138,8 @@ impl Kind for VaultKind {
             .with("key_source", key_source_name(vault.spec.encryption.key_source))
             .with("passphrase", Value::Null)
             .with("passphrase_version", version)
-            .with("key_file", vault.spec.encryption.key_file.clone());
+            .with("key_file", vault.spec.encryption.key_file.clone())
+            .with("kms_key", vault.spec.encryption.kms_key.clone());
         state.set("encryption", encryption);
     }
 
@@ -204,8 +210,12 @@ impl Kind for VaultKind {
 
 /// The key. What goes with an unknown key source can't be judged.
 fn encryption(values: &Values<'_>) -> EncryptionKey {
-    let neutral_key =
-        EncryptionKey { key_source: KeySourceKind::KeyFile, passphrase: None, key_file: Some("/neutral".to_owned()) };
+    let neutral_key = EncryptionKey {
+        key_source: KeySourceKind::KeyFile,
+        passphrase: None,
+        key_file: Some("/neutral".to_owned()),
+        kms_key: None,
+    };
     let Some(block) = values.block("encryption") else { return neutral_key };
     if block.is_unknown("key_source") {
         return neutral_key;
@@ -222,6 +232,7 @@ fn encryption(values: &Values<'_>) -> EncryptionKey {
             .or_else(|| stand_in("passphrase", "neutral passphrase"))
             .map(Secret::new),
         key_file: block.optional("key_file").or_else(|| stand_in("key_file", "/neutral")),
+        kms_key: block.optional("kms_key").or_else(|| stand_in("kms_key", "command:/neutral")),
     }
 }
 
