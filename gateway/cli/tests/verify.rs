@@ -126,8 +126,10 @@ async fn any_key_gives_a_vault_back_from_its_place_alone() {
             assert_eq!(erased, expected, "{key:?}");
             let found = report(&verify_with(&shipped, &key, &[&id, "--source", source]), 0);
             assert_eq!(found["equal"], true, "{key:?}");
-            let found =
-                report(&verify_with(&shipped, &key, &[&id, "--source", if source == &now { &before } else { &now }]), 1);
+            let found = report(
+                &verify_with(&shipped, &key, &[&id, "--source", if source == &now { &before } else { &now }]),
+                1,
+            );
             assert_eq!(found["equal"], false, "{key:?}");
         }
     }

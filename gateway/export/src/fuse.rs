@@ -1,66 +1,147 @@
-//! The FUSE shell: turns `fuse3`'s requests into calls of [`ExportFs`], and its answers into replies. It decides nothing but
+//! The FUSE shell: turns `fuser`'s requests into calls of [`ExportFs`], and its answers into replies. It decides nothing but
 //! the protocol's settings.
 //!
+//! - Some threads read requests, each from its own copy of the connection, and begin to serve them at once. A request that
+//!   has to wait (for the journal, the disk, the vault) goes on as a task and is answered from there: no thread that reads
+//!   ever waits.
 //! - `max_write` 1 MiB and 64 requests in the background.
 //! - Volume files are opened `DIRECT_IO | PARALLEL_DIRECT_WRITES`: without the second the kernel lets one write at a time
-//!   into a file. Without `DIRECT_IO_ALLOW_MMAP`, which `fuse3` can't ask for, MAP_SHARED on them fails with ENODEV.
+//!   into a file. MAP_SHARED on them fails with ENODEV.
 //! - Point files are opened `KEEP_CACHE`.
 //! - `flush` (close), `lseek` and `access` answer ENOSYS once: the kernel then no longer asks. Nothing is held back on a close,
 //!   there are no holes to report, and `default_permissions` checks access.
-//! - `readdirplus` is asked for whatever we want; it answers names without attributes (inode 0), so that listing opens no
-//!   recovery point, and the kernel takes no references that it might drop unseen.
+//! - Listings give names without attributes, so that listing opens no recovery point, and the kernel takes no references that
+//!   it might drop unseen.
+//! - Once the [`Gate`] is closed, every request gets ENOTCONN, as if nobody served the mount.
 
-use std::ffi::{OsStr, OsString};
-use std::num::NonZeroU32;
+use std::ffi::OsStr;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Waker};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use fuse3::raw::reply::{
-    DirectoryEntry, DirectoryEntryPlus, FileAttr, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry,
-    ReplyInit, ReplyOpen, ReplyStatFs, ReplyWrite,
+use fuser::{
+    AccessFlags, BsdFileFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use fuse3::raw::{Filesystem, Request};
-use fuse3::{FileType, Inode, Result, SetAttr, Timestamp};
-use futures::stream::{self, Stream};
+use futures::FutureExt;
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 
 use crate::errno::Errno;
-use crate::fs::{Attr, Change, ExportFs, ListedName};
+use crate::fs::{Attr, Change, ExportFs};
 use crate::tree::NAME_BYTES_MAX;
 
 /// The largest write that the kernel sends at once, in bytes; also the largest read.
-const WRITE_BYTES_MAX: NonZeroU32 = NonZeroU32::new(1 << 20).expect("not zero");
+const WRITE_BYTES_MAX: u32 = 1 << 20;
 const BACKGROUND_MAX: u16 = 64;
 const CONGESTION_AT: u16 = 48;
 /// Unit of `st_blksize` and of `df`.
 const BLOCK_BYTES: u32 = 4096;
+/// What we ask of the kernel besides what is asked always, where it can: asynchronous direct I/O, parallel lookups, O_TRUNC
+/// as part of an open, and dropping cached pages when a file's time or size changes.
+const WANTED: [InitFlags; 4] = [
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_AUTO_INVAL_DATA,
+];
 
-/// Open flags of the protocol, in `include/uapi/linux/fuse.h`.
-const FOPEN_DIRECT_IO: u32 = 1 << 0;
-const FOPEN_KEEP_CACHE: u32 = 1 << 1;
-const FOPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
+/// Lets requests in, and knows which are under way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gate(TaskTracker);
 
-/// What the session calls: the file system, and whom to tell that the kernel has begun the conversation.
+impl Gate {
+    /// No request gets in any more.
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+
+    /// Waits for those that got in. To be called when it is closed.
+    pub(crate) async fn emptied(&self) {
+        self.0.wait().await;
+    }
+}
+
+/// What the session calls.
 #[derive(Debug)]
-pub(crate) struct Shell(pub(crate) Arc<ExportFs>, pub(crate) Arc<tokio::sync::Notify>);
+pub(crate) struct Shell {
+    fs: Arc<ExportFs>,
+    gate: Gate,
+    runtime: Handle,
+}
 
-impl From<Errno> for fuse3::Errno {
-    fn from(errno: Errno) -> Self {
-        errno.code().into()
+impl Shell {
+    pub(crate) const fn new(fs: Arc<ExportFs>, gate: Gate, runtime: Handle) -> Self {
+        Self { fs, gate, runtime }
+    }
+
+    /// Serves one request: here as far as it goes without waiting, then as a task.
+    fn serve<R, F, A>(&self, reply: R, work: F)
+    where
+        R: Refuse,
+        F: FnOnce(Arc<ExportFs>, R) -> A,
+        A: Future<Output = ()> + Send + 'static,
+    {
+        if self.gate.0.is_closed() {
+            return reply.refuse(libc::ENOTCONN);
+        }
+        let request = self.gate.0.track_future(work(Arc::clone(&self.fs), reply));
+        // A panic drops the reply, which answers EIO; the thread has other requests to read.
+        let mut request = Box::pin(AssertUnwindSafe(request).catch_unwind());
+        let _context = self.runtime.enter();
+        if request.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.runtime.spawn(request);
+        }
+    }
+
+    /// Refuses what would change a directory.
+    fn refuse_change<R: Refuse>(&self, parent: INodeNo, reply: R) {
+        reply.refuse(self.fs.refuse_change(parent.0).code());
+    }
+}
+
+/// Any reply can be an error.
+trait Refuse: Send + 'static {
+    fn refuse(self, errno: i32);
+}
+
+macro_rules! refuse {
+    ($($reply:ty),*) => {
+        $(impl Refuse for $reply {
+            fn refuse(self, errno: i32) {
+                self.error(fuser::Errno::from_i32(errno));
+            }
+        })*
+    };
+}
+
+refuse!(ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite);
+
+/// Answers with what came out.
+fn answer<R: Refuse, T>(reply: R, outcome: Result<T, Errno>, good: impl FnOnce(R, T)) {
+    match outcome {
+        Ok(value) => good(reply, value),
+        Err(errno) => reply.refuse(errno.code()),
     }
 }
 
 fn attr(attr: Attr) -> FileAttr {
     let micros = attr.modified.as_micros();
-    let nsec = u32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0);
-    let time = Timestamp::new(micros.div_euclid(1_000_000), nsec);
+    let age = Duration::from_micros(micros.unsigned_abs());
+    let time = if micros < 0 { SystemTime::UNIX_EPOCH - age } else { SystemTime::UNIX_EPOCH + age };
     FileAttr {
-        ino: attr.inode,
+        ino: INodeNo(attr.inode),
         size: attr.size_bytes,
         blocks: attr.size_bytes.div_ceil(512),
         atime: time,
         mtime: time,
         ctime: time,
+        crtime: time,
         kind: kind(attr.is_dir),
         perm: attr.mode,
         nlink: if attr.is_dir { 2 } else { 1 },
@@ -68,6 +149,7 @@ fn attr(attr: Attr) -> FileAttr {
         gid: attr.gid,
         rdev: 0,
         blksize: BLOCK_BYTES,
+        flags: 0,
     }
 }
 
@@ -75,209 +157,252 @@ const fn kind(is_dir: bool) -> FileType {
     if is_dir { FileType::Directory } else { FileType::RegularFile }
 }
 
-/// The entries of a listing from a position on, with `.` and `..` first, made as they are asked for: a reply takes some
-/// hundred of them. The position after an entry is its index plus one.
-fn entries(
-    parent: Inode,
-    listing: Arc<[ListedName]>,
-    offset: u64,
-) -> impl Iterator<Item = DirectoryEntry> + Send + 'static {
-    const DOTS: [&str; 2] = [".", ".."];
-    let first = usize::try_from(offset).unwrap_or(usize::MAX);
-    (first..listing.len() + DOTS.len()).map(move |index| {
-        let (inode, is_dir, name) = match DOTS.get(index) {
-            Some(dots) => (parent, true, *dots),
-            None => {
-                let listed = &listing[index - DOTS.len()];
-                (listed.inode, listed.is_dir, listed.name.as_str())
-            }
-        };
-        let offset = i64::try_from(index).map_or(i64::MAX, |index| index + 1);
-        DirectoryEntry { inode, kind: kind(is_dir), name: OsString::from(name), offset }
-    })
-}
-
 impl Filesystem for Shell {
-    async fn init(&self, _: Request) -> Result<ReplyInit> {
-        let mut reply = ReplyInit::new(WRITE_BYTES_MAX);
-        reply.max_background = Some(BACKGROUND_MAX);
-        reply.congestion_threshold = Some(CONGESTION_AT);
-        self.1.notify_one();
-        Ok(reply)
-    }
-
-    async fn destroy(&self, _: Request) {
-        self.0.close();
-    }
-
-    async fn lookup(&self, _: Request, parent: Inode, name: &OsStr) -> Result<ReplyEntry> {
-        let found = self.0.lookup(parent, name).await?;
-        Ok(ReplyEntry { ttl: found.ttl, attr: attr(found), generation: 0 })
-    }
-
-    async fn forget(&self, _: Request, inode: Inode, nlookup: u64) {
-        self.0.forget(inode, nlookup);
-    }
-
-    async fn batch_forget(&self, _: Request, inodes: &[(Inode, u64)]) {
-        for (inode, nlookup) in inodes {
-            self.0.forget(*inode, *nlookup);
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // None of them can be out of range, and a kernel that lacks something does without.
+        let _ = config.set_max_write(WRITE_BYTES_MAX);
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        let _ = config.set_congestion_threshold(CONGESTION_AT);
+        for flag in WANTED {
+            let _ = config.add_capabilities(flag);
         }
-    }
-
-    async fn getattr(&self, _: Request, inode: Inode, _: Option<u64>, _: u32) -> Result<ReplyAttr> {
-        let found = self.0.getattr(inode).await?;
-        Ok(ReplyAttr { ttl: found.ttl, attr: attr(found) })
-    }
-
-    async fn setattr(&self, _: Request, inode: Inode, _: Option<u64>, set: SetAttr) -> Result<ReplyAttr> {
-        let change = Change { size_bytes: set.size, mode: set.mode, uid: set.uid, gid: set.gid };
-        let found = self.0.setattr(inode, change).await?;
-        Ok(ReplyAttr { ttl: found.ttl, attr: attr(found) })
-    }
-
-    async fn open(&self, _: Request, inode: Inode, flags: u32) -> Result<ReplyOpen> {
-        let opened = self.0.open(inode, flags.cast_signed()).await?;
-        let flags = if opened.cached { FOPEN_KEEP_CACHE } else { FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES };
-        Ok(ReplyOpen { fh: opened.handle, flags })
-    }
-
-    async fn release(&self, _: Request, _: Inode, fh: u64, _: u32, _: u64, _: bool) -> Result<()> {
-        self.0.release(fh);
         Ok(())
     }
 
-    async fn read(&self, _: Request, _: Inode, fh: u64, offset: u64, size: u32) -> Result<ReplyData> {
-        Ok(self.0.read(fh, offset, size).await?.into())
+    fn destroy(&mut self) {
+        self.fs.close();
     }
 
-    async fn write(
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = name.to_owned();
+        self.serve(reply, |fs, reply| async move {
+            answer(reply, fs.lookup(parent.0, &name).await, |reply, found| {
+                reply.entry(&found.ttl, &attr(found), Generation(0));
+            });
+        });
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
+        self.fs.forget(ino.0, nlookup);
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.serve(reply, |fs, reply| async move {
+            answer(reply, fs.getattr(ino.0).await, |reply, found| reply.attr(&found.ttl, &attr(found)));
+        });
+    }
+
+    fn setattr(
         &self,
-        _: Request,
-        _: Inode,
-        fh: u64,
+        _: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = Change { size_bytes: size, mode, uid, gid };
+        self.serve(reply, |fs, reply| async move {
+            answer(reply, fs.setattr(ino.0, change).await, |reply, found| reply.attr(&found.ttl, &attr(found)));
+        });
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.serve(reply, |fs, reply| async move {
+            answer(reply, fs.open(ino.0, flags.0).await, |reply, opened| {
+                let flags = if opened.cached {
+                    FopenFlags::FOPEN_KEEP_CACHE
+                } else {
+                    FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES
+                };
+                reply.opened(FileHandle(opened.handle), flags);
+            });
+        });
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.release(fh.0);
+        reply.ok();
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.serve(reply, |fs, reply| async move {
+            answer(reply, fs.read(fh.0, offset, size).await, |reply, data| reply.data(&data));
+        });
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: u32,
-        flags: u32,
-    ) -> Result<ReplyWrite> {
-        // The one copy on our side: fuse3 only lends the bytes.
-        let written = self.0.write(fh, offset, Bytes::copy_from_slice(data), flags.cast_signed()).await?;
-        Ok(ReplyWrite { written: u32::try_from(written).map_err(|_| Errno::EIO)? })
-    }
-
-    async fn fsync(&self, _: Request, _: Inode, fh: u64, _: bool) -> Result<()> {
-        Ok(self.0.fsync(fh).await?)
-    }
-
-    async fn fsyncdir(&self, _: Request, _: Inode, _: u64, _: bool) -> Result<()> {
-        Ok(())
-    }
-
-    async fn fallocate(&self, _: Request, _: Inode, fh: u64, offset: u64, length: u64, mode: u32) -> Result<()> {
-        Ok(self.0.fallocate(fh, offset, length, mode.cast_signed()).await?)
-    }
-
-    async fn statfs(&self, _: Request, _: Inode) -> Result<ReplyStatFs> {
-        let space = self.0.space();
-        let free = space.free_bytes / u64::from(BLOCK_BYTES);
-        Ok(ReplyStatFs {
-            blocks: space.total_bytes / u64::from(BLOCK_BYTES),
-            bfree: free,
-            bavail: free,
-            files: 0,
-            ffree: 0,
-            bsize: BLOCK_BYTES,
-            namelen: u32::try_from(NAME_BYTES_MAX).unwrap_or(u32::MAX),
-            frsize: BLOCK_BYTES,
-        })
-    }
-
-    async fn opendir(&self, _: Request, inode: Inode, _: u32) -> Result<ReplyOpen> {
-        Ok(ReplyOpen { fh: self.0.opendir(inode).await?, flags: 0 })
-    }
-
-    async fn readdir<'a>(
-        &'a self,
-        _: Request,
-        parent: Inode,
-        fh: u64,
-        offset: i64,
-    ) -> Result<ReplyDirectory<impl Stream<Item = Result<DirectoryEntry>> + Send + 'a>> {
-        let listing = self.0.readdir(fh)?;
-        Ok(ReplyDirectory { entries: stream::iter(entries(parent, listing, offset.cast_unsigned()).map(Ok)) })
-    }
-
-    async fn readdirplus<'a>(
-        &'a self,
-        _: Request,
-        parent: Inode,
-        fh: u64,
-        offset: u64,
-        _: u64,
-    ) -> Result<ReplyDirectoryPlus<impl Stream<Item = Result<DirectoryEntryPlus>> + Send + 'a>> {
-        let listing = self.0.readdir(fh)?;
-        let unknown = self.0.unknown_attr();
-        let entries = entries(parent, listing, offset).map(move |entry| {
-            Ok(DirectoryEntryPlus {
-                inode: entry.inode,
-                generation: 0,
-                kind: entry.kind,
-                attr: attr(Attr { inode: 0, is_dir: entry.kind == FileType::Directory, ..unknown }),
-                name: entry.name,
-                offset: entry.offset,
-                entry_ttl: Duration::ZERO,
-                attr_ttl: Duration::ZERO,
-            })
+        _: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        // The one copy on our side: the buffer takes the thread's next request.
+        let data = Bytes::copy_from_slice(data);
+        self.serve(reply, |fs, reply| async move {
+            let written = fs.write(fh.0, offset, data, flags.0).await;
+            let written = written.and_then(|written| u32::try_from(written).map_err(|_| Errno::EIO));
+            answer(reply, written, ReplyWrite::written);
         });
-        Ok(ReplyDirectoryPlus { entries: stream::iter(entries) })
     }
 
-    async fn releasedir(&self, _: Request, _: Inode, fh: u64, _: u32) -> Result<()> {
-        self.0.releasedir(fh);
-        Ok(())
+    fn fsync(&self, _: &Request, _: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.serve(reply, |fs, reply| async move {
+            answer(reply, fs.fsync(fh.0).await, |reply, ()| reply.ok());
+        });
     }
 
-    async fn create(
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fallocate(
         &self,
-        _: Request,
-        parent: Inode,
+        _: &Request,
+        _: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.serve(reply, |fs, reply| async move {
+            answer(reply, fs.fallocate(fh.0, offset, length, mode).await, |reply, ()| reply.ok());
+        });
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.serve(reply, |fs, reply| async move {
+            let space = fs.space();
+            let unit = u64::from(BLOCK_BYTES);
+            let free = space.free_bytes / unit;
+            let name_len = u32::try_from(NAME_BYTES_MAX).unwrap_or(u32::MAX);
+            reply.statfs(space.total_bytes / unit, free, free, 0, 0, BLOCK_BYTES, name_len, BLOCK_BYTES);
+        });
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.serve(reply, |fs, reply| async move {
+            answer(reply, fs.opendir(ino.0).await, |reply, handle| {
+                reply.opened(FileHandle(handle), FopenFlags::empty());
+            });
+        });
+    }
+
+    /// The position after an entry is its index plus one, `.` and `..` first.
+    fn readdir(&self, _: &Request, parent: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.serve(reply, |fs, reply| async move {
+            answer(reply, fs.readdir(fh.0), |mut reply, listing| {
+                let dots = [".", ".."].map(|name| (parent.0, true, name));
+                let names = listing.iter().map(|listed| (listed.inode, listed.is_dir, listed.name.as_str()));
+                let first = usize::try_from(offset).unwrap_or(usize::MAX);
+                for ((inode, is_dir, name), next) in dots.into_iter().chain(names).zip(1_u64..).skip(first) {
+                    if reply.add(INodeNo(inode), next, kind(is_dir), name) {
+                        break;
+                    }
+                }
+                reply.ok();
+            });
+        });
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.fs.releasedir(fh.0);
+        reply.ok();
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.refuse(libc::ENOSYS);
+    }
+
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.refuse(libc::ENOSYS);
+    }
+
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
+        reply.error(fuser::Errno::ENOSYS);
+    }
+
+    fn create(&self, _: &Request, parent: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        self.refuse_change(parent, reply);
+    }
+
+    fn mknod(&self, _: &Request, parent: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        self.refuse_change(parent, reply);
+    }
+
+    fn mkdir(&self, _: &Request, parent: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        self.refuse_change(parent, reply);
+    }
+
+    fn symlink(&self, _: &Request, parent: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        self.refuse_change(parent, reply);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, parent: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        self.refuse_change(parent, reply);
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        self.refuse_change(parent, reply);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        self.refuse_change(parent, reply);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
         _: &OsStr,
-        _: u32,
-        _: u32,
-    ) -> Result<fuse3::raw::reply::ReplyCreated> {
-        Err(self.0.refuse_change(parent).into())
-    }
-
-    async fn mknod(&self, _: Request, parent: Inode, _: &OsStr, _: u32, _: u32) -> Result<ReplyEntry> {
-        Err(self.0.refuse_change(parent).into())
-    }
-
-    async fn mkdir(&self, _: Request, parent: Inode, _: &OsStr, _: u32, _: u32) -> Result<ReplyEntry> {
-        Err(self.0.refuse_change(parent).into())
-    }
-
-    async fn symlink(&self, _: Request, parent: Inode, _: &OsStr, _: &OsStr) -> Result<ReplyEntry> {
-        Err(self.0.refuse_change(parent).into())
-    }
-
-    async fn link(&self, _: Request, _: Inode, parent: Inode, _: &OsStr) -> Result<ReplyEntry> {
-        Err(self.0.refuse_change(parent).into())
-    }
-
-    async fn unlink(&self, _: Request, parent: Inode, _: &OsStr) -> Result<()> {
-        Err(self.0.refuse_change(parent).into())
-    }
-
-    async fn rmdir(&self, _: Request, parent: Inode, _: &OsStr) -> Result<()> {
-        Err(self.0.refuse_change(parent).into())
-    }
-
-    async fn rename(&self, _: Request, parent: Inode, _: &OsStr, _: Inode, _: &OsStr) -> Result<()> {
-        Err(self.0.refuse_change(parent).into())
-    }
-
-    async fn rename2(&self, _: Request, parent: Inode, _: &OsStr, _: Inode, _: &OsStr, _: u32) -> Result<()> {
-        Err(self.0.refuse_change(parent).into())
+        _: INodeNo,
+        _: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.refuse_change(parent, reply);
     }
 }

@@ -8,7 +8,7 @@
 //! The only place that knows errno and kernel requests. It never knows groups, vaults or policies: the server lends it an
 //! [`ExportTree`].
 
-mod cloexec;
+mod device;
 pub mod errno;
 pub mod fs;
 mod fuse;

@@ -11,35 +11,37 @@
 //! its type in /proc/self/mountinfo, detaches and replaces it. A mount that is served by a living gateway, or one that does
 //! not answer, is never touched.
 //!
-//! While the session ends, requests that were read are answered; those that were not get ENOTCONN.
+//! While the session ends, requests that were read are answered; those that were not get ENOTCONN. Detaching a mount that is
+//! in use breaks its connection, so that nobody waits for an answer; without root it can't be broken, and whoever still
+//! has a file open gets ENOTCONN from us for as long as this process lives.
 
 use std::fmt;
-use std::mem::ManuallyDrop;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuse3::raw::{MountHandle, Session};
-use futures::FutureExt;
+use fuser::{Session, SessionACL};
 use rustix::mount::UnmountFlags;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::cloexec;
+use crate::device::{self, FS_KIND};
 use crate::fs::ExportFs;
-use crate::fuse::Shell;
+use crate::fuse::{Gate, Shell};
 use crate::mountinfo::{self, MountEntry};
 use crate::options::MountOptions;
 use crate::tree::ExportTree;
 
-/// Name and subtype of every mount of ours: `lifeboat on DIR type fuse.lifeboat`.
-const FS_NAME: &str = "lifeboat";
-const FS_KIND: &str = "fuse.lifeboat";
 /// How long a mount may take to answer before we call it hung.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const POLL_EVERY: Duration = Duration::from_millis(20);
+/// Threads that read requests, at most; as many as there are processors below that. They only begin requests.
+const READERS_MAX: usize = 8;
+/// How long requests under way may take once the mount is being detached.
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
 /// How many dead mounts, one over the other, are taken away at a start.
 const STALE_MAX: usize = 16;
 
@@ -121,7 +123,7 @@ pub enum MountError {
         source: std::io::Error,
     },
     /// The system refused to mount.
-    #[error("cannot mount at {}: {source}; fusermount3's own message is on the gateway's standard error. Mounting takes root, or a mount point owned by the gateway's user", .path.display())]
+    #[error("cannot mount at {}: {source}. Mounting takes root, or a mount point owned by the gateway's user", .path.display())]
     Refused {
         /// The mount point.
         path: PathBuf,
@@ -150,10 +152,11 @@ pub struct Mount {
     path: PathBuf,
     device: String,
     fs: Arc<ExportFs>,
-    /// Tells the supervisor to end the session.
-    end_session: CancellationToken,
+    /// What lets requests in.
+    gate: Gate,
     /// True once the session has ended.
     ended: watch::Receiver<bool>,
+    tell_ended: watch::Sender<bool>,
     /// Whether it has been taken out of the name space by us; also makes concurrent unmounts one.
     taken_down: tokio::sync::Mutex<bool>,
 }
@@ -178,28 +181,29 @@ impl Mount {
     ) -> Result<Self, MountError> {
         check_system(mountpoint, &options)?;
         let path = claim(mountpoint).await?;
-        let fs = Arc::new(ExportFs::new(tree, options.clone()));
-        let mut settings = fuse3::MountOptions::default();
-        settings
-            .fs_name(FS_NAME)
-            .custom_options(format!("subtype={FS_NAME}"))
-            .default_permissions(true)
-            .allow_other(options.allow_other);
-        let begun = Arc::new(tokio::sync::Notify::new());
-        let handle = Session::new(settings)
-            .mount_with_unprivileged(Shell(Arc::clone(&fs), Arc::clone(&begun)), &path)
-            .await
-            .map_err(|source| MountError::Refused { path: path.clone(), source })?;
-        match cloexec::close_fuse_on_exec() {
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "children may inherit the mount's connection: /proc is not readable"),
-        }
-        let end_session = CancellationToken::new();
+        let allow_other = options.allow_other;
+        let fs = Arc::new(ExportFs::new(tree, options));
         let (tell_ended, ended) = watch::channel(false);
-        tokio::spawn(supervise(handle, Arc::clone(&fs), end_session.clone(), tell_ended, path.clone()));
-        let mut mount =
-            Self { path, device: String::new(), fs, end_session, ended, taken_down: tokio::sync::Mutex::new(false) };
-        mount.device = mount.wait_until_served(&begun).await?;
+        let gate = Gate::default();
+        let mut mount = Self {
+            path: path.clone(),
+            device: String::new(),
+            fs,
+            gate,
+            ended,
+            tell_ended,
+            taken_down: tokio::sync::Mutex::new(true),
+        };
+        let refused = |source| MountError::Refused { path: path.clone(), source };
+        let at = path.clone();
+        let connection = spawn_blocking(move || device::mount(&at, allow_other))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(refused)?;
+        // From here on dropping it takes the mount away.
+        *mount.taken_down.get_mut() = false;
+        mount.serve(connection).await.map_err(refused)?;
+        mount.device = mount.own_device().map_err(refused)?;
         tracing::info!(path = %mount.path.display(), "mounted");
         Ok(mount)
     }
@@ -256,26 +260,29 @@ impl Mount {
             answer = Unmounted::Detached { open_files: self.fs.open_files() };
         }
         *taken_down = true;
+        self.gate.close();
         self.fs.close();
-        if answer == Unmounted::Clean {
-            // The kernel has closed the connection: the session ends by itself.
-            let _ = tokio::time::timeout(ANSWER_WITHIN, self.ended()).await;
+        // The kernel has closed the connection: the session ends by itself, unless the connection couldn't be broken.
+        if tokio::time::timeout(FINISH_WITHIN, self.ended()).await.is_err() {
+            self.tell_ended.send_replace(true);
         }
-        self.end_session.cancel();
-        self.ended().await;
         tracing::info!(path = %self.path.display(), ?answer, "unmounted");
         answer
     }
 
     async fn detach(&self) -> Unmounted {
         let open_files = self.fs.open_files();
+        // First nobody gets in any more, then what got in comes to its end, then nothing is missing from the flush.
+        self.gate.close();
+        self.fs.close();
+        let _ = tokio::time::timeout(FINISH_WITHIN, self.gate.emptied()).await;
         let unflushed = self.fs.flush_open_files().await;
         tracing::warn!(
             path = %self.path.display(), open_files, unflushed,
             "the mount is still in use: detaching it; its users get an error"
         );
         if let Err(error) = self.unmount_once(true).await {
-            // The session ends nevertheless: the mount is then a dead one, which the next start replaces.
+            // Nobody is served nevertheless: once this process has gone the mount is a dead one, which the next start replaces.
             tracing::error!(path = %self.path.display(), %error, "the mount could not be detached; run umount -l on it");
         }
         Unmounted::Detached { open_files }
@@ -293,23 +300,43 @@ impl Mount {
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
     }
 
-    /// Waits until the kernel has begun to talk to the session, and returns the mount's device number.
+    /// Has the first words with the kernel, and starts the threads that serve it.
     ///
-    /// The mount is not asked from here: a thread of this process that waits for an answer of this process can't be killed,
-    /// and keeps the connection open, so that a SIGKILL in that moment would leave a process that never ends and a
+    /// The mount is not asked whether it answers: a thread of this process that waits for an answer of this process can't be
+    /// killed, and keeps the connection open, so that a SIGKILL in that moment would leave a process that never ends and a
     /// mount that nobody can use or replace (seen in a test).
-    async fn wait_until_served(&self, begun: &tokio::sync::Notify) -> Result<String, MountError> {
-        let refused =
-            |message: String| MountError::Refused { path: self.path.clone(), source: std::io::Error::other(message) };
-        tokio::select! {
-            () = begun.notified() => {}
-            () = self.ended() => return Err(refused("the new mount ended at once".to_owned())),
-            () = tokio::time::sleep(ANSWER_WITHIN) => return Err(refused("the kernel does not talk to the new mount".to_owned())),
-        }
-        let mounts = mountinfo::mounts_at(&self.path).map_err(|error| refused(format!("/proc: {error}")))?;
+    async fn serve(&self, connection: OwnedFd) -> std::io::Result<()> {
+        let shell = Shell::new(Arc::clone(&self.fs), self.gate.clone(), Handle::current());
+        let mut config = fuser::Config::default();
+        let readers = std::thread::available_parallelism().map_or(2, usize::from);
+        config.n_threads = Some(readers.clamp(2, READERS_MAX));
+        config.clone_fd = true;
+        // Who may use the mount, the kernel decides by the mount's own options.
+        config.acl = SessionACL::All;
+        let begin = spawn_blocking(move || Session::from_fd(shell, connection, SessionACL::All, config));
+        let session = tokio::time::timeout(ANSWER_WITHIN, begin)
+            .await
+            .map_err(|_| std::io::Error::other("the kernel does not talk to the new mount"))?
+            .map_err(std::io::Error::other)??;
+        let (fs, gate, tell_ended, path) =
+            (Arc::clone(&self.fs), self.gate.clone(), self.tell_ended.clone(), self.path.clone());
+        std::thread::Builder::new().name("fuse-session".to_owned()).spawn(move || {
+            if let Err(error) = session.run() {
+                tracing::error!(path = %path.display(), %error, "the mount's session broke");
+            }
+            gate.close();
+            fs.close();
+            tell_ended.send_replace(true);
+        })?;
+        Ok(())
+    }
+
+    /// The device number of what was mounted a moment ago.
+    fn own_device(&self) -> std::io::Result<String> {
+        let mounts = mountinfo::mounts_at(&self.path)?;
         match mounts.into_iter().next_back() {
             Some(mount) if mount.kind == FS_KIND => Ok(mount.device),
-            _ => Err(refused("the new mount is not in /proc/self/mountinfo".to_owned())),
+            _ => Err(std::io::Error::other("the new mount is not in /proc/self/mountinfo")),
         }
     }
 }
@@ -325,39 +352,9 @@ impl Drop for Mount {
                 tracing::error!(path = %self.path.display(), %error, "the mount could not be detached; run umount -l on it");
             }
         }
+        self.gate.close();
         self.fs.close();
-        self.end_session.cancel();
     }
-}
-
-/// Waits for the end of the session, and ends it when told to.
-///
-/// `fuse3`'s own unmount would stop serving first and unmount then, so that whoever still uses the mount is cut off before it is
-/// known whether anyone does, and an unmount by someone else would go unseen. So it is polled once only: this tells the session to
-/// stop, and leaves the unmounting to us.
-async fn supervise(
-    handle: MountHandle,
-    fs: Arc<ExportFs>,
-    end: CancellationToken,
-    tell_ended: watch::Sender<bool>,
-    path: PathBuf,
-) {
-    // Dropped while the session lives (only when the runtime ends), the handle would start fusermount3: it is leaked instead.
-    let mut handle = ManuallyDrop::new(handle);
-    let result = tokio::select! {
-        result = &mut *handle => Some(result),
-        () = end.cancelled() => (&mut *handle).now_or_never(),
-    };
-    let handle = ManuallyDrop::into_inner(handle);
-    match result {
-        Some(Ok(())) => {}
-        Some(Err(error)) => tracing::error!(path = %path.display(), %error, "the mount's session broke"),
-        None => {
-            let _ = handle.unmount().now_or_never();
-        }
-    }
-    fs.close();
-    tell_ended.send_replace(true);
 }
 
 fn check_system(path: &Path, options: &MountOptions) -> Result<(), MountError> {
@@ -459,9 +456,10 @@ async fn probe(path: &Path) -> Liveness {
     }
 }
 
-/// umount2(2), and fusermount3 when we may not.
+/// umount2(2), and fusermount3 when we may not. Lazily also breaks the connection (that is what MNT_FORCE does to FUSE), which
+/// ends whoever waits for an answer.
 fn unmount_path(path: &Path, lazy: bool) -> std::io::Result<()> {
-    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    let flags = if lazy { UnmountFlags::DETACH | UnmountFlags::FORCE } else { UnmountFlags::empty() };
     match rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW) {
         Err(rustix::io::Errno::PERM) => {
             let output = std::process::Command::new("fusermount3")
