@@ -2,6 +2,8 @@
 //!
 //! `make bench BENCH=recovery`. Every look at the vault is through a reader of its own, as a gateway's first one.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that can't measure ends with a panic")]
+
 #[path = "support/pipe.rs"]
 mod pipe;
 mod support;

@@ -2,6 +2,8 @@
 //!
 //! `make bench BENCH=scale`. Memory is the resident set of this process, which holds nothing else.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that can't measure ends with a panic")]
+
 mod support;
 
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 //!
 //! `make bench BENCH=shipping`. The vault is a directory in memory, which stands for storage elsewhere.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that can't measure ends with a panic")]
+
 #[path = "support/pipe.rs"]
 mod pipe;
 mod support;

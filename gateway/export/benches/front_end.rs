@@ -3,6 +3,8 @@
 //! fio through the mount with direct I/O. A null volume shows what the mount costs; the plain file is on memory, so that no
 //! disk blurs it. `make bench BENCH=front_end`; root, as mounting takes it.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that can't measure ends with a panic")]
+
 #[path = "support/fuse3_shell.rs"]
 mod fuse3_shell;
 #[path = "../../engine/benches/support/mod.rs"]

@@ -3,6 +3,8 @@
 //! fio with direct I/O; shipping is on, one point a second, the vault is a directory in memory, which stands for storage
 //! elsewhere. Rounds alternate. `make bench BENCH=volume`; root, as mounting takes it.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that can't measure ends with a panic")]
+
 #[path = "../../engine/benches/support/mod.rs"]
 mod support;
 #[path = "support/mod.rs"]
