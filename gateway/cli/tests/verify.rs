@@ -98,7 +98,13 @@ async fn any_key_gives_a_vault_back_from_its_place_alone() {
     let gone = VolumeId::new();
     vault.create_volume_keys(gone).await.expect("keys");
 
-    let point = PointMark { id: PointId::new(), time: Timestamp::now(), kind: PointKind::Manual, label: "y".into() };
+    let point = PointMark {
+        id: PointId::new(),
+        time: Timestamp::now(),
+        kind: PointKind::Manual,
+        label: "y".into(),
+        consistent: true,
+    };
     let ops = [
         Op::Write { volume: shipped.volume, lba: 7, data: vec![9; BLOCK_SIZE].into() },
         Op::Resize { volume: gone, blocks: 1 },

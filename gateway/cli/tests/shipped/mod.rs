@@ -120,7 +120,7 @@ pub(crate) async fn ship(vault: &Arc<Vault>, group: GroupId, branch: BranchId, o
     let (mut writer, _) = BranchWriter::open(vault, group, branch, GatewayId::new(), open, ShipSettings::default())
         .await
         .expect("a writer");
-    writer.append(&Interval { records, last_lsn }).await.expect("shipped");
+    writer.append(&Interval { records, last_lsn, ..Interval::default() }).await.expect("shipped");
 }
 
 pub(crate) fn report(outcome: &Output, code: i32) -> Value {
