@@ -9,6 +9,7 @@ use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::serve::ServeArgs;
+use crate::verbs::check::LocalArgs;
 use crate::verbs::event::EventArgs;
 use crate::verbs::failover::{
     ChangePointArgs, CleanupArgs, CommitArgs, FailbackArgs, FailoverArgs, ReleaseArgs, ResumeArgs,
@@ -77,6 +78,8 @@ pub(crate) enum Verb {
     Job(JobArgs),
     /// See what happened
     Event(EventArgs),
+    /// Prove the local files of a gateway that is stopped; `vault check` proves a vault
+    Check(LocalArgs),
     /// Say what a file of a gateway or an object of a vault is
     Inspect(InspectArgs),
 }
@@ -88,7 +91,7 @@ const TASKS: [(&str, &[&str]); 6] = [
     ("Recovery points", &["point"]),
     ("Fail over and back", &["failover", "change-point", "commit", "cleanup", "release", "resume", "failback"]),
     ("See what happens", &["job", "event"]),
-    ("Look inside", &["inspect"]),
+    ("Look inside", &["check", "inspect"]),
 ];
 
 const AFTER_HELP: &str = "\

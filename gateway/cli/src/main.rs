@@ -71,6 +71,7 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Failback(args) => verbs::failover::failback(args, output).await,
         Verb::Job(args) => verbs::job::run(args, output).await,
         Verb::Event(args) => verbs::event::run(args, output).await,
-        Verb::Inspect(args) => verbs::inspect::run(&args, output),
+        Verb::Check(args) => verbs::check::run_local(&args, output),
+        Verb::Inspect(args) => verbs::inspect::run(args, output).await,
     }
 }

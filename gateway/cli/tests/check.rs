@@ -48,3 +48,58 @@ async fn what_is_not_there_is_3_and_a_wrong_key_is_1() {
     assert_eq!(outcome.status.code(), Some(1));
     assert!(outcome.stdout.is_empty(), "nothing was checked, so nothing is said to be sound");
 }
+
+#[tokio::test]
+async fn an_object_is_shown_with_what_is_encrypted_in_it_and_damage_is_said() {
+    let shipped = Shipped::new().await;
+    let url = shipped.url();
+    let segment = shipped.segments().remove(0);
+    let root = shipped.dir.path().join("vault");
+    let name = segment.strip_prefix(&root).expect("in the vault").display().to_string();
+    let found = report(&shipped.ask(&["inspect", &name, "--vault", &url]), 0);
+    let values = |found: &serde_json::Value, wanted: &str| -> Vec<String> {
+        let fields = found["fields"].as_array().expect("fields");
+        let named = fields.iter().filter(|field| field["name"] == wanted);
+        named.map(|field| field["value"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(values(&found, "proved"), ["yes"]);
+    assert_eq!(values(&found, "frame").len(), 4);
+    assert!(values(&found, "frame").iter().all(|frame| frame.ends_with(": sound")), "{found}");
+    assert!(
+        values(&found, "operation").iter().any(|operation| operation.contains(&shipped.point.to_string())),
+        "{found}"
+    );
+    for object in ["vault/00000001.json", &format!("keys/{}/00000001", shipped.volume)] {
+        let found = report(&shipped.ask(&["inspect", object, "--vault", &url]), 0);
+        assert_eq!(values(&found, "proved"), ["yes"], "{object}");
+        assert!(!found.to_string().contains("wrapped\""), "{object} shows a wrapped key");
+    }
+
+    let mut bytes = std::fs::read(&segment).expect("read");
+    let end = bytes.len() - 130;
+    bytes[end] ^= 1;
+    std::fs::write(&segment, bytes).expect("written");
+    let found = report(&shipped.ask(&["inspect", &name, "--vault", &url]), 1);
+    assert_eq!(values(&found, "group"), [shipped.group.to_string()], "the header is shown all the same");
+    assert!(!found["problems"].as_array().expect("problems").is_empty());
+    assert_eq!(shipped.ask(&["inspect", "groups/nothing", "--vault", &url]).status.code(), Some(3));
+}
+
+#[test]
+fn a_state_directory_without_groups_is_sound_and_one_that_is_not_there_is_3() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ask = |path: &std::path::Path| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_lifeboat"))
+            .args(["--output", "json", "check", "--state"])
+            .arg(path)
+            .env_clear()
+            .output()
+            .expect("the binary runs")
+    };
+    assert_eq!(report(&ask(dir.path()), 0)["sound"], true);
+    assert_eq!(ask(&dir.path().join("nothing")).status.code(), Some(3));
+    let group = dir.path().join("groups/grp-09090909090909090909090909090909/home");
+    std::fs::create_dir_all(&group).expect("made");
+    std::fs::write(group.join("group.state"), [1; 4096]).expect("written");
+    assert_eq!(report(&ask(dir.path()), 1)["damage"][0]["kind"], "group state");
+}

@@ -24,9 +24,11 @@ mod data;
 mod documents;
 mod group;
 mod history;
+pub mod local;
 mod lost;
 mod maps;
 mod report;
+pub mod reveal;
 #[cfg(test)]
 mod tests;
 

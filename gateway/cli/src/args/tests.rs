@@ -80,6 +80,7 @@ See what happens:
   event         See what happened
 
 Look inside:
+  check         Prove the local files of a gateway that is stopped; `vault check` proves a vault
   inspect       Say what a file of a gateway or an object of a vault is
 ";
     assert!(help.starts_with(expected), "{help}");
@@ -103,6 +104,9 @@ fn the_lines_of_the_contract_parse() {
         "vault show main",
         "vault detach main",
         "vault check file:///v --read-data --group g --key-file /k",
+        "check --state /s --output json",
+        "inspect groups/g/b/log/00000001-000000000001 --vault file:///v --key-file /k",
+        "inspect /s/groups/g/h/group.state",
         "site create --name onprem",
         "gateway create --name standby --site recovery --role process_server --role master_target",
         "gateway show standby --output json",

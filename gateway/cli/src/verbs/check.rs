@@ -1,13 +1,16 @@
-//! `lifeboat vault check`: is everything in a vault as it was written, and what does it cost where it isn't?
+//! `lifeboat vault check`: is everything in a vault as it was written, and what does it cost where it isn't? And `lifeboat
+//! check`: the same for a gateway's local files.
 //!
 //! Needs the vault and its key, and no gateway. Reads only. A vault may be written to meanwhile. Interrupted, it says what it
 //! found until then. Exit codes: 0 sound, 1 damaged, 5 not finished.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use lifeboat_engine::check::local::{LocalReport, check_state_directory};
 use lifeboat_engine::check::{CheckOptions, CheckProgress, Cost, Damage, PointName, Report, check_vault};
 use lifeboat_model::{BLOCK_SIZE_U64, Extent};
 use lifeboat_vault::{Access, Vault, VaultOptions, open_store};
@@ -64,6 +67,47 @@ pub(crate) async fn run(args: CheckArgs, output: Output) -> Result<()> {
     watcher.close();
     output.show(&report, || shown(&report, &args.url))?;
     verdict(&report)
+}
+
+/// Local files to check.
+#[derive(Args, Debug)]
+pub(crate) struct LocalArgs {
+    /// The state directory of a gateway that is stopped: states, journals, presence maps and images of its groups
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+}
+
+pub(crate) fn run_local(args: &LocalArgs, output: Output) -> Result<()> {
+    let report = check_state_directory(&args.state)?;
+    output.show(&report, || local_shown(&report))?;
+    if report.sound {
+        return Ok(());
+    }
+    let count = u64::try_from(report.damage.len()).unwrap_or(u64::MAX);
+    Err(Failure::failed(format!("{} found in {}", objects(count), args.state.display())))
+}
+
+fn local_shown(report: &LocalReport) -> String {
+    let mut table = Table::new(&["GROUP", "STATE", "IMAGE AT", "SHIPPED", "JOURNAL UP TO", "BATCHES", "DIRECTORY"]);
+    for group in &report.groups {
+        let journal = group.journal.as_ref();
+        table.row([
+            maybe(group.group),
+            maybe(group.phase),
+            maybe(group.image_lsn),
+            maybe(group.shipped_lsn),
+            maybe(journal.map(|journal| journal.last_lsn)),
+            maybe(journal.map(|journal| journal.batches)),
+            group.directory.display().to_string(),
+        ]);
+    }
+    let said = if report.sound { "sound" } else { "DAMAGED" };
+    let mut text = format!("{} files: {said}\n\n{}\n", report.files, table.or("no group has files here"));
+    report.damage.iter().for_each(|damage| text += &damage_shown(damage));
+    for one in &report.notes {
+        text += &format!("note: {}: {}\n", clean(&one.object), clean(&one.text));
+    }
+    text
 }
 
 /// What a report means for the exit code.

@@ -1,30 +1,45 @@
-//! `lifeboat inspect FILE`: what a file of a gateway or an object of a vault is. Reads only, and needs no key.
+//! `lifeboat inspect FILE|OBJECT`: what a file of a gateway or an object of a vault is. Reads only.
 //!
-//! What it says is what the bytes claim; only checksums are proved. Binary kinds are the format crate's; the vault's
+//! Of a file it needs no key, and says what the bytes claim: only checksums are proved. With `--vault` and its key it
+//! names an object of that vault, proves it, and shows what is encrypted in it too. What is damaged is shown as far as it
+//! can be read, with the place where that ends. Binary kinds are the format crate's; the vault's
 //! documents are JSON in a sealed envelope, whose clear content is shown. Wrapped keys are left out: nobody can use what is
 //! shown, and nobody needs it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
+use lifeboat_engine::check::reveal::reveal;
 use lifeboat_format::inspect::describe;
+use lifeboat_vault::{Access, Vault, VaultOptions, open_store};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::key::KeyArgs;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::render::{clean, fields, flatten};
 
 /// Larger files are no file of ours: a journal file or a segment is far smaller.
 const FILE_BYTES_MAX: u64 = 4 << 30;
+/// Longer than any object.
+const OBJECT_BYTES_MAX: u64 = 1 << 30;
 /// Members of a document that hold wrapped keys.
 const WRAPPED: &str = "wrapped";
 
 /// A file to look into.
 #[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// A file of a state directory, or an object of a vault
+    /// A file of a state directory or of a vault; with --vault the name of an object in it, such as
+    /// groups/GROUP/BRANCH/log/00000001-000000000001
+    #[arg(value_name = "FILE|OBJECT")]
     file: PathBuf,
+    /// The vault that the object is in: what is encrypted in it is shown too
+    #[arg(long, value_name = "URL")]
+    vault: Option<String>,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 /// What bytes claim to be.
@@ -49,14 +64,31 @@ struct Envelope {
     content: Value,
 }
 
-pub(crate) fn run(args: &InspectArgs, output: Output) -> Result<()> {
+pub(crate) async fn run(args: InspectArgs, output: Output) -> Result<()> {
     let path = &args.file;
-    let found = look(path)?;
+    let found = match &args.vault {
+        None => look(path)?,
+        Some(url) => object(url, &path.display().to_string(), &args.key).await?,
+    };
     output.show(&found, || shown(&found))?;
     if found.problems.is_empty() {
         return Ok(());
     }
     Err(Failure::failed(format!("{} is damaged: {}", path.display(), found.problems.join("; "))))
+}
+
+/// An object of a vault, proved and decrypted.
+async fn object(url: &str, name: &str, key: &KeyArgs) -> Result<Found> {
+    let store = open_store(url, Access::Open).await?;
+    let (vault, _) = Vault::open_soundest(store, &key.for_here()?, VaultOptions::default()).await?;
+    let vault = Arc::new(vault);
+    let bytes = vault.store().get(name, OBJECT_BYTES_MAX).await?;
+    let mut found = claimed(name, &bytes)?;
+    match reveal(&vault, name, &bytes).await {
+        Ok(more) => found.fields.extend(more.into_iter().map(|(name, value)| Field { name, value })),
+        Err(error) => found.problems.push(error.to_string()),
+    }
+    Ok(found)
 }
 
 fn look(path: &Path) -> Result<Found> {
@@ -68,11 +100,15 @@ fn look(path: &Path) -> Result<Found> {
             path.display()
         )));
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
-    if let Ok(envelope) = serde_json::from_slice::<Envelope>(&bytes) {
+    claimed(&path.display().to_string(), &std::fs::read(path).map_err(unreadable)?)
+}
+
+/// What bytes claim to be.
+fn claimed(name: &str, bytes: &[u8]) -> Result<Found> {
+    if let Ok(envelope) = serde_json::from_slice::<Envelope>(bytes) {
         return Ok(document(envelope));
     }
-    let description = describe(&bytes).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+    let description = describe(bytes).map_err(|error| Failure::failed(format!("{name}: {error}")))?;
     let fields = description.fields.into_iter().map(|(name, value)| Field { name: name.to_owned(), value });
     Ok(Found {
         kind: description.kind.to_owned(),

@@ -1,0 +1,276 @@
+//! A fuzzing target for every decoder: bytes from anywhere must give a value or an error, never a panic, an allocation
+//! without bound or a loop without end (I-10).
+//!
+//! Development only. A target is a function of bytes, so that a fuzzer drives it (`make fuzz`), and an ordinary test
+//! replays what a fuzzer found (`tests/replay.rs` over `corpus/`). Checksums, MACs and encryption would stop a fuzzer at
+//! the gate: [`sealed`] puts them right, under a fixed key, so that what the fuzzer invents is what the decoder decodes.
+//! Where a decoder and an encoder face each other, what was decoded must encode to something that decodes to the same.
+
+mod sealed;
+
+use std::sync::LazyLock;
+
+use lifeboat_format::epoch::{EpochCut, EpochIntent};
+use lifeboat_format::inspect::describe;
+use lifeboat_format::journal::{BatchHeader, FileHeader, JOURNAL_BLOCK, check_payload, decode_point, encode_point};
+use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_state};
+use lifeboat_format::map::{MapHeader, MapObject, MapTrailer};
+use lifeboat_format::segment::{SegmentHeader, SegmentObject, SegmentTrailer};
+use lifeboat_vault::{Access, KeySource, Vault, VaultOptions, VaultSettings, open_store};
+
+/// What a fuzzer calls.
+pub type Target = fn(&[u8]);
+
+/// Every target, by its name: that of its directory under `corpus/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("journal-file", journal_file),
+    ("journal-batch", journal_batch),
+    ("journal-point", journal_point),
+    ("segment", segment),
+    ("segment-header", segment_header),
+    ("segment-trailer", segment_trailer),
+    ("segment-index", segment_index),
+    ("segment-frame", segment_frame),
+    ("map", map),
+    ("map-header", map_header),
+    ("map-trailer", map_trailer),
+    ("map-footer", map_footer),
+    ("map-node", map_node),
+    ("epoch-intent", epoch_intent),
+    ("epoch-cut", epoch_cut),
+    ("group-state", group_state),
+    ("presence", presence),
+    ("vault-document", vault_document),
+    ("document", document),
+    ("inspect", inspect),
+];
+
+fn journal_file(data: &[u8]) {
+    let _ = FileHeader::decode(data);
+    if let Ok(header) = FileHeader::decode(&sealed::checksum_at(data, JOURNAL_BLOCK, 60)) {
+        assert_eq!(FileHeader::decode(&header.encode()), Ok(header));
+    }
+}
+
+fn journal_batch(data: &[u8]) {
+    let _ = BatchHeader::decode(data);
+    let block = sealed::batch(data);
+    if let Ok((header, checksum)) = BatchHeader::decode(&block) {
+        let _ = check_payload(&header, &block);
+        let (again, sum) = header.encode().expect("what was read can be written");
+        let decoded = BatchHeader::decode(&again).expect("what was written can be read");
+        assert_eq!(decoded, (header, sum));
+        let _ = checksum;
+    }
+}
+
+fn journal_point(data: &[u8]) {
+    if let Ok((id, time, kind, label)) = decode_point(data) {
+        assert_eq!(encode_point(id, time, kind, &label), data);
+    }
+}
+
+fn segment(data: &[u8]) {
+    let _ = SegmentObject::open(data, &sealed::segment_place(), &sealed::group_key());
+}
+
+fn segment_header(data: &[u8]) {
+    let _ = SegmentHeader::decode_any(data);
+    let bytes = sealed::checksum_at(data, lifeboat_format::segment::SEGMENT_HEADER_LEN, 192);
+    if let Ok(header) = SegmentHeader::decode_any(&bytes) {
+        assert_eq!(header.encode(), bytes);
+    }
+}
+
+fn segment_trailer(data: &[u8]) {
+    let bytes = sealed::trailer(data, *b"LBSE");
+    if let Ok(trailer) = SegmentTrailer::decode(&bytes, sealed::object_len(&bytes)) {
+        assert!(trailer.index_range().end <= trailer.total_len());
+    }
+}
+
+fn segment_index(data: &[u8]) {
+    let bytes = sealed::segment(data);
+    if let Ok(object) = SegmentObject::open(&bytes, &sealed::segment_place(), &sealed::group_key()) {
+        let keys = sealed::volume_keys();
+        let _ = object.verify(|_| Some(&keys));
+        for entry in &object.index.frames {
+            assert!(entry.blocks().count() <= lifeboat_format::segment::FRAME_BLOCKS_MAX);
+        }
+    }
+}
+
+fn segment_frame(data: &[u8]) {
+    sealed::frame(data);
+}
+
+fn map(data: &[u8]) {
+    if let Ok(object) = MapObject::open(data, &sealed::map_place(), &sealed::group_key()) {
+        object.read_all().for_each(drop);
+    }
+}
+
+fn map_header(data: &[u8]) {
+    let _ = MapHeader::decode_any(data);
+    let bytes = sealed::checksum_at(data, lifeboat_format::map::MAP_HEADER_LEN, 128);
+    if let Ok(header) = MapHeader::decode_any(&bytes) {
+        assert_eq!(header.encode(), bytes);
+    }
+}
+
+fn map_trailer(data: &[u8]) {
+    let bytes = sealed::trailer(data, *b"LBME");
+    let _ = MapTrailer::decode(&bytes, sealed::object_len(&bytes));
+}
+
+fn map_footer(data: &[u8]) {
+    let bytes = sealed::map(data);
+    if let Ok(object) = MapObject::open(&bytes, &sealed::map_place(), &sealed::group_key()) {
+        object.read_all().for_each(drop);
+    }
+}
+
+fn map_node(data: &[u8]) {
+    if let Some(node) = sealed::node(data) {
+        let hasher = sealed::hasher();
+        let _ = (node.hash(&hasher), node.level());
+    }
+}
+
+fn epoch_intent(data: &[u8]) {
+    let _ = EpochIntent::decode_any(data);
+    // Up to the purpose; the nonce, which is the salt of the keys, follows the writer.
+    let bytes = sealed::epoch(data, 78);
+    if let Ok(intent) = EpochIntent::decode_any(&bytes) {
+        let proved = EpochIntent::decode(&bytes, &intent.place, &sealed::group_key());
+        assert_eq!(proved.as_ref(), Ok(&intent));
+        assert_eq!(intent.encode(&sealed::group_key()), bytes);
+    }
+}
+
+fn epoch_cut(data: &[u8]) {
+    let _ = EpochCut::decode_any(data);
+    let bytes = sealed::epoch(data, 118);
+    if let Ok(cut) = EpochCut::decode_any(&bytes) {
+        assert_eq!(EpochCut::decode(&bytes, &cut.place, &sealed::group_key()).as_ref(), Ok(&cut));
+        assert_eq!(cut.encode(&sealed::group_key()), bytes);
+    }
+}
+
+fn group_state(data: &[u8]) {
+    let _ = GroupState::decode(data);
+    let page = sealed::state(data);
+    if let Ok(state) = GroupState::decode(&page) {
+        let again = state.encode().expect("what was read can be written");
+        assert_eq!(GroupState::decode(&again), Ok(state));
+    }
+    let mut slots = data.to_vec();
+    slots.resize(2 * STATE_SLOT, 0);
+    let _ = newest_state(&page, slots.get(STATE_SLOT..).unwrap_or_default());
+}
+
+fn presence(data: &[u8]) {
+    let _ = PresenceHeader::decode(data);
+    let bytes = sealed::checksum_at(data, lifeboat_format::local::PRESENCE_HEADER_LEN, 4092);
+    if let Ok(header) = PresenceHeader::decode(&bytes) {
+        assert_eq!(header.encode(), bytes);
+        assert!(header.file_len() >= 8192);
+    }
+}
+
+/// An open vault, to prove documents against.
+struct Opened {
+    runtime: tokio::runtime::Runtime,
+    vault: Vault,
+}
+
+static OPENED: LazyLock<Opened> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let vault = runtime.block_on(async {
+        let store = open_store("memory:", Access::Create).await.expect("a store");
+        let key = KeySource::Passphrase("correct horse battery".to_owned().into());
+        let vault = Vault::create(store, VaultSettings::new("fuzz"), &key, VaultOptions::for_tests());
+        vault.await.expect("a vault")
+    });
+    Opened { runtime, vault }
+});
+
+/// Any document of a vault, under a name of each kind: what it says before anything is proved, and that nothing passes.
+fn document(data: &[u8]) {
+    const NAMES: [&str; 3] = [
+        "catalog/sites/one/000000000001.json",
+        "keys/vol-01010101010101010101010101010101/00000001",
+        "keys/grp-09090909090909090909090909090909/00000001",
+    ];
+    let Opened { runtime, vault } = &*OPENED;
+    for name in NAMES {
+        for bytes in [data.to_vec(), sealed::document(data, name)] {
+            let proved = runtime.block_on(vault.check_document(name, &bytes));
+            assert!(
+                !matches!(proved, Ok(Some(lifeboat_vault::Proved::Key { .. }))),
+                "a key that nobody made was accepted"
+            );
+        }
+    }
+}
+
+/// The vault's own document, which is read before a key is at hand.
+fn vault_document(data: &[u8]) {
+    const NAME: &str = "vault/00000001.json";
+    for bytes in [data.to_vec(), sealed::document(data, NAME)] {
+        let _ = OPENED.runtime.block_on(async {
+            let store = open_store("memory:", Access::Create).await?;
+            store.create(NAME, bytes.into()).await?;
+            Vault::inspect(&*store).await
+        });
+    }
+}
+
+fn inspect(data: &[u8]) {
+    if let Ok(description) = describe(data) {
+        assert!(!description.to_string().is_empty());
+    }
+    let _ = describe(&sealed::any(data));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seed(name: &str) -> Vec<u8> {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// A target whose bytes stop at a checksum fuzzes the checksum.
+    #[test]
+    fn what_is_sealed_gets_past_every_check() {
+        let (group, place) = (sealed::group_key(), sealed::segment_place());
+        let bytes = sealed::segment(&seed("segment-index/all"));
+        let object = SegmentObject::open(&bytes, &place, &group).expect("an index");
+        assert_eq!((object.index.frames.len(), object.index.operations.len()), (1, 5));
+        let bytes = sealed::map(&seed("map-footer/head"));
+        let object = MapObject::open(&bytes, &sealed::map_place(), &group).expect("a footer");
+        assert_eq!((object.footer.roots.len(), object.footer.points.len()), (1, 1));
+        for node in ["leaf", "inner"] {
+            assert!(sealed::node(&seed(&format!("map-node/{node}"))).is_some(), "{node}");
+        }
+        let intent = sealed::epoch(&seed("epoch-intent/branch"), 78);
+        let found = EpochIntent::decode_any(&intent).expect("an intent");
+        assert!(EpochIntent::decode(&intent, &found.place, &group).is_ok());
+        let cut = sealed::epoch(&seed("epoch-cut/cut"), 118);
+        let found = EpochCut::decode_any(&cut).expect("a cut");
+        assert!(EpochCut::decode(&cut, &found.place, &group).is_ok());
+        assert!(BatchHeader::decode(&sealed::batch(&seed("journal-batch/vector"))).is_ok());
+        let named = |name: &str| {
+            let bytes = sealed::document(&seed("vault-document/vault"), name);
+            OPENED.runtime.block_on(async {
+                let store = open_store("memory:", Access::Create).await.expect("a store");
+                store.create("vault/00000001.json", bytes.into()).await.expect("written");
+                Vault::inspect(&*store).await
+            })
+        };
+        assert!(named("vault/00000001.json").is_ok());
+        assert!(named("vault/00000002.json").is_err(), "the sum binds a document to its name");
+    }
+}
