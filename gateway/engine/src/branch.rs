@@ -28,6 +28,7 @@ use lifeboat_vault::{Vault, create_exact};
 
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::planted::{self, Bug};
 use crate::segments::{Reader, ReaderLimits, names};
 
 pub(crate) use state::{Ahead, State, Target, VolumeState, apply};
@@ -304,6 +305,8 @@ pub(crate) async fn complete_cuts(reader: &Reader, branch: BranchId, newest: Epo
         let ended = Epoch(intent.place.epoch.0.saturating_sub(1));
         let end = log.end(reader, ended).await?;
         let last_seq = if end.position.epoch == ended { end.position.seq } else { SegmentSeq(0) };
+        let few = u64::from(planted::is(Bug::CutsOneTooFew));
+        let last_seq = SegmentSeq(last_seq.0.saturating_sub(few));
         let cut = EpochCut {
             place: intent.place,
             epoch: ended,
@@ -436,12 +439,13 @@ impl BranchLog {
 
     /// Whether segment `seq` of `epoch` is in the history, as far as is known.
     pub(crate) fn counts(&self, epoch: Epoch, seq: SegmentSeq) -> bool {
-        self.entry(epoch).is_some() && self.cut_of(epoch).is_none_or(|cut| seq <= cut.last_seq)
+        planted::is(Bug::IgnoresCuts)
+            || self.entry(epoch).is_some() && self.cut_of(epoch).is_none_or(|cut| seq <= cut.last_seq)
     }
 
     /// The end of the log at the end of `epoch`, or now if it isn't over.
     pub(crate) async fn end(&self, reader: &Reader, epoch: Epoch) -> Result<End> {
-        if let Some(cut) = self.cut_of(epoch) {
+        if let Some(cut) = self.cut_of(epoch).filter(|_| !planted::is(Bug::IgnoresCuts)) {
             return Ok(End { position: self.cut_position(cut), hash: cut.last_hash });
         }
         let mut epoch = epoch;

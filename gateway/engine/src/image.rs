@@ -14,6 +14,7 @@ use lifeboat_model::{BLOCK_SIZE_U64, Extent, VolumeId};
 
 use crate::disk::{Disk, DiskFile, Io};
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::planted::{self, Bug};
 use crate::sync::Lock;
 
 /// Where the bits begin in a presence file.
@@ -221,7 +222,7 @@ impl Image {
             if present {
                 continue;
             }
-            if let Some(data) = data {
+            if let Some(data) = data.filter(|_| !planted::is(Bug::PresentBeforeData)) {
                 let from = index((extent.lba - lba) * BLOCK_SIZE_U64);
                 let bytes = &data[from..from + index(extent.blocks * BLOCK_SIZE_U64)];
                 self.file.write_at(bytes, extent.lba * BLOCK_SIZE_U64).map_err(|error| {

@@ -22,6 +22,7 @@ pub mod journal;
 pub mod machine;
 mod overlay;
 pub mod pace;
+pub mod planted;
 pub mod points;
 pub mod quiesce;
 pub mod record;

@@ -30,6 +30,7 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
 use crate::journal::{BATCH_ENTRIES, Journal, JournalSizes, LogReader, OpenBatch};
 use crate::overlay::{Content, Overlay, Run};
+use crate::planted::{self, Bug};
 use crate::record::{LogRecord, Op, PointMark};
 use crate::sync::Lock;
 
@@ -441,7 +442,7 @@ impl WritePath {
             return Err(poisoned(self.group, why));
         }
         let upto = core.next.previous();
-        if core.durable >= upto {
+        if core.durable >= upto || planted::is(Bug::AcknowledgesBeforeSync) {
             return Ok(None);
         }
         let (sender, ack) = oneshot::channel();

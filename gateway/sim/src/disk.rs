@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lifeboat_engine::disk::{Disk, DiskFile, Io};
+use lifeboat_model::Timestamp;
 
 use crate::random::Random;
 
@@ -367,6 +368,11 @@ impl Disk for SimDisk {
 
     fn path(&self) -> PathBuf {
         PathBuf::from("/simulated")
+    }
+
+    /// A clock that moves with every call, and the same way in every run.
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(1_700_000_000_000_000 + i64::try_from(self.calls()).unwrap_or(0))
     }
 }
 

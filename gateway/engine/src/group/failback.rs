@@ -23,6 +23,7 @@ use super::{
 };
 use crate::branch::{self, Origin};
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::planted::{self, Bug};
 use crate::points::{self, PointInfo};
 use crate::record::{LogRecord, Op, PointMark};
 use crate::rehydrate::{Cursor, ImageSink, RehydrateLimits, RehydrateStats, Source, rehydrate};
@@ -189,6 +190,7 @@ impl Group {
             return Ok(state.rehydrate.and_then(|one| one.orphan));
         }
         let (end, tail_end) = self.own_end(&state).await?;
+        let tail_end = Lsn(tail_end.0 - u64::from(planted::is(Bug::TailOneShort) && tail_end > end.lsn));
         let path = self.running_path()?;
         if tail_end <= end.lsn && path.is_complete() {
             return Ok(None);
@@ -388,7 +390,8 @@ impl Group {
     fn own_tail(&self, after: Lsn) -> Result<BTreeMap<VolumeId, ExtentSet>> {
         let state = self.state.lock().state.clone();
         let mut dirty: BTreeMap<VolumeId, ExtentSet> = BTreeMap::new();
-        if state.image_lsn <= after && state.resync.is_none() {
+        let nothing = state.image_lsn <= after && state.resync.is_none();
+        if nothing || planted::is(Bug::ForgetsOwnTail) {
             return Ok(dirty);
         }
         let path = self.open_write_path()?;

@@ -13,6 +13,7 @@ use crate::branch::Position;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
 use crate::machine::Drive;
+use crate::planted::{self, Bug};
 use crate::record::Op;
 use crate::segments::{Reader, ReaderLimits};
 use crate::sync::Lock;
@@ -134,7 +135,8 @@ impl Group {
     pub(super) fn checkpoint(&self, path: &WritePath) {
         let image = path.figures().image;
         let saved = self.change_state(|state| {
-            state.image_lsn = state.image_lsn.max(image);
+            let ahead = u64::from(planted::is(Bug::ImageMarkAhead) && image < path.durable());
+            state.image_lsn = state.image_lsn.max(Lsn(image.0 + ahead));
             // The record that grew a volume may be behind the watermark from here on: its size must be in the state.
             for volume in &mut state.volumes {
                 volume.blocks = path.image(volume.id).map_or(volume.blocks, |image| volume.blocks.max(image.blocks()));
@@ -143,7 +145,8 @@ impl Group {
         match saved {
             Ok(()) => {
                 let state = self.state.lock();
-                let upto = state.state.image_lsn.min(needed_after(&state.state));
+                let needed = if planted::is(Bug::ReclaimsUnshipped) { image } else { needed_after(&state.state) };
+                let upto = state.state.image_lsn.min(needed);
                 drop(state);
                 path.reclaim(upto);
             }

@@ -19,6 +19,7 @@ use super::{BranchWriter, Compression, Interval, Pending, Working, not_ready};
 use crate::branch;
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::planted::{self, Bug};
 use crate::points::PointInfo;
 use crate::record::{LogRecord, Op, PointMark};
 use crate::tree::{Change, Changes, Location, Slot, To, Tree};
@@ -85,7 +86,10 @@ impl BranchWriter {
             place,
             first_lsn: part.first_lsn,
             previous: self.hash,
-            salt: branch::random(self.reader.vault())?,
+            salt: match planted::is(Bug::ReusesSalt) {
+                true => [7; 16],
+                false => branch::random(self.reader.vault())?,
+            },
             writer_nonce: nonce,
             level: level(self.settings.compression, part.blocks()),
         };
@@ -167,6 +171,9 @@ impl BranchWriter {
         changes.extend(zeroes.iter().map(|block| Change::zero(Extent { lba: block.lba, blocks: 1 })));
         changes.sort_unstable_by_key(|change| change.extent.lba);
         for extent in joined(&changes) {
+            if planted::is(Bug::ForgetsZeroes) {
+                continue;
+            }
             builder.push_zero(volume, extent).map_err(refused)?;
         }
 

@@ -1,0 +1,86 @@
+//! Bugs planted on purpose, for the simulation that has to catch each of them.
+//!
+//! There is nothing here in a product: the feature `planted` is the simulation's, and builds without debug assertions, which
+//! all releases are, leave the bugs out even then. Where they are compiled in, they sleep until [`plant`] wakes one, on the
+//! calling thread only.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+
+/// A mistake that somebody could make in this crate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A flush is answered once its records are in the kernel, before `fdatasync`.
+    AcknowledgesBeforeSync,
+    /// Journal files are given back as soon as the images have their records, whatever the vault has.
+    ReclaimsUnshipped,
+    /// A segment counts without a look for a newer epoch.
+    SkipsFenceLook,
+    /// A segment counts before it is known to have landed.
+    CountsBeforeLanding,
+    /// A segment's salt is that of the one before it.
+    ReusesSalt,
+    /// A cut names one segment too few.
+    CutsOneTooFew,
+    /// A cut is not looked at: segments that landed behind it count.
+    IgnoresCuts,
+    /// Trims are left out of segments.
+    ForgetsZeroes,
+    /// A point holds one record less than it says.
+    PointMissesARecord,
+    /// Presence is noted for blocks that were not fetched.
+    PresentBeforeData,
+    /// A failover doesn't fence.
+    FailsOverWithoutFence,
+    /// A fenced gateway's tail is kept without its last record.
+    TailOneShort,
+    /// A pass moves what differs between two points and forgets what this gateway wrote besides.
+    ForgetsOwnTail,
+    /// The state after a restart begins one record behind the images.
+    ImageMarkAhead,
+}
+
+/// Every one.
+pub const BUGS: [Bug; 14] = [
+    Bug::AcknowledgesBeforeSync,
+    Bug::ReclaimsUnshipped,
+    Bug::SkipsFenceLook,
+    Bug::CountsBeforeLanding,
+    Bug::ReusesSalt,
+    Bug::CutsOneTooFew,
+    Bug::IgnoresCuts,
+    Bug::ForgetsZeroes,
+    Bug::PointMissesARecord,
+    Bug::PresentBeforeData,
+    Bug::FailsOverWithoutFence,
+    Bug::TailOneShort,
+    Bug::ForgetsOwnTail,
+    Bug::ImageMarkAhead,
+];
+
+thread_local! {
+    static AWAKE: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// Until it is dropped, a bug is awake on its thread.
+#[derive(Debug)]
+pub struct Awake(PhantomData<*const ()>);
+
+/// Wakes a bug on this thread.
+#[must_use]
+pub fn plant(bug: Bug) -> Awake {
+    AWAKE.set(Some(bug));
+    Awake(PhantomData)
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        AWAKE.set(None);
+    }
+}
+
+/// Whether a bug is awake here; never, in a product.
+#[inline]
+pub(crate) fn is(bug: Bug) -> bool {
+    cfg!(all(feature = "planted", debug_assertions)) && AWAKE.get() == Some(bug)
+}
