@@ -158,8 +158,8 @@ async fn thousand_volumes(report: &mut Report) {
             vault: Arc::clone(&rig.vault),
             group,
             gateway,
-            dir: rig.dir_of(group, gateway),
             machine: Arc::new(Host),
+            dir: rig.dir_of(group, gateway),
             settings,
         };
         let specs = (0..1000 / GROUPS).map(|volume| VolumeSpec {

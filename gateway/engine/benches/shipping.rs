@@ -70,12 +70,12 @@ async fn rate(report: &mut Report) {
 
 /// S3: requests a seal, bytes in the vault beside the compressed payload, and what an idle group asks for.
 async fn requests_and_bytes(report: &mut Report) {
-    for (what, random) in [("1M sequential writes", false), ("4K random writes over 4 GiB of content", true)] {
+    for (what, random) in [("1M sequential writes", false), ("4K random writes over 1 GiB of content", true)] {
         let rig = Rig::new(At::Memory).await;
         let mut log = Log::new(&rig.vault, 1 << 20, ShipSettings::default()).await;
         let data = Bytes::from(disk_like(3, 8192));
         if random {
-            for number in 0..128_u64 {
+            for number in 0..32_u64 {
                 log.write(number * 8192, data.clone());
                 let interval = log.cut(0);
                 log.ship(&interval).await;
@@ -91,7 +91,7 @@ async fn requests_and_bytes(report: &mut Report) {
         for number in 0..256_u64 {
             let mut raw = Vec::new();
             for _ in 0..if random { 256 } else { 1 } {
-                let lba = if random { dice.below(1 << 20) } else { number * 256 };
+                let lba = if random { dice.below(1 << 18) } else { number * 256 };
                 let blocks = if random { 1 } else { 256 };
                 let from = usize::try_from(dice.below(8192 - blocks)).unwrap() * BLOCK_SIZE;
                 let part = data.slice(from..from + usize::try_from(blocks).unwrap() * BLOCK_SIZE);

@@ -316,7 +316,9 @@ fn frames_of(runs: &[Run]) -> (BTreeSet<(SegmentId, u32)>, usize) {
 
 /// Takes the blocks out of their frames, each held against its hash.
 fn gather(runs: &mut Vec<BlockRun>, hasher: &BlockHasher, id: VolumeId, found: &[Run], frames: &Frames) -> Result<()> {
-    let mut data = BytesMut::new();
+    // One piece of memory for all of them, however many runs they become.
+    let blocks = found.iter().filter(|run| matches!(run, Run::Block { .. })).count();
+    let mut data = BytesMut::with_capacity(blocks.saturating_mul(BLOCK_SIZE));
     let mut data_lba = 0;
     for run in found {
         match *run {

@@ -53,8 +53,8 @@ impl Rig {
             vault: Arc::clone(&self.vault),
             group,
             gateway,
-            dir: self.dir_of(group, gateway),
             machine: Arc::new(Host),
+            dir: self.dir_of(group, gateway),
             settings,
         };
         let specs: Vec<VolumeSpec> = (0..)
