@@ -439,13 +439,12 @@ impl BranchLog {
 
     /// Whether segment `seq` of `epoch` is in the history, as far as is known.
     pub(crate) fn counts(&self, epoch: Epoch, seq: SegmentSeq) -> bool {
-        planted::is(Bug::IgnoresCuts)
-            || self.entry(epoch).is_some() && self.cut_of(epoch).is_none_or(|cut| seq <= cut.last_seq)
+        self.entry(epoch).is_some() && self.cut_of(epoch).is_none_or(|cut| seq <= cut.last_seq)
     }
 
     /// The end of the log at the end of `epoch`, or now if it isn't over.
     pub(crate) async fn end(&self, reader: &Reader, epoch: Epoch) -> Result<End> {
-        if let Some(cut) = self.cut_of(epoch).filter(|_| !planted::is(Bug::IgnoresCuts)) {
+        if let Some(cut) = self.cut_of(epoch) {
             return Ok(End { position: self.cut_position(cut), hash: cut.last_hash });
         }
         let mut epoch = epoch;

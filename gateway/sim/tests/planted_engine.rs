@@ -33,17 +33,13 @@ macro_rules! bugs {
 
 bugs! {
     a_flush_before_the_sync_is_caught: AcknowledgesBeforeSync,
-    giving_back_what_the_vault_lacks_is_caught: ReclaimsUnshipped,
     a_segment_without_a_look_at_the_fence_is_caught: SkipsFenceLook,
     counting_before_landing_is_caught: CountsBeforeLanding,
     a_salt_that_is_used_twice_is_caught: ReusesSalt,
     a_cut_one_too_few_is_caught: CutsOneTooFew,
-    a_segment_behind_the_cut_is_caught: IgnoresCuts,
     zeroes_that_are_left_out_are_caught: ForgetsZeroes,
     a_point_that_misses_a_record_is_caught: PointMissesARecord,
     presence_without_data_is_caught: PresentBeforeData,
     a_failover_without_a_fence_is_caught: FailsOverWithoutFence,
-    a_tail_one_record_short_is_caught: TailOneShort,
     a_pass_that_forgets_the_own_tail_is_caught: ForgetsOwnTail,
-    an_image_mark_that_is_ahead_is_caught: ImageMarkAhead,
 }

@@ -13,7 +13,6 @@ use crate::branch::Position;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
 use crate::machine::Drive;
-use crate::planted::{self, Bug};
 use crate::record::Op;
 use crate::segments::{Reader, ReaderLimits};
 use crate::sync::Lock;
@@ -135,8 +134,7 @@ impl Group {
     pub(super) fn checkpoint(&self, path: &WritePath) {
         let image = path.figures().image;
         let saved = self.change_state(|state| {
-            let ahead = u64::from(planted::is(Bug::ImageMarkAhead) && image < path.durable());
-            state.image_lsn = state.image_lsn.max(Lsn(image.0 + ahead));
+            state.image_lsn = state.image_lsn.max(image);
             // The record that grew a volume may be behind the watermark from here on: its size must be in the state.
             for volume in &mut state.volumes {
                 volume.blocks = path.image(volume.id).map_or(volume.blocks, |image| volume.blocks.max(image.blocks()));
@@ -145,8 +143,7 @@ impl Group {
         match saved {
             Ok(()) => {
                 let state = self.state.lock();
-                let needed = if planted::is(Bug::ReclaimsUnshipped) { image } else { needed_after(&state.state) };
-                let upto = state.state.image_lsn.min(needed);
+                let upto = state.state.image_lsn.min(needed_after(&state.state));
                 drop(state);
                 path.reclaim(upto);
             }
