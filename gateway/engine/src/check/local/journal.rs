@@ -53,7 +53,9 @@ struct Chain {
 
 pub(super) fn check(disk: &Arc<dyn Disk>, state: &GroupState, report: &mut LocalReport) -> Option<JournalReport> {
     let files = open(disk, state, report);
-    let needed = state.image_lsn.min(state.shipped.lsn).next();
+    // What a collapse gave up is in the dirty map, and no longer in the journal.
+    let given_up = state.resync.map_or(Lsn::ZERO, |resync| resync.collapsed);
+    let needed = state.image_lsn.min(state.shipped.lsn.max(given_up)).next();
     let mut found = JournalReport { files: u64::try_from(files.len()).unwrap_or(u64::MAX), ..JournalReport::default() };
     let Some(start) = files.iter().rposition(|file| file.header.first_lsn <= needed) else {
         let detail = format!("no journal file holds record {needed}, the oldest that is still needed");
