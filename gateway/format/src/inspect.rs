@@ -63,6 +63,7 @@ pub fn describe(bytes: &[u8]) -> Result<Description, FormatError> {
         _ if magic == map::HEADER.magic => describe_map(bytes),
         _ if magic == INTENT.magic => describe_intent(bytes),
         _ if magic == CUT.magic => describe_cut(bytes),
+        _ if crate::gc::is_record(magic) => describe_record(bytes),
         _ if magic == PRESENCE.magic => describe_presence(bytes),
         _ if magic == DIRTY.magic => describe_dirty(bytes),
         _ if &magic == b"LBJF" => describe_journal_file(bytes),
@@ -123,6 +124,18 @@ fn describe_map(bytes: &[u8]) -> Result<Description, FormatError> {
         }
         Err(error) => text.problems.push(error),
     }
+    Ok(text)
+}
+
+fn describe_record(bytes: &[u8]) -> Result<Description, FormatError> {
+    let header = crate::gc::RecordHeader::decode_any(bytes)?;
+    let mut text = Description::new(header.kind);
+    text.field("vault", header.place.vault);
+    text.field("group", header.place.group);
+    text.field("name", header.place.name);
+    text.field("salt", hex(&header.salt));
+    text.field("key commitment", hex(&header.commitment));
+    text.field("body unpacked", header.raw_len);
     Ok(text)
 }
 

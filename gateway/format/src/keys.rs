@@ -22,6 +22,7 @@ pub type Salt = [u8; SALT_LEN];
 pub(crate) const LABEL_FRAME: &[u8] = b"lifeboat/v1/frame";
 pub(crate) const LABEL_INDEX: &[u8] = b"lifeboat/v1/index";
 pub(crate) const LABEL_MAP: &[u8] = b"lifeboat/v1/map";
+pub(crate) const LABEL_GC: &[u8] = b"lifeboat/v1/gc";
 const LABEL_MAC: &[u8] = b"lifeboat/v1/mac";
 const LABEL_COMMIT: &[u8] = b"lifeboat/v1/commit";
 

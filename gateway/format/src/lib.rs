@@ -10,7 +10,7 @@
 //!   segment  header │ frames │ index │ trailer      journal   header │ batches of records
 //!   map      header │ nodes  │ footer│ trailer      state     slot A │ slot B
 //!   epoch    intent, cut                            presence  header │ one bit a block
-//!                                                   dirty     map: runs of blocks that the vault lacks
+//!   gc       header │ sealed record                 dirty     map: runs of blocks that the vault lacks
 //! ```
 //!
 //! Bytes from outside never panic, allocate without bound or loop for ever: all reading goes through one cursor with
@@ -21,6 +21,7 @@
 pub mod dirty;
 pub mod epoch;
 mod error;
+pub mod gc;
 pub mod hash;
 pub mod inspect;
 pub mod journal;
