@@ -33,7 +33,8 @@ fn protect(gateway: &Gateway) -> String {
 
 fn slots(keys: &Value) -> Vec<(u64, String)> {
     let slots = keys["slots"].as_array().expect("a list");
-    slots.iter().map(|slot| (slot["slot"].as_u64().unwrap(), slot["source"].as_str().unwrap().to_owned())).collect()
+    let read = |slot: &Value| Some((slot["slot"].as_u64()?, slot["source"].as_str()?.to_owned()));
+    slots.iter().map(|slot| read(slot).expect("a slot")).collect()
 }
 
 /// A blank machine that is given the vault's place and one key takes the volume over.

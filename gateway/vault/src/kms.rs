@@ -27,8 +27,8 @@ pub use command::CommandKms;
 
 /// Longest wrapped secret that a slot takes, in bytes.
 pub(crate) const WRAPPED_BYTES_MAX: usize = 4096;
-/// How long a call may take where the key's name doesn't say.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a call may take where the key's name doesn't say. Less than what a gateway that lost its vault waits for it.
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest that it may say.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 

@@ -160,7 +160,7 @@ impl ServeArgs {
             serve.hooks = hooks;
         }
         if let Some(given) = pick("kms_programs", self.kms_programs, file.kms_programs) {
-            serve.kms_programs = given.read(programs)?;
+            serve.kms_programs = given.read(|text| programs(text))?;
         }
         let log = LogSettings {
             filter: pick("log", self.log, file.log).map_or_else(|| "info".to_owned(), |given| given.value),
@@ -184,7 +184,7 @@ fn address(text: &String) -> Result<String, String> {
     }
 }
 
-fn programs(text: &String) -> Result<Vec<PathBuf>, String> {
+fn programs(text: &str) -> Result<Vec<PathBuf>, String> {
     let paths: Vec<PathBuf> =
         text.split(',').map(str::trim).filter(|path| !path.is_empty()).map(PathBuf::from).collect();
     match paths.iter().find(|path| !path.is_absolute()) {
