@@ -43,7 +43,7 @@ fn settings(settings: &Settings) -> GroupSettings {
         cache_bytes: CACHE_BYTES,
         app_points: settings.app_points.clone(),
         pace: Arc::clone(&settings.pace),
-        resync: ResyncSettings::default(),
+        resync: ResyncSettings { hours: settings.resync_hours.clone(), ..ResyncSettings::default() },
         retry: RetrySettings::default(),
     }
 }

@@ -14,7 +14,7 @@ use lifeboat_engine::quiesce::AppPoints;
 use lifeboat_engine::{BlockVolume, EngineError};
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{
-    BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, RootHash, SegmentSeq, Timestamp, VolumeId,
+    BranchId, Epoch, GatewayId, GroupId, Hours, Lsn, PointId, PointKind, RootHash, SegmentSeq, Timestamp, VolumeId,
 };
 use lifeboat_vault::Vault;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ pub struct Settings {
     pub app_points: Option<AppPoints>,
     /// How fast data may be sent; groups of one policy share it.
     pub pace: Arc<Pace>,
+    /// When a resync may run by itself; at once without.
+    pub resync_hours: Option<Hours>,
 }
 
 /// Where an instance of a group lives: its vault, who runs it, its local directory.

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_api::validate::{CompressionSetting, parse_compression, parse_duration};
-use lifeboat_api::{BandwidthLimit, GatewaySpec, GroupSpec, JobKind, PolicySpec, RetentionRule, VolumeSpec};
+use lifeboat_api::{
+    BandwidthLimit, GatewaySpec, GroupSpec, JobKind, PolicySpec, RetentionRule, VolumeSpec, default_at_log_percent,
+};
 use lifeboat_engine::EngineError;
 use lifeboat_engine::pace::PaceRule;
 use lifeboat_model::state::{GroupState, Health};
@@ -196,7 +198,9 @@ fn settings(
     let bytes: u64 = volumes.iter().map(|(_, spec)| spec.size_bytes).fold(0, u64::saturating_add);
     // Whole powers of two, so that free space going up and down doesn't change the settings all the time.
     let room = (context.state.free_bytes() / 4).max(1).ilog2();
-    let journal = (bytes / 2).min(1 << room).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX);
+    let percent = policy.resync.as_ref().map_or_else(default_at_log_percent, |resync| resync.at_log_percent);
+    let journal =
+        (bytes / 100).saturating_mul(u64::from(percent)).min(1 << room).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX);
     Settings {
         point_interval: parse_duration(&policy.recovery_point_interval).unwrap_or(Duration::from_secs(5)),
         compression: match parse_compression(&policy.compression) {
@@ -211,6 +215,8 @@ fn settings(
             let scripts = Scripts::new(&context.settings.hooks, declared, &group.name, context.exported.path());
             context.hooks.of(id, scripts, every)
         }),
+        // Times were checked when the policy was declared.
+        resync_hours: policy.resync.as_ref().and_then(|resync| resync.hours().ok()),
         pace: context.pace(group.policy_id, policy.bandwidth_limit.iter().filter_map(pace_rule).collect()),
     }
 }

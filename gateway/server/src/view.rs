@@ -317,11 +317,6 @@ fn not_applied(policy: &PolicySpec, group: &GroupSpec) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if policy.resync.is_some() {
-        reasons.push(
-            "a resync by hashes is not done by this version: a full journal makes writes wait for the vault".to_owned(),
-        );
-    }
     reasons
 }
 

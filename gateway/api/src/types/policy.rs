@@ -50,7 +50,7 @@ pub struct RetentionRule {
 /// When a resync may run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resync {
-    /// Share of the journal, percent, at which the unshipped log is collapsed: 10 to 95.
+    /// Size of a group's journal, percent of its volumes' size: 10 to 95. When it is full, the unshipped log is collapsed.
     #[serde(default = "default_at_log_percent")]
     pub at_log_percent: u32,
     /// `HH:MM`; together with `window_end`.

@@ -46,7 +46,8 @@ fn resync_block() -> NestedBlock {
             "When the log of a group that can't reach the vault is collapsed, and when it may be compared afresh.",
         )
         .attribute(Attribute::number("at_log_percent").default(default_at_log_percent()).description(
-            "Share of the journal, in percent, at which what was not shipped is collapsed: 10 to 95. Default: `50`.",
+            "Size of a group's journal, in percent of its volumes' size: 10 to 95. When it is full, what was not \
+             shipped is collapsed. Default: `50`.",
         ))
         .attribute(Attribute::string("window_start").optional().description("`HH:MM`, together with `window_end`."))
         .attribute(Attribute::string("window_end").optional().description("`HH:MM`, together with `window_start`."))
