@@ -14,6 +14,7 @@
 //! Refuses: a history with a segment missing, a chain hash or a position that doesn't follow (`Tampered`).
 //! A crash between two steps leaves a claim without a cut: it fences all the same, and the next opener completes it.
 
+mod dropped;
 mod state;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use lifeboat_format::epoch::{self, EPOCH_LEN_MAX, EpochCut, EpochIntent, EpochPlace, Purpose};
+use lifeboat_format::map::LogPosition;
 use lifeboat_format::segment::SegmentHash;
 use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, SegmentId, SegmentSeq, Timestamp};
 use lifeboat_vault::{Vault, create_exact};
@@ -31,7 +33,9 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::planted::{self, Bug};
 use crate::segments::{Reader, ReaderLimits, names};
 
-pub(crate) use state::{Ahead, State, Target, VolumeState, apply};
+pub use dropped::drop_branch;
+pub(crate) use dropped::give_up;
+pub(crate) use state::{Ahead, State, Target, VolumeState, apply, expected};
 
 /// Small objects read at a time.
 const PARALLEL: usize = 16;
@@ -120,7 +124,7 @@ pub struct Fence {
     pub cut: Position,
 }
 
-/// The branches of a group, the oldest first.
+/// The branches of a group, the oldest first. Those that were given up are left out.
 ///
 /// # Errors
 /// `Retry` when the vault can't be reached, `Tampered` when an epoch fails its checks.
@@ -139,7 +143,7 @@ pub async fn list_branches_with(reader: &Reader) -> Result<Vec<BranchInfo>> {
     let mut branches: Vec<BranchInfo> = stream::iter(ids)
         .map(|branch| async move {
             match BranchLog::read(reader, branch).await {
-                Ok(log) => Ok(Some(log.info())),
+                Ok(log) => Ok((!log.dropped).then(|| log.info())),
                 // Nothing but the first object of a branch that is being made, or leftovers of one.
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error),
@@ -374,6 +378,8 @@ pub(crate) struct EpochEntry {
 pub(crate) struct BranchLog {
     pub(crate) branch: BranchId,
     pub(crate) epochs: Vec<EpochEntry>,
+    /// It was given up: nobody writes, offers or forks it. Branches that descend from it may still need it.
+    pub(crate) dropped: bool,
 }
 
 impl BranchLog {
@@ -390,6 +396,11 @@ impl BranchLog {
                 ErrorKind::NotFound,
                 format!("group {} has no branch {branch} in this vault", reader.group()),
             ));
+        }
+        let mark = names::dropped(reader.group(), branch);
+        let dropped = found.iter().any(|object| object.key == mark);
+        if dropped {
+            dropped::check(reader, branch).await?;
         }
         let contiguous = epochs.keys().zip(1_u64..).all(|(epoch, number)| epoch.0 == number);
         if !contiguous {
@@ -410,7 +421,7 @@ impl BranchLog {
             .buffered(PARALLEL)
             .try_collect()
             .await?;
-        Ok(Self { branch, epochs })
+        Ok(Self { branch, epochs, dropped })
     }
 
     /// The newest epoch.
@@ -433,7 +444,7 @@ impl BranchLog {
         self.entry(epoch.next())?.cut.as_ref()
     }
 
-    fn cut_position(&self, cut: &EpochCut) -> Position {
+    pub(crate) fn cut_position(&self, cut: &EpochCut) -> Position {
         Position { branch: self.branch, epoch: cut.epoch, seq: cut.last_seq, lsn: cut.last_lsn }
     }
 
@@ -449,11 +460,8 @@ impl BranchLog {
         }
         let mut epoch = epoch;
         loop {
-            if let Some(seq) = self.last_segment(reader, epoch).await? {
-                let id = SegmentId { branch: self.branch, epoch, seq };
-                let segment = reader.segment(id, None).await?;
-                let position = Position { branch: self.branch, epoch, seq, lsn: segment.header.last_lsn };
-                return Ok(End { position, hash: segment.hash });
+            if let Some(end) = self.last_segment(reader, epoch).await? {
+                return Ok(end);
             }
             if epoch.0 <= 1 {
                 let lsn = self.origin().map_or(Lsn::ZERO, |origin| origin.at.lsn);
@@ -469,16 +477,19 @@ impl BranchLog {
         }
     }
 
-    /// The last segment of an epoch that is in the vault. A writer puts them strictly one after the other, so that one
-    /// which is there says that all before it were.
-    async fn last_segment(&self, reader: &Reader, epoch: Epoch) -> Result<Option<SegmentSeq>> {
+    /// The end of an epoch's log that is in the vault. A writer puts segments strictly one after the other, so that one
+    /// which is there says that all before it were. Where nothing is newer than the newest map, the map says it all: its
+    /// own last segment may be gone, if nothing of it is needed any more.
+    async fn last_segment(&self, reader: &Reader, epoch: Epoch) -> Result<Option<End>> {
         let known = match self.mapped(reader, epoch).await {
             Err(error) if error.kind() == ErrorKind::Retry => return Err(error),
-            // A damaged map must not be in the way of fencing: the listing alone says it as well.
-            found => found.unwrap_or(SegmentSeq(0)),
+            // A damaged map must not be in the way of fencing: the listing alone says it as well, since the last segment
+            // of an epoch that is not over is never collected.
+            found => found.unwrap_or_default(),
         };
+        let after = SegmentId { branch: self.branch, epoch, seq: known.map_or(SegmentSeq(0), |known| known.seq) };
         let prefix = names::log(reader.group(), self.branch);
-        let after = names::segment(reader.group(), SegmentId { branch: self.branch, epoch, seq: known });
+        let after = names::segment(reader.group(), after);
         let found = reader.vault().store().list_after(&prefix, &after).await.map_err(cause::store)?;
         let newer = found
             .iter()
@@ -486,22 +497,30 @@ impl BranchLog {
             .filter(|(of, _)| *of == epoch)
             .map(|(_, seq)| seq)
             .max();
-        Ok(newer.or(Some(known).filter(|known| known.0 > 0)))
+        let Some(seq) = newer else {
+            return Ok(known.map(|LogPosition { epoch, seq, lsn, segment_hash }| End {
+                position: Position { branch: self.branch, epoch, seq, lsn },
+                hash: segment_hash,
+            }));
+        };
+        let segment = reader.segment(SegmentId { branch: self.branch, epoch, seq }, None).await?;
+        let position = Position { branch: self.branch, epoch, seq, lsn: segment.header.last_lsn };
+        Ok(Some(End { position, hash: segment.hash }))
     }
 
-    /// A segment of the epoch that the newest map proves to be there, so that a listing needn't begin at the first: an
-    /// epoch may have hundreds of thousands. 0 when there is no such map.
-    async fn mapped(&self, reader: &Reader, epoch: Epoch) -> Result<SegmentSeq> {
+    /// A place in the epoch that the newest map proves to have been reached, so that a listing needn't begin at the first
+    /// segment: an epoch may have hundreds of thousands. None without such a map.
+    async fn mapped(&self, reader: &Reader, epoch: Epoch) -> Result<Option<LogPosition>> {
         for map in reader.list_maps(self.branch).await? {
             let at = reader.map_head(&map).await?.footer.position;
-            if at.epoch == epoch && self.counts(at.epoch, at.seq) {
-                return Ok(at.seq);
+            if at.epoch == epoch && at.seq.0 > 0 && self.counts(at.epoch, at.seq) {
+                return Ok(Some(at));
             }
             if at.epoch < epoch {
                 break;
             }
         }
-        Ok(SegmentSeq(0))
+        Ok(None)
     }
 
     fn info(&self) -> BranchInfo {

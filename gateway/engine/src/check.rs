@@ -148,6 +148,8 @@ struct Findings {
     keys: HashMap<String, usize>,
     /// Ids of the catalog's documents that aren't deleted.
     live: HashSet<String>,
+    /// Names of groups whose garbage is collected: what is not there costs something only if a point needs it.
+    collected: HashSet<String>,
 }
 
 /// A [`Cost`] that is still being added up.
@@ -370,7 +372,7 @@ impl Inquiry {
 
     fn into_report(self, groups: Vec<GroupReport>, ended: Option<EngineError>) -> Report {
         let findings = self.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Findings { mut damage, damage_total, notes, notes_total, costs, .. } = findings;
+        let Findings { mut damage, mut damage_total, notes, notes_total, costs, collected, .. } = findings;
         let mut costs: Vec<_> = costs.into_iter().collect();
         costs.sort_by_key(|((number, branch, volume), _)| (*number, *branch, *volume));
         for ((number, ..), Charge { mut cost, extents }) in costs {
@@ -380,6 +382,11 @@ impl Inquiry {
                 damage.costs.push(cost);
             }
         }
+        // Collecting garbage leaves maps that name what is gone: nobody starts from those any more.
+        let before = damage.len();
+        damage.retain(|found| !(found.costs.is_empty() && is_collected(found, &collected)));
+        let gone = u64::try_from(before.saturating_sub(damage.len())).unwrap_or(u64::MAX);
+        damage_total = damage_total.saturating_sub(gone);
         Report {
             sound: damage_total == 0,
             complete: ended.is_none(),
@@ -395,6 +402,14 @@ impl Inquiry {
             groups,
         }
     }
+}
+
+/// Whether a missing object is one that collecting garbage deletes.
+fn is_collected(found: &Damage, groups: &HashSet<String>) -> bool {
+    let mut parts = found.object.split('/');
+    let of = (parts.next(), parts.next(), parts.next(), parts.next());
+    let (Some("groups"), Some(group), Some(_), Some("log" | "map")) = of else { return false };
+    found.fault == Fault::Missing && groups.contains(group)
 }
 
 /// What reading an object gave.

@@ -42,6 +42,7 @@ pub use crate::ship::Compression;
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 
 mod app_points;
+mod collect;
 mod failback;
 mod hydrate;
 mod recovery;
@@ -76,6 +77,8 @@ pub struct Group {
     resync: ResyncControl,
     /// One change of state at a time.
     change: tokio::sync::Mutex<()>,
+    /// One collection of garbage at a time, and what it remembers for the next one.
+    collecting: tokio::sync::Mutex<crate::gc::Memory>,
 }
 
 #[derive(Debug)]
@@ -322,6 +325,7 @@ impl Group {
             quiescing: tokio::sync::Mutex::new(()),
             resync: ResyncControl::default(),
             change: tokio::sync::Mutex::new(()),
+            collecting: tokio::sync::Mutex::default(),
         })
     }
 

@@ -1,8 +1,9 @@
 //! Recovery points: what they are, listing and finding them.
 //!
 //! The newest map of a branch lists the points that are kept; the segments after that map record the newer ones. A list
-//! costs one map footer and those segments' indexes, whatever the branch's age. Points that the retention schedule has
-//! thinned out of the map are no longer offered. Reads only.
+//! costs one map footer, those segments' indexes, the list of kept points and the marks that people set, whatever the
+//! branch's age. Points that the retention schedule has thinned out of the map, or that the list of kept points has dropped,
+//! are no longer offered, unless they are pinned. Reads only.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::branch::{Ahead, BranchLog, Position, State, Target, list_branches_with};
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::gc::Kept;
+use crate::marks::Marks;
 use crate::segments::{Reader, ReaderLimits};
 
 /// A recovery point: where in which history, and when.
@@ -39,6 +42,9 @@ pub struct PointInfo {
     pub kind: PointKind,
     /// What a person called it; may be empty.
     pub label: String,
+    /// Whether it is pinned: no retention schedule drops it.
+    #[serde(default)]
+    pub pinned: bool,
     /// Whether it is one cut through the write order. One that was taken while a resync was under way is not: it is in no
     /// list, and nothing can be recovered from it.
     #[serde(default = "consistent")]
@@ -58,13 +64,13 @@ impl PointInfo {
 
     pub(crate) fn retained(group: GroupId, branch: BranchId, point: &RetainedPoint) -> Self {
         let RetainedPoint { id, lsn, time, kind, label, epoch, seq, consistent } = point.clone();
-        Self { id, group, branch, epoch, seq, lsn, time, kind, label, consistent }
+        Self { id, group, branch, epoch, seq, lsn, time, kind, label, pinned: false, consistent }
     }
 
     pub(crate) fn recorded(group: GroupId, segment: SegmentId, point: &RecoveryPoint) -> Self {
         let SegmentId { branch, epoch, seq } = segment;
         let RecoveryPoint { id, lsn, time, kind, label, consistent, .. } = point.clone();
-        Self { id, group, branch, epoch, seq, lsn, time, kind, label, consistent }
+        Self { id, group, branch, epoch, seq, lsn, time, kind, label, pinned: false, consistent }
     }
 
     pub(crate) fn to_retained(&self) -> RetainedPoint {
@@ -87,23 +93,55 @@ pub async fn list_points(vault: &Arc<Vault>, group: GroupId, branch: BranchId) -
 /// # Errors
 /// As [`list_points`].
 pub async fn list_points_with(reader: &Reader, branch: BranchId) -> Result<Vec<PointInfo>> {
+    let (kept, marks, stretches) =
+        futures::try_join!(Kept::read(reader), Marks::read(reader), recorded_points(reader, branch))?;
+    let now = reader.vault().now();
+    let mut points = Vec::new();
+    for (of, until, mut stretch) in stretches.into_iter().rev() {
+        stretch.retain(|point| kept.offers(point));
+        marks.lay_over(&kept, now, of, until, &mut stretch);
+        points.append(&mut stretch);
+    }
+    Ok(points)
+}
+
+/// What the maps and segments of a branch and its parents record, each with the place up to which it counts; the branch
+/// itself first. Parents that were given up record nothing any more.
+pub(crate) async fn recorded_points(
+    reader: &Reader,
+    branch: BranchId,
+) -> Result<Vec<(BranchId, Position, Vec<PointInfo>)>> {
     let log = BranchLog::read(reader, branch).await?;
+    if log.dropped {
+        return Err(given_up(branch));
+    }
     let mut end = log.end(reader, log.newest()).await?.position;
-    let mut origin = log.origin();
-    let mut stretches: Vec<Vec<PointInfo>> = Vec::new();
+    let (mut origin, mut dropped) = (log.origin(), false);
+    let mut stretches = Vec::new();
     let mut seen = HashSet::from([branch]);
     loop {
-        let state = State::load(reader, Target { position: end, point: None }, Ahead::Nothing).await?;
-        let until = end.lsn;
-        stretches.push(state.points.into_iter().filter(|point| point.lsn <= until).collect());
+        if !dropped {
+            let state = State::load(reader, Target { position: end, point: None }, Ahead::Nothing).await?;
+            let points = state.points.into_iter().filter(|point| point.lsn <= end.lsn).collect();
+            stretches.push((end.branch, end, points));
+        }
         let Some(fork) = origin else { break };
         if !seen.insert(fork.at.branch) {
             return Err(crate::cause::tampered(format!("branch {branch} descends from itself")));
         }
         end = fork.at;
-        origin = BranchLog::read(reader, fork.at.branch).await?.origin();
+        let parent = BranchLog::read(reader, fork.at.branch).await?;
+        (origin, dropped) = (parent.origin(), parent.dropped);
     }
-    Ok(stretches.into_iter().rev().flatten().collect())
+    Ok(stretches)
+}
+
+/// What to say of a branch that was given up.
+pub(crate) fn given_up(branch: BranchId) -> EngineError {
+    EngineError::new(
+        ErrorKind::NotFound,
+        format!("branch {branch} was given up, and what it held is being deleted: choose another branch"),
+    )
 }
 
 /// The point with this id, on whichever branch records it.
@@ -119,13 +157,18 @@ pub async fn find_point(vault: &Arc<Vault>, group: GroupId, id: PointId) -> Resu
 /// # Errors
 /// As [`find_point`].
 pub async fn find_point_with(reader: &Reader, id: PointId) -> Result<PointInfo> {
+    let (kept, marks) = futures::try_join!(Kept::read(reader), Marks::read(reader))?;
+    let now = reader.vault().now();
     let mut branches = list_branches_with(reader).await?;
     branches.reverse();
     for branch in branches {
         let log = BranchLog::read(reader, branch.id).await?;
         let position = log.end(reader, log.newest()).await?.position;
         let state = State::load(reader, Target { position, point: None }, Ahead::Nothing).await?;
-        if let Some(point) = state.points.into_iter().find(|point| point.id == id) {
+        let mut points = state.points;
+        points.retain(|point| point.id == id && kept.offers(point));
+        marks.lay_over(&kept, now, branch.id, position, &mut points);
+        if let Some(point) = points.into_iter().find(|point| point.id == id) {
             return Ok(point);
         }
     }
@@ -160,16 +203,29 @@ impl Default for PointRetention {
 }
 
 impl PointRetention {
-    /// Thins a list (positions ascending). In each period the last point of the best kind stays: one that an
-    /// application agreed to before one taken by the clock. Those that a person asked for stay up to the last age, and the
-    /// newest point always does.
+    /// Thins a list (positions ascending), ages counted from its newest point.
     pub fn thin(&self, points: &mut Vec<PointInfo>) {
-        let Some(newest) = points.last().map(|point| (point.id, point.time)) else { return };
-        let mut keep: BTreeMap<(usize, i64), (bool, Lsn, PointId)> = BTreeMap::new();
-        let mut kept: HashSet<PointId> = HashSet::from([newest.0]);
+        if let Some(newest) = points.last().map(|point| point.time) {
+            self.thin_at(points, newest, |_| false);
+        }
+    }
+
+    /// Thins a list (positions ascending), ages counted from `now`. In each period the last point of the best kind stays:
+    /// one that an application agreed to before one taken by the clock, and among those one for whose position there is a
+    /// map, since keeping it takes no segment as a whole. Those that a person asked for stay up to the last age; pinned
+    /// ones and the newest point always do.
+    pub(crate) fn thin_at(&self, points: &mut Vec<PointInfo>, now: Timestamp, mapped: impl Fn(&PointInfo) -> bool) {
+        let Some(newest) = points.last().map(|point| point.id) else { return };
+        let mut keep: BTreeMap<(usize, i64), (bool, bool, Lsn, PointId)> = BTreeMap::new();
+        let mut kept: HashSet<PointId> = HashSet::from([newest]);
         for point in points.iter() {
-            let age = Duration::try_from_secs_f64(newest.1.seconds_since(point.time)).unwrap_or_default();
-            let Some(tier) = self.tiers.iter().position(|(within, _)| age <= *within) else { continue };
+            let age = Duration::try_from_secs_f64(now.seconds_since(point.time)).unwrap_or_default();
+            let tier = self.tiers.iter().position(|(within, _)| age <= *within);
+            if point.pinned {
+                kept.insert(point.id);
+                continue;
+            }
+            let Some(tier) = tier else { continue };
             let every = self.tiers.get(tier).map_or(Duration::ZERO, |(_, every)| *every);
             let period = i64::try_from(every.as_micros()).ok();
             // What a person asked for stays as long as anything of its age does.
@@ -178,14 +234,23 @@ impl PointRetention {
                 continue;
             };
             let slot = point.time.as_micros().div_euclid(period);
-            let rank = (point.kind != PointKind::CrashConsistent, point.lsn, point.id);
+            let rank = (point.kind != PointKind::CrashConsistent, mapped(point), point.lsn, point.id);
             let best = keep.entry((tier, slot)).or_insert(rank);
             *best = rank.max(*best);
         }
-        kept.extend(keep.into_values().map(|(_, _, id)| id));
+        kept.extend(keep.into_values().map(|(_, _, _, id)| id));
         points.retain(|point| kept.contains(&point.id));
-        let excess = points.len().saturating_sub(self.max.clamp(1, lifeboat_format::map::MAP_POINTS_MAX));
-        points.drain(..excess);
+        let mut excess = points.len().saturating_sub(self.max.clamp(1, lifeboat_format::map::MAP_POINTS_MAX));
+        points.retain(|point| {
+            let drop = excess > 0 && !point.pinned && point.id != newest;
+            excess = excess.saturating_sub(usize::from(drop));
+            !drop
+        });
+    }
+
+    /// The age up to which anything is kept.
+    pub(crate) fn longest(&self) -> Duration {
+        self.tiers.iter().map(|(within, _)| *within).max().unwrap_or_default()
     }
 }
 
@@ -205,6 +270,7 @@ mod tests {
             kind,
             label: String::new(),
             consistent: true,
+            pinned: false,
         }
     }
 

@@ -342,6 +342,12 @@ impl BranchWriter {
         self.settings.compression = compression;
     }
 
+    /// Puts points on the list as if they had been shipped.
+    #[cfg(test)]
+    pub(crate) fn list_points_for_tests(&mut self, mut points: Vec<PointInfo>) {
+        self.points.append(&mut points);
+    }
+
     /// Sends at another pace from the next object on.
     pub fn set_pace(&mut self, pace: Arc<Pace>) {
         self.settings.pace = pace;
@@ -467,7 +473,7 @@ fn nonce_of(object: &[u8]) -> Option<[u8; 16]> {
 }
 
 /// Who has claimed the epoch after this one, if anybody has: one small request.
-async fn newer_epoch(reader: &Reader, branch: BranchId, epoch: Epoch) -> Result<Option<Fenced>> {
+pub(crate) async fn newer_epoch(reader: &Reader, branch: BranchId, epoch: Epoch) -> Result<Option<Fenced>> {
     let next = epoch.next();
     match reader.vault().store().head(&names::intent(reader.group(), branch, next)).await {
         Err(error) if error.is_not_found() => Ok(None),
@@ -477,7 +483,7 @@ async fn newer_epoch(reader: &Reader, branch: BranchId, epoch: Epoch) -> Result<
 }
 
 /// Who has an epoch.
-async fn fenced_by(reader: &Reader, branch: BranchId, epoch: Epoch) -> Result<Fenced> {
+pub(crate) async fn fenced_by(reader: &Reader, branch: BranchId, epoch: Epoch) -> Result<Fenced> {
     let intent = branch::read_intent(reader, branch, epoch).await?;
     Ok(Fenced { by_epoch: epoch, gateway: intent.writer, promoted_to: intent.promoted_to })
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Gate;
+use crate::collect::Collections;
 use crate::export::Exported;
 use crate::hooks::Hooks;
 use crate::http::error::{ApiError, ApiResult};
@@ -100,6 +101,7 @@ pub(crate) struct Context {
     /// Steps of jobs that run in this process.
     pub(crate) running: Running,
     pub(crate) hooks: Hooks,
+    pub(crate) collections: Collections,
     /// How fast the groups of a policy may send, together.
     paces: Mutex<HashMap<PolicyId, Arc<Pace>>>,
     pub(crate) tasks: TaskTracker,
@@ -132,6 +134,7 @@ impl Context {
             reconciled: AtomicBool::new(false),
             running: Running::default(),
             hooks: Hooks::default(),
+            collections: Collections::default(),
             paces: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

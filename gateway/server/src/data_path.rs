@@ -5,20 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifeboat_engine::gc::GcReport;
 use lifeboat_engine::group::Compression;
 use lifeboat_engine::machine::Host;
+use lifeboat_engine::marks::{self, Pin};
 use lifeboat_engine::points::PointInfo;
 use lifeboat_engine::view::PointView;
 use lifeboat_engine::{
     BlockVolume, EngineError, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, ResyncSettings,
     RetrySettings, VolumeSpec, branch, points,
 };
-use lifeboat_model::{BLOCK_SIZE_U64, BranchId, GroupId, PointKind, RootHash, VolumeId};
+use lifeboat_model::{BLOCK_SIZE_U64, BranchId, GatewayId, GroupId, PointId, PointKind, RootHash, VolumeId};
 use lifeboat_vault::Vault;
 
 use crate::port::{
-    CompressionChoice, DataPath, EngineResult, FailOverTo, HeldVolume, Instance, InstanceStatus, Pass, Place,
-    PointFact, PointVolumes, Settings,
+    CompressionChoice, DataPath, EngineResult, FailOverTo, HeldVolume, Instance, InstanceStatus, MarkPoint, Pass,
+    Place, PointFact, PointVolumes, Settings,
 };
 
 /// How long a release waits for the vault before it gives up.
@@ -77,6 +79,7 @@ fn fact(point: &PointInfo) -> PointFact {
         time: point.time,
         kind: point.kind,
         label: point.label.clone(),
+        pinned: point.pinned,
     }
 }
 
@@ -92,6 +95,7 @@ fn info(group: GroupId, point: &PointFact) -> PointInfo {
         kind: point.kind,
         label: point.label.clone(),
         consistent: true,
+        pinned: point.pinned,
     }
 }
 
@@ -130,6 +134,35 @@ impl DataPath for Engine {
 
     async fn forget(&self, dir: &Path) -> EngineResult<()> {
         Group::forget(dir).await
+    }
+
+    async fn drop_branch(
+        &self,
+        vault: &Vault,
+        group: GroupId,
+        branch: BranchId,
+        gateway: GatewayId,
+    ) -> EngineResult<()> {
+        branch::drop_branch(&Arc::new(vault.clone()), group, branch, gateway).await
+    }
+
+    async fn mark_point(
+        &self,
+        vault: &Vault,
+        group: GroupId,
+        point: PointId,
+        gateway: GatewayId,
+        mark: MarkPoint,
+    ) -> EngineResult<PointFact> {
+        let vault = Arc::new(vault.clone());
+        let marked = match mark {
+            MarkPoint::Pin { until, reason } => {
+                marks::pin(&vault, group, point, gateway, &Pin { until, reason }).await?
+            }
+            MarkPoint::Unpin => marks::unpin(&vault, group, point, gateway).await?,
+            MarkPoint::Label(label) => marks::relabel(&vault, group, point, gateway, &label).await?,
+        };
+        Ok(fact(&marked))
     }
 
     async fn points(&self, vault: &Vault, group: GroupId, branch: BranchId) -> EngineResult<Vec<PointFact>> {
@@ -250,6 +283,10 @@ impl Instance for EngineInstance {
 
     async fn take_over(&self) -> EngineResult<()> {
         self.0.take_over().await
+    }
+
+    async fn collect_garbage(&self, grace: Duration, dry_run: bool) -> EngineResult<GcReport> {
+        self.0.collect_garbage(grace, dry_run).await
     }
 
     async fn close(&self, deadline: Duration) {

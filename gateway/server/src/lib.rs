@@ -13,6 +13,7 @@
 //! recovers its own files, jobs go on with the step that was under way.
 
 mod auth;
+mod collect;
 mod context;
 mod data_path;
 mod export;

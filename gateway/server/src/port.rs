@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifeboat_engine::gc::GcReport;
 use lifeboat_engine::pace::Pace;
 use lifeboat_engine::quiesce::AppPoints;
 use lifeboat_engine::{BlockVolume, EngineError};
@@ -97,6 +98,24 @@ pub struct PointFact {
     pub kind: PointKind,
     /// A label; empty for none.
     pub label: String,
+    /// Whether it is pinned.
+    pub pinned: bool,
+}
+
+/// What a person says of a point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MarkPoint {
+    /// No retention schedule drops it before that time, if there is one.
+    Pin {
+        /// Until when.
+        until: Option<Timestamp>,
+        /// Why.
+        reason: String,
+    },
+    /// The retention schedule decides again.
+    Unpin,
+    /// It is called that from now on.
+    Label(String),
 }
 
 /// What an instance says about itself.
@@ -188,6 +207,23 @@ pub trait DataPath: Send + Sync + fmt::Debug + 'static {
     ) -> EngineResult<(Arc<dyn Instance>, Option<BranchId>)>;
     /// Removes an instance's local files; it must be closed.
     async fn forget(&self, dir: &Path) -> EngineResult<()>;
+    /// Gives up a branch that forked from another: its points are offered no more, and its data is deleted in time.
+    async fn drop_branch(
+        &self,
+        vault: &Vault,
+        group: GroupId,
+        branch: BranchId,
+        gateway: GatewayId,
+    ) -> EngineResult<()>;
+    /// Pins a point, takes a pin back, or calls a point by another name.
+    async fn mark_point(
+        &self,
+        vault: &Vault,
+        group: GroupId,
+        point: PointId,
+        gateway: GatewayId,
+        mark: MarkPoint,
+    ) -> EngineResult<PointFact>;
     /// The points of a branch, with its ancestors' up to the fork, oldest first.
     async fn points(&self, vault: &Vault, group: GroupId, branch: BranchId) -> EngineResult<Vec<PointFact>>;
     /// The point that a branch started from; `None` for a group's first branch.
@@ -225,6 +261,8 @@ pub trait Instance: Send + Sync + fmt::Debug {
     async fn rehydrate(&self, branch: BranchId, full: bool) -> EngineResult<Pass>;
     /// Rehydrating → active.
     async fn take_over(&self) -> EngineResult<()>;
+    /// Deletes from the vault what no kept point and no branch of the group needs, `grace` after it was found to be so.
+    async fn collect_garbage(&self, grace: Duration, dry_run: bool) -> EngineResult<GcReport>;
     /// Orderly stop, bounded.
     async fn close(&self, deadline: Duration);
 }

@@ -24,6 +24,7 @@ use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{GatewayId, GroupId, JobId, Timestamp, VolumeId};
 use lifeboat_vault::{Document, VaultError, VaultErrorKind};
 
+use crate::collect;
 use crate::context::{Context, Happening};
 use crate::hooks::Scripts;
 use crate::jobs;
@@ -90,6 +91,7 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
                 jobs::release_groups(context, &attached).await;
                 busy |= jobs::tick(context, &attached).await;
                 forget_deleted(context, &attached).await;
+                collect::begin_due(context, &attached);
                 if attached.is_untidy(TIDY_INTERVAL) {
                     let attached = Arc::clone(&attached);
                     context

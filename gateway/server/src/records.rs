@@ -160,6 +160,7 @@ impl From<&PointRecord> for PointFact {
             time: point.time,
             kind: point.kind,
             label: point.label.clone(),
+            pinned: false,
         }
     }
 }

@@ -342,7 +342,7 @@ async fn maps_until(reader: &Reader, until: Position) -> Result<Vec<MapListing>>
 }
 
 /// The segments after `from` up to `until` that count, in order.
-fn expected(log: &BranchLog, from: (Epoch, SegmentSeq), until: &Position) -> Result<Vec<SegmentId>> {
+pub(crate) fn expected(log: &BranchLog, from: (Epoch, SegmentSeq), until: &Position) -> Result<Vec<SegmentId>> {
     let mut ids = Vec::new();
     for epoch in (from.0.0..=until.epoch.0).map(Epoch) {
         let first = if epoch == from.0 { from.1.next() } else { SegmentSeq(1) };

@@ -13,6 +13,7 @@ use super::report::of_format;
 use super::{Fault, Found, GroupReport, Inquiry, Read};
 use crate::cause;
 use crate::error::{ErrorKind, Result};
+use crate::gc::Kept;
 use crate::segments::{Reader, ReaderLimits, names};
 
 /// Epoch objects read at a time.
@@ -97,14 +98,36 @@ pub(super) async fn check(inquiry: &Inquiry, group: GroupId) -> Result<GroupRepo
     for name in inquiry.patiently(async || store.list_dirs(&prefix).await.map_err(cause::store)).await? {
         match name.parse::<BranchId>() {
             Ok(id) => branches.push(read_branch(inquiry, &reader, id).await?),
+            Err(_) if matches!(name.as_str(), "gc" | "marks") => {}
             Err(_) => inquiry.note(&format!("{prefix}/{name}/"), "no name of a branch: left alone"),
         }
     }
-    let mut known = Known::new(&branches);
+    let mut known = Known::new(&branches, kept_points(inquiry, &reader).await?);
     for branch in in_order(branches) {
         report.branches.push(history::check(inquiry, &reader, &branch, &mut known).await?);
     }
     Ok(report)
+}
+
+/// The list of kept points: what it has dropped is offered to nobody.
+async fn kept_points(inquiry: &Inquiry, reader: &Reader) -> Result<Option<Kept>> {
+    let group = reader.group();
+    match inquiry.patiently(async || Kept::read(reader).await).await {
+        Ok(kept) => {
+            if kept.revision() > 0 {
+                inquiry.findings().collected.insert(group.to_string());
+            }
+            Ok(Some(kept))
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Retry) => Err(error),
+        Err(error) => {
+            let object = names::kept(group);
+            let costs = format!("the points of {group} can't be listed, and its garbage can't be collected");
+            inquiry
+                .damage(Found::verdict(&object, "list of kept points", super::report::of_engine(&error)).costs(costs));
+            Ok(None)
+        }
+    }
 }
 
 fn is_damaged(inquiry: &Inquiry, group: GroupId) -> bool {
@@ -180,6 +203,7 @@ async fn read_epochs(inquiry: &Inquiry, reader: &Reader, branch: &mut Branch, ob
             Some((epoch, cut)) if epoch_name(group, branch.id, epoch, cut) == object.key => {
                 named.insert((epoch, cut), object.size);
             }
+            _ if object.key == names::dropped(group, branch.id) => {}
             _ => inquiry.note(&object.key, "no name of an epoch: left alone"),
         }
     }

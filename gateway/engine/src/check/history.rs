@@ -22,6 +22,8 @@ use super::report::{Verdict, of_engine};
 use super::{BranchReport, Fault, Found, Inquiry, PointName, maps};
 use crate::branch::apply;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::gc::Kept;
+use crate::points::PointInfo;
 use crate::segments::{MapListing, Reader, Segment, names};
 use crate::tree::{Changes, Location, Slot, Tree};
 
@@ -33,6 +35,8 @@ pub(super) const SEGMENT: &str = "segment";
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) branches: HashSet<BranchId>,
+    /// What the newest list of kept points says; none when it can't be read.
+    kept: Option<Kept>,
     forks: Forks,
     /// How a branch's parent stood at the fork.
     pub(super) forked: HashMap<BranchId, Standing>,
@@ -49,9 +53,10 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn new(branches: &[Branch]) -> Self {
+    pub(super) fn new(branches: &[Branch], kept: Option<Kept>) -> Self {
         Self {
             branches: branches.iter().map(|branch| branch.id).collect(),
+            kept,
             forks: group::forks(branches),
             forked: HashMap::new(),
             segments: HashMap::new(),
@@ -89,6 +94,11 @@ impl Known {
 }
 
 impl Known {
+    /// Whether a point that a map or a segment records is still offered.
+    fn offers(&self, point: &PointInfo) -> bool {
+        self.kept.as_ref().is_none_or(|kept| kept.offers(point))
+    }
+
     /// The damage because of which frames under a data key can't be decrypted.
     async fn data_key(&mut self, inquiry: &Inquiry, volume: VolumeId, number: u32) -> Result<Option<usize>> {
         if let Some(known) = self.data_keys.get(&(volume, number)) {
@@ -164,7 +174,8 @@ pub(super) async fn check(
     known: &mut Known,
 ) -> Result<BranchReport> {
     let standing = group::beginning(inquiry, reader, branch, known);
-    let (retained, listed_until) = retained(inquiry, reader, branch).await?;
+    let (mut retained, listed_until) = retained(inquiry, reader, branch).await?;
+    retained.retain(|_, point| known.offers(&PointInfo::retained(reader.group(), branch.id, point)));
     let report = BranchReport {
         branch: branch.id,
         segments: 0,
@@ -176,8 +187,19 @@ pub(super) async fn check(
         newest_sound: None,
     };
     let forks = known.forks.remove(&branch.id).unwrap_or_default();
-    let mut walk =
-        Walk { inquiry, reader, branch, known, standing, maps_done: 0, retained, listed_until, forks, report };
+    let mut walk = Walk {
+        inquiry,
+        reader,
+        branch,
+        known,
+        standing,
+        maps_done: 0,
+        gone: None,
+        retained,
+        listed_until,
+        forks,
+        report,
+    };
     walk.run().await?;
     Ok(walk.report)
 }
@@ -211,6 +233,8 @@ pub(super) struct Walk<'a> {
     pub(super) known: &'a mut Known,
     pub(super) standing: Standing,
     maps_done: usize,
+    /// The damage that stands for segments that collecting garbage may have deleted.
+    gone: Option<usize>,
     /// Points that are kept and were not come to yet.
     retained: HashMap<PointId, RetainedPoint>,
     listed_until: (Epoch, SegmentSeq),
@@ -251,8 +275,14 @@ impl Walk<'_> {
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(verdict) => {
-                let damage =
-                    self.inquiry.damage(data::found(&key, verdict, self.branch.segments.get(&(id.epoch, id.seq))));
+                let listed = self.branch.segments.get(&(id.epoch, id.seq));
+                // Where garbage is collected, most of an old log is gone: one entry stands for all of it.
+                let gone = listed.is_none() && self.known.kept.as_ref().is_some_and(|kept| kept.revision() > 0);
+                let damage = match self.gone.filter(|_| gone) {
+                    Some(damage) => damage,
+                    None => self.inquiry.damage(data::found(&key, verdict, listed)),
+                };
+                self.gone = self.gone.or(Some(damage).filter(|_| gone));
                 return self.lost_segment(id, damage).await;
             }
         };
@@ -465,7 +495,9 @@ impl Walk<'_> {
             );
             self.inquiry.damage(Found::new(key, SEGMENT, Fault::Contradiction, why));
         }
-        if point.consistent && (kept.is_some() || (segment.epoch, segment.seq) > self.listed_until) {
+        let info = PointInfo::recorded(self.reader.group(), segment, point);
+        let newer = (segment.epoch, segment.seq) > self.listed_until && self.known.offers(&info);
+        if point.consistent && (kept.is_some() || newer) {
             self.offered(name);
         }
         Ok(())

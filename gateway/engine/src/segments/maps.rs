@@ -27,6 +27,12 @@ pub(crate) struct MapListing {
     pub(crate) len: u64,
 }
 
+impl MapListing {
+    pub(crate) const fn new(branch: BranchId, lsn: Lsn, id: MapId, len: u64) -> Self {
+        Self { branch, lsn, id, len }
+    }
+}
+
 /// What is read from the end of a map object, or all of it: the footer, and the nodes next to it, which are those that
 /// readers open first.
 const MAP_TAIL_LEN: u64 = 1 << 20;

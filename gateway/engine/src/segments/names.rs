@@ -2,7 +2,53 @@
 //! is left alone.
 
 use lifeboat_format::map::MapObjectRef;
-use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, MapId, SegmentId, SegmentSeq};
+use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, MapId, PointId, SegmentId, SegmentSeq};
+
+/// Below it is everything of a group.
+pub(crate) fn group(group: GroupId) -> String {
+    format!("groups/{group}")
+}
+
+/// Below it are the lists of kept points.
+pub(crate) fn kept(group: GroupId) -> String {
+    format!("groups/{group}/gc/kept")
+}
+
+/// A list of kept points.
+pub(crate) fn kept_revision(group: GroupId, revision: u64) -> String {
+    format!("groups/{group}/gc/kept/{revision:012}")
+}
+
+/// A delete intent.
+pub(crate) fn delete_intent(group: GroupId, revision: u64) -> String {
+    format!("groups/{group}/gc/intent/{revision:012}")
+}
+
+/// Below it are the marks of points.
+pub(crate) fn marks(group: GroupId) -> String {
+    format!("groups/{group}/marks")
+}
+
+/// A revision of a point's mark.
+pub(crate) fn mark(group: GroupId, point: PointId, revision: u64) -> String {
+    format!("groups/{group}/marks/{point}-{revision:06}")
+}
+
+/// Says that a branch was given up. It stands among the branch's epochs, so that whoever lists those sees it.
+pub(crate) fn dropped(group: GroupId, branch: BranchId) -> String {
+    format!("groups/{group}/{branch}/epoch/dropped")
+}
+
+/// Revision of a list of kept points, or of a delete intent.
+pub(crate) fn parse_revision(key: &str) -> Option<u64> {
+    number(key.rsplit('/').next()?, 12)
+}
+
+/// Point and revision of a mark.
+pub(crate) fn parse_mark(key: &str) -> Option<(PointId, u64)> {
+    let (point, revision) = key.rsplit('/').next()?.rsplit_once('-')?;
+    Some((point.parse().ok()?, number(revision, 6)?))
+}
 
 /// Below it are a branch's epochs.
 pub(crate) fn epochs(group: GroupId, branch: BranchId) -> String {
@@ -83,6 +129,10 @@ mod tests {
         assert_eq!(parse_epoch(&cut(group, branch, Epoch(3))), Some((Epoch(3), true)));
         let map_id = MapId::from_bytes([9; 16]);
         assert_eq!(parse_map(&map(group, branch, Lsn(u64::MAX), map_id)), Some((Lsn(u64::MAX), map_id)));
+        let point = PointId::from_bytes([7; 16]);
+        assert_eq!(parse_mark(&mark(group, point, 3)), Some((point, 3)));
+        assert_eq!(parse_revision(&kept_revision(group, 12)), Some(12));
+        assert_eq!(parse_epoch(&dropped(group, branch)), None);
         for other in ["epoch/0000003", "epoch/000000003", "epoch/00000003.tmp", "epoch/+0000003"] {
             assert_eq!(parse_epoch(other), None, "{other}");
         }

@@ -20,7 +20,7 @@
 //! A map that failed is tried again after a pause, from newer trees; the log is complete without it. Dropping the writer
 //! ends the task, whose put may still land: a whole map, true to its position, which readers may use or not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use lifeboat_format::map::{
     Child, LogPosition, MapBuilder, MapFooter, MapParams, MapPlace, Node as StoredNode, NodeRef, RetainedPoint,
     VolumeRoot,
 };
-use lifeboat_model::{MapId, Timestamp, VolumeId};
+use lifeboat_model::{Lsn, MapId, Timestamp, VolumeId};
 use lifeboat_vault::create_exact;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -63,6 +63,8 @@ pub(super) struct Maps {
     /// Maps that failed one after the other, and when the last did.
     failures: u32,
     pub(super) failed: Option<Timestamp>,
+    /// Positions for which there are maps: points there are the ones worth keeping. Read from the vault by the first map.
+    mapped: Option<HashSet<Lsn>>,
 }
 
 /// What was put since the last map.
@@ -95,7 +97,7 @@ impl Maps {
     /// For a tenure that begins so many segments after the newest map.
     pub(super) const fn new(now: Timestamp, segments: u64) -> Self {
         let since = SinceMap { time: now, segments, bytes: 0, fresh_bytes: 0 };
-        Self { since, running: None, failures: 0, failed: None }
+        Self { since, running: None, failures: 0, failed: None, mapped: None }
     }
 
     pub(super) fn segment_landed(&mut self, bytes: u64, trees: &BTreeMap<VolumeId, Tree>) {
@@ -183,9 +185,16 @@ impl BranchWriter {
         if trees.is_empty() {
             return Ok(());
         }
+        if self.maps.mapped.is_none() {
+            let maps = self.reader.list_maps(self.branch()).await?;
+            self.maps.mapped = Some(maps.into_iter().map(|map| map.lsn).collect());
+        }
         let mut points = self.points.clone();
-        self.settings.retention.thin(&mut points);
+        self.thin(&mut points);
         let renewed = usize::try_from(self.maps.since.bytes / RENEWED_PER_BYTES).unwrap_or(usize::MAX);
+        // A map that failed may have landed all the same, with copies that nobody here knows of: the next one must name
+        // the nodes where this writer goes on looking for them, so that they stay in use.
+        let renewed = if self.maps.failures > 0 { 0 } else { renewed.clamp(RENEWED.0, RENEWED.1) };
         let job = MapJob {
             reader: Arc::clone(&self.reader),
             place: MapPlace {
@@ -203,7 +212,7 @@ impl BranchWriter {
             },
             trees: trees.clone(),
             points: points.iter().map(PointInfo::to_retained).collect(),
-            renewed: renewed.clamp(RENEWED.0, RENEWED.1),
+            renewed,
             pace: Arc::clone(&self.settings.pace),
         };
         let begun = SinceMap { time: self.reader.vault().now(), ..self.maps.since };
@@ -227,7 +236,10 @@ impl BranchWriter {
         };
         (self.maps.failures, self.maps.failed) = (0, None);
         self.take_over(&done.nodes);
-        self.settings.retention.thin(&mut self.points);
+        self.maps.mapped.get_or_insert_default().insert(done.written.lsn);
+        let mut points = std::mem::take(&mut self.points);
+        self.thin(&mut points);
+        self.points = points;
         let since = &mut self.maps.since;
         since.time = begun.time;
         since.segments = since.segments.saturating_sub(begun.segments);
@@ -239,6 +251,13 @@ impl BranchWriter {
                 Err(ShipError::Fenced(fenced))
             }
         }
+    }
+
+    /// Thins a list of this branch's points.
+    fn thin(&self, points: &mut Vec<PointInfo>) {
+        let Some(newest) = points.last().map(|point| point.time) else { return };
+        let mapped = |point: &PointInfo| self.maps.mapped.as_ref().is_some_and(|mapped| mapped.contains(&point.lsn));
+        self.settings.retention.thin_at(points, newest, mapped);
     }
 
     /// Gives back the memory of the nodes that are in a map now.

@@ -11,6 +11,7 @@ use super::{BranchWriter, Fenced, Open, Opened, ShipError, ShipSettings, Working
 use crate::branch::{Ahead, BranchLog, Claim, End, Origin, Position, State, Target, claim_epoch, complete_cuts};
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::gc::Kept;
 use crate::segments::{Reader, ReaderLimits};
 
 impl BranchWriter {
@@ -50,11 +51,13 @@ impl BranchWriter {
         let epoch = match open {
             Open::New { origin } => claim_new(&reader, branch, gateway, origin).await?,
             Open::Continue => {
-                let newest = BranchLog::read(&reader, branch).await?.newest();
-                claim_next(&reader, branch, gateway, newest).await?
+                let log = BranchLog::read(&reader, branch).await?;
+                refuse_dropped(&log)?;
+                claim_next(&reader, branch, gateway, log.newest()).await?
             }
             Open::Resume { epoch, durable_lsn } => {
                 let log = BranchLog::read(&reader, branch).await?;
+                refuse_dropped(&log)?;
                 check_resume(&reader, &log, gateway, epoch, durable_lsn).await?;
                 claim_next(&reader, branch, gateway, log.newest()).await?
             }
@@ -101,14 +104,17 @@ async fn claim_new(
     origin: Option<Origin>,
 ) -> Result<Epoch, ShipError> {
     if let Some(origin) = origin {
+        refuse_unkept(reader, &origin).await?;
         // A branch whose origin can't be read would be a branch that nobody can open.
         State::load(reader, Target { position: origin.at, point: origin.point }, Ahead::Nothing).await?;
     }
     let claim = Claim { writer: gateway, purpose: Purpose::Write, origin, promoted_to: None };
     if claim_epoch(reader, branch, Epoch(1), claim).await? {
+        check_origin(reader, branch, gateway, origin).await?;
         return Ok(Epoch(1));
     }
     let log = BranchLog::read(reader, branch).await?;
+    refuse_dropped(&log)?;
     refuse_others(&log, Epoch(0), gateway)?;
     if log.origin() != origin {
         return Err(EngineError::new(
@@ -117,7 +123,40 @@ async fn claim_new(
         )
         .into());
     }
+    check_origin(reader, branch, gateway, origin).await?;
     claim_next(reader, branch, gateway, log.newest()).await
+}
+
+fn refuse_dropped(log: &BranchLog) -> Result<()> {
+    if log.dropped { Err(crate::points::given_up(log.branch)) } else { Ok(()) }
+}
+
+/// Whether the fork's position is still kept, asked once the branch stands: whoever collects garbage either sees the branch,
+/// or had dropped the position before, which is seen here (the argument is in `gc.rs`). A branch that may not be is given
+/// up.
+async fn check_origin(reader: &Reader, branch: BranchId, gateway: GatewayId, origin: Option<Origin>) -> Result<()> {
+    let Some(origin) = origin else { return Ok(()) };
+    match refuse_unkept(reader, &origin).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            crate::branch::give_up(reader, branch, gateway).await?;
+            Err(error)
+        }
+        done => done,
+    }
+}
+
+async fn refuse_unkept(reader: &Reader, origin: &Origin) -> Result<()> {
+    let (kept, parent) = futures::try_join!(Kept::read(reader), BranchLog::read(reader, origin.at.branch))?;
+    if kept.allows(origin) && !parent.dropped {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        ErrorKind::NotFound,
+        format!(
+            "position {} of branch {} is no longer kept: the retention schedule has dropped it; fork at a point that is listed",
+            origin.at.lsn, origin.at.branch
+        ),
+    ))
 }
 
 /// Claims the epoch after `newest`; whoever was faster has the branch.

@@ -10,15 +10,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifeboat_engine::gc::GcReport;
 use lifeboat_engine::{BlockVolume, EngineError, ErrorKind};
 use lifeboat_model::state::{GroupState, Health};
-use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, PointId, PointKind, SegmentSeq, Timestamp, VolumeId};
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, SegmentSeq, Timestamp, VolumeId};
 use lifeboat_vault::Vault;
 use serde::{Deserialize, Serialize};
 
 use crate::port::{
-    DataPath, EngineResult, FailOverTo, HeldVolume, Instance, InstanceStatus, Pass, Place, PointFact, PointVolumes,
-    Settings,
+    DataPath, EngineResult, FailOverTo, HeldVolume, Instance, InstanceStatus, MarkPoint, Pass, Place, PointFact,
+    PointVolumes, Settings,
 };
 
 /// What would be in the vault.
@@ -36,6 +37,7 @@ struct Branch {
     points: Vec<PointFact>,
     origin: Option<PointFact>,
     promoted_to: Option<BranchId>,
+    dropped: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -60,6 +62,11 @@ impl Fake {
     /// Dies once at each of these places.
     pub(super) fn kill_at(&self, places: &[&'static str]) {
         self.0.lock().expect("sound").kills.extend(places);
+    }
+
+    /// Whether a branch was given up.
+    pub(super) fn is_dropped(&self, branch: BranchId) -> bool {
+        self.change(branch, |branch| branch.dropped)
     }
 
     pub(super) fn killed(&self) -> Vec<&'static str> {
@@ -98,6 +105,7 @@ impl Fake {
                 time: Timestamp::now(),
                 kind,
                 label: label.to_owned(),
+                pinned: false,
             };
             branch.points.push(point.clone());
             point
@@ -187,7 +195,13 @@ impl DataPath for Fake {
         let origin = origin.ok_or_else(|| refuse(ErrorKind::NotFound, "no such point"))?;
         self.change(to.branch, |branch| {
             if branch.origin.is_none() {
-                *branch = Branch { epoch: 1, points: vec![origin.clone()], origin: Some(origin), promoted_to: None };
+                *branch = Branch {
+                    epoch: 1,
+                    points: vec![origin.clone()],
+                    origin: Some(origin),
+                    promoted_to: None,
+                    dropped: false,
+                };
             }
         });
         self.place("fail over: the branch is there").await;
@@ -233,6 +247,24 @@ impl DataPath for Fake {
         std::fs::remove_dir_all(dir).expect("removed");
         self.place("forget: done").await;
         Ok(())
+    }
+
+    async fn drop_branch(&self, _: &Vault, _: GroupId, branch: BranchId, _: GatewayId) -> EngineResult<()> {
+        self.place("drop: begins").await;
+        self.change(branch, |branch| branch.dropped = true);
+        self.place("drop: done").await;
+        Ok(())
+    }
+
+    async fn mark_point(
+        &self,
+        _: &Vault,
+        _: GroupId,
+        point: PointId,
+        _: GatewayId,
+        _: MarkPoint,
+    ) -> EngineResult<PointFact> {
+        Err(refuse(ErrorKind::NotFound, &format!("this data path marks no points: {point}")))
     }
 
     async fn points(&self, _: &Vault, _: GroupId, branch: BranchId) -> EngineResult<Vec<PointFact>> {
@@ -382,6 +414,10 @@ impl Instance for FakeInstance {
         self.set(|local| (local.phase, local.epoch) = (GroupState::Active, epoch));
         self.fake.place("take over: done").await;
         Ok(())
+    }
+
+    async fn collect_garbage(&self, _: Duration, _: bool) -> EngineResult<GcReport> {
+        Ok(GcReport::default())
     }
 
     async fn close(&self, _: Duration) {}

@@ -371,6 +371,12 @@ impl Work<'_> {
                 continue;
             }
             self.drop_instance(&test.job.to_string()).await?;
+            let vault = self.attached.vault()?;
+            match self.context.engine.drop_branch(&vault, self.spec.group, test.branch, test.gateway).await {
+                // It never came to be, or is gone already.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                done => done?,
+            }
             change_group(self.attached, self.spec, |record| {
                 let before = record.tests.len();
                 record.tests.retain(|other| other.branch != test.branch);

@@ -359,6 +359,7 @@ async fn what_the_state_does_not_allow_is_refused_with_the_reason() {
     assert_eq!((shown.status.state, shown.status.tests.len()), (ProtectionState::Protected, 2));
     let one = CleanupRequest { branch_id: first.result.branch_id.map(|branch| branch.to_string()) };
     over(&to_a, &to_a.group_verb(&group, "cleanup", &one).await.expect("cleanup")).await;
+    assert!(pair.fake.is_dropped(first.result.branch_id.expect("a branch")), "what the test wrote is kept for ever");
     // The gateway that was asked; the other one sees it at its next look.
     let shown = to_a.read::<Group>(&group).await.expect("group");
     assert_eq!(shown.status.tests.iter().map(|test| test.job_id).collect::<Vec<_>>(), [second.id]);

@@ -44,10 +44,14 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
+        Self::with(VaultOptions::for_tests()).await
+    }
+
+    pub(crate) async fn with(options: VaultOptions) -> Self {
         let faults = FaultyStore::new(open_store("memory:", Access::Create).await.unwrap());
         let hook = Arc::new(HookStore { inner: faults.clone(), hook: Mutex::default() });
         let passphrase = KeySource::Passphrase("correct horse battery".to_owned().into());
-        let vault = Vault::create(hook.clone(), VaultSettings::new("test"), &passphrase, VaultOptions::for_tests());
+        let vault = Vault::create(hook.clone(), VaultSettings::new("test"), &passphrase, options);
         let vault = Arc::new(vault.await.unwrap());
         let group = GroupId::from_bytes([9; 16]);
         vault.group_key(group).await.unwrap();
@@ -139,6 +143,8 @@ pub(crate) fn same(left: &Model, right: &Model) -> bool {
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
     dice: Dice,
+    /// Time of its first point; the others follow 5 s after one another.
+    pub(crate) start: i64,
     pub(crate) lsn: Lsn,
     pub(crate) model: Model,
     pub(crate) intervals: Vec<Interval>,
@@ -147,7 +153,14 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { dice: Dice(seed), lsn: Lsn::ZERO, model: Model::new(), intervals: Vec::new(), points: Vec::new() }
+        Self {
+            dice: Dice(seed),
+            start: 1_700_000_000_000_000,
+            lsn: Lsn::ZERO,
+            model: Model::new(),
+            intervals: Vec::new(),
+            points: Vec::new(),
+        }
     }
 
     /// A script that goes on from a state.
@@ -197,7 +210,7 @@ impl Script {
         let number = i64::try_from(self.points.len()).unwrap();
         let mark = PointMark {
             id: PointId::new(),
-            time: Timestamp::from_micros(1_700_000_000_000_000 + number * 5_000_000),
+            time: Timestamp::from_micros(self.start + number * 5_000_000),
             kind: PointKind::CrashConsistent,
             label: format!("number {number}"),
             consistent: true,

@@ -1,0 +1,282 @@
+//! Collecting garbage: what no kept position of a group needs is deleted, and nothing else.
+//!
+//! ```text
+//! list everything ─> kept positions ─> walk their trees ─> garbage ─> list of kept points (R) ─> delete intent (I)
+//!                                                             └── older intents past their grace: what is garbage
+//!                                                                 now too is deleted, everything else is rescued
+//! ```
+//! # What is kept
+//! A position of a branch: each point that the retention schedule leaves, each pinned point, the end of each branch's log,
+//! each place where a branch forks, and where a tenure was ended by another gateway (its writer may still come and
+//! keep its tail there). A position needs the nearest map at or before it with every node of its trees, every block that
+//! their leaves name, and every segment between that map and the position as a whole.
+//!
+//! # Why nothing needed is ever deleted (I-6)
+//! 1. R lists every kept position, with the end of each branch at that time. An object in the intent I of the same revision
+//!    was needed by no position in R. Whatever is needed by a position *after* such an end is needed by that end, or is
+//!    younger than I. So I can only harm positions that were dropped before R, at whatever time its deletes happen: a
+//!    collector that stalled and wakes up late, or two that run at once, do no more than one would.
+//! 2. Whoever begins to need an old position (a fork, a pin) first writes so, then reads R, and gives up if the position
+//!    isn't in it. Whoever deletes has written R first, and lists forks and pins afterwards, right before it deletes. Of two
+//!    that write first and then read, at least one sees the other: either R is seen, and the fork is given up; or the
+//!    fork is seen, and what it needs is rescued. Positions never come back into R, except while no intent was written
+//!    without them ([`run`] looks for pins once more between R and I).
+//! 3. Between I and the deletes lies the grace: for readers that hold a point which was dropped under them.
+//! 4. Nothing that is remembered from one run to the next ([`Memory`]) decides a delete: what an intent names is compared with
+//!    a walk that reads everything from the vault again and proves it.
+//!
+//! Refuses: to decide or to delete once a newer epoch of the runner's branch exists; to delete anything while something that
+//! must be there for a kept position is not, or fails its checks (`Tampered`): then a person has to look first.
+//!
+//! A crash leaves an R without an I (the points are dropped, the objects stay until the next run), or an I of which
+//! some objects are gone: the next run goes on with it. Deletes that are denied (object lock, permissions) are counted and
+//! tried again by each run.
+
+mod intents;
+mod kept;
+mod live;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifeboat_format::gc::RecordPlace;
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, MapId, Timestamp};
+use lifeboat_vault::Vault;
+use serde::{Deserialize, Serialize};
+
+use crate::cause;
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::marks::Marks;
+use crate::points::PointRetention;
+use crate::segments::{Reader, ReaderLimits};
+use crate::ship;
+use intents::Intents;
+pub(crate) use kept::Kept;
+pub use live::Memory;
+use live::Walk;
+use plan::Plan;
+use world::World;
+
+/// How a collection is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GcSettings {
+    /// Which points are kept.
+    pub retention: PointRetention,
+    /// Time between deciding that an object is garbage and deleting it.
+    pub grace: Duration,
+    /// Writes nothing and deletes nothing: the report says what would be done.
+    pub dry_run: bool,
+}
+
+impl Default for GcSettings {
+    /// The default retention, a day of grace.
+    fn default() -> Self {
+        Self { retention: PointRetention::default(), grace: Duration::from_secs(24 * 3600), dry_run: false }
+    }
+}
+
+/// Who collects: the holder of the group's active tenure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runner {
+    /// The gateway.
+    pub gateway: GatewayId,
+    /// The branch that it writes.
+    pub branch: BranchId,
+    /// Its tenure.
+    pub epoch: Epoch,
+}
+
+/// Objects and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Objects.
+    pub objects: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Count {
+    const fn add(&mut self, bytes: u64) {
+        self.objects = self.objects.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// What a collection found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcReport {
+    /// Everything of the group in the vault when the run began.
+    pub total: Count,
+    /// Of it, what kept positions need.
+    pub needed: Count,
+    /// Garbage that was found by this run and waits for its grace to pass.
+    pub doomed: Count,
+    /// Garbage of earlier runs whose grace has not passed.
+    pub waiting: Count,
+    /// Deleted.
+    pub deleted: Count,
+    /// Named by an earlier intent, and needed now: left alone.
+    pub rescued: Count,
+    /// The store refused to delete them: tried again by the next run.
+    pub denied: Count,
+    /// Points that are kept.
+    pub points: u64,
+    /// Points that were dropped by this run.
+    pub dropped_points: u64,
+    /// Map objects most of whose nodes nobody needs: the writer puts what is needed of them into its next map.
+    pub sparse_maps: Vec<MapId>,
+}
+
+impl GcReport {
+    /// Bytes in the vault for each byte that kept positions need; 1 when nothing is needed.
+    #[must_use]
+    pub fn space_ratio(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let (total, needed) = (self.total.bytes.saturating_sub(self.deleted.bytes) as f64, self.needed.bytes as f64);
+        if needed > 0.0 { total / needed } else { 1.0 }
+    }
+}
+
+/// Collects the garbage of a group, once. To be called by the holder of the group's active tenure, at any interval.
+///
+/// # Errors
+/// `Fenced` when the tenure is over, `Retry` when the vault can't be reached or another collector was faster, `Tampered`
+/// when something that is needed is missing or fails its checks: nothing is deleted then.
+pub async fn run(
+    vault: &Arc<Vault>,
+    group: GroupId,
+    runner: Runner,
+    settings: &GcSettings,
+    memory: &mut Memory,
+) -> Result<GcReport> {
+    let reader = Reader::open(vault, group, ReaderLimits::default()).await?;
+    let run = Run { reader: &reader, runner, now: vault.now() };
+    run.check_fence().await?;
+    let mut intents = Intents::read(&reader).await?;
+    let due = intents.find_due(vault.now(), settings.grace);
+    let world = World::read(&reader, !settings.dry_run).await?;
+    let positions = world.positions(&reader, settings, run.now).await?;
+    let live = Walk::new(&reader, &world, if due { None } else { Some(memory) }).run(&positions).await?;
+    let plan = Plan::new(&world, &live, &positions, &intents, run.now);
+
+    let mut report = plan.report();
+    report.points = positions.points();
+    report.dropped_points = positions.dropped;
+    if settings.dry_run {
+        intents.count_waiting(&world, &mut report);
+        return Ok(report);
+    }
+    if due {
+        run.check_fence().await?;
+        intents.execute(&run, &world, &plan, &mut report).await?;
+    }
+    run.decide(&world, &positions, &plan, &intents, &mut report).await?;
+    intents.count_waiting(&world, &mut report);
+    Ok(report)
+}
+
+/// One collection.
+struct Run<'a> {
+    reader: &'a Reader,
+    runner: Runner,
+    now: Timestamp,
+}
+
+impl Run<'_> {
+    async fn check_fence(&self) -> Result<()> {
+        let Runner { branch, epoch, .. } = self.runner;
+        match ship::newer_epoch(self.reader, branch, epoch).await? {
+            None => Ok(()),
+            Some(fenced) => Err(EngineError::new(
+                ErrorKind::Fenced,
+                format!(
+                    "{} has taken branch {branch} over with epoch {}: this gateway collects no garbage of it any more",
+                    fenced.gateway, fenced.by_epoch
+                ),
+            )),
+        }
+    }
+
+    /// Writes down what is kept, and what is to be deleted for it.
+    async fn decide(
+        &self,
+        world: &World,
+        positions: &world::Positions,
+        plan: &Plan,
+        intents: &Intents,
+        report: &mut GcReport,
+    ) -> Result<()> {
+        let doomed = plan.doomed(world, intents);
+        if doomed.is_empty() && positions.dropped == 0 {
+            return Ok(());
+        }
+        self.check_fence().await?;
+        let revision = world.kept.next_revision();
+        let listed = kept::write(self.reader, revision, self.now, positions.to_kept(&[])).await?;
+        // A pin that was set while the list was made: its point stays on the list, and nothing is decided without it.
+        let marks = Marks::read(self.reader).await?;
+        let pins = marks.pins(self.now).filter(|_| !planted(Planted::ForgetsPins));
+        let missed: Vec<_> =
+            pins.filter(|mark| world.kept.offers_mark(mark) && !listed.offers_mark(mark)).cloned().collect();
+        if !missed.is_empty() {
+            kept::write(self.reader, revision.saturating_add(1), self.now, positions.to_kept(&missed)).await?;
+            return Ok(());
+        }
+        if !doomed.is_empty() {
+            for object in &doomed {
+                report.doomed.add(object.size);
+            }
+            intents::write(self.reader, self.runner.gateway, revision, self.now, doomed).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a record belongs, by its object's name.
+pub(crate) fn record_place(reader: &Reader, key: &str) -> RecordPlace {
+    let prefix = format!("groups/{}/", reader.group());
+    let name = key.strip_prefix(&prefix).unwrap_or(key).to_owned();
+    RecordPlace { vault: reader.vault().id(), group: reader.group(), name }
+}
+
+/// An object by its whole name.
+type Objects = HashMap<String, u64>;
+
+fn damaged(key: &str) -> impl Fn(lifeboat_format::FormatError) -> EngineError + '_ {
+    move |error| cause::object(key, error)
+}
+
+/// Bugs that tests plant, to see that they are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Planted {
+    /// What an intent names is deleted, whatever is needed by then.
+    TrustsIntents,
+    /// Pins are not looked at.
+    ForgetsPins,
+    /// Places where branches fork are not kept.
+    ForgetsForks,
+    /// Segments that are replayed count as garbage once no map names them.
+    ForgetsReplay,
+    /// Nodes of trees that are shared are taken for the newest tree's.
+    ForgetsOlderMaps,
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Planted>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+fn planted(bug: Planted) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+#[cfg(not(test))]
+const fn planted(_: Planted) -> bool {
+    false
+}
