@@ -33,6 +33,8 @@ pub struct Estate {
     group_id: String,
     vault_url: String,
     key_file: PathBuf,
+    /// Variables of every gateway's environment: how the vault's storage is reached.
+    environment: Vec<(String, String)>,
     // Dropped last: the mounts are inside.
     scratch: Scratch,
 }
@@ -77,12 +79,38 @@ impl Estate {
     /// When this machine can't mount, or a step fails; with the end of the gateway's log.
     pub fn protect(label: &str, volumes: &[(&str, u64)]) -> Result<Self> {
         let scratch = Scratch::new(label)?;
-        let key_file = scratch.write_key("vault.key")?;
         let vault_url = format!("file://{}", scratch.path().join("vault").display());
-        let primary = Gateway::start("onprem", "primary", &scratch.path().join("onprem"))?;
+        Self::protect_in(scratch, vault_url, Vec::new(), volumes)
+    }
+
+    /// The same, with the vault in object storage that the gateways find by these variables of their environment.
+    ///
+    /// # Errors
+    /// As [`Self::protect`].
+    pub fn protect_remotely(
+        label: &str,
+        vault_url: &str,
+        environment: Vec<(String, String)>,
+        volumes: &[(&str, u64)],
+    ) -> Result<Self> {
+        Self::protect_in(Scratch::new(label)?, vault_url.to_owned(), environment, volumes)
+    }
+
+    fn protect_in(
+        scratch: Scratch,
+        vault_url: String,
+        environment: Vec<(String, String)>,
+        volumes: &[(&str, u64)],
+    ) -> Result<Self> {
+        let key_file = scratch.write_key("vault.key")?;
+        let mut primary = Gateway::prepare("onprem", "primary", &scratch.path().join("onprem"))?;
+        for (name, value) in &environment {
+            primary.env(name, value);
+        }
+        primary.restart()?;
         let declared = declare(&primary, &vault_url, &key_file, volumes).with_context(|| primary.log_tail())?;
         let (vault_id, group_id) = declared;
-        Ok(Self { primary, standby: None, vault_id, group_id, vault_url, key_file, scratch })
+        Ok(Self { primary, standby: None, vault_id, group_id, vault_url, key_file, environment, scratch })
     }
 
     /// Declares the site `recovery` with the gateway `standby`, and starts its process, which is blank.
@@ -97,7 +125,12 @@ impl Estate {
             let spec = GatewaySpec { site_id: site.id, name: "standby".into(), roles: None, mount_path: None };
             client.create::<GatewayView>(&spec).await.map(drop)
         })?;
-        self.standby = Some(Gateway::start("recovery", "standby", &self.scratch.path().join("recovery"))?);
+        let mut standby = Gateway::prepare("recovery", "standby", &self.scratch.path().join("recovery"))?;
+        for (name, value) in &self.environment {
+            standby.env(name, value);
+        }
+        standby.restart()?;
+        self.standby = Some(standby);
         Ok(())
     }
 
@@ -238,6 +271,10 @@ fn declare(primary: &Gateway, vault_url: &str, key_file: &Path, volumes: &[(&str
     let create = VaultCreate {
         name: "main".into(),
         storage_url: vault_url.to_owned(),
+        storage_endpoint: None,
+        storage_region: None,
+        storage_credentials: None,
+        storage_proxy: None,
         encryption: EncryptionKey {
             key_source: KeySourceKind::KeyFile,
             passphrase: None,

@@ -165,13 +165,29 @@ pub fn storage_url(field: &str, text: &str, errors: &mut Errors) {
         }
         return;
     }
-    let message = match text.split_once("://").map(|(scheme, _)| scheme) {
-        Some(scheme @ ("s3" | "az" | "gs")) => {
-            format!("this version keeps vaults in directories only (file:///…), not yet in {scheme}://")
-        }
-        _ => format!("{text:?} is no storage URL: expected file:///absolute/directory"),
+    let place = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "s3" | "az" | "gs"));
+    let Some((scheme, place)) = place else {
+        // What stands there may be a secret by mistake.
+        let message = "is no storage URL: expected file:///absolute/directory, s3://bucket/prefix, az://container/prefix \
+                       or gs://bucket/prefix";
+        fault(errors, field, message);
+        return;
     };
-    fault(errors, field, message);
+    let plain = |part: &str| {
+        !matches!(part, "" | "." | "..")
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let prefix = prefix.trim_end_matches('/');
+    if bucket.len() < 3 || !plain(bucket) || !(prefix.is_empty() || prefix.split('/').all(plain)) {
+        fault(
+            errors,
+            field,
+            format!(
+                "must be {scheme}://, a name of 3 or more characters, and a prefix of letters, digits, `.`, `_`, `-` and single `/`"
+            ),
+        );
+    }
 }
 
 /// A size of a volume in bytes.
@@ -379,6 +395,17 @@ impl Validate for VaultCreate {
     fn check(&self, prefix: &str, errors: &mut Errors) {
         title(&format!("{prefix}name"), &self.name, errors);
         storage_url(&format!("{prefix}storage_url"), &self.storage_url, errors);
+        let remote = !self.storage_url.starts_with("file:");
+        for (name, given) in [
+            ("storage_endpoint", self.storage_endpoint.is_some()),
+            ("storage_region", self.storage_region.is_some()),
+            ("storage_credentials", self.storage_credentials.is_some()),
+            ("storage_proxy", self.storage_proxy.is_some()),
+        ] {
+            if given && !remote {
+                fault(errors, format!("{prefix}{name}"), "makes no sense for a vault in a directory");
+            }
+        }
         encryption(&format!("{prefix}encryption."), &self.encryption, errors);
         if self.soft_delete_days > 3650 {
             fault(

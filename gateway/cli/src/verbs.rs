@@ -16,6 +16,7 @@ pub(crate) mod point;
 pub(crate) mod policy;
 pub(crate) mod site;
 pub(crate) mod status;
+pub(crate) mod storage;
 pub(crate) mod token;
 pub(crate) mod vault;
 pub(crate) mod vault_key;

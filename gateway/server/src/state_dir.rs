@@ -5,13 +5,14 @@
 //! STATE/process.id           identity of this gateway's state, made once
 //! STATE/ca.pem ca.key        the authority that signs the server's certificate, made once
 //! STATE/admin.token          256 random bits, mode 0600, made once
-//! STATE/vaults.json          attached vaults with their keys, mode 0600
+//! STATE/vaults.json          attached vaults with their keys and credentials, mode 0600
 //! STATE/management.address   where the API answers, while it does
 //! STATE/groups/GROUP/…       the engine's local state of each group
 //! ```
 //! Files are written under a temporary name, synced and renamed: after a crash each is there whole, or isn't. It refuses
 //! a directory that another process has locked.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -41,6 +42,18 @@ pub struct Attachment {
     pub name: String,
     /// Where it is.
     pub url: String,
+    /// Address of the storage service.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// Region of the bucket.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Credentials that were given; those of the environment otherwise.
+    #[serde(default)]
+    pub credentials: Option<BTreeMap<String, Secret>>,
+    /// The proxy that was given; that of the environment otherwise.
+    #[serde(default)]
+    pub proxy: Option<Secret>,
     /// What opens it.
     pub key_source: KeySourceKind,
     /// With `passphrase`.

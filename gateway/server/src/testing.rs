@@ -45,6 +45,10 @@ pub(crate) fn vault_create(directory: &Path, attach: bool) -> VaultCreate {
     VaultCreate {
         name: "vault".into(),
         storage_url: format!("file://{}", directory.display()),
+        storage_endpoint: None,
+        storage_region: None,
+        storage_credentials: None,
+        storage_proxy: None,
         encryption: EncryptionKey {
             key_source: KeySourceKind::Passphrase,
             passphrase: Some(Secret::new("canary-correct-horse".into())),

@@ -11,8 +11,8 @@ use anyhow::Context;
 use lifeboat_api::{EncryptionKey, KeySourceKind};
 use lifeboat_model::VaultId;
 use lifeboat_vault::{
-    Access, Document, KeySource, KmsKey, StoreClass, StoreError, Vault, VaultError, VaultErrorKind, VaultOptions,
-    open_store,
+    Access, Credentials, Document, KeySource, KmsKey, StorageTarget, StoreClass, StoreError, Vault, VaultError,
+    VaultErrorKind, VaultOptions, open_storage,
 };
 use secrecy::SecretString;
 
@@ -200,6 +200,19 @@ pub(crate) fn key_of(key: &EncryptionKey) -> Result<KeySource, VaultError> {
     })
 }
 
+/// Where an attachment is and how it is reached.
+pub(crate) fn target(attachment: &Attachment) -> StorageTarget {
+    let secret = |secret: &lifeboat_api::Secret| SecretString::from(secret.expose().to_owned());
+    let credentials = attachment.credentials.iter().flatten().map(|(name, value)| (name.clone(), secret(value)));
+    StorageTarget {
+        endpoint: attachment.endpoint.clone(),
+        region: attachment.region.clone(),
+        credentials: Credentials::of(credentials),
+        proxy: attachment.proxy.as_ref().map(secret),
+        ..StorageTarget::new(attachment.url.clone())
+    }
+}
+
 /// How vaults are opened: in tests with the cheapest key derivation.
 pub(crate) fn options() -> VaultOptions {
     if cfg!(test) { VaultOptions::for_tests() } else { VaultOptions::default() }
@@ -207,7 +220,7 @@ pub(crate) fn options() -> VaultOptions {
 
 /// Opens an attached vault, and makes sure that it is the one that was attached.
 pub(crate) async fn open(attachment: &Attachment) -> Result<Vault, VaultError> {
-    let store = open_store(&attachment.url, Access::Open).await?;
+    let store = open_storage(&target(attachment), Access::Open).await?;
     let vault = Vault::open(store, &key(attachment)?, options()).await?;
     if vault.id() != attachment.id {
         return Err(trouble(
@@ -219,6 +232,10 @@ pub(crate) async fn open(attachment: &Attachment) -> Result<Vault, VaultError> {
                 attachment.id
             ),
         ));
+    }
+    // A service over the network may have changed since the vault was attached: a proxy in between, another version.
+    if !attachment.url.starts_with("file:") {
+        vault.probe().await?;
     }
     Ok(vault)
 }
@@ -237,7 +254,17 @@ impl Vaults {
         for attachment in attachments {
             let opened = match open(&attachment).await {
                 Ok(vault) => Some(vault),
-                Err(error) if matches!(error.kind(), VaultErrorKind::Retry | VaultErrorKind::NotFound) => {
+                // What the gateway holds locally is served all the same; the vault's trouble shows in its health.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        VaultErrorKind::Retry
+                            | VaultErrorKind::NotFound
+                            | VaultErrorKind::Denied
+                            | VaultErrorKind::NoBucket
+                            | VaultErrorKind::Unsafe
+                    ) =>
+                {
                     tracing::warn!(vault = %attachment.id, url = attachment.url, %error, "vault can't be reached yet");
                     None
                 }

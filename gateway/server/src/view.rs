@@ -74,6 +74,8 @@ pub(crate) fn vault(attached: &AttachedVault) -> Vault {
         spec: declared.unwrap_or_else(|| VaultSpec {
             name: attachment.name.clone(),
             storage_url: attachment.url.clone(),
+            storage_endpoint: attachment.endpoint.clone(),
+            storage_region: attachment.region.clone(),
             encryption: attachment.view(),
             soft_delete_days: info.as_ref().map_or(14, |info| info.soft_delete_days),
         }),

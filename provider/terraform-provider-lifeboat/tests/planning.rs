@@ -201,9 +201,9 @@ async fn bad_volumes_are_refused_under_their_attribute() {
 #[tokio::test]
 async fn bad_vaults_are_refused_under_their_attribute() {
     assert_one(
-        &validate(VAULT, vault().with("storage_url", "s3://bucket/prefix")).await,
+        &validate(VAULT, vault().with("storage_url", "s3a://bucket/prefix")).await,
         "storage_url: ",
-        "not yet in s3://",
+        "is no storage URL",
     );
     assert_one(
         &validate(VAULT, vault().with("storage_url", "file:///srv/vault/")).await,

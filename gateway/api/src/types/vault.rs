@@ -4,6 +4,8 @@ use lifeboat_model::{Timestamp, VaultId, state::Health};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use std::collections::BTreeMap;
+
 use super::{Secret, resource};
 
 /// How the vault's master key is protected.
@@ -23,8 +25,25 @@ pub enum KeySourceKind {
 pub struct VaultCreate {
     /// 1 to 64 characters.
     pub name: String,
-    /// Where it is kept, as the gateway sees it: `file:///absolute/directory`.
+    /// Where it is kept, as the gateway sees it: `file:///absolute/directory`, `s3://bucket/prefix`,
+    /// `az://container/prefix`, `gs://bucket/prefix`.
     pub storage_url: String,
+    /// Address of the storage service, where it isn't the provider's own: `https://host[:port][/path]`.
+    #[serde(default)]
+    pub storage_endpoint: Option<String>,
+    /// Region of an S3 bucket.
+    #[serde(default)]
+    pub storage_region: Option<String>,
+    /// Credentials of the storage service, by name (`AWS_ACCESS_KEY_ID`, `AZURE_STORAGE_ACCOUNT_NAME`, …). Never read
+    /// back. Those of the gateway's environment when absent.
+    #[serde(default)]
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    pub storage_credentials: Option<BTreeMap<String, Secret>>,
+    /// `http://[user:password@]host:port` through which this gateway reaches the storage. Never read back. That of the
+    /// gateway's environment (`HTTPS_PROXY`) when absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub storage_proxy: Option<Secret>,
     /// What opens it.
     pub encryption: EncryptionKey,
     /// Days for which data is kept after it is deleted: 0 to 3650.
@@ -59,6 +78,12 @@ pub struct VaultSpec {
     pub name: String,
     /// Where it is kept, as the gateway that created it sees it.
     pub storage_url: String,
+    /// Address of the storage service, where it isn't the provider's own.
+    #[serde(default)]
+    pub storage_endpoint: Option<String>,
+    /// Region of an S3 bucket.
+    #[serde(default)]
+    pub storage_region: Option<String>,
     /// What opens it.
     pub encryption: EncryptionView,
     /// Days for which data is kept after it is deleted.

@@ -159,6 +159,10 @@ fn a_vault_needs_a_directory_and_the_key_that_its_source_names() {
     let create = |url: &str, key_source, passphrase: Option<&str>, key_file: Option<&str>| VaultCreate {
         name: "v".into(),
         storage_url: url.into(),
+        storage_endpoint: None,
+        storage_region: None,
+        storage_credentials: None,
+        storage_proxy: None,
         encryption: EncryptionKey {
             key_source,
             passphrase: passphrase.map(|p| crate::types::Secret::new(p.into())),
@@ -171,9 +175,26 @@ fn a_vault_needs_a_directory_and_the_key_that_its_source_names() {
     use KeySourceKind::{KeyFile, Passphrase};
     assert!(create("file:///srv/v", Passphrase, Some("long enough"), None).validate().is_ok());
     assert!(create("file:///srv/v", KeyFile, None, Some("/etc/key")).validate().is_ok());
-    for url in ["/srv/v", "file://srv/v", "file:///", "file:///a/../b", "s3://b/p", "ftp://x", "file:///a?b"] {
+    for url in [
+        "/srv/v",
+        "file://srv/v",
+        "file:///",
+        "file:///a/../b",
+        "s3://b/p",
+        "s3://b b",
+        "s3://bucket//x",
+        "gs://k:s@bucket",
+        "ftp://x",
+        "file:///a?b",
+    ] {
         assert_eq!(fields(&create(url, Passphrase, Some("long enough"), None)), ["storage_url"], "{url}");
     }
+    for url in ["s3://bucket", "s3://bucket/a/b/", "az://container/p", "gs://buc.ket/a-b_c"] {
+        assert!(create(url, Passphrase, Some("long enough"), None).validate().is_ok(), "{url}");
+    }
+    let mut local = create("file:///v", Passphrase, Some("long enough"), None);
+    local.storage_region = Some("eu-central-1".into());
+    assert_eq!(fields(&local), ["storage_region"]);
     assert_eq!(fields(&create("file:///v", Passphrase, None, None)), ["encryption.passphrase"]);
     assert_eq!(fields(&create("file:///v", Passphrase, Some("short"), None)), ["encryption.passphrase"]);
     assert_eq!(fields(&create("file:///v", KeyFile, None, Some("key"))), ["encryption.key_file"]);

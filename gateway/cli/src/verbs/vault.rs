@@ -9,6 +9,7 @@ use lifeboat_api::{EncryptionKey, Vault, VaultCreate};
 use super::check::CheckArgs;
 use super::declared::{self, Listed, Named, Names};
 use super::key::KeyArgs;
+use super::storage::StorageArgs;
 use super::vault_key::{self, VaultKeyArgs};
 use crate::connect::ConnectionArgs;
 use crate::failure::Result;
@@ -28,14 +29,18 @@ pub(crate) struct VaultArgs {
 enum VaultVerb {
     /// Attach the vault that is at URL: all that recovery needs
     Open {
-        /// Where it is, as the gateway sees it: file:///absolute/directory
+        /// Where it is, as the gateway sees it: file:///absolute/directory, s3://bucket/prefix, az://container/prefix,
+        /// gs://bucket/prefix
         url: String,
         #[command(flatten)]
         key: KeyArgs,
+        #[command(flatten)]
+        storage: Box<StorageArgs>,
     },
     /// Make a new vault at URL and attach it
     Create {
-        /// Where to make it, as the gateway sees it: file:///absolute/directory
+        /// Where to make it, as the gateway sees it: file:///absolute/directory, s3://bucket/prefix,
+        /// az://container/prefix, gs://bucket/prefix
         url: String,
         /// Its name
         #[arg(long)]
@@ -45,6 +50,8 @@ enum VaultVerb {
         soft_delete_days: u32,
         #[command(flatten)]
         key: KeyArgs,
+        #[command(flatten)]
+        storage: Box<StorageArgs>,
     },
     /// List the vaults that the gateway is attached to
     List,
@@ -78,6 +85,10 @@ fn attach(storage_url: String, encryption: EncryptionKey) -> VaultCreate {
     VaultCreate {
         name: "vault".to_owned(),
         storage_url,
+        storage_endpoint: None,
+        storage_region: None,
+        storage_credentials: None,
+        storage_proxy: None,
         encryption,
         soft_delete_days: lifeboat_api::default_soft_delete_days(),
         attach: true,
@@ -89,15 +100,17 @@ pub(crate) async fn run(args: VaultArgs, output: Output) -> Result<()> {
     let client = || connection.client();
     match args.verb {
         VaultVerb::Check(check) => super::check::run(check, output).await,
-        VaultVerb::Open { url, key } => {
-            let vault = client()?.create_vault(&attach(url, key.for_gateway()?)).await?;
+        VaultVerb::Open { url, key, storage } => {
+            let mut wanted = attach(url, key.for_gateway()?);
+            storage.put_into(&mut wanted)?;
+            let vault = client()?.create_vault(&wanted).await?;
             output.show(&vault, || {
                 clean(&format!("vault {} is open at {}: {}", vault.spec.name, vault.status.attached_url, vault.id))
             })
         }
-        VaultVerb::Create { url, name, soft_delete_days, key } => {
-            let encryption = key.for_gateway()?;
-            let wanted = VaultCreate { name, storage_url: url, encryption, soft_delete_days, attach: false };
+        VaultVerb::Create { url, name, soft_delete_days, key, storage } => {
+            let mut wanted = VaultCreate { name, soft_delete_days, attach: false, ..attach(url, key.for_gateway()?) };
+            storage.put_into(&mut wanted)?;
             let vault = client()?.create_vault(&wanted).await?;
             output.show(&vault, || {
                 clean(&format!("vault {} made at {}: {}", vault.spec.name, vault.status.attached_url, vault.id))

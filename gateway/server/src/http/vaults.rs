@@ -12,7 +12,7 @@ use http::StatusCode;
 use lifeboat_api::validate::Validate;
 use lifeboat_api::{Page, ProblemCode, Vault, VaultCreate, VaultSpec};
 use lifeboat_model::VaultId;
-use lifeboat_vault::{Access, Document, Vault as OpenVault, VaultError, VaultErrorKind, VaultSettings, open_store};
+use lifeboat_vault::{Access, Document, Vault as OpenVault, VaultError, VaultErrorKind, VaultSettings, open_storage};
 
 use super::Shared;
 use super::body::{self, PAGING, Query};
@@ -21,7 +21,7 @@ use super::resources::in_the_way;
 use crate::context::Context;
 use crate::records::kind;
 use crate::state_dir::Attachment;
-use crate::vaults::{AttachedVault, key, options};
+use crate::vaults::{AttachedVault, key, options, target};
 use crate::view;
 
 pub(crate) async fn list(State(context): Shared, request: Request) -> ApiResult<Json<Page<Vault>>> {
@@ -62,16 +62,32 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
         id: VaultId::from_bytes([0; 16]),
         name: wanted.name.clone(),
         url: wanted.storage_url.clone(),
+        endpoint: wanted.storage_endpoint.clone(),
+        region: wanted.storage_region.clone(),
+        credentials: wanted.storage_credentials.clone().filter(|credentials| !credentials.is_empty()),
+        proxy: wanted.storage_proxy.clone(),
         key_source: wanted.encryption.key_source,
         passphrase: wanted.encryption.passphrase.clone(),
         key_file: wanted.encryption.key_file.clone(),
         kms_key: wanted.encryption.kms_key.clone(),
     };
-    if let Some(already) = context.vaults.all().into_iter().find(|vault| vault.attachment.url == attachment.url) {
+    let here = |vault: &Arc<AttachedVault>| {
+        vault.attachment.url == attachment.url && vault.attachment.endpoint == attachment.endpoint
+    };
+    if let Some(already) = context.vaults.all().into_iter().find(here) {
         let same = already.attachment.name == wanted.name && already.attachment.key_source == attachment.key_source;
         if wanted.attach || (repeatable && same) {
             // Only who holds the key is told that it is here already.
-            open_with_key(&attachment).await?;
+            if wanted.attach && (attachment.credentials.is_some() || attachment.proxy.is_some()) {
+                let renewed = renew(&context, &already, attachment).await?;
+                return Ok(show(&renewed, StatusCode::CREATED));
+            }
+            let kept = Attachment {
+                credentials: attachment.credentials.or_else(|| already.attachment.credentials.clone()),
+                proxy: attachment.proxy.or_else(|| already.attachment.proxy.clone()),
+                ..attachment
+            };
+            open_with_key(&kept).await?;
             return Ok(show(&already, StatusCode::CREATED));
         }
         return Err(exists(&wanted.storage_url));
@@ -105,6 +121,39 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
     Ok(show(&attached, StatusCode::CREATED))
 }
 
+/// Replaces the credentials or the proxy of a vault that is attached, once they are seen to open it. What is open already
+/// goes on with the old ones until the gateway restarts.
+async fn renew(context: &Context, already: &AttachedVault, given: Attachment) -> ApiResult<Arc<AttachedVault>> {
+    let old = &already.attachment;
+    let attachment = Attachment {
+        credentials: given.credentials.or_else(|| old.credentials.clone()),
+        proxy: given.proxy.or_else(|| old.proxy.clone()),
+        region: given.region.or_else(|| old.region.clone()),
+        id: old.id,
+        name: old.name.clone(),
+        ..given
+    };
+    let vault = open_with_key(&attachment).await?;
+    if vault.id() != attachment.id {
+        return Err(ApiError::conflict(format!(
+            "{} holds another vault than the one that is attached",
+            attachment.url
+        )));
+    }
+    let mut attachments = context.vaults.attachments();
+    attachments.retain(|other| other.id != attachment.id);
+    attachments.push(attachment.clone());
+    context
+        .state
+        .set_attachments(&attachments)
+        .map_err(|error| ApiError::new(ProblemCode::Internal, format!("{error:#}; nothing was changed")))?;
+    let renewed = Arc::new(AttachedVault::new(attachment, Some(vault)));
+    renewed.refresh().await?;
+    context.vaults.insert(Arc::clone(&renewed));
+    tracing::info!(vault = %renewed.id(), "credentials of the vault's storage renewed");
+    Ok(renewed)
+}
+
 fn exists(url: &str) -> ApiError {
     ApiError::conflict(format!(
         "there is a vault at {url} already: attach it (`attach`, or `lifeboat vault open`), or choose an empty place"
@@ -112,31 +161,42 @@ fn exists(url: &str) -> ApiError {
 }
 
 /// Errors of storage and key, under the field that they come from.
-fn at_field(error: VaultError) -> ApiError {
+fn at_field(url: &str, error: VaultError) -> ApiError {
     match error.kind() {
         VaultErrorKind::WrongKey => ApiError::field("encryption", error.to_string()),
         VaultErrorKind::AlreadyExists | VaultErrorKind::Conflict => ApiError::conflict(format!(
             "{error}: attach it (`attach`, or `lifeboat vault open`), or choose an empty place"
         )),
-        VaultErrorKind::NotFound | VaultErrorKind::Unsafe | VaultErrorKind::Fatal | VaultErrorKind::NewerFormat => {
-            ApiError::field("storage_url", error.to_string())
-        }
+        // A directory has no credentials: what is refused there is the place.
+        VaultErrorKind::Denied if url.starts_with("file:") => ApiError::field("storage_url", error.to_string()),
+        VaultErrorKind::Denied => ApiError::field("storage_credentials", error.to_string()),
+        VaultErrorKind::NoBucket
+        | VaultErrorKind::NotFound
+        | VaultErrorKind::Unsafe
+        | VaultErrorKind::Fatal
+        | VaultErrorKind::NewerFormat => ApiError::field("storage_url", error.to_string()),
         _ => error.into(),
     }
 }
 
 async fn make(attachment: &Attachment, wanted: &VaultCreate) -> ApiResult<OpenVault> {
-    let store = open_store(&attachment.url, Access::Create).await.map_err(|error| at_field(error.into()))?;
+    let store = open_storage(&target(attachment), Access::Create)
+        .await
+        .map_err(|error| at_field(&attachment.url, error.into()))?;
     let mut settings = VaultSettings::new(wanted.name.clone());
     settings.soft_delete_days = wanted.soft_delete_days;
-    OpenVault::create(store, settings, &key(attachment).map_err(at_field)?, options()).await.map_err(at_field)
+    let key = key(attachment).map_err(|error| at_field(&attachment.url, error))?;
+    OpenVault::create(store, settings, &key, options()).await.map_err(|error| at_field(&attachment.url, error))
 }
 
 async fn open_with_key(attachment: &Attachment) -> ApiResult<OpenVault> {
-    let store = open_store(&attachment.url, Access::Open).await.map_err(|error| at_field(error.into()))?;
-    let vault = OpenVault::open(store, &key(attachment).map_err(at_field)?, options()).await.map_err(at_field)?;
+    let store = open_storage(&target(attachment), Access::Open)
+        .await
+        .map_err(|error| at_field(&attachment.url, error.into()))?;
+    let key = key(attachment).map_err(|error| at_field(&attachment.url, error))?;
+    let vault = OpenVault::open(store, &key, options()).await.map_err(|error| at_field(&attachment.url, error))?;
     // Storage that was safe where the vault was made may not be as this gateway reaches it.
-    vault.probe().await.map_err(at_field)?;
+    vault.probe().await.map_err(|error| at_field(&attachment.url, error))?;
     Ok(vault)
 }
 
@@ -146,6 +206,8 @@ async fn describe(vault: &OpenVault, attachment: &Attachment, wanted: &VaultCrea
     let spec = VaultSpec {
         name: wanted.name.clone(),
         storage_url: attachment.url.clone(),
+        storage_endpoint: attachment.endpoint.clone(),
+        storage_region: attachment.region.clone(),
         encryption: attachment.view(),
         soft_delete_days: wanted.soft_delete_days,
     };
@@ -180,6 +242,8 @@ pub(crate) async fn update(State(context): Shared, Path(id): Path<String>, reque
     for (field, same) in [
         ("name", old.spec.name == new.name),
         ("storage_url", old.spec.storage_url == new.storage_url),
+        ("storage_endpoint", old.spec.storage_endpoint == new.storage_endpoint),
+        ("storage_region", old.spec.storage_region == new.storage_region),
         ("encryption", old.spec.encryption == new.encryption),
     ] {
         if !same {

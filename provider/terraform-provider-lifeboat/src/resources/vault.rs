@@ -3,13 +3,15 @@
 //! The passphrase is write-only: it is in no plan and no state. A vault is never replaced, and destroying it detaches it:
 //! what it holds stays in storage.
 
+use std::collections::BTreeMap;
+
 use lifeboat_api::{
     Client, ClientError, ClientErrorKind, EncryptionKey, Group, KeySourceKind, Policy, Secret, Site, Vault,
     VaultCreate, default_soft_delete_days,
 };
 use tf_provider_sdk::{
-    Attribute, Block, Diagnostic, Diagnostics, NestedBlock, Object, PlanChange, Result, Schema, UpdateRequest, Value,
-    async_trait, modify, validate,
+    Attribute, Block, Diagnostic, Diagnostics, NestedBlock, Object, PlanChange, Result, Schema, Type, UpdateRequest,
+    Value, async_trait, modify, validate,
 };
 
 use super::{anchor, observed, short_timeouts};
@@ -84,9 +86,30 @@ impl Kind for VaultKind {
             .attribute(Attribute::id())
             .attribute(anchor("name", "1 to 64 characters.", FOR_GOOD))
             .attribute(
-                anchor("storage_url", "Where it is kept, as the gateways see it: `file:///absolute/directory`.", FOR_GOOD)
-                    .validate(no_slash),
+                anchor(
+                    "storage_url",
+                    "Where it is kept, as the gateways see it: `file:///absolute/directory`, `s3://bucket/prefix`, \
+                     `az://container/prefix` or `gs://bucket/prefix`.",
+                    FOR_GOOD,
+                )
+                .validate(no_slash),
             )
+            .attribute(Attribute::string("storage_endpoint").optional().requires_replace().description(
+                "Address of the storage service, where it isn't the provider's own: `https://host[:port]`. It can't be changed.",
+            ))
+            .attribute(
+                Attribute::string("storage_region")
+                    .optional()
+                    .requires_replace()
+                    .description("Region of an S3 bucket. It can't be changed."),
+            )
+            .attribute(Attribute::map("storage_credentials", Type::String).optional().sensitive().write_only().description(
+                "Credentials of the storage service by name, such as `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`. \
+                 Write-only: they are kept in neither plan nor state. Default: those of the gateway's environment.",
+            ))
+            .attribute(Attribute::number("storage_credentials_version").optional().description(
+                "Another number sends the credentials again: the gateway tries them and keeps them in place of the old ones.",
+            ))
             .attribute(Attribute::number("soft_delete_days").default(default_soft_delete_days()).description(
                 "Days for which data is kept after it is deleted: 0 to 3650. Default: `14`.",
             ))
@@ -115,6 +138,12 @@ impl Kind for VaultKind {
         VaultCreate {
             name: values.name("name"),
             storage_url: values.required("storage_url", "file:///neutral".to_owned()),
+            storage_endpoint: values.optional("storage_endpoint"),
+            storage_region: values.optional("storage_region"),
+            storage_credentials: values
+                .configured_only::<BTreeMap<String, String>>("storage_credentials")
+                .map(|given| given.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()),
+            storage_proxy: None,
             encryption: encryption(values),
             soft_delete_days: values.required("soft_delete_days", default_soft_delete_days()),
             attach: false,
@@ -124,6 +153,8 @@ impl Kind for VaultKind {
     fn describe(vault: &Vault, state: &mut Object) {
         state.set("name", &vault.spec.name);
         state.set("storage_url", &vault.spec.storage_url);
+        state.set("storage_endpoint", vault.spec.storage_endpoint.clone());
+        state.set("storage_region", vault.spec.storage_region.clone());
         state.set("soft_delete_days", vault.spec.soft_delete_days);
         state.set("vault_uuid", vault.status.vault_uuid.to_string());
         state.set("format_version", vault.status.format_version);
@@ -195,16 +226,16 @@ impl Kind for VaultKind {
     }
 
     async fn before_patch(api: &Client, spec: &VaultCreate, request: &UpdateRequest) -> Result<()> {
-        let version = "encryption.passphrase_version";
-        if request.prior.at(version) == request.plan.at(version) || spec.encryption.passphrase.is_none() {
+        let is_new = |version: &str| request.prior.at(version) != request.plan.at(version);
+        let key = is_new("encryption.passphrase_version") && spec.encryption.passphrase.is_some();
+        let credentials = is_new("storage_credentials_version") && spec.storage_credentials.is_some();
+        if !key && !credentials {
             return Ok(());
         }
-        // Attaching what is attached already only checks the key.
+        // Attaching what is attached already checks the key, and renews the credentials.
         let again = VaultCreate { attach: true, ..spec.clone() };
         let checked = api.create_vault(&again).await;
-        checked
-            .map(drop)
-            .map_err(|error| failed(&format!("open the vault {} with its passphrase", spec.name), &error, same))
+        checked.map(drop).map_err(|error| failed(&format!("open the vault {} with its key", spec.name), &error, same))
     }
 }
 
