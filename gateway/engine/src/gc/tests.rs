@@ -39,11 +39,11 @@ async fn random_histories_stay_exact_through_every_collection() {
 /// Gives what the check says after collections with a planted bug.
 async fn with_bug(bug: Option<Planted>) -> Result<(), String> {
     let mut history = aged(10).await;
-    let fork = history.fork_at(0, 5).await;
+    let fork = history.fork_at(0, 1).await;
     history.ship(fork, 2).await;
     history.write_map(fork).await;
     history.write_map(fork).await;
-    history.pin(0, 2).await;
+    history.pin(0, 3).await;
     history.ship(0, 3).await;
     PLANTED.set(bug);
     let mut done = Ok(());
@@ -391,7 +391,7 @@ async fn the_end_of_a_log_is_known_when_its_last_segments_are_gone() {
 #[tokio::test]
 async fn a_check_of_the_vault_takes_nothing_that_was_collected_for_damage() {
     let mut history = aged(19).await;
-    let fork = history.fork_at(0, 15).await;
+    let fork = history.fork_at(0, 9).await;
     history.ship(fork, 2).await;
     for _ in 0..3 {
         history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
