@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use lifeboat_engine::machine::Host;
 use lifeboat_engine::points::{PointInfo, list_points};
 use lifeboat_engine::view::PointView;
 use lifeboat_engine::{BlockVolume, ErrorKind, Group, GroupConfig, GroupSettings, VolumeSpec};
@@ -47,7 +48,7 @@ fn plan(seed: u64, fault: Fault, times: u64) -> impl Fn(&Seen) -> Fault + Send +
     let hits = AtomicU64::new(0);
     move |seen| {
         let applies = fault != Fault::StaleList || seen.is_listing();
-        let hit = applies && mix(seed, seen.index) % 4 == 0 && hits.load(Ordering::Relaxed) < times;
+        let hit = applies && mix(seed, seen.index).is_multiple_of(4) && hits.load(Ordering::Relaxed) < times;
         if hit {
             hits.fetch_add(1, Ordering::Relaxed);
             return fault;
@@ -61,8 +62,7 @@ async fn scribble(volume: &Arc<dyn BlockVolume>, model: &mut [u8], seed: u64) {
         let random = mix(seed, number);
         let at = usize::try_from(random % SIZE as u64).expect("small") / 4096 * 4096;
         let len = usize::try_from((random >> 32) % 60_000).expect("small").clamp(1, SIZE - at);
-        let bytes: Vec<u8> =
-            (0..len as u64).map(|index| mix(random, index / 8).to_le_bytes()[index as usize % 8]).collect();
+        let bytes: Vec<u8> = (0..len).map(|index| mix(random, index as u64 / 8).to_le_bytes()[index % 8]).collect();
         volume.write(at as u64, Bytes::from(bytes.clone())).await.expect("a write needs no vault");
         model[at..at + len].copy_from_slice(&bytes);
     }
@@ -118,8 +118,14 @@ async fn survives(bad: &StorageTarget, good: &StorageTarget, proxy: &FaultProxy,
         cache_bytes: 4 << 20,
         ..GroupSettings::default()
     };
-    let config =
-        GroupConfig { vault, group: group_id, gateway: GatewayId::new(), dir: dir.path().join("group"), settings };
+    let config = GroupConfig {
+        vault,
+        group: group_id,
+        gateway: GatewayId::new(),
+        dir: dir.path().join("group"),
+        machine: Arc::new(Host),
+        settings,
+    };
     let spec = VolumeSpec { id: volume_id, name: "db".into(), size_bytes: SIZE as u64 };
     let group = Group::create(config, vec![spec]).await.expect("creates the group");
     let volume = group.volume(volume_id).expect("the volume is open");

@@ -116,7 +116,7 @@ fn vault_at(store: Arc<dyn Store>, make: bool, seed: u64, skew: i64) -> Result<A
         Ok(())
     });
     let clock = Clock::new(move || Timestamp::from_micros(store::now().as_micros() + skew));
-    let options = VaultOptions { clock, entropy, kdf: KdfStrength::WEAKEST, ..VaultOptions::for_tests() };
+    let options = VaultOptions { clock, entropy, kdf: KdfStrength::WEAKEST };
     let opened = std::thread::spawn(move || {
         let key = KeySource::Passphrase(PASSPHRASE.to_owned().into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
