@@ -71,7 +71,7 @@ fn credentials_that_are_given_outlive_a_restart_and_are_shown_nowhere() {
     let (url, endpoint, file) = ("az://lifeboat-vaults/acme", azurite.endpoint(), file.display().to_string());
     let mut first = Gateway::start("onprem", "first", &scratch.path().join("first")).unwrap();
 
-    let wrong = ["vault", "create", url, "--name", "acme", "--key-file", &key, "--endpoint", &endpoint];
+    let wrong = ["vault", "create", url, "--name", "acme", "--key-file", &key, "--storage-endpoint", &endpoint];
     let refused = first.run(&[&wrong[..], &["--credential", "AZURE_STORAGE_ACCOUNT_NAME=devstoreaccount1"]].concat());
     let refused = refused.unwrap();
     assert!(refused.code() != 0 && refused.stderr.contains("AZURE_STORAGE_ACCOUNT_KEY"), "{}", refused.stderr);
@@ -89,7 +89,7 @@ fn credentials_that_are_given_outlive_a_restart_and_are_shown_nowhere() {
     assert_eq!(std::fs::metadata(kept).unwrap().permissions().mode() & 0o777, 0o600);
 
     let second = Gateway::start("recovery", "second", &scratch.path().join("second")).unwrap();
-    let open = ["vault", "open", url, "--key-file", &key, "--endpoint", &endpoint, "--credentials-file", &file];
+    let open = ["vault", "open", url, "--key-file", &key, "--storage-endpoint", &endpoint, "--credentials-file", &file];
     assert!(second.run(&open).unwrap().ok().unwrap().contains("acme"));
     // The same again renews them.
     assert!(second.run(&open).unwrap().ok().unwrap().contains("acme"));

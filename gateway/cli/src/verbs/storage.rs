@@ -21,7 +21,7 @@ const FILE_BYTES_MAX: u64 = 65_536;
 pub(crate) struct StorageArgs {
     /// Address of the storage service, where it isn't the provider's own: https://host[:port]
     #[arg(long, value_name = "URL")]
-    endpoint: Option<String>,
+    storage_endpoint: Option<String>,
     /// Region of an S3 bucket
     #[arg(long, value_name = "REGION")]
     region: Option<String>,
@@ -44,7 +44,7 @@ impl StorageArgs {
     /// A credential has no value, or the file can't be read.
     pub(crate) fn put_into(self, wanted: &mut VaultCreate) -> Result<()> {
         let credentials = self.gather(environment)?;
-        wanted.storage_endpoint = self.endpoint;
+        wanted.storage_endpoint = self.storage_endpoint;
         wanted.storage_region = self.region;
         wanted.storage_credentials = (!credentials.is_empty()).then_some(credentials);
         wanted.storage_proxy = self.proxy.or_else(|| environment("LIFEBOAT_STORAGE_PROXY")).map(Secret::new);
