@@ -124,7 +124,10 @@ impl BranchWriter {
     /// The keys of the volumes that an interval changes. Asked anew for each segment: from here on their frames stand under
     /// the newest data key there is. The reader notes which are erased.
     async fn writing_keys(&self, interval: &Interval) -> Result<BTreeMap<VolumeId, VolumeKeys>> {
-        let changed: BTreeSet<VolumeId> = interval.records.iter().filter_map(|record| volume_of(&record.op)).collect();
+        // Behind a gap a volume may be in the segment for its size alone.
+        let sized = interval.sizes.iter().map(|(volume, _)| *volume);
+        let changed: BTreeSet<VolumeId> =
+            interval.records.iter().filter_map(|record| volume_of(&record.op)).chain(sized).collect();
         let mut keys = BTreeMap::new();
         for volume in changed {
             if let Some(found) = self.reader.newest_keys(volume).await? {
