@@ -43,6 +43,7 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 
 mod app_points;
 mod collect;
+mod compare;
 mod failback;
 mod hydrate;
 mod recovery;

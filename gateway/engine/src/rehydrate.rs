@@ -234,6 +234,21 @@ async fn next_batch(differences: &mut Differences, rest: &mut Option<Extent>, bl
     Ok(batch)
 }
 
+/// Walks the blocks of a volume that the local image holds otherwise than `target` shows; it is hashed leaf by leaf.
+pub(crate) async fn differing(
+    target: &Arc<PointView>,
+    image: &Arc<dyn ImageReader>,
+    volume: VolumeAtPoint,
+    each: &mut (dyn FnMut(Extent) + Send),
+) -> Result<()> {
+    let source = Source::Compare(Arc::clone(image));
+    let mut differences = Differences::open(target, &source, volume, 0).await?;
+    while let Some(extent) = differences.next().await? {
+        each(extent);
+    }
+    Ok(())
+}
+
 /// The extents of one volume that differ between two views of its group.
 #[derive(Debug)]
 pub struct VolumeDiff {

@@ -326,3 +326,30 @@ async fn volumes_that_appear_and_grow_within_the_gap_reach_the_vault() {
     assert_eq!((found[2 * BLOCKS * BLOCK - 1], found[2 * BLOCKS * BLOCK - 4097]), (7, 8));
     group.close(Duration::ZERO).await;
 }
+
+/// Blocks that changed behind the gateway's back are found by their hashes, and only they are moved.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_finds_what_differs_and_moves_nothing_else() {
+    let lab = Lab::new().await;
+    let (mut history, mut random) = (History::default(), Random(0x5eed_1007));
+    let group = create(&lab).await;
+    for _ in 0..100 {
+        write_one(&group, &lab, &mut history, &mut random).await;
+    }
+    assert_eq!(group.compare().await.expect("compares"), 0, "an equal volume");
+    assert!(group.status().resync.is_none());
+    until("the image has everything", || group.status().image_lsn == group.status().last_lsn).await;
+    let image = config(&lab, lab.primary).dir.join(format!("{}.img", lab.volume));
+    let file = std::fs::OpenOptions::new().write(true).open(image).expect("the image is there");
+    let mut expected = history.now();
+    for (block, byte) in [(3_usize, 0xa5), (4, 0xa6), (400, 0xa7)] {
+        expected[block * BLOCK..][..BLOCK].fill(byte);
+        let at = (block * BLOCK) as u64;
+        std::os::unix::fs::FileExt::write_all_at(&file, &[byte; BLOCK], at).expect("changes behind its back");
+    }
+    assert_eq!(group.compare().await.expect("compares"), 3);
+    group.resynced(PATIENCE).await.expect("the resync ends");
+    let newest = group.take_point(PointKind::Manual, "after").await.expect("lands");
+    assert_same(&lab.content_at(&newest).await, &expected, "after the resync");
+    group.close(Duration::ZERO).await;
+}

@@ -47,6 +47,8 @@ pub struct ServeConfig {
     pub reconcile_interval: Duration,
     /// Limit of a group's journal, bytes; by the volumes' size and the space there is when absent.
     pub journal_bytes: Option<u64>,
+    /// Whether garbage in vaults is collected.
+    pub collect_garbage: bool,
     /// The directory of the programs that may quiet applications.
     pub hooks: PathBuf,
     /// Programs that may be run as key management services. The API names the one, and only one of these is run.
@@ -64,6 +66,7 @@ impl ServeConfig {
             listen_management: "[::]:443".to_owned(),
             reconcile_interval: Duration::from_secs(2),
             journal_bytes: None,
+            collect_garbage: false,
             hooks: PathBuf::from("/etc/lifeboat/hooks"),
             kms_programs: Vec::new(),
         }

@@ -91,7 +91,9 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
                 jobs::release_groups(context, &attached).await;
                 busy |= jobs::tick(context, &attached).await;
                 forget_deleted(context, &attached).await;
-                collect::begin_due(context, &attached);
+                if context.settings.collect_garbage {
+                    collect::begin_due(context, &attached);
+                }
                 if attached.is_untidy(TIDY_INTERVAL) {
                     let attached = Arc::clone(&attached);
                     context

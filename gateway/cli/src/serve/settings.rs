@@ -51,6 +51,10 @@ pub(crate) struct ServeArgs {
     /// out [env: LIFEBOAT_KMS_PROGRAMS]
     #[arg(long, value_name = "PROGRAMS")]
     kms_programs: Option<String>,
+    /// Delete what no recovery point and no branch needs from vaults, a day after it was found; nothing is deleted without [env:
+    /// LIFEBOAT_COLLECT_GARBAGE]
+    #[arg(long)]
+    collect_garbage: bool,
     /// What is logged: info, debug, or module=level, separated by commas [env: LIFEBOAT_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -71,6 +75,7 @@ struct File {
     reconcile_interval: Option<String>,
     journal_bytes: Option<String>,
     hooks: Option<String>,
+    collect_garbage: Option<bool>,
     kms_programs: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
@@ -156,6 +161,13 @@ impl ServeArgs {
         if let Some(given) = pick("journal_bytes", self.journal_bytes, file.journal_bytes) {
             serve.journal_bytes = Some(given.read(|text| parse_size(text))?);
         }
+        serve.collect_garbage = self.collect_garbage
+            || match variable("LIFEBOAT_COLLECT_GARBAGE") {
+                None => file.collect_garbage.unwrap_or(false),
+                Some(text) => text
+                    .parse()
+                    .map_err(|_| Failure::usage(format!("LIFEBOAT_COLLECT_GARBAGE: {text:?} must be true or false")))?,
+            };
         if let Some(hooks) = pick_path("hooks", self.hooks, file.hooks) {
             serve.hooks = hooks;
         }

@@ -58,9 +58,13 @@ async fn with_bug(bug: Option<Planted>) -> Result<(), String> {
 #[tokio::test]
 async fn planted_bugs_are_caught_and_a_sound_run_is_not_accused() {
     assert_eq!(with_bug(None).await, Ok(()));
+    let mut missed = Vec::new();
     for bug in [Planted::ForgetsPins, Planted::ForgetsForks, Planted::ForgetsReplay, Planted::ForgetsOlderMaps] {
-        assert!(with_bug(Some(bug)).await.is_err(), "{bug:?}");
+        if with_bug(Some(bug)).await.is_ok() {
+            missed.push(bug);
+        }
     }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
 }
 
 /// The pin comes after the decision and before the list of kept points: what the intent names is needed when it is due.
@@ -391,8 +395,6 @@ async fn the_end_of_a_log_is_known_when_its_last_segments_are_gone() {
 #[tokio::test]
 async fn a_check_of_the_vault_takes_nothing_that_was_collected_for_damage() {
     let mut history = aged(19).await;
-    let fork = history.fork_at(0, 9).await;
-    history.ship(fork, 2).await;
     for _ in 0..3 {
         history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
     }

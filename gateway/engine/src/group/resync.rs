@@ -88,6 +88,11 @@ impl Group {
         self.resync.wake.notify_one();
     }
 
+    /// More is dirty.
+    pub(super) fn resync_wanted(&self) {
+        self.resync.wake.notify_one();
+    }
+
     /// Takes [`Group::resync_now`] back: the window counts again.
     pub fn resync_in_window(&self) {
         self.resync.requested.store(false, Ordering::Release);
