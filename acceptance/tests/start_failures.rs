@@ -125,8 +125,8 @@ fn a_vault_of_a_newer_format_is_left_alone() {
     let mut changed = 0;
     for (path, content) in tree(&estate.vault_dir().join("vault")).unwrap() {
         let text = String::from_utf8(content).unwrap();
-        let newer = text.replacen("\"format_version\":1,", "\"format_version\":999,", 1);
-        let newer = newer.replacen("\"format_version\": 1,", "\"format_version\": 999,", 1);
+        let newer = text.replacen("\"format_version\":2,", "\"format_version\":999,", 1);
+        let newer = newer.replacen("\"format_version\": 2,", "\"format_version\": 999,", 1);
         assert_ne!(text, newer, "no format version in {text}");
         std::fs::write(path, newer).unwrap();
         changed += 1;

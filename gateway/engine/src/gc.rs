@@ -258,8 +258,6 @@ enum Planted {
     TrustsIntents,
     /// Pins are not looked at.
     ForgetsPins,
-    /// Places where branches fork are not kept.
-    ForgetsForks,
     /// Segments that are replayed count as garbage once no map names them.
     ForgetsReplay,
     /// Nodes of trees that are shared are taken for the newest tree's.

@@ -123,9 +123,7 @@ impl World {
             recorded.extend(line.iter().map(|point| point.id));
             lines.push(line);
             positions.end(*id, branch.end);
-            if !planted(Planted::ForgetsForks) {
-                self.keep_origins(branch, &mut positions);
-            }
+            self.keep_origins(branch, &mut positions);
             self.keep_ends(branch, settings, now, &mut positions);
         }
         let group_time = lines.iter().filter_map(|line| line.last()).map(|point| point.time).max().unwrap_or(now);
