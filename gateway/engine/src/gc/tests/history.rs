@@ -281,13 +281,6 @@ impl History {
         Ok(report)
     }
 
-    /// A segment that is replayed for the newest state of the active line.
-    pub(super) async fn needed_segment(&self) -> String {
-        let end = log_end(&self.bench.vault, self.bench.group, self.branch(1)).await.unwrap();
-        let id = SegmentId { branch: end.branch, epoch: end.epoch, seq: SegmentSeq(1) };
-        names::segment(self.bench.group, id)
-    }
-
     /// Objects that one more look finds to be garbage.
     pub(super) async fn waste(&mut self) -> u64 {
         let settings = GcSettings { retention: ONLY_THE_NEWEST.clone(), grace: Duration::ZERO, dry_run: true };
