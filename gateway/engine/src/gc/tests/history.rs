@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use lifeboat_model::{BranchId, GatewayId, Lsn, PointId, SegmentId, SegmentSeq, Timestamp};
+use lifeboat_model::{BranchId, GatewayId, Lsn, PointId, Timestamp};
 use lifeboat_vault::{Clock, VaultOptions};
 
 use crate::branch::{Origin, drop_branch, fence, log_end};
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::gc::{GcReport, GcSettings, Memory, Runner, run};
 use crate::marks::{Pin, pin, unpin};
 use crate::points::{PointInfo, PointRetention, list_points};
-use crate::segments::{Reader, ReaderLimits, names};
+use crate::segments::{Reader, ReaderLimits};
 use crate::ship::tests::harness::{Bench, Model, Script, gateway, same};
 use crate::ship::{BranchWriter, Open};
 use crate::tree::tests::Dice;
