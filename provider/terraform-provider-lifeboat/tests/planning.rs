@@ -216,11 +216,7 @@ async fn bad_vaults_are_refused_under_their_attribute() {
     assert_one(&said, "encryption.passphrase: ", "at least 8 characters");
     assert!(!said[0].contains("short"), "a passphrase is in no message");
     let kms = Object::new().with("key_source", "kms");
-    assert_one(
-        &validate(VAULT, vault().with("encryption", kms)).await,
-        "encryption.key_source: ",
-        "passphrase, key_file",
-    );
+    assert_one(&validate(VAULT, vault().with("encryption", kms)).await, "encryption.kms_key: ", "is required");
     let file = Object::new().with("key_source", "key_file");
     assert_one(&validate(VAULT, vault().with("encryption", file)).await, "encryption.key_file: ", "is required");
 }
