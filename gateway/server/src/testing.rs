@@ -22,6 +22,15 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut
     }
 }
 
+/// Waits until the gateway of that name has taken its declaration up.
+pub(crate) async fn registered(client: &Client, name: &str) {
+    eventually(&format!("{name} registered"), async || {
+        let gateway = client.find_by_name::<GatewayView>(name).await.expect("list").expect("declared");
+        gateway.status.registered.then_some(())
+    })
+    .await;
+}
+
 pub(crate) fn config(state: &Path, name: &str, site: &str) -> ServeConfig {
     ServeConfig {
         site: Some(site.to_owned()),

@@ -10,7 +10,7 @@ use lifeboat_model::state::JobState;
 use lifeboat_model::{GroupId, VolumeId};
 
 use crate::Gateway;
-use crate::testing::{client, config, declare, eventually, vault_create};
+use crate::testing::{client, config, declare, eventually, registered, vault_create};
 
 async fn done(client: &Client, job: Job) -> Job {
     let job = client.wait_for_job(&job.id.to_string(), |_| {}).await.expect("job");
@@ -64,11 +64,7 @@ async fn a_volume_is_protected_failed_over_and_failed_back() {
     let b = Gateway::start(config(&dir.path().join("b"), "b", "west")).await.expect("b starts");
     let to_b = client(&b);
     to_b.create_vault(&vault_create(&storage, true)).await.expect("attached");
-    eventually("b registered", async || {
-        let gateway = to_b.find_by_name::<lifeboat_api::Gateway>("b").await.expect("list").expect("declared");
-        gateway.status.registered.then_some(())
-    })
-    .await;
+    registered(&to_b, "b").await;
 
     // Test failover: a copy beside the running one.
     let ask = |kind| FailoverRequest { kind, point: "latest".into(), branch_id: None };
@@ -270,11 +266,7 @@ async fn volumes_points_and_branches_are_files() {
     .expect("written");
     done(&to_a, to_a.group_verb(&group, "point", &PointRequest::default()).await.expect("point")).await;
     to_b.create_vault(&vault_create(&dir.path().join("vault"), true)).await.expect("attached");
-    eventually("b registered", async || {
-        let gateway = to_b.find_by_name::<lifeboat_api::Gateway>("b").await.expect("list").expect("declared");
-        gateway.status.registered.then_some(())
-    })
-    .await;
+    registered(&to_b, "b").await;
     // The point, at a gateway that never had the volume.
     let points: Vec<lifeboat_api::Point> = to_b.list("/v1/points", &[("group", group.clone())]).await.expect("points");
     let newest = std::path::PathBuf::from(points[0].path.clone().expect("mounted"));
@@ -347,11 +339,7 @@ async fn volumes_join_and_leave_a_group_and_a_home_that_lost_its_disk_gets_every
     })
     .await;
     let group = shop.id.to_string();
-    eventually("b registered", async || {
-        let gateway = to_b.find_by_name::<lifeboat_api::Gateway>("b").await.expect("list").expect("declared");
-        gateway.status.registered.then_some(())
-    })
-    .await;
+    registered(&to_b, "b").await;
     let ask = FailoverRequest { kind: FailoverKind::Planned, point: "latest".into(), branch_id: None };
     let moved = done(&to_b, to_b.group_verb(&group, "failover", &ask).await.expect("planned")).await;
     write(&b, stock.id, &moved.id.to_string(), 4096, b"another").await;
@@ -385,11 +373,7 @@ async fn the_point_changes_until_the_commit_and_home_comes_back_on_a_new_disk() 
     to_b.create_vault(&vault_create(&dir.path().join("vault"), true)).await.expect("attached");
     let volume = protected(&to_a, &declared.volume, ProtectionState::Protected).await;
     let (id, group) = (volume.id, volume.status.group_id.expect("has a group").to_string());
-    eventually("b registered", async || {
-        let gateway = to_b.find_by_name::<lifeboat_api::Gateway>("b").await.expect("list").expect("declared");
-        gateway.status.registered.then_some(())
-    })
-    .await;
+    registered(&to_b, "b").await;
     let mut points = Vec::new();
     for text in [b"the first version", b"the later version"] {
         write(&a, id, "home", 0, text).await;

@@ -14,7 +14,7 @@ use lifeboat_model::{GroupId, JobId};
 use super::fake::Fake;
 use crate::Gateway;
 use crate::records::{JobRecord, kind, status};
-use crate::testing::{client, config, declare, eventually, vault_create};
+use crate::testing::{client, config, declare, eventually, registered, vault_create};
 
 /// Two gateways on one data path.
 struct Pair {
@@ -223,11 +223,7 @@ async fn jobs_killed_inside_every_step_come_to_their_end() {
     succeeded(&pair.revive(enable).await);
     protected(&pair.a(), &volume, ProtectionState::Protected).await;
     let client = pair.b();
-    eventually("b registered", async || {
-        let gateway = client.find_by_name::<GatewayView>("b").await.expect("list").expect("declared");
-        gateway.status.registered.then_some(())
-    })
-    .await;
+    registered(&client, "b").await;
     let planned = pair.b().group_verb(&text, "failover", &ask(FailoverKind::Planned)).await.expect("planned");
     succeeded(&pair.revive(planned.id).await);
     pair.sole_writer(group, &format!("b/{}", planned.id)).await;
