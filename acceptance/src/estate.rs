@@ -321,6 +321,7 @@ fn declare(primary: &Gateway, vault_url: &str, key_file: &Path, volumes: &[(&str
                 group_id: Some(group.id),
                 policy_id: None,
                 cache_bytes: None,
+                source: None,
             };
             client.create::<Volume>(&spec).await?;
         }

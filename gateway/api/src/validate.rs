@@ -199,6 +199,23 @@ pub fn volume_size(field: &str, bytes: u64, errors: &mut Errors) {
     }
 }
 
+/// The path of a source: absolute and plain, so that it means one place.
+fn source_path(field: &str, path: &str, errors: &mut Errors) {
+    let plain = path.starts_with('/')
+        && path.len() <= 4095
+        && !path.contains('\0')
+        && path.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+    if !plain {
+        fault(
+            errors,
+            field,
+            format!(
+                "{path:?} must be the absolute path of a file or block device at the volume's gateway, without `.` or `..`"
+            ),
+        );
+    }
+}
+
 /// `auto`, `off`, `zstd:1` to `zstd:19`; the level of the last.
 ///
 /// # Errors
@@ -497,7 +514,12 @@ impl Validate for VolumeSpec {
     fn check(&self, prefix: &str, errors: &mut Errors) {
         let field = |name: &str| format!("{prefix}{name}");
         file_name(&field("name"), &self.name, errors);
-        volume_size(&field("size_bytes"), self.size_bytes, errors);
+        if let Some(source) = &self.source {
+            source_path(&field("source.path"), &source.path, errors);
+        }
+        if self.source.is_none() || self.size_bytes != 0 {
+            volume_size(&field("size_bytes"), self.size_bytes, errors);
+        }
         match (self.group_id.is_some(), self.policy_id.is_some()) {
             (true, true) => fault(errors, field("policy_id"), "can't stand beside group_id: the group has the policy"),
             (false, false) => fault(errors, field("group_id"), "either group_id or policy_id is required"),

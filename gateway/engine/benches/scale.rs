@@ -166,6 +166,7 @@ async fn thousand_volumes(report: &mut Report) {
             id: VolumeId::new(),
             name: format!("v{number}-{volume}"),
             size_bytes: 1 << 30,
+            source: None,
         });
         groups.push(Group::create(config.clone(), specs.collect()).await.unwrap());
         configs.push(config);

@@ -2,15 +2,21 @@
 //!
 //! Everything that the engine keeps on a disk goes through [`Disk`] and [`DiskFile`], so that a simulated disk can drop,
 //! reorder and tear what was not synced. A failed sync is final for the file (the kernel forgets dirty pages that it
-//! could not write): callers poison the group and never retry it.
+//! could not write): callers poison the group and never retry it. A name may stand for a *source*: a file or block device
+//! elsewhere that was there before.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use lifeboat_model::Timestamp;
+
+use crate::adopt::Source;
+use crate::error::{EngineError, ErrorKind};
+use crate::sync::Lock;
 
 /// A directory of files.
 pub trait Disk: Send + Sync + std::fmt::Debug {
@@ -40,6 +46,32 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
 
     /// Where it is, for messages.
     fn path(&self) -> PathBuf;
+
+    /// Takes hold of a file or block device that is to have that name: nobody else has it while a handle is open, nor has
+    /// another name. Under one name it can be held several times.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for what can't be a volume, also on a disk that is no machine's; `Retry` while it is in use.
+    fn hold(&self, _name: &str, source: &Path) -> Result<Arc<dyn DiskFile>, EngineError> {
+        let why = format!("{} can't be adopted: this disk holds nothing but its own files", source.display());
+        Err(EngineError::new(ErrorKind::Invalid, why))
+    }
+
+    /// Makes a name stand for a source, by its absolute path; removing the name leaves the source alone.
+    ///
+    /// # Errors
+    /// What the system says; `AlreadyExists`.
+    fn adopt(&self, _name: &str, _source: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The source that a name stands for; none for a file of the directory's own.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn adopted(&self, _name: &str) -> io::Result<Option<PathBuf>> {
+        Ok(None)
+    }
 
     /// The time by its machine's clock, which files are marked with.
     fn now(&self) -> Timestamp {
@@ -102,12 +134,23 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// What the system says. After an error nothing since the last success may be taken as durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Tells the ranges, offset and length, outside of which everything reads as zeroes; all of it where that isn't known.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn each_data(&self, each: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
+        each(0, self.len()?);
+        Ok(())
+    }
 }
 
 /// A directory of the host's file system.
 #[derive(Debug)]
 pub struct LocalDisk {
     dir: PathBuf,
+    /// Sources that are held, by name, for whoever opens them once more.
+    held: Lock<BTreeMap<String, Weak<Source>>>,
 }
 
 impl LocalDisk {
@@ -125,7 +168,7 @@ impl LocalDisk {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        Ok(Arc::new(Self { dir: dir.to_owned() }))
+        Ok(Arc::new(Self { dir: dir.to_owned(), held: Lock::new(BTreeMap::new()) }))
     }
 }
 
@@ -145,7 +188,7 @@ impl Disk for LocalDisk {
                 opened => opened?,
             },
         };
-        Ok(Arc::new(LocalFile { file }))
+        Ok(Arc::new(LocalFile::new(file)))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -170,11 +213,45 @@ impl Disk for LocalDisk {
     fn path(&self) -> PathBuf {
         self.dir.clone()
     }
+
+    fn hold(&self, name: &str, source: &Path) -> Result<Arc<dyn DiskFile>, EngineError> {
+        let mut held = self.held.lock();
+        if let Some(file) = held.get(name).and_then(Weak::upgrade).filter(|file| file.path() == source) {
+            return Ok(file);
+        }
+        let file = Arc::new(Source::hold(source)?);
+        held.insert(name.to_owned(), Arc::downgrade(&file));
+        Ok(file)
+    }
+
+    fn adopt(&self, name: &str, source: &Path) -> io::Result<()> {
+        std::os::unix::fs::symlink(source, self.dir.join(name))
+    }
+
+    fn adopted(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        match std::fs::read_link(self.dir.join(name)) {
+            Ok(source) => Ok(Some(source)),
+            // Missing, or no link.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
+/// A file of the host's file system.
 #[derive(Debug)]
-struct LocalFile {
+pub(crate) struct LocalFile {
     file: File,
+}
+
+impl LocalFile {
+    pub(crate) const fn new(file: File) -> Self {
+        Self { file }
+    }
+
+    pub(crate) const fn inner(&self) -> &File {
+        &self.file
+    }
 }
 
 impl DiskFile for LocalFile {

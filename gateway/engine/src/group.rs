@@ -26,7 +26,7 @@ use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Epoch, GroupId, Lsn, PointKind, T
 use crate::branch;
 use crate::disk::Disk;
 use crate::error::{EngineError, ErrorKind, Result};
-use crate::image::Image;
+use crate::image::{Image, image_name};
 use crate::machine::{Host, Machine};
 use crate::points::PointInfo;
 use crate::record::Op;
@@ -41,6 +41,7 @@ pub use crate::ship::Compression;
 /// How long a restart waits for the vault before it serves without it.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 
+mod adoption;
 mod app_points;
 mod collect;
 mod compare;
@@ -148,7 +149,10 @@ impl Group {
     /// # Errors
     /// What the vault or the disk says; `Invalid` for a size that is no multiple of the block size.
     pub async fn create(config: GroupConfig, volumes: Vec<VolumeSpec>) -> Result<Arc<Self>> {
-        volumes.iter().try_for_each(|volume| blocks_of(volume).map(|_| ()))?;
+        volumes
+            .iter()
+            .filter(|volume| volume.source.is_none() || volume.size_bytes != 0)
+            .try_for_each(|volume| blocks_of(volume).map(|_| ()))?;
         let (machine, dir) = (Arc::clone(&config.machine), config.dir.clone());
         let created = Self::create_at(config, volumes).await;
         if created.is_err() && !state::exists(&*machine, &dir) {
@@ -163,9 +167,10 @@ impl Group {
         let branch = BranchId::from_bytes(vault.new_id().map_err(crate::cause::vault)?);
         // The disk first: one that is full is found out before anything is in the vault.
         let disk = local_disk(&config)?;
+        let volumes = adoption::hold_all(&disk, volumes).await?;
         let path = Arc::new(WritePath::create(&disk, group, Epoch(0), limits(&config.settings), Lsn(1))?);
         for volume in &volumes {
-            vault.create_volume_keys(volume.id).await.map_err(crate::cause::vault)?;
+            vault.create_volume_keys(volume.spec.id).await.map_err(crate::cause::vault)?;
         }
         vault.group_key(group).await.map_err(crate::cause::vault)?;
         let settings = ship_settings(&config.settings);
@@ -191,7 +196,10 @@ impl Group {
         this.start(Arc::clone(&path), None);
         // Before anything is shipped: the first recovery point has every volume, or there is none.
         for volume in volumes {
-            this.add_volume(volume).await?;
+            if let Err(error) = this.take_in(&path, volume).await {
+                this.stop_running().await;
+                return Err(error);
+            }
         }
         this.start_shipping(Some(writer));
         Ok(this)
@@ -349,6 +357,7 @@ impl Group {
                 id: volume.id,
                 name: volume.name.clone(),
                 size_bytes: volume.blocks * BLOCK_SIZE_U64,
+                source: self.disk.adopted(&image_name(volume.id)).ok().flatten(),
             })
             .collect()
     }
@@ -360,35 +369,13 @@ impl Group {
         open.then(|| Arc::new(volume::GroupVolume::new(self, id)) as Arc<dyn BlockVolume>)
     }
 
-    /// Adds an empty volume. One that is there already is left alone.
+    /// Grows a volume in place, in use; an adopted file with it.
     ///
     /// # Errors
-    /// `Fenced` unless active, `Invalid` for a size that is no multiple of the block size, what disk and vault say.
-    pub async fn add_volume(&self, volume: VolumeSpec) -> Result<()> {
-        let _change = self.change.lock().await;
-        let blocks = blocks_of(&volume)?;
-        let path = self.active_path()?;
-        if path.image(volume.id).is_some() {
-            return Ok(());
-        }
-        self.config.vault.create_volume_keys(volume.id).await.map_err(crate::cause::vault)?;
-        let image = Image::create(&self.disk, volume.id, blocks, false)?;
-        path.add_volume(volume.id, Arc::new(image));
-        self.change_state(|state| {
-            state.volumes.retain(|one| one.id != volume.id);
-            state.volumes.push(StateVolume { id: volume.id, name: volume.name.clone(), blocks, lazy: false });
-        })?;
-        running::submit(&path, &Op::Resize { volume: volume.id, blocks }).await?;
-        running::flush(&path).await
-    }
-
-    /// Grows a volume in place, in use.
-    ///
-    /// # Errors
-    /// `Invalid` when it would shrink, `NotFound`, `Fenced`.
+    /// `Invalid` when it would shrink, or when it is a block device that isn't as large; `NotFound`, `Fenced`.
     pub async fn grow_volume(&self, id: VolumeId, size_bytes: u64) -> Result<()> {
         let _change = self.change.lock().await;
-        let spec = VolumeSpec { id, name: String::new(), size_bytes };
+        let spec = VolumeSpec { id, name: String::new(), size_bytes, source: None };
         let blocks = blocks_of(&spec)?;
         let path = self.active_path()?;
         let image = path
@@ -414,7 +401,7 @@ impl Group {
         }
     }
 
-    /// Takes a volume out of the group and deletes its image; the vault keeps its points.
+    /// Takes a volume out of the group and deletes its image, but not one that was adopted; the vault keeps its points.
     ///
     /// # Errors
     /// `Fenced` unless active, what the disk says.

@@ -1,4 +1,5 @@
-//! The local image of one volume: a sparse file, and for a branch volume the map of what it holds already.
+//! The local image of one volume: a sparse file, and for a branch volume the map of what it holds already. Or a file or block
+//! device that was there before and was adopted in place: the image's name is a link to it then.
 //!
 //! A *whole* image holds every block. A *lazy* one belongs to a branch volume at a recovery site: blocks that are not
 //! present yet are those of the point the branch forked from, and are read from the vault. Its presence bitmap has one
@@ -6,6 +7,7 @@
 //! block was fetched; when it was written here, the journal still has the record, because the image watermark moves only
 //! after the bits are durable.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -73,12 +75,68 @@ impl Image {
         })
     }
 
+    /// Makes a source that is held the image of a volume, replacing an image that is there: its content is the volume's, up to
+    /// `blocks`. It grows to them if it may. Nobody sees a block before [`Image::show`].
+    ///
+    /// # Errors
+    /// `Invalid` for a source that has more blocks, or can't have as many; what the disk says.
+    pub fn adopt(
+        disk: &Arc<dyn Disk>,
+        volume: VolumeId,
+        source: &Path,
+        file: Arc<dyn DiskFile>,
+        blocks: u64,
+    ) -> Result<Self> {
+        let invalid = |why: String| {
+            EngineError::new(ErrorKind::Invalid, format!("{} can't be {volume}: {why}", source.display()))
+        };
+        let context = |error| EngineError::io(format!("adopt {} as {volume}", source.display()), error);
+        let bytes = blocks * BLOCK_SIZE_U64;
+        let len = file.len().map_err(context)?;
+        if len > bytes {
+            return Err(invalid(format!(
+                "it has {len} bytes, and the volume is to have {bytes}: declare a size of {len}"
+            )));
+        }
+        file.set_len(bytes).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => invalid(error.to_string()),
+            _ => context(error),
+        })?;
+        Self::remove(disk, volume)?;
+        disk.adopt(&image_name(volume), source).map_err(context)?;
+        disk.sync_names().map_err(context)?;
+        Ok(Self {
+            volume,
+            file,
+            blocks: AtomicU64::new(0),
+            presence: None,
+            sync_failed: AtomicBool::new(false),
+            edges: tokio::sync::RwLock::new(()),
+        })
+    }
+
+    /// Tells the blocks outside of which the file reads as zeroes.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn each_data(&self, each: &mut dyn FnMut(Extent)) -> Result<()> {
+        self.file
+            .each_data(&mut |offset, len| {
+                let lba = offset / BLOCK_SIZE_U64;
+                each(Extent { lba, blocks: (offset + len).div_ceil(BLOCK_SIZE_U64) - lba });
+            })
+            .map_err(|error| EngineError::io(format!("look for the data in the image of {}", self.volume), error))
+    }
+
     /// Opens an image; `blocks` is the size that the group's state gives it, which an interrupted growth may not have
     /// reached on disk.
     pub fn open(disk: &Arc<dyn Disk>, volume: VolumeId, blocks: u64) -> Result<Self> {
         let context =
             |error| EngineError::io(format!("open the image of {volume} in {}", disk.path().display()), error);
-        let file = disk.open(&image_name(volume), false, Io::Buffered).map_err(context)?;
+        let file = match disk.adopted(&image_name(volume)).map_err(context)? {
+            Some(source) => open_adopted(disk, volume, &source, blocks)?,
+            None => disk.open(&image_name(volume), false, Io::Buffered).map_err(context)?,
+        };
         if file.len().map_err(context)? < blocks * BLOCK_SIZE_U64 {
             file.set_len(blocks * BLOCK_SIZE_U64).map_err(context)?;
         }
@@ -128,7 +186,8 @@ impl Image {
         self.blocks.fetch_max(blocks, Ordering::AcqRel);
     }
 
-    /// Makes the image exactly that long; what is cut off is gone. Only for images that nobody serves.
+    /// Makes the image exactly that long; what is cut off is gone, but for an adopted one's, where it is no part of the volume any
+    /// more. Only for images that nobody serves.
     pub fn set_blocks(&self, blocks: u64) -> Result<()> {
         self.file
             .set_len(blocks * BLOCK_SIZE_U64)
@@ -270,13 +329,30 @@ impl Image {
             .map_err(|error| EngineError::io(format!("drop the presence map of {volume}"), error))
     }
 
-    /// Deletes the files of a volume.
+    /// Deletes the files of a volume; of an adopted one only the link.
     pub fn remove(disk: &Arc<dyn Disk>, volume: VolumeId) -> Result<()> {
         [image_name(volume), presence_name(volume)]
             .iter()
             .try_for_each(|name| disk.remove(name))
             .map_err(|error| EngineError::io(format!("delete the image of {volume}"), error))
     }
+}
+
+/// An adopted source grows before its volume does: one that is shorter now was cut short by somebody else.
+fn open_adopted(disk: &Arc<dyn Disk>, volume: VolumeId, source: &Path, blocks: u64) -> Result<Arc<dyn DiskFile>> {
+    let file = disk.hold(&image_name(volume), source)?;
+    let len = file.len().map_err(|error| EngineError::io(format!("open the image of {volume}"), error))?;
+    if len >= blocks * BLOCK_SIZE_U64 {
+        return Ok(file);
+    }
+    Err(EngineError::new(
+        ErrorKind::Damaged,
+        format!(
+            "{} is {volume}, which has {} bytes, and has only {len} itself: put the right one back, or recover the volume from the vault",
+            source.display(),
+            blocks * BLOCK_SIZE_U64
+        ),
+    ))
 }
 
 impl Presence {

@@ -9,6 +9,7 @@
 //! It knows blocks, records, points, branches and epochs. It never knows HTTP, FUSE, Terraform or policies' names.
 //! Disk, object store and clock come from outside, so that a seed replays a run.
 
+mod adopt;
 pub mod blocking;
 pub mod branch;
 mod cause;

@@ -214,7 +214,7 @@ async fn an_idle_group_sends_no_request() {
     let lab = Lab::new().await;
     let mut config = lab.config(lab.primary);
     config.settings.point_interval = Duration::from_millis(50);
-    let spec = VolumeSpec { id: lab.volume, name: "db".into(), size_bytes: SIZE as u64 };
+    let spec = VolumeSpec { id: lab.volume, name: "db".into(), size_bytes: SIZE as u64, source: None };
     let group = Group::create(config, vec![spec]).await.expect("creates");
     volume(&group, &lab).write(0, Bytes::from(vec![1; 4096])).await.expect("writes");
     let point = group.take_point(PointKind::Manual, "").await.expect("lands");

@@ -15,16 +15,7 @@ use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BranchId, GatewayId, Lsn, PointKind};
 use lifeboat_vault::{Effect, OpKind, Rule};
 
-use lab::{Lab, PATIENCE, Random, assert_same, content};
-
-/// Waits until something holds.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
+use lab::{Lab, PATIENCE, Random, assert_same, content, until};
 
 const BLOCK: usize = 4096;
 const BLOCKS: usize = 512;
@@ -63,7 +54,7 @@ fn config(lab: &Lab, gateway: GatewayId) -> GroupConfig {
 }
 
 async fn create(lab: &Lab) -> Arc<Group> {
-    let spec = VolumeSpec { id: lab.volume, name: "db".into(), size_bytes: (BLOCKS * BLOCK) as u64 };
+    let spec = VolumeSpec { id: lab.volume, name: "db".into(), size_bytes: (BLOCKS * BLOCK) as u64, source: None };
     Group::create(config(lab, lab.primary), vec![spec]).await.expect("creates the group")
 }
 

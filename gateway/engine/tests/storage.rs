@@ -128,7 +128,7 @@ async fn survives(bad: &StorageTarget, good: &StorageTarget, proxy: &FaultProxy,
         machine: Arc::new(Host),
         settings,
     };
-    let spec = VolumeSpec { id: volume_id, name: "db".into(), size_bytes: SIZE as u64 };
+    let spec = VolumeSpec { id: volume_id, name: "db".into(), size_bytes: SIZE as u64, source: None };
     let group = Group::create(config, vec![spec]).await.expect("creates the group");
     let volume = group.volume(volume_id).expect("the volume is open");
     let branch = group.status().branch;

@@ -105,11 +105,20 @@ pub(crate) struct Context {
     pub(crate) running: Running,
     pub(crate) hooks: Hooks,
     pub(crate) collections: Collections,
-    /// How fast the groups of a policy may send, together.
-    paces: Mutex<HashMap<PolicyId, Arc<Pace>>>,
+    /// How fast the groups of a policy may send, and read for a resync, together.
+    paces: Mutex<HashMap<PolicyId, Paces>>,
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the process stops.
     pub(crate) stop: CancellationToken,
+}
+
+/// The books on one policy's limits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Paces {
+    /// What is sent.
+    pub(crate) sent: Arc<Pace>,
+    /// What is read for a resync.
+    pub(crate) read: Arc<Pace>,
 }
 
 impl Context {
@@ -144,12 +153,14 @@ impl Context {
         }
     }
 
-    /// The books on what the groups of a policy send from here, under its present limits.
-    pub(crate) fn pace(&self, policy: PolicyId, rules: Vec<PaceRule>) -> Arc<Pace> {
+    /// The books on what the groups of a policy send from here, and on what they read for a resync, both under its present
+    /// limits. Two books: what is read is sent as well, and would count twice in one.
+    pub(crate) fn paces(&self, policy: PolicyId, rules: Vec<PaceRule>) -> Paces {
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
-        let pace = Arc::clone(paces.entry(policy).or_default());
-        pace.set(rules);
-        pace
+        let found = paces.entry(policy).or_default();
+        found.sent.set(rules.clone());
+        found.read.set(rules);
+        found.clone()
     }
 
     /// Intent was written: take a new copy of the catalog, wake the reconciler and whoever waits.

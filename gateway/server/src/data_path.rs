@@ -45,7 +45,11 @@ fn settings(settings: &Settings) -> GroupSettings {
         cache_bytes: CACHE_BYTES,
         app_points: settings.app_points.clone(),
         pace: Arc::clone(&settings.pace),
-        resync: ResyncSettings { hours: settings.resync_hours.clone(), ..ResyncSettings::default() },
+        resync: ResyncSettings {
+            hours: settings.resync_hours.clone(),
+            pace: Arc::clone(&settings.resync_pace),
+            ..ResyncSettings::default()
+        },
         retry: RetrySettings::default(),
     }
 }
@@ -66,7 +70,7 @@ fn config(place: Place) -> EngineResult<GroupConfig> {
 }
 
 fn spec(volume: HeldVolume) -> VolumeSpec {
-    VolumeSpec { id: volume.id, name: volume.name, size_bytes: volume.size_bytes }
+    VolumeSpec { id: volume.id, name: volume.name, size_bytes: volume.size_bytes, source: volume.source }
 }
 
 fn fact(point: &PointInfo) -> PointFact {
@@ -228,7 +232,10 @@ impl Instance for EngineInstance {
 
     fn volumes(&self) -> Vec<HeldVolume> {
         let volumes = self.0.volumes();
-        volumes.into_iter().map(|v| HeldVolume { id: v.id, name: v.name, size_bytes: v.size_bytes }).collect()
+        volumes
+            .into_iter()
+            .map(|v| HeldVolume { id: v.id, name: v.name, size_bytes: v.size_bytes, source: v.source })
+            .collect()
     }
 
     fn volume(&self, id: VolumeId) -> Option<Arc<dyn BlockVolume>> {

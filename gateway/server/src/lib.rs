@@ -12,6 +12,7 @@
 //! was told to make: each with one sentence, nothing changed. A crash loses nothing: intent is in the vault, the engine
 //! recovers its own files, jobs go on with the step that was under way.
 
+mod adoption;
 mod auth;
 mod collect;
 mod context;

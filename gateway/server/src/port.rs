@@ -30,8 +30,11 @@ pub struct HeldVolume {
     pub id: VolumeId,
     /// Its name, for messages.
     pub name: String,
-    /// Its size, a multiple of the block size.
+    /// Its size, a multiple of the block size; 0 for one that is to be as long as its source.
     pub size_bytes: u64,
+    /// The file or block device that it is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<PathBuf>,
 }
 
 /// How a group's data is compressed.
@@ -62,6 +65,8 @@ pub struct Settings {
     pub pace: Arc<Pace>,
     /// When a resync may run by itself; at once without.
     pub resync_hours: Option<Hours>,
+    /// How fast a resync may read volumes; groups of one policy share it.
+    pub resync_pace: Arc<Pace>,
 }
 
 /// Where an instance of a group lives: its vault, who runs it, its local directory.

@@ -24,6 +24,7 @@ use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{GatewayId, GroupId, JobId, Timestamp, VolumeId};
 use lifeboat_vault::{Document, VaultError, VaultErrorKind};
 
+use crate::adoption;
 use crate::collect;
 use crate::context::{Context, Happening};
 use crate::hooks::Scripts;
@@ -205,6 +206,8 @@ fn settings(
     let percent = policy.resync.as_ref().map_or_else(default_at_log_percent, |resync| resync.at_log_percent);
     let journal =
         (bytes / 100).saturating_mul(u64::from(percent)).min(1 << room).clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX);
+    let limits = policy.bandwidth_limit.iter().filter_map(pace_rule).collect();
+    let paces = context.paces(group.policy_id, limits);
     Settings {
         point_interval: parse_duration(&policy.recovery_point_interval).unwrap_or(Duration::from_secs(5)),
         compression: match parse_compression(&policy.compression) {
@@ -221,7 +224,8 @@ fn settings(
         }),
         // Times were checked when the policy was declared.
         resync_hours: policy.resync.as_ref().and_then(|resync| resync.hours().ok()),
-        pace: context.pace(group.policy_id, policy.bandwidth_limit.iter().filter_map(pace_rule).collect()),
+        pace: paces.sent,
+        resync_pace: paces.read,
     }
 }
 
@@ -506,7 +510,7 @@ async fn serve(
             }
         }
         if state == GroupState::Active {
-            adjust(context, attached, id, &instance, volumes).await;
+            adjust(context, attached, id, active.gateway, &instance, volumes).await;
         }
     }
     if let Ok(place) = place(context, attached, id, PathBuf::new()) {
@@ -520,13 +524,17 @@ async fn adjust(
     context: &Context,
     attached: &AttachedVault,
     group: GroupId,
+    own: GatewayId,
     instance: &Arc<dyn Instance>,
     volumes: &[(VolumeId, VolumeSpec)],
 ) {
     let there = instance.volumes();
-    for wanted in view::held(volumes) {
+    for (wanted, (_, spec)) in view::held(volumes).into_iter().zip(volumes) {
         let done = match there.iter().find(|held| held.id == wanted.id) {
-            None => instance.add_volume(wanted.clone()).await.map(|()| "added"),
+            None => match adoption::admit(context, own, spec.gateway_id, &wanted) {
+                Ok(()) => instance.add_volume(wanted.clone()).await.map(|()| "added"),
+                Err(error) => Err(error),
+            },
             Some(held) if held.size_bytes < wanted.size_bytes => {
                 instance.grow_volume(wanted.id, wanted.size_bytes).await.map(|()| "grown")
             }

@@ -111,6 +111,7 @@ pub(crate) async fn declare(client: &Client, directory: &Path) -> Declared {
         group_id: None,
         policy_id: Some(policy.id),
         cache_bytes: None,
+        source: None,
     };
     let volume = client.create::<Volume>(&spec).await.expect("volume");
     Declared { volume }

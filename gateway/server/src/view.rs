@@ -170,7 +170,12 @@ pub(crate) fn volumes_of(snapshot: &Snapshot, group: GroupId) -> Vec<(VolumeId, 
 pub(crate) fn held(volumes: &[(VolumeId, VolumeSpec)]) -> Vec<HeldVolume> {
     volumes
         .iter()
-        .map(|(id, spec)| HeldVolume { id: *id, name: spec.name.clone(), size_bytes: spec.size_bytes })
+        .map(|(id, spec)| HeldVolume {
+            id: *id,
+            name: spec.name.clone(),
+            size_bytes: spec.size_bytes,
+            source: spec.source.as_ref().map(|source| source.path.clone().into()),
+        })
         .collect()
 }
 

@@ -14,7 +14,9 @@ pub struct VolumeSpec {
     /// The gateway where it is at home. Cannot be changed.
     #[schema(value_type = String)]
     pub gateway_id: GatewayId,
-    /// A multiple of 4096, at least 1 MiB, at most 64 TiB. It can grow, never shrink.
+    /// A multiple of 4096, at least 1 MiB, at most 64 TiB. It can grow, never shrink. Left out, or 0, with a `source`: its
+    /// size.
+    #[serde(default)]
     pub size_bytes: u64,
     /// The group it belongs to; this or `policy_id`. Cannot be changed.
     #[serde(default)]
@@ -28,6 +30,17 @@ pub struct VolumeSpec {
     /// volume; gateways of this version use up to the volume's size.
     #[serde(default)]
     pub cache_bytes: Option<u64>,
+    /// What the volume is made of; an empty volume without. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<VolumeSource>,
+}
+
+/// A disk image or block device that is adopted: it is the volume from then on, in place and with its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeSource {
+    /// Its absolute path on the machine of the volume's home gateway. Its size is a multiple of 4096; nothing else may have
+    /// it open for writing or mounted. It is never deleted or made shorter, also not with the volume.
+    pub path: String,
 }
 
 /// A volume as observed.

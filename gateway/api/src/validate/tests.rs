@@ -3,6 +3,7 @@
 use lifeboat_model::{GatewayId, GroupId, PolicyId, VaultId};
 
 use super::*;
+use crate::VolumeSource;
 
 fn fields(body: &impl Validate) -> Vec<String> {
     body.validate().err().unwrap_or_default().into_iter().map(|error| error.field).collect()
@@ -142,8 +143,21 @@ fn volumes_have_a_sound_name_size_and_one_owner() {
         group_id: None,
         policy_id: Some(PolicyId::new()),
         cache_bytes: None,
+        source: None,
     };
     assert_eq!(sound.validate(), Ok(()));
+    let adopted = |path: &str, size_bytes| VolumeSpec {
+        source: Some(VolumeSource { path: path.into() }),
+        size_bytes,
+        ..sound.clone()
+    };
+    for size in [0, 1 << 30] {
+        assert_eq!(adopted("/dev/vg0/db", size).validate(), Ok(()));
+    }
+    assert_eq!(fields(&adopted("/dev/vg0/db", 5000)), ["size_bytes"]);
+    for path in ["", "/", "disk.raw", "/srv/../disk.raw", "/srv//disk.raw", "/srv/", "/a\0b"] {
+        assert_eq!(fields(&adopted(path, 0)), ["source.path"], "{path:?}");
+    }
     for size in [0, 4096, (1 << 20) + 1, VOLUME_BYTES_MAX + 4096] {
         assert_eq!(fields(&VolumeSpec { size_bytes: size, ..sound.clone() }), ["size_bytes"]);
     }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{
     Client, ClientErrorKind, EraseRequest, Gateway, Policy, ProtectionState, RotateVolumeKeyRequest, Volume,
-    VolumeErasure, VolumeKey, VolumeSpec,
+    VolumeErasure, VolumeKey, VolumeSource, VolumeSpec,
 };
 use lifeboat_model::VolumeId;
 use tokio::time::Instant;
@@ -69,9 +69,12 @@ struct Wanted {
     /// The gateway where it is at home, by id or name
     #[arg(long)]
     gateway: String,
-    /// Its size, for example 10GiB
-    #[arg(long, value_parser = parse_size)]
-    size: u64,
+    /// Its size, for example 10GiB; that of its source when left out
+    #[arg(long, value_parser = parse_size, required_unless_present = "source")]
+    size: Option<u64>,
+    /// A disk image or block device of the gateway's machine that is the volume from now on, with its content and in place
+    #[arg(long, value_name = "PATH")]
+    source: Option<String>,
     /// The group it joins, by id or name
     #[arg(long, required_unless_present = "policy", conflicts_with = "policy")]
     group: Option<String>,
@@ -97,7 +100,7 @@ impl Listed for Volume {
         let (spec, status) = (&self.spec, &self.status);
         vec![
             spec.name.clone(),
-            size(spec.size_bytes),
+            size(status.size_bytes.unwrap_or(spec.size_bytes)),
             status.state.to_string(),
             status.health.to_string(),
             maybe(status.active_site.as_ref()),
@@ -125,10 +128,11 @@ async fn create(client: &Client, output: Output, wanted: Wanted) -> Result<()> {
     let spec = VolumeSpec {
         name: wanted.name,
         gateway_id,
-        size_bytes: wanted.size,
+        size_bytes: wanted.size.unwrap_or(0),
         group_id,
         policy_id,
         cache_bytes: wanted.cache,
+        source: wanted.source.map(|path| VolumeSource { path }),
     };
     let mut volume: Volume = client.create(&spec).await?;
     if !wanted.no_wait {

@@ -59,7 +59,12 @@ impl Rig {
         };
         let specs: Vec<VolumeSpec> = (0..)
             .zip(sizes)
-            .map(|(number, size)| VolumeSpec { id: VolumeId::new(), name: format!("v{number}"), size_bytes: *size })
+            .map(|(number, size)| VolumeSpec {
+                id: VolumeId::new(),
+                name: format!("v{number}"),
+                size_bytes: *size,
+                source: None,
+            })
             .collect();
         let ids = specs.iter().map(|spec| spec.id).collect();
         (Group::create(config, specs).await.unwrap(), ids)

@@ -332,7 +332,13 @@ impl Copier {
             let start = (VolumeId::from_bytes([0; 16]), 0);
             // A small journal is not to be filled by one run.
             let blocks = (path.limits().journal.limit_bytes / BLOCK_SIZE_U64 / 64).clamp(1, COPY_BLOCKS);
-            let Some((volume, extent)) = path.watch_dirty(start, blocks) else { break };
+            let Some((volume, extent)) = path.watch_dirty(start, blocks) else {
+                if copied == 0 && !path.is_complete() {
+                    // What is left belongs to a volume that is just being taken in.
+                    let _ = tokio::time::timeout(LOOK_AGAIN, self.wake.notified()).await;
+                }
+                break;
+            };
             let pace = Arc::clone(&group.settings.lock().resync.pace);
             pace.take(extent.blocks * BLOCK_SIZE_U64, || group.config.vault.now()).await;
             copied += copy_run(running, volume, extent).await? * BLOCK_SIZE_U64;

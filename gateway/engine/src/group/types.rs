@@ -22,8 +22,10 @@ pub struct VolumeSpec {
     pub id: VolumeId,
     /// Its name, unique in the vault.
     pub name: String,
-    /// Its size, bytes; a multiple of the block size.
+    /// Its size, bytes; a multiple of the block size. 0 with a source: as long as that is.
     pub size_bytes: u64,
+    /// A file or block device that is the volume from now on, with its content and in its place; an empty volume without.
+    pub source: Option<PathBuf>,
 }
 
 /// How a group is run; may change at any time.

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Extent, ExtentSet, Lsn, VolumeId};
+use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Extent, ExtentSet, Lsn, VOLUME_BLOCKS_MAX, VolumeId};
 
 use super::{Ack, Core, Mode, Piece, Submitted, WritePath, poisoned};
 use crate::dirty::{DirtyFile, DirtyMap};
@@ -286,6 +286,11 @@ impl WritePath {
         loop {
             let (volume, mut extent) = core.missing.dirty.next(from, blocks)?;
             let size = core.volumes.get(&volume).map_or(0, |entry| entry.image.blocks());
+            if size == 0 {
+                // Its introduction is still to come.
+                from = (volume, VOLUME_BLOCKS_MAX);
+                continue;
+            }
             if extent.lba >= size {
                 // A coarse map reaches past the end.
                 core.missing.dirty.remove(volume, Extent { lba: size, blocks: u64::MAX - size });

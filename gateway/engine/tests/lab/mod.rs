@@ -82,7 +82,7 @@ impl Lab {
     }
 
     pub(crate) async fn create(&self) -> Arc<Group> {
-        let spec = VolumeSpec { id: self.volume, name: "db".into(), size_bytes: SIZE as u64 };
+        let spec = VolumeSpec { id: self.volume, name: "db".into(), size_bytes: SIZE as u64, source: None };
         Group::create(self.config(self.primary), vec![spec]).await.expect("creates the group")
     }
 
@@ -108,6 +108,15 @@ pub(crate) async fn content(volume: &Arc<dyn BlockVolume>) -> Vec<u8> {
         all.extend_from_slice(&volume.read(all.len() as u64, step).await.expect("reads"));
     }
     all
+}
+
+/// Waits until something holds.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 pub(crate) fn assert_same(found: &[u8], expected: &[u8], what: &str) {

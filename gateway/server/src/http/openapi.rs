@@ -31,6 +31,7 @@ use utoipa::OpenApi;
         api::GroupSpec,
         api::Volume,
         api::VolumeSpec,
+        api::VolumeSource,
         api::RotateVolumeKeyRequest,
         api::VolumeKey,
         api::EraseRequest,

@@ -574,6 +574,9 @@ impl Kind for Volumes {
         fixed("gateway_id", &old.gateway_id, &new.gateway_id)?;
         let text = |group: Option<GroupId>| group.map_or_else(|| "none".to_owned(), |group| group.to_string());
         fixed("group_id", &text(old.group_id), &text(new.group_id))?;
+        let path =
+            |spec: &VolumeSpec| spec.source.as_ref().map_or_else(|| "none".to_owned(), |found| found.path.clone());
+        fixed("source", &path(old), &path(new))?;
         if new.size_bytes < old.size_bytes {
             return Err(ApiError::field(
                 "size_bytes",

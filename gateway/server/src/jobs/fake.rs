@@ -209,6 +209,7 @@ impl DataPath for Fake {
             id: VolumeId::from_bytes(place.group.to_bytes()),
             name: "db".into(),
             size_bytes: 16 << 20,
+            source: None,
         }];
         let local =
             Local { group: place.group, branch: to.branch, epoch: 1, phase: GroupState::Active, volumes, image: None };
@@ -235,6 +236,7 @@ impl DataPath for Fake {
             id: VolumeId::from_bytes(place.group.to_bytes()),
             name: "db".into(),
             size_bytes: 16 << 20,
+            source: None,
         }];
         let local = Local { group: place.group, branch, epoch, phase: GroupState::Active, volumes, image: None };
         write(&place.dir, &local);

@@ -11,6 +11,7 @@ use lifeboat_model::{BLOCK_SIZE_U64, JobId, PointKind, Timestamp};
 use lifeboat_vault::{VaultError, VaultErrorKind};
 
 use super::{change_group, change_job, report_progress};
+use crate::adoption;
 use crate::context::Context;
 use crate::port::{FailOverTo, Instance, Pass, PointFact};
 use crate::reconcile::{ensure_open, place};
@@ -157,7 +158,13 @@ impl Work<'_> {
         let instance = match self.context.instances.get(self.spec.group, HOME_INSTANCE) {
             Some(open) => open.instance,
             None if self.context.engine.exists(&dir) => self.context.engine.open(place).await?,
-            None => self.context.engine.create(place, view::held(&volumes)).await?,
+            None => {
+                let held = view::held(&volumes);
+                for (volume, (_, spec)) in held.iter().zip(&volumes) {
+                    adoption::admit(self.context, self.spec.gateway, spec.gateway_id, volume)?;
+                }
+                self.context.engine.create(place, held).await?
+            }
         };
         self.context.keep(self.spec.group, HOME_INSTANCE, Arc::clone(&instance));
         drop(guard);

@@ -39,7 +39,12 @@ impl World {
     pub(super) async fn create(&self, gateway: usize) -> Checked<bool> {
         let sizes: Vec<u64> = (0..VOLUMES).map(|_| 16 + self.below(48)).collect();
         let volumes = (0..VOLUMES)
-            .map(|at| VolumeSpec { id: volume_id(at), name: format!("v{at}"), size_bytes: sizes[at] * BLOCK_SIZE_U64 })
+            .map(|at| VolumeSpec {
+                id: volume_id(at),
+                name: format!("v{at}"),
+                size_bytes: sizes[at] * BLOCK_SIZE_U64,
+                source: None,
+            })
             .collect();
         match Group::create(self.config(gateway), volumes).await {
             Ok(group) => {

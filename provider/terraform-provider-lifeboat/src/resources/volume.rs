@@ -8,10 +8,10 @@
 //! A volume that holds data is replaced only with `allow_replace`, and never shrinks. A failover changes what is observed
 //! (`path`, `active_site`), nothing that is declared: the next plan is empty.
 
-use lifeboat_api::{Client, ClientError, Group, ProtectionState, Volume, VolumeSpec};
+use lifeboat_api::{Client, ClientError, Group, ProtectionState, Volume, VolumeSource, VolumeSpec};
 use tf_provider_sdk::{
-    Attribute, Context, Diagnostic, Diagnostics, Number, Object, PlanChange, Result, Schema, Timeouts, async_trait,
-    modify,
+    Attribute, Block, Context, Diagnostic, Diagnostics, NestedBlock, Number, Object, PlanChange, Result, Schema,
+    Timeouts, async_trait, modify,
 };
 
 use super::{MINUTE, anchor, observed};
@@ -21,6 +21,21 @@ use crate::wording::{failed, sentence};
 
 #[derive(Debug)]
 pub(crate) struct VolumeKind;
+
+fn source_block() -> NestedBlock {
+    let body = Block::new()
+        .description(
+            "A disk image or block device that is adopted: it is the volume from then on, in place and with its content, which is \
+             replicated while it is used. `size_gib` is its size, or more where it is a file. It is never deleted or made \
+             shorter, also not with the volume. Recovery points begin once the vault has all of it. A change needs \
+             `allow_replace`.",
+        )
+        .attribute(Attribute::string("path").required().requires_replace().description(
+            "Its absolute path on the machine of the volume's gateway. Its size is a multiple of 4096 bytes, and nothing else \
+             may have it in use.",
+        ));
+    NestedBlock::single("source", body).requires_replace()
+}
 
 const WHEN_ALLOWED: &str = "A change needs `allow_replace`.";
 
@@ -91,6 +106,7 @@ impl Kind for VolumeKind {
                 observed(Attribute::string("latest_recovery_point"))
                     .description("Time of the newest recovery point in the vault at the last refresh (RFC 3339)."),
             )
+            .block(source_block())
             .timeouts(Timeouts::new().create(30 * MINUTE).update(30 * MINUTE).delete(10 * MINUTE))
     }
 
@@ -107,6 +123,9 @@ impl Kind for VolumeKind {
             group_id: group.map(|text| values.read_id("group_id", &text, "grp")),
             policy_id: policy.map(|text| values.read_id("policy_id", &text, "pol")),
             cache_bytes: cache.and_then(|gib| values.bytes_of_gib("cache_gib", &gib)),
+            source: values
+                .block("source")
+                .map(|block| VolumeSource { path: block.required("path", "/neutral".to_owned()) }),
         };
         let undecided = spec.group_id.is_none() && spec.policy_id.is_none();
         if undecided && (values.is_unknown("group_id") || values.is_unknown("policy_id")) {
@@ -120,10 +139,13 @@ impl Kind for VolumeKind {
         let (spec, status) = (&volume.spec, &volume.status);
         state.set("name", &spec.name);
         state.set("gateway_id", spec.gateway_id.to_string());
-        state.set("size_gib", bytes_to_gib(spec.size_bytes));
+        // One that was adopted without a size has that of its source.
+        let size = if spec.size_bytes == 0 { status.size_bytes.unwrap_or(0) } else { spec.size_bytes };
+        state.set("size_gib", bytes_to_gib(size));
         state.set("group_id", spec.group_id.or(status.group_id).map(|id| id.to_string()));
         state.set("policy_id", spec.policy_id.map(|id| id.to_string()));
         state.set("cache_gib", spec.cache_bytes.map(bytes_to_gib));
+        state.set("source", spec.source.as_ref().map(|source| Object::new().with("path", source.path.as_str())));
         state.set("path", status.path.clone());
         state.set("state", status.state.as_str());
         state.set("active_site", status.active_site.clone());
