@@ -11,10 +11,10 @@ use lifeboat_acceptance::cleanup;
 use lifeboat_acceptance::command::Run;
 use lifeboat_acceptance::device::{LoopFs, same_content};
 use lifeboat_acceptance::documents::Documents;
-use lifeboat_acceptance::estate::Estate;
+use lifeboat_acceptance::estate::{Api, Estate};
 use lifeboat_acceptance::eventually;
 use lifeboat_acceptance::gateway::Gateway;
-use lifeboat_api::types::{CommitRequest, FailoverKind};
+use lifeboat_api::types::{CommitRequest, FailoverKind, Policy};
 
 const SIZE: u64 = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,6 +45,27 @@ fn device(path: &Path) -> Result<(PathBuf, cleanup::Guard)> {
     Ok((PathBuf::from(device), detach))
 }
 
+/// The policy's window for resyncs opens in some hours.
+fn resync_tomorrow(gateway: &Gateway) -> Result<()> {
+    let hour = |hours: i64| jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours);
+    let time = |hours: i64| hour(hours).strftime("%H:%M").to_string();
+    let resync = serde_json::json!({ "window_start": time(3), "window_end": time(4) });
+    Api::of(gateway)?.call(async |client| {
+        let policy = client.find_by_name::<Policy>("standard").await?.expect("the estate's policy");
+        client
+            .patch::<Policy>(&policy.id.to_string(), policy.generation, &serde_json::json!({ "resync": resync }))
+            .await
+    })?;
+    Ok(())
+}
+
+/// How well the group is protected, as the command line says.
+fn status(gateway: &Gateway) -> Result<serde_json::Value> {
+    let all = gateway.json(&["status"])?;
+    let group = all["protection"].as_array().and_then(|groups| groups.first().cloned());
+    group.with_context(|| format!("no group in {all}"))
+}
+
 fn create(gateway: &Gateway, name: &str, source: &Path) -> Result<lifeboat_acceptance::command::Outcome> {
     let source = source.to_str().context("a path in UTF-8")?;
     let group = ["--gateway", "primary", "--group", "ledger", "--no-wait"];
@@ -71,6 +92,7 @@ fn an_image_and_a_device_become_volumes_in_place_and_are_recovered_elsewhere() {
     let documents = image(&disk, &dir.join("mnt")).unwrap();
     let (block, _detach) = device(&dir.join("behind.raw")).unwrap();
 
+    resync_tomorrow(&estate.primary).unwrap();
     let refused = create(&estate.primary, "relative", Path::new("machine.raw")).unwrap();
     assert!(refused.code() != 0 && refused.stderr.contains("absolute"), "{refused:?}");
     let _ = create(&estate.primary, "machine", &disk).unwrap().ok().unwrap();
@@ -100,11 +122,28 @@ fn an_image_and_a_device_become_volumes_in_place_and_are_recovered_elsewhere() {
     .unwrap();
     let _ = estate.primary.run(&["volume", "delete", "again"]).unwrap().ok().unwrap();
 
-    eventually("the initial replication to end", PATIENCE, || {
-        Ok(estate.take_point(&estate.primary, "whole").ok().and_then(|job| job.result.point_id))
+    // It waits for the policy's window, until somebody asks for it.
+    let resync = eventually("the resync to wait", PATIENCE, || {
+        let resync = status(&estate.primary)?["resync"].clone();
+        Ok((resync["state"] == "waiting").then_some(resync))
     })
-    .with_context(|| estate.primary.log_tail())
     .unwrap();
+    assert_eq!((&resync["cause"], &resync["bytes_left"]), (&"initial".into(), &resync["bytes_total"]), "{resync}");
+    assert!(resync["bytes_total"].as_u64().unwrap() < SIZE, "holes are not copied: {resync}");
+    let _ = estate.primary.run(&["resync", "--group", "ledger"]).unwrap().ok().unwrap();
+    assert!(status(&estate.primary).unwrap()["resync"].is_null());
+    estate.take_point(&estate.primary, "whole").unwrap();
+
+    // Changed behind the gateway's back: found by comparing, and replicated.
+    estate.primary.stop().unwrap();
+    let changed = File::options().write(true).open(&block).unwrap();
+    changed.write_all_at(&[0xbe; 8192], 5 << 20).unwrap();
+    changed.sync_all().unwrap();
+    drop(changed);
+    estate.primary.restart().unwrap();
+    let attached = served(&estate.primary, "block", SIZE / 4).unwrap();
+    let compared = estate.primary.json(&["resync", "--group", "ledger", "--compare"]).unwrap();
+    assert_eq!((&compared["state"], &compared["result"]["bytes_changed"]), (&"succeeded".into(), &8192.into()));
     let job = estate.fail_over(FailoverKind::Planned, "latest").unwrap();
     let away = |name: &str| {
         let file = format!("/{name}.img");

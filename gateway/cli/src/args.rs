@@ -20,6 +20,7 @@ use crate::verbs::inspect::InspectArgs;
 use crate::verbs::job::JobArgs;
 use crate::verbs::point::PointArgs;
 use crate::verbs::policy::PolicyArgs;
+use crate::verbs::resync::ResyncArgs;
 use crate::verbs::site::SiteArgs;
 use crate::verbs::status::StatusArgs;
 use crate::verbs::token::TokenArgs;
@@ -60,6 +61,8 @@ pub(crate) enum Verb {
     Volume(VolumeArgs),
     /// List, look into, take and verify recovery points
     Point(PointArgs),
+    /// Copy what the vault lacks of a group, at once; compare it with the vault first
+    Resync(ResyncArgs),
     /// Bring a group up at the gateway that is asked
     Failover(FailoverArgs),
     /// Go on from another recovery point after a failover
@@ -88,7 +91,7 @@ pub(crate) enum Verb {
 const TASKS: [(&str, &[&str]); 6] = [
     ("Run a gateway", &["serve", "status", "token"]),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume"]),
-    ("Recovery points", &["point"]),
+    ("Recovery points", &["point", "resync"]),
     ("Fail over and back", &["failover", "change-point", "commit", "cleanup", "release", "resume", "failback"]),
     ("See what happens", &["job", "event"]),
     ("Look inside", &["check", "inspect"]),

@@ -69,6 +69,7 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Release(args) => verbs::failover::release(args, output).await,
         Verb::Resume(args) => verbs::failover::resume(args, output).await,
         Verb::Failback(args) => verbs::failover::failback(args, output).await,
+        Verb::Resync(args) => verbs::resync::run(args, output).await,
         Verb::Job(args) => verbs::job::run(args, output).await,
         Verb::Event(args) => verbs::event::run(args, output).await,
         Verb::Check(args) => verbs::check::run_local(&args, output),

@@ -14,6 +14,7 @@ pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod point;
 pub(crate) mod policy;
+pub(crate) mod resync;
 pub(crate) mod site;
 pub(crate) mod status;
 pub(crate) mod storage;

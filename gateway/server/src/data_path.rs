@@ -227,6 +227,7 @@ impl Instance for EngineInstance {
             progress: found.progress.map(|progress| (progress.done_bytes, progress.total_bytes)),
             churn_bytes_per_second: found.churn_bytes_per_second,
             hydrated_bytes: found.hydrated_bytes,
+            resync: found.resync,
         }
     }
 
@@ -270,6 +271,18 @@ impl Instance for EngineInstance {
 
     async fn release(&self) -> EngineResult<PointFact> {
         Ok(fact(&self.0.release(RELEASE_PATIENCE).await?))
+    }
+
+    fn resync_now(&self) {
+        self.0.resync_now();
+    }
+
+    fn resync_in_window(&self) {
+        self.0.resync_in_window();
+    }
+
+    async fn compare(&self) -> EngineResult<u64> {
+        self.0.compare().await
     }
 
     async fn resume(&self) -> EngineResult<()> {

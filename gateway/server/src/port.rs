@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use lifeboat_engine::gc::GcReport;
 use lifeboat_engine::pace::Pace;
 use lifeboat_engine::quiesce::AppPoints;
-use lifeboat_engine::{BlockVolume, EngineError};
+use lifeboat_engine::{BlockVolume, EngineError, ResyncStatus};
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{
     BranchId, Epoch, GatewayId, GroupId, Hours, Lsn, PointId, PointKind, RootHash, SegmentSeq, Timestamp, VolumeId,
@@ -150,6 +150,8 @@ pub struct InstanceStatus {
     pub churn_bytes_per_second: f64,
     /// Bytes already fetched from the vault.
     pub hydrated_bytes: Option<u64>,
+    /// What the vault lacks although the log does not bring it.
+    pub resync: Option<ResyncStatus>,
 }
 
 /// What a pass of a rehydration did.
@@ -260,6 +262,12 @@ pub trait Instance: Send + Sync + fmt::Debug {
     async fn release(&self) -> EngineResult<PointFact>;
     /// Looks for another gateway's tenure soon: the catalog says that there is one.
     fn doubt(&self);
+    /// Has copied at once what the vault lacks; nothing happens when it lacks nothing.
+    fn resync_now(&self);
+    /// Takes that back: the policy's window counts again.
+    fn resync_in_window(&self);
+    /// Compares its volumes with the vault, and has copied what differs; gives the number of blocks that do.
+    async fn compare(&self) -> EngineResult<u64>;
     /// Standby → active on the same branch.
     async fn resume(&self) -> EngineResult<()>;
     /// One pass towards a branch's newest point.

@@ -642,6 +642,7 @@ fn matters(before: &Observed, now: &Observed) -> bool {
         || before.volumes != now.volumes
         || before.mount_path != now.mount_path
         || before.latest_point.is_none() != now.latest_point.is_none()
+        || before.resync.is_none() != now.resync.is_none()
 }
 
 /// Groups that were deleted: their local files go. Only a tombstone counts; a group that is merely not to be seen stays.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use lifeboat_api::{FailbackMode, JobKind, JobResult, JobStep, StepProgress};
+use lifeboat_api::{FailbackMode, JobKind, JobResult, JobStep, ResyncStatus, StepProgress};
 use lifeboat_model::state::{Health, JobState};
 use lifeboat_model::{
     BranchId, Epoch, GatewayId, GroupId, JobId, Lsn, PointId, PointKind, SegmentSeq, Timestamp, VolumeId,
@@ -116,6 +116,8 @@ pub(crate) struct Observed {
     pub(crate) journal_bytes_used: u64,
     pub(crate) churn_bytes_per_second: f64,
     pub(crate) hydrated_bytes: Option<u64>,
+    #[serde(default)]
+    pub(crate) resync: Option<ResyncStatus>,
     pub(crate) mount_path: Option<String>,
     pub(crate) volumes: Vec<HeldVolume>,
 }
@@ -282,6 +284,10 @@ pub(crate) enum Step {
     TakeOverLazily,
     /// Removes the recovery side's local copy.
     Retire,
+    /// Finds out by hashes what the vault lacks.
+    Compare,
+    /// Copies what the vault lacks.
+    Resync,
 }
 
 impl Step {
@@ -302,6 +308,8 @@ impl Step {
             Self::TakeOver => "Serve the volumes at home",
             Self::TakeOverLazily => "Serve the volumes at home from a new disk",
             Self::Retire => "Remove the recovery copy",
+            Self::Compare => "Compare the volumes with the vault",
+            Self::Resync => "Copy what the vault lacks",
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{
     FailoverView, Gateway, GatewayReport, GatewayStatus, Group, GroupSpec, GroupStatus, Job, JobKind, Point, Policy,
-    PolicySpec, PolicyStatus, ProtectionState, ProtectionStatus, Site, SiteSpec, SiteStatus, TestView, Vault,
-    VaultSpec, VaultStatus, Volume, VolumeSpec, VolumeStatus,
+    PolicySpec, PolicyStatus, ProtectionState, ProtectionStatus, ResyncCause, ResyncState, ResyncStatus, Site,
+    SiteSpec, SiteStatus, TestView, Vault, VaultSpec, VaultStatus, Volume, VolumeSpec, VolumeStatus,
 };
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{GatewayId, GroupId, JobId, Timestamp, VolumeId};
@@ -310,9 +310,26 @@ pub(crate) fn observe(context: &Context, group: GroupId, active: &ActiveRecord) 
         journal_bytes_used: found.journal_bytes_used,
         churn_bytes_per_second: found.churn_bytes_per_second,
         hydrated_bytes: found.hydrated_bytes,
+        resync: found.resync.map(resync),
         mount_path: context.exported.path().map(|path| path.display().to_string()),
         volumes: open.instance.volumes(),
     })
+}
+
+fn resync(found: lifeboat_engine::ResyncStatus) -> ResyncStatus {
+    ResyncStatus {
+        cause: match found.cause {
+            lifeboat_engine::ResyncCause::JournalFull => ResyncCause::JournalFull,
+            lifeboat_engine::ResyncCause::Initial => ResyncCause::Initial,
+            lifeboat_engine::ResyncCause::Compared => ResyncCause::Compared,
+            lifeboat_engine::ResyncCause::ListLost => ResyncCause::ListLost,
+        },
+        state: if found.waits_for.is_some() { ResyncState::Waiting } else { ResyncState::Copying },
+        since: found.since,
+        bytes_left: found.progress.total_bytes.saturating_sub(found.progress.done_bytes),
+        bytes_total: found.progress.total_bytes,
+        waits_for: found.waits_for,
+    }
 }
 
 /// What a policy asks for and gateways of this version don't do: said, never passed over.
@@ -508,6 +525,7 @@ pub(crate) fn protection(context: &Context, facts: &GroupFacts) -> ProtectionSta
         journal_bytes_used: observed.map_or(0, |observed| observed.journal_bytes_used),
         churn_bytes_per_second: observed.map_or(0.0, |observed| observed.churn_bytes_per_second),
         hydrated_bytes: observed.and_then(|observed| observed.hydrated_bytes),
+        resync: observed.and_then(|observed| observed.resync.clone()),
         observed: observed.map_or_else(Timestamp::now, |observed| observed.time),
     }
 }

@@ -115,6 +115,16 @@ pub const fn default_failback_mode() -> FailbackMode {
     FailbackMode::MinimizeDowntime
 }
 
+/// `:resync`: what the vault lacks of a group is copied at once, whatever the policy's window says. Any gateway takes the
+/// request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ResyncRequest {
+    /// Finds out first what the vault lacks: every volume is read and compared with it by hashes. For doubts: changes to an
+    /// adopted disk behind the gateway's back, a restored vault.
+    #[serde(default)]
+    pub compare: bool,
+}
+
 /// `:point`: takes a recovery point now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PointRequest {

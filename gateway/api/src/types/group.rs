@@ -228,6 +228,72 @@ pub struct PointVolume {
     pub root: Option<String>,
 }
 
+/// Why a vault lacks blocks that the log does not bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResyncCause {
+    /// The journal was full while the vault took nothing.
+    JournalFull,
+    /// A volume was adopted with its content.
+    Initial,
+    /// A comparison found them to differ.
+    Compared,
+    /// The list of blocks to copy was lost: every block counts.
+    ListLost,
+}
+
+impl ResyncCause {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::JournalFull => "journal-full",
+            Self::Initial => "initial",
+            Self::Compared => "compared",
+            Self::ListLost => "list-lost",
+        }
+    }
+}
+
+/// Whether a resync goes on just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResyncState {
+    /// For its window or the vault; see `waits_for`.
+    Waiting,
+    /// It copies, or ships what it has copied.
+    Copying,
+}
+
+impl ResyncState {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Copying => "copying",
+        }
+    }
+}
+
+/// A resync that is needed or under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ResyncStatus {
+    /// Why.
+    pub cause: ResyncCause,
+    /// Whether it goes on.
+    pub state: ResyncState,
+    /// Since when the vault lacks blocks.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Bytes still to copy, as a restart would find them: it never rises but for more that the vault lacks.
+    pub bytes_left: u64,
+    /// Bytes to copy in all.
+    pub bytes_total: u64,
+    /// What it waits for.
+    pub waits_for: Option<String>,
+}
+
 /// How well a group is protected, as the gateway that answers knows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProtectionStatus {
@@ -262,6 +328,9 @@ pub struct ProtectionStatus {
     pub churn_bytes_per_second: f64,
     /// On a recovery gateway: bytes already fetched from the vault.
     pub hydrated_bytes: Option<u64>,
+    /// What the vault lacks although the log does not bring it; until it is copied, no new recovery point is offered.
+    #[serde(default)]
+    pub resync: Option<ResyncStatus>,
     /// When this was observed; the present unless another gateway serves the group.
     #[schema(value_type = String, format = DateTime)]
     pub observed: Timestamp,

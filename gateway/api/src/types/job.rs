@@ -33,6 +33,8 @@ pub enum JobKind {
     Resume,
     /// Moves back home.
     Failback,
+    /// Copies what the vault lacks.
+    Resync,
 }
 
 impl JobKind {
@@ -51,6 +53,7 @@ impl JobKind {
             Self::Release => "release",
             Self::Resume => "resume",
             Self::Failback => "failback",
+            Self::Resync => "resync",
         }
     }
 }
@@ -158,11 +161,11 @@ pub struct JobResult {
     pub rto_seconds: Option<f64>,
     /// Failback: seconds during which neither side could be written.
     pub downtime_seconds: Option<f64>,
-    /// Failback: size of the volumes, bytes.
+    /// Failback, resync: size of the volumes, bytes.
     pub bytes_volume: Option<u64>,
-    /// Failback: bytes that were compared.
+    /// Failback, resync: bytes that were compared.
     pub bytes_compared: Option<u64>,
-    /// Failback: bytes that differed between the two sides.
+    /// Failback: bytes that differed between the two sides. Resync: between the volumes and the vault.
     pub bytes_changed: Option<u64>,
     /// Failback: bytes fetched from the vault.
     pub bytes_moved: Option<u64>,

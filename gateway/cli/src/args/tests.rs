@@ -65,6 +65,7 @@ Declare what is protected:
 
 Recovery points:
   point         List, look into, take and verify recovery points
+  resync        Copy what the vault lacks of a group, at once; compare it with the vault first
 
 Fail over and back:
   failover      Bring a group up at the gateway that is asked
@@ -93,6 +94,8 @@ fn the_lines_of_the_contract_parse() {
         "serve --state /s --mount /m --site a --name b --listen-management 127.0.0.1:8443 --reconcile-interval 2s",
         "serve --config /etc/lifeboat.toml",
         "status --output json",
+        "resync --group g --compare",
+        "volume create --name v --gateway g --group g --source /dev/vg0/db",
         "--output json status",
         "status --state /s",
         "vault open file:///v --key /passphrase",

@@ -147,7 +147,8 @@ impl From<Mode> for FailbackMode {
     }
 }
 
-async fn begin(
+/// Begins a verb's job on a group, and waits for it.
+pub(super) async fn begin(
     connection: &ConnectionArgs,
     output: Output,
     on: &OnGroup,

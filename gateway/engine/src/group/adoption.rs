@@ -28,6 +28,9 @@ pub(super) struct Wanted {
 
 /// Takes hold of the sources of volumes: one that can't be had is found out before anything is made.
 pub(super) async fn hold_all(disk: &Arc<dyn Disk>, volumes: Vec<VolumeSpec>) -> Result<Vec<Wanted>> {
+    if volumes.iter().all(|spec| spec.source.is_none()) {
+        return Ok(volumes.into_iter().map(|spec| Wanted { spec, source: None }).collect());
+    }
     let disk = Arc::clone(disk);
     crate::blocking::run(move || volumes.into_iter().map(|spec| hold(&disk, spec)).collect()).await.map_err(|_| {
         EngineError::new(ErrorKind::Closed, "the gateway is being stopped: the volumes are taken in at its next start")
@@ -73,11 +76,16 @@ impl Group {
         let blocks = blocks_of(&volume.spec)?;
         let id = volume.spec.id;
         self.config.vault.create_volume_keys(id).await.map_err(crate::cause::vault)?;
-        let (this, on) = (Arc::clone(self), Arc::clone(path));
         let adopted = volume.source.is_some();
-        let taken = crate::blocking::run(move || this.take_in_image(&on, volume, blocks))
-            .await
-            .map_err(|_| closed(self.config.group))?;
+        let taken = if adopted {
+            let (this, on) = (Arc::clone(self), Arc::clone(path));
+            // A large source is looked through for its data.
+            crate::blocking::run(move || this.take_in_image(&on, volume, blocks))
+                .await
+                .map_err(|_| closed(self.config.group))?
+        } else {
+            self.take_in_image(path, volume, blocks)
+        };
         if let Err(error) = taken {
             path.remove_volume(id);
             return Err(error);

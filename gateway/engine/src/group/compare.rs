@@ -12,10 +12,11 @@ use bytes::Bytes;
 use lifeboat_model::{BLOCK_SIZE_U64, Extent, PointKind, VolumeId};
 
 use super::running::view_at;
-use super::{Group, ResyncCause, closed};
+use super::{Group, Observed, Progress, ResyncCause, closed};
 use crate::dirty::DirtyMap;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::rehydrate::{ImageReader, differing};
+use crate::sync::Lock;
 use crate::write_path::WritePath;
 
 impl Group {
@@ -28,7 +29,10 @@ impl Group {
         let path = self.active_path()?;
         let point = self.take_point(PointKind::CrashConsistent, "").await?;
         let view = view_at(self, point.position()).await?;
-        let local: Arc<dyn ImageReader> = Arc::new(Local { path: Arc::clone(&path) });
+        let total_bytes = view.volumes().iter().map(|volume| volume.size_blocks * BLOCK_SIZE_U64).sum();
+        let progress = Lock::new(Progress { done_bytes: 0, total_bytes });
+        let local: Arc<dyn ImageReader> =
+            Arc::new(Local { path: Arc::clone(&path), observed: Arc::clone(&self.observed), progress });
         let mut dirty = DirtyMap::default();
         for volume in view.volumes() {
             if path.image(volume.id).is_some() {
@@ -53,6 +57,23 @@ impl Group {
 /// The volumes as they are here.
 struct Local {
     path: Arc<WritePath>,
+    observed: Arc<Lock<Observed>>,
+    progress: Lock<Progress>,
+}
+
+impl Local {
+    /// Tells that so many bytes more were read and compared.
+    fn compared(&self, bytes: u64) {
+        let mut progress = self.progress.lock();
+        progress.done_bytes = (progress.done_bytes + bytes).min(progress.total_bytes);
+        self.observed.lock().progress = Some(*progress);
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.observed.lock().progress = None;
+    }
 }
 
 #[async_trait]
@@ -71,6 +92,7 @@ impl ImageReader for Local {
         .await
         .map_err(|_| super::running::gone())??;
         if absent.is_empty() {
+            self.compared(extent.blocks * BLOCK_SIZE_U64);
             return Ok(content);
         }
         Err(EngineError::new(

@@ -51,6 +51,7 @@ use utoipa::OpenApi;
         api::ResumeRequest,
         api::FailbackRequest,
         api::PointRequest,
+        api::ResyncRequest,
     ))
 )]
 struct Schemas;
@@ -135,7 +136,7 @@ const RESOURCES: [[Operation; 5]; 6] = [
     resource_operations!("/v1/volumes", "/v1/volumes/{id}", "volumes", "Volume", "VolumeSpec", "VolumeSpec"),
 ];
 
-const OTHERS: [Operation; 28] = [
+const OTHERS: [Operation; 29] = [
     operation(
         "get",
         "/v1/vaults/{id}/keys",
@@ -267,6 +268,15 @@ const OTHERS: [Operation; 28] = [
         "/v1/groups/{id}:point",
         "Takes a recovery point.",
         Some("PointRequest"),
+        Shape::Begun,
+        "Job",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}:resync",
+        "Copies what the vault lacks, at once.",
+        Some("ResyncRequest"),
         Shape::Begun,
         "Job",
         &[],

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use lifeboat_api::{
     ChangePointRequest, CleanupRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
-    JobKind, PointRequest, ProblemCode, ReleaseRequest, ResumeRequest,
+    JobKind, PointRequest, ProblemCode, ReleaseRequest, ResumeRequest, ResyncRequest,
 };
 use lifeboat_model::{BranchId, GatewayId, GroupId, JobId, PointKind, Timestamp};
 use lifeboat_vault::Document;
@@ -71,11 +71,12 @@ pub(crate) async fn group(
         "resume" => asked.resume().await,
         "failback" => asked.failback().await,
         "point" => asked.point().await,
+        "resync" => asked.resync().await,
         other => Err(ApiError::new(
             ProblemCode::NotFound,
             format!(
-                "a group has no verb {other:?}; there are failover, change-point, commit, cleanup, release, resume, failback \
-                 and point"
+                "a group has no verb {other:?}; there are failover, change-point, commit, cleanup, release, resume, failback, \
+                 point and resync"
             ),
         )),
     }
@@ -278,6 +279,12 @@ impl Asked {
             FailbackMode::MinimizeDowntime | FailbackMode::FullDownload => plan::failback(home, active.gateway),
         };
         self.begin(spec, steps).await
+    }
+
+    async fn resync(self) -> ApiResult<Response> {
+        let wanted: ResyncRequest = body::typed(&self.body)?;
+        let gateway = self.active()?.gateway;
+        self.begin(self.spec(JobKind::Resync, gateway), plan::resync(gateway, wanted.compare)).await
     }
 
     async fn point(self) -> ApiResult<Response> {

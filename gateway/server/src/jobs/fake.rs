@@ -6,14 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use lifeboat_engine::gc::GcReport;
-use lifeboat_engine::{BlockVolume, EngineError, ErrorKind};
+use lifeboat_engine::{BlockVolume, EngineError, ErrorKind, Progress, ResyncCause, ResyncStatus};
 use lifeboat_model::state::{GroupState, Health};
-use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, SegmentSeq, Timestamp, VolumeId};
+use lifeboat_model::{
+    BLOCK_SIZE_U64, BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, SegmentSeq, Timestamp, VolumeId,
+};
 use lifeboat_vault::Vault;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +24,9 @@ use crate::port::{
     DataPath, EngineResult, FailOverTo, HeldVolume, Instance, InstanceStatus, MarkPoint, Pass, Place, PointFact,
     PointVolumes, Settings,
 };
+
+/// Blocks that a comparison finds to differ.
+const COMPARED: u64 = 5;
 
 /// What would be in the vault.
 #[derive(Debug, Default)]
@@ -52,6 +58,9 @@ struct Local {
     phase: GroupState,
     volumes: Vec<HeldVolume>,
     image: Option<PointId>,
+    /// Blocks that the vault lacks.
+    #[serde(default)]
+    missing: u64,
 }
 
 fn refuse(kind: ErrorKind, message: &str) -> EngineError {
@@ -118,7 +127,7 @@ impl Fake {
     }
 
     fn instance(&self, dir: &Path) -> Arc<dyn Instance> {
-        Arc::new(FakeInstance { fake: self.clone(), dir: dir.to_owned() })
+        Arc::new(FakeInstance { fake: self.clone(), dir: dir.to_owned(), wanted: AtomicBool::new(false) })
     }
 }
 
@@ -147,7 +156,8 @@ impl DataPath for Fake {
         self.change(branch, |branch| branch.epoch = 1);
         self.point(place.group, branch, PointKind::CrashConsistent, "");
         self.place("create: the vault has it").await;
-        let local = Local { group: place.group, branch, epoch: 1, phase: GroupState::Active, volumes, image: None };
+        let local =
+            Local { group: place.group, branch, epoch: 1, phase: GroupState::Active, volumes, image: None, missing: 0 };
         write(&place.dir, &local);
         self.place("create: done").await;
         Ok(self.instance(&place.dir))
@@ -159,8 +169,15 @@ impl DataPath for Fake {
     }
 
     async fn blank(&self, place: Place, branch: BranchId) -> EngineResult<Arc<dyn Instance>> {
-        let local =
-            Local { group: place.group, branch, epoch: 0, phase: GroupState::Idle, volumes: vec![], image: None };
+        let local = Local {
+            group: place.group,
+            branch,
+            epoch: 0,
+            phase: GroupState::Idle,
+            volumes: vec![],
+            image: None,
+            missing: 0,
+        };
         write(&place.dir, &local);
         self.place("blank: done").await;
         Ok(self.instance(&place.dir))
@@ -211,8 +228,15 @@ impl DataPath for Fake {
             size_bytes: 16 << 20,
             source: None,
         }];
-        let local =
-            Local { group: place.group, branch: to.branch, epoch: 1, phase: GroupState::Active, volumes, image: None };
+        let local = Local {
+            group: place.group,
+            branch: to.branch,
+            epoch: 1,
+            phase: GroupState::Active,
+            volumes,
+            image: None,
+            missing: 0,
+        };
         write(&place.dir, &local);
         self.place("fail over: done").await;
         Ok(self.instance(&place.dir))
@@ -238,7 +262,8 @@ impl DataPath for Fake {
             size_bytes: 16 << 20,
             source: None,
         }];
-        let local = Local { group: place.group, branch, epoch, phase: GroupState::Active, volumes, image: None };
+        let local =
+            Local { group: place.group, branch, epoch, phase: GroupState::Active, volumes, image: None, missing: 0 };
         write(&place.dir, &local);
         self.place("take over lazily: done").await;
         Ok((self.instance(&place.dir), None))
@@ -286,6 +311,8 @@ impl DataPath for Fake {
 struct FakeInstance {
     fake: Fake,
     dir: PathBuf,
+    /// A resync was asked for; forgotten by a kill.
+    wanted: AtomicBool,
 }
 
 impl FakeInstance {
@@ -299,6 +326,7 @@ impl FakeInstance {
             phase: GroupState::Idle,
             volumes: vec![],
             image: None,
+            missing: 0,
         };
         let mut local = read(&self.dir).unwrap_or(gone);
         if local.phase == GroupState::Active && self.fake.change(local.branch, |branch| branch.epoch) != local.epoch {
@@ -317,6 +345,10 @@ impl FakeInstance {
 #[async_trait]
 impl Instance for FakeInstance {
     fn status(&self) -> InstanceStatus {
+        // A look copies a block.
+        if self.wanted.load(Ordering::Acquire) {
+            self.set(|local| local.missing = local.missing.saturating_sub(1));
+        }
         let local = self.local();
         InstanceStatus {
             state: local.phase,
@@ -331,6 +363,16 @@ impl Instance for FakeInstance {
             progress: None,
             churn_bytes_per_second: 0.0,
             hydrated_bytes: None,
+            resync: (local.missing > 0).then(|| ResyncStatus {
+                since: Timestamp::from_micros(0),
+                cause: ResyncCause::Compared,
+                collapsed: Lsn(0),
+                progress: Progress {
+                    done_bytes: (COMPARED - local.missing) * BLOCK_SIZE_U64,
+                    total_bytes: COMPARED * BLOCK_SIZE_U64,
+                },
+                waits_for: None,
+            }),
         }
     }
 
@@ -375,6 +417,25 @@ impl Instance for FakeInstance {
         self.set(|local| local.phase = GroupState::Standby);
         self.fake.place("release: done").await;
         Ok(point)
+    }
+
+    fn resync_now(&self) {
+        self.wanted.store(true, Ordering::Release);
+    }
+
+    fn resync_in_window(&self) {
+        self.wanted.store(false, Ordering::Release);
+    }
+
+    async fn compare(&self) -> EngineResult<u64> {
+        self.fake.place("compare: begins").await;
+        if self.local().missing > 0 {
+            return Err(refuse(ErrorKind::Retry, "it is being resynced"));
+        }
+        self.resync_in_window();
+        self.set(|local| local.missing = COMPARED);
+        self.fake.place("compare: done").await;
+        Ok(COMPARED)
     }
 
     async fn resume(&self) -> EngineResult<()> {

@@ -1,5 +1,7 @@
 //! What each step does. Every one may be run again after a crash at any point and comes to the same.
 
+mod resync;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use lifeboat_vault::{VaultError, VaultErrorKind};
 use super::{change_group, change_job, report_progress};
 use crate::adoption;
 use crate::context::Context;
-use crate::port::{FailOverTo, Instance, Pass, PointFact};
+use crate::port::{EngineResult, FailOverTo, Instance, Pass, PointFact};
 use crate::reconcile::{ensure_open, place};
 use crate::records::{
     ActiveRecord, FailoverRecord, GroupRecord, HOME_INSTANCE, JobRecord, JobSpec, Step, TestRecord, kind, status,
@@ -104,6 +106,8 @@ pub(super) async fn perform(work: &Work<'_>, step: Step) -> Result<Done, Failure
         Step::TakeOver => work.take_over().await,
         Step::TakeOverLazily => work.take_over_lazily().await,
         Step::Retire => work.retire().await,
+        Step::Compare => work.compare().await,
+        Step::Resync => work.resync().await,
     }
 }
 
@@ -428,17 +432,27 @@ impl Work<'_> {
     /// One pass, telling how far it is; left in the middle when the job is cancelled.
     async fn pass(&self, instance: &Arc<dyn Instance>, full: bool, what: &str) -> Result<Pass, Failure> {
         let branch = self.spec.from_branch.ok_or_else(|| Failure::Final("the job names no branch".to_owned()))?;
-        let pass = instance.rehydrate(branch, full);
-        let mut pass = std::pin::pin!(pass);
+        self.watched(instance, Step::Rehydrate, what, instance.rehydrate(branch, full)).await
+    }
+
+    /// Waits for an instance's work, telling how far it is; leaves it in the middle when the job is cancelled.
+    async fn watched<T>(
+        &self,
+        instance: &Arc<dyn Instance>,
+        step: Step,
+        what: &str,
+        work: impl Future<Output = EngineResult<T>>,
+    ) -> Result<T, Failure> {
+        let mut work = std::pin::pin!(work);
         let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
         tick.tick().await;
         loop {
             tokio::select! {
-                done = pass.as_mut() => return Ok(done?),
+                done = work.as_mut() => return Ok(done?),
                 _ = tick.tick() => {
                     let progress = instance.status().progress;
                     if report_progress(self.attached, self.id, what, progress).await
-                        && super::plan::may_cancel(self.spec.kind, Step::Rehydrate)
+                        && super::plan::may_cancel(self.spec.kind, step)
                     {
                         return Err(Failure::Cancelled);
                     }

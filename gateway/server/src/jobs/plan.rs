@@ -46,6 +46,12 @@ pub(crate) fn change_point(here: GatewayId) -> Vec<StepRecord> {
         .collect()
 }
 
+/// The steps of a resync at `here`.
+pub(crate) fn resync(here: GatewayId, compare: bool) -> Vec<StepRecord> {
+    let steps: &[Step] = if compare { &[Step::Compare, Step::Resync] } else { &[Step::Resync] };
+    steps.iter().map(|step| StepRecord::new(*step, here)).collect()
+}
+
 /// Whether a job can still be cancelled when this step is next or runs: nothing has been decided yet that only going on
 /// (or a job the other way) can undo.
 pub(crate) const fn may_cancel(kind: JobKind, step: Step) -> bool {

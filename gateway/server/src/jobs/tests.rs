@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use lifeboat_api::{
     ChangePointRequest, CleanupRequest, Client, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
-    Gateway as GatewayView, Group, Job, JobKind, Point, ProtectionState, ReleaseRequest, ResumeRequest, Volume,
+    Gateway as GatewayView, Group, Job, JobKind, Point, ProtectionState, ProtectionStatus, ReleaseRequest,
+    ResumeRequest, ResyncRequest, Volume,
 };
 use lifeboat_model::state::{GroupState, JobState};
 use lifeboat_model::{GroupId, JobId};
@@ -279,6 +280,36 @@ async fn another_point_and_a_home_on_a_new_disk_come_to_their_end_whenever_they_
     let late = pair.b().group_verb(&text, "change-point", &change("latest")).await.expect_err("at home");
     assert!(late.to_string().contains("isn't failed over"), "{late}");
     assert!(pair.fake.killed().len() >= 9, "{:?}", pair.fake.killed());
+    pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_on_request_comes_to_its_end_whenever_it_is_killed() {
+    let (mut pair, volume) = Pair::start().await;
+    let group = protected(&pair.a(), &volume, ProtectionState::Protected).await;
+    let text = group.to_string();
+    // The gateway that is asked isn't the one that does it.
+    let compared = pair.b().group_verb(&text, "resync", &ResyncRequest { compare: true }).await.expect("resync");
+    let (record, kills) = pair.disturb(compared.id).await;
+    succeeded(&record);
+    assert!(kills >= 3, "{kills} kills");
+    assert_eq!(record.result.bytes_changed, Some(5 * 4096));
+    assert!(record.result.bytes_compared >= Some(1));
+
+    pair.fake.kill_at(&["compare: begins", "compare: done"]);
+    let compared = pair.a().group_verb(&text, "resync", &ResyncRequest { compare: true }).await.expect("resync");
+    succeeded(&pair.revive(compared.id).await);
+    assert_eq!(pair.fake.killed().len(), 2);
+    let status = async |client: Client| {
+        let found: Vec<ProtectionStatus> =
+            client.list("/v1/protection-status", &[("group", text.clone())]).await.expect("status");
+        found.into_iter().next().expect("a group").resync
+    };
+    assert_eq!(status(pair.a()).await, None);
+    // Nothing to copy is no failure.
+    let idle = pair.a().group_verb(&text, "resync", &ResyncRequest::default()).await.expect("resync");
+    let idle = over(&pair.a(), &idle).await;
+    assert_eq!((idle.state, idle.steps[0].message.as_str()), (JobState::Succeeded, "the vault lacks nothing"));
     pair.kill().await;
 }
 

@@ -1,6 +1,6 @@
 //! `lifeboat_protection_status`: how well a group or a volume is protected, as the gateway that answers knows it.
 
-use lifeboat_api::{Page, ProtectionStatus};
+use lifeboat_api::{Page, ProtectionStatus, ResyncStatus};
 use tf_provider_sdk::{
     Attribute, Context, DataSource, Diagnostic, Object, Result, Schema, Type, Value, async_trait, validate,
 };
@@ -57,6 +57,12 @@ impl DataSource<Link> for ProtectionStatusOf {
                 "On a recovery gateway: bytes already fetched from the vault. Null elsewhere.",
             ))
             .attribute(computed(
+                Attribute::new("resync", resync_type()),
+                "What the vault lacks although the log does not bring it; no new recovery point is offered until it is copied. Null \
+                 when it lacks nothing. It has `cause` (`journal-full`, `initial`, `compared` or `list-lost`), `state` (`waiting` \
+                 or `copying`), `since` (RFC 3339), `bytes_left`, `bytes_total`, and `waits_for` (null while it copies).",
+            ))
+            .attribute(computed(
                 Attribute::string("observed"),
                 "When this was observed (RFC 3339): the present, unless another gateway serves the group.",
             ))
@@ -84,6 +90,27 @@ impl DataSource<Link> for ProtectionStatusOf {
     }
 }
 
+fn resync_type() -> Type {
+    Type::object([
+        ("cause", Type::String),
+        ("state", Type::String),
+        ("since", Type::String),
+        ("bytes_left", Type::Number),
+        ("bytes_total", Type::Number),
+        ("waits_for", Type::String),
+    ])
+}
+
+fn resync(status: &ResyncStatus) -> Object {
+    Object::new()
+        .with("cause", status.cause.as_str())
+        .with("state", status.state.as_str())
+        .with("since", status.since.to_string())
+        .with("bytes_left", status.bytes_left)
+        .with("bytes_total", status.bytes_total)
+        .with("waits_for", status.waits_for.clone())
+}
+
 fn describe(status: &ProtectionStatus, state: &mut Object) {
     state.set("state", status.state.as_str());
     state.set("active_site", status.active_site.clone());
@@ -96,5 +123,6 @@ fn describe(status: &ProtectionStatus, state: &mut Object) {
     state.set("journal_bytes_used", status.journal_bytes_used);
     state.set("churn_bytes_per_second", status.churn_bytes_per_second);
     state.set("hydrated_bytes", status.hydrated_bytes);
+    state.set("resync", status.resync.as_ref().map(resync));
     state.set("observed", status.observed.to_string());
 }
