@@ -95,6 +95,33 @@ async fn a_volume_is_there_when_it_is_protected() {
 }
 
 #[tokio::test]
+async fn an_adopted_disk_is_declared_by_its_path_and_the_next_plan_is_empty() {
+    let (gateway, mut session) = started(&[]).await;
+    let adopted = |state: &str| {
+        let mut view = volume_view(state, &[]);
+        view["spec"]["source"] = json!({"path": "/dev/vg0/db"});
+        view
+    };
+    gateway.answers("GET /v1/volumes", 200, empty_page()).answers("POST /v1/volumes", 201, adopted("pending")).answers(
+        &format!("GET /v1/volumes/{}", id("vol", 1)),
+        200,
+        adopted("protected"),
+    );
+    let config = volume().with("source", Object::new().with("path", "/dev/vg0/db"));
+    let created = session.create(VOLUME, &config).await;
+    assert!(created.said.is_empty(), "{:?}", created.said);
+    let sent = gateway.asked("POST /v1/volumes").concat();
+    assert!(sent.contains("\"source\":{\"path\":\"/dev/vg0/db\"}"), "{sent}");
+    let state = created.state.unwrap();
+    let again = session.plan(VOLUME, Some(&state), Some(&config)).await;
+    assert_eq!((again.said.len(), again.planned.as_ref()), (0, Some(&state)), "{:?}", again.said);
+    let elsewhere = volume().with("source", Object::new().with("path", "/dev/vg0/other"));
+    let moved = session.plan(VOLUME, Some(&state), Some(&elsewhere)).await;
+    assert_one(&moved.said, &["source", "allow_replace"]);
+    session.end().await;
+}
+
+#[tokio::test]
 async fn a_volume_that_failed_stays_in_state_with_its_reasons_told() {
     let (gateway, mut session) = started(&[]).await;
     gateway

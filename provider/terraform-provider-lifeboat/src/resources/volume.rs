@@ -30,7 +30,7 @@ fn source_block() -> NestedBlock {
              shorter, also not with the volume. Recovery points begin once the vault has all of it. A change needs \
              `allow_replace`.",
         )
-        .attribute(Attribute::string("path").required().requires_replace().description(
+        .attribute(Attribute::string("path").required().description(
             "Its absolute path on the machine of the volume's gateway. Its size is a multiple of 4096 bytes, and nothing else \
              may have it in use.",
         ));
