@@ -609,7 +609,7 @@ impl Group {
             volumes
                 .iter()
                 .filter_map(|volume| running.path.image(volume.id))
-                .map(|image| image.present_blocks() * BLOCK_SIZE_U64)
+                .map(|image| image.kept_blocks() * BLOCK_SIZE_U64)
                 .sum()
         });
         GroupStatus {

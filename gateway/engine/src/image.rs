@@ -40,6 +40,8 @@ pub struct Image {
     blocks: AtomicU64,
     presence: Option<Lock<Presence>>,
     sync_failed: AtomicBool,
+    /// One sync of the bits at a time.
+    syncing: Lock<()>,
     /// Held shared by writes of whole blocks, alone by those that read the blocks at their edges first.
     pub(crate) edges: tokio::sync::RwLock<()>,
 }
@@ -51,6 +53,8 @@ struct Presence {
     /// Pages of bits that differ from the file.
     dirty: std::collections::BTreeSet<u64>,
     present: u64,
+    /// Of those, the ones whose bits were synced.
+    kept: u64,
 }
 
 impl Image {
@@ -71,6 +75,7 @@ impl Image {
             blocks: AtomicU64::new(blocks),
             presence,
             sync_failed: AtomicBool::new(false),
+            syncing: Lock::new(()),
             edges: tokio::sync::RwLock::new(()),
         })
     }
@@ -111,6 +116,7 @@ impl Image {
             blocks: AtomicU64::new(0),
             presence: None,
             sync_failed: AtomicBool::new(false),
+            syncing: Lock::new(()),
             edges: tokio::sync::RwLock::new(()),
         })
     }
@@ -151,6 +157,7 @@ impl Image {
             blocks: AtomicU64::new(blocks),
             presence,
             sync_failed: AtomicBool::new(false),
+            syncing: Lock::new(()),
             edges: tokio::sync::RwLock::new(()),
         })
     }
@@ -201,9 +208,9 @@ impl Image {
         self.presence.is_some()
     }
 
-    /// Blocks that are present.
-    pub fn present_blocks(&self) -> u64 {
-        self.presence.as_ref().map_or_else(|| self.blocks(), |presence| presence.lock().present)
+    /// Blocks that are present and stay so over a crash: as many or more are found when the image is opened again.
+    pub fn kept_blocks(&self) -> u64 {
+        self.presence.as_ref().map_or_else(|| self.blocks(), |presence| presence.lock().kept)
     }
 
     /// Splits an extent into runs that are present (`true`) and runs that must come from the vault.
@@ -310,8 +317,16 @@ impl Image {
                 damaged(&error.to_string()).with_source(error)
             })
         };
+        let _alone = self.presence.as_ref().map(|_| self.syncing.lock());
         // Bits that are set while the data is being synced belong to data that may not be durable: they wait.
-        let pages = self.presence.as_ref().map(|presence| presence.lock().take_dirty()).unwrap_or_default();
+        let (pages, present) = self
+            .presence
+            .as_ref()
+            .map(|presence| {
+                let mut presence = presence.lock();
+                (presence.take_dirty(), presence.present)
+            })
+            .unwrap_or_default();
         sync(&self.file)?;
         let Some(presence) = self.presence.as_ref().filter(|_| !pages.is_empty()) else { return Ok(()) };
         let file = Arc::clone(&presence.lock().file);
@@ -319,7 +334,9 @@ impl Image {
             presence.lock().dirty.extend(pages.iter().map(|(at, _)| *at));
             EngineError::io(format!("write the presence map of {}", self.volume), error)
         })?;
-        sync(&file)
+        sync(&file)?;
+        presence.lock().kept = present;
+        Ok(())
     }
 
     /// Once every block is present the image is whole: the bitmap goes.
@@ -363,7 +380,7 @@ impl Presence {
         file.set_len(BITS_AT + bytes).map_err(context)?;
         file.write_at(&PresenceHeader { volume, size_blocks: blocks, generation: 1 }.encode(), 0).map_err(context)?;
         file.sync().map_err(context)?;
-        Ok(Self { file, bits: vec![0; index(bytes)], dirty: std::collections::BTreeSet::new(), present: 0 })
+        Ok(Self { file, bits: vec![0; index(bytes)], dirty: std::collections::BTreeSet::new(), present: 0, kept: 0 })
     }
 
     fn open(file: Arc<dyn DiskFile>, volume: VolumeId, blocks: u64) -> Result<Self> {
@@ -381,7 +398,7 @@ impl Presence {
         let bytes = blocks.div_ceil(8).next_multiple_of(PAGE).max(stored);
         let mut bits = vec![0; index(bytes)];
         file.read_at(&mut bits[..index(stored)], BITS_AT).map_err(context)?;
-        let mut presence = Self { file, bits, dirty: std::collections::BTreeSet::new(), present: 0 };
+        let mut presence = Self { file, bits, dirty: std::collections::BTreeSet::new(), present: 0, kept: 0 };
         // What lies behind the size at the fork was grown here, and is here, whether a crash left its bits or not.
         presence.clear_from(blocks);
         presence.present = (0..blocks).filter(|&block| presence.is_set(block)).count() as u64;
@@ -391,6 +408,7 @@ impl Presence {
         let used = (0..presence.bits.len() / page)
             .filter(|at| presence.bits[at * page..][..page].iter().any(|byte| *byte != 0));
         presence.dirty = used.map(|at| at as u64).collect();
+        presence.kept = presence.present;
         Ok(presence)
     }
 

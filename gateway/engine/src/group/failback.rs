@@ -37,7 +37,7 @@ const TAIL_BYTES: usize = 32 << 20;
 /// Blocks of one record of what a resync had still to copy.
 const TAIL_BLOCKS: u64 = 256;
 /// Bytes moved between two syncs of the images and saved cursors.
-const CURSOR_EVERY: u64 = 256 << 20;
+const CURSOR_EVERY: u64 = 32 << 20;
 
 /// How a rehydration finds what to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -365,6 +365,7 @@ impl Group {
         let sink = Sink::open(self, &target)?;
         let cursor =
             following.cursor.filter(|_| following.target.is_some()).map(|(volume, lba)| Cursor { volume, lba });
+        sink.tell(cursor);
         let stats = rehydrate(&target, source, &sink, cursor, RehydrateLimits::default()).await?;
         sink.sync().await?;
         self.settle(&target, &point)?;
@@ -489,7 +490,8 @@ struct Sink {
     group: Arc<Group>,
     images: Lock<BTreeMap<VolumeId, Arc<Image>>>,
     since_cursor: Lock<u64>,
-    total_bytes: u64,
+    /// The volumes to be brought, in order: id and blocks.
+    sizes: Vec<(VolumeId, u64)>,
 }
 
 impl Sink {
@@ -499,8 +501,20 @@ impl Sink {
         for volume in known {
             images.insert(volume.id, Arc::new(Image::open(&group.disk, volume.id, volume.blocks)?));
         }
-        let total_bytes = target.volumes().iter().map(|volume| volume.size_blocks * BLOCK_SIZE_U64).sum();
-        Ok(Self { group: Arc::clone(group), images: Lock::new(images), since_cursor: Lock::new(0), total_bytes })
+        let sizes = target.volumes().iter().map(|volume| (volume.id, volume.size_blocks)).collect();
+        Ok(Self { group: Arc::clone(group), images: Lock::new(images), since_cursor: Lock::new(0), sizes })
+    }
+
+    /// Tells how far the pass is: up to the cursor that a restart would go on from, so that it never goes back.
+    fn tell(&self, cursor: Option<Cursor>) {
+        let done = |(id, blocks): &(VolumeId, u64)| match cursor {
+            Some(cursor) if *id < cursor.volume => *blocks,
+            Some(cursor) if *id == cursor.volume => cursor.lba.min(*blocks),
+            _ => 0,
+        };
+        let done_bytes = self.sizes.iter().map(done).sum::<u64>() * BLOCK_SIZE_U64;
+        let total_bytes = self.sizes.iter().map(|(_, blocks)| blocks).sum::<u64>() * BLOCK_SIZE_U64;
+        self.group.observed.lock().progress = Some(Progress { done_bytes, total_bytes });
     }
 
     fn image(&self, volume: VolumeId) -> Result<Arc<Image>> {
@@ -545,9 +559,7 @@ impl ImageSink for Sink {
         self.blocking(move || image.zero(extent)).await
     }
 
-    async fn progress(&self, cursor: Cursor, done: RehydrateStats) -> Result<()> {
-        self.group.observed.lock().progress =
-            Some(Progress { done_bytes: done.blocks_compared * BLOCK_SIZE_U64, total_bytes: self.total_bytes });
+    async fn progress(&self, cursor: Cursor, _: RehydrateStats) -> Result<()> {
         if *self.since_cursor.lock() < CURSOR_EVERY {
             return Ok(());
         }
@@ -557,6 +569,8 @@ impl ImageSink for Sink {
             if let Some(one) = state.rehydrate.as_mut() {
                 one.cursor = Some((cursor.volume, cursor.lba));
             }
-        })
+        })?;
+        self.tell(Some(cursor));
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Background hydration of a branch at a recovery site: every block that is not here yet is fetched from the vault, until
 //! the images are whole and the vault is needed for reading no more.
 //!
-//! A crash forgets nothing but the last few blocks; they are fetched again. While the vault is away it waits and tries
+//! A crash forgets nothing but the last few blocks; they are fetched again, and were not told as done: progress never goes back. While the vault is away it waits and tries
 //! again; reads of absent blocks fail meanwhile, writes don't.
 
 use std::sync::{Arc, Weak};
@@ -18,7 +18,7 @@ use crate::image::Image;
 /// Blocks fetched at a time: 4 MiB.
 const STEP_BLOCKS: u64 = 1024;
 /// Blocks between two syncs of an image.
-const SYNC_BLOCKS: u64 = 64 * STEP_BLOCKS;
+const SYNC_BLOCKS: u64 = 16 * STEP_BLOCKS;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Group {
@@ -113,7 +113,7 @@ fn report(group: &Group, running: &Running) {
     let (mut done, mut total) = (0, 0);
     for volume in &group.state.lock().state.volumes {
         if let Some(image) = running.path.image(volume.id) {
-            done += image.present_blocks() * lifeboat_model::BLOCK_SIZE_U64;
+            done += image.kept_blocks() * lifeboat_model::BLOCK_SIZE_U64;
             total += image.blocks() * lifeboat_model::BLOCK_SIZE_U64;
         }
     }

@@ -175,7 +175,7 @@ pub struct GroupStatus {
     pub resync: Option<ResyncStatus>,
     /// Bytes written a second, over the last intervals.
     pub churn_bytes_per_second: f64,
-    /// For a branch at a recovery site: bytes that are here already.
+    /// For a branch at a recovery site: bytes that are here already, and still are after a crash.
     pub hydrated_bytes: Option<u64>,
     /// Sum of the volumes' sizes, bytes.
     pub size_bytes: u64,
