@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use lifeboat_api::{
     CleanupRequest, Client, ClientErrorKind, CommitRequest, FailbackMode, FailbackRequest, FailoverKind,
-    FailoverRequest, Group, Job, PointRequest, ProtectionState, Volume,
+    FailoverRequest, Group, Job, LabelRequest, PinRequest, PointRequest, ProtectionState, UnpinRequest, Volume,
 };
 use lifeboat_model::state::JobState;
 use lifeboat_model::{GroupId, VolumeId};
@@ -417,6 +417,52 @@ async fn the_point_changes_until_the_commit_and_home_comes_back_on_a_new_disk() 
     write(&a, id, "home", 8192, b"home again").await;
     protected(&to_a, &volume, ProtectionState::Protected).await;
     assert_eq!(read(&a, id, "home", 8192, 10).await, b"home again");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_is_pinned_and_labelled_at_any_gateway_and_everybody_sees_it() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("a starts");
+    let b = Gateway::start(config(&dir.path().join("b"), "b", "west")).await.expect("b starts");
+    let (to_a, to_b) = (client(&a), client(&b));
+    let declared = declare(&to_a, &dir.path().join("vault")).await;
+    let volume = protected(&to_a, &declared.volume, ProtectionState::Protected).await;
+    let group = volume.status.group_id.expect("group").to_string();
+    done(&to_a, to_a.group_verb(&group, "point", &PointRequest::default()).await.expect("point")).await;
+    to_b.create_vault(&vault_create(&dir.path().join("vault"), true)).await.expect("attached");
+    registered(&to_b, "b").await;
+
+    let listed = async |client: &Client| -> Vec<lifeboat_api::Point> {
+        client.list("/v1/points", &[("group", group.clone()), ("kind", "manual".to_owned())]).await.expect("points")
+    };
+    let point = listed(&to_b).await.remove(0);
+    assert!(!point.pinned);
+    let path = |verb: &str| format!("/v1/groups/{group}/points/{}:{verb}", point.id);
+    let pin = PinRequest { until: Some("2099-01-01T00:00:00Z".into()), reason: "audit".into() };
+    let pinned: lifeboat_api::Point = to_b.post(&path("pin"), &pin).await.expect("pinned");
+    assert_eq!((pinned.pinned, pinned.id, pinned.time), (true, point.id, point.time));
+    let label = LabelRequest { label: "before the upgrade".into() };
+    let labelled: lifeboat_api::Point = to_a.post(&path("label"), &label).await.expect("labelled");
+    assert_eq!((labelled.pinned, labelled.label.as_str()), (true, "before the upgrade"));
+    // The other gateway keeps its list for a moment.
+    eventually("the label at b", async || listed(&to_b).await.into_iter().find(|point| point == &labelled)).await;
+
+    let unpinned: lifeboat_api::Point = to_b.post(&path("unpin"), &UnpinRequest {}).await.expect("unpinned");
+    assert_eq!((unpinned.pinned, unpinned.label.as_str()), (false, "before the upgrade"));
+    let over = PinRequest { until: Some("2001-01-01T00:00:00Z".into()), reason: String::new() };
+    for (verb, body, status) in [
+        ("pin", serde_json::to_value(over).expect("plain"), 422),
+        ("label", serde_json::json!({"label": "x".repeat(256)}), 422),
+        ("paint", serde_json::json!({}), 404),
+    ] {
+        let error = to_a.post::<lifeboat_api::Point>(&path(verb), &body).await.expect_err(verb);
+        assert_eq!(error.as_problem().map(|problem| problem.status), Some(status), "{error}");
+    }
+    let nowhere = format!("/v1/groups/{group}/points/{}:pin", lifeboat_model::PointId::from_bytes([9; 16]));
+    let error = to_a.post::<lifeboat_api::Point>(&nowhere, &PinRequest::default()).await.expect_err("unknown");
+    assert_eq!(error.as_problem().map(|problem| problem.status), Some(404), "{error}");
     a.stop().await;
     b.stop().await;
 }

@@ -539,6 +539,7 @@ pub(crate) fn point(context: &Context, group: GroupId, group_name: &str, point: 
         time: point.time,
         kind: point.kind,
         label: point.label.clone(),
+        pinned: point.pinned,
         lsn: point.lsn.0,
         epoch: point.epoch.0,
         path: context

@@ -135,3 +135,25 @@ pub struct PointRequest {
     #[serde(default)]
     pub app_consistent: bool,
 }
+
+/// `:pin` on a recovery point: no retention schedule drops it from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PinRequest {
+    /// Until when (RFC 3339), in the future; until it is unpinned when absent.
+    #[serde(default)]
+    pub until: Option<String>,
+    /// Why; at most 255 bytes.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// `:unpin` on a recovery point: the retention schedule decides again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnpinRequest {}
+
+/// `:label` on a recovery point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LabelRequest {
+    /// What it is called from now on: at most 255 bytes; empty for nothing.
+    pub label: String,
+}

@@ -200,6 +200,9 @@ pub struct Point {
     pub kind: PointKind,
     /// A label; empty for none.
     pub label: String,
+    /// Whether it is pinned: no retention schedule drops it.
+    #[serde(default)]
+    pub pinned: bool,
     /// Its position in the group's write order.
     pub lsn: u64,
     /// The tenure in which it was taken.

@@ -1,8 +1,8 @@
-//! `lifeboat point`: list, show, take, verify. `verify` is in [`super::verify`]: it needs no gateway.
+//! `lifeboat point`: list, show, take, pin, unpin, label, verify. `verify` is in [`super::verify`]: it needs no gateway.
 
 use clap::{Args, Subcommand};
-use lifeboat_api::{Client, Point, PointRequest};
-use lifeboat_model::Timestamp;
+use lifeboat_api::{Client, LabelRequest, PinRequest, Point, PointRequest, UnpinRequest};
+use lifeboat_model::{PointId, Timestamp};
 
 use super::verify::{self, VerifyArgs};
 use crate::connect::ConnectionArgs;
@@ -12,7 +12,7 @@ use crate::progress::settle;
 use crate::render::{Table, fields, maybe, size};
 use crate::resolve;
 
-/// List, look into, take and verify recovery points.
+/// List, look into, take, pin and verify recovery points.
 #[derive(Args, Debug)]
 pub(crate) struct PointArgs {
     #[command(flatten)]
@@ -71,18 +71,54 @@ enum PointVerb {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Keep one, whatever the retention schedule says
+    Pin {
+        #[command(flatten)]
+        of: OnePoint,
+        /// Until a time, such as 2026-11-20T10:05:00Z; until it is unpinned when left out
+        #[arg(long, value_name = "TIME")]
+        until: Option<Timestamp>,
+        /// Why
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Leave one to the retention schedule again
+    Unpin {
+        #[command(flatten)]
+        of: OnePoint,
+    },
+    /// Call one by another name
+    Label {
+        #[command(flatten)]
+        of: OnePoint,
+        /// What to call it; an empty text for nothing
+        #[arg(value_name = "TEXT")]
+        label: String,
+    },
     /// Compare a disk with a point, or read a whole point back, from the vault alone: no gateway is asked
     Verify(VerifyArgs),
+}
+
+/// A point to say something of.
+#[derive(Args, Debug)]
+struct OnePoint {
+    /// Its id, or `latest`
+    #[arg(value_name = "ID|latest")]
+    point: String,
+    /// The group, by id or name, or by one of its volumes
+    #[arg(long, value_name = "ID|NAME")]
+    group: String,
 }
 
 async fn list(client: &Client, output: Output, query: &[(&str, String)], limit: usize) -> Result<()> {
     let (points, more) = resolve::list::<Point>(client, "/v1/points", query, limit).await?;
     output.show(&points, || {
-        let mut table = Table::new(&["TIME", "KIND", "LABEL", "ID", "FILES"]);
+        let mut table = Table::new(&["TIME", "KIND", "PINNED", "LABEL", "ID", "FILES"]);
         for point in &points {
             table.row([
                 point.time.to_string(),
                 point.kind.to_string(),
+                if point.pinned { "pinned" } else { "" }.to_owned(),
                 point.label.clone(),
                 point.id.to_string(),
                 maybe(point.path.as_ref()),
@@ -99,16 +135,33 @@ async fn list(client: &Client, output: Output, query: &[(&str, String)], limit: 
 async fn show(client: &Client, output: Output, group: String, branch: Option<String>, point: String) -> Result<()> {
     let mut query = vec![("group", group)];
     query.extend(branch.map(|branch| ("branch", branch)));
-    let id = if point == "latest" {
-        let (points, _) = resolve::list::<Point>(client, "/v1/points", &query, 1).await?;
-        let newest = points.first();
-        newest.map(|point| point.id).ok_or_else(|| {
-            Failure::not_found("the group has no recovery point in the vault yet: `lifeboat status` says why")
-        })?
-    } else {
-        point.parse().map_err(|error: lifeboat_model::ParseIdError| Failure::usage(error.to_string()))?
-    };
+    let id = named(client, &query, &point).await?;
     let point: Point = client.get(&format!("/v1/points/{id}"), &query).await?;
+    output.show(&point, || shown(&point))
+}
+
+/// The point that a text names.
+async fn named(client: &Client, query: &[(&str, String)], text: &str) -> Result<PointId> {
+    if text != "latest" {
+        return text.parse().map_err(|error: lifeboat_model::ParseIdError| Failure::usage(error.to_string()));
+    }
+    let (points, _) = resolve::list::<Point>(client, "/v1/points", query, 1).await?;
+    points.first().map(|point| point.id).ok_or_else(|| {
+        Failure::not_found("the group has no recovery point in the vault yet: `lifeboat status` says why")
+    })
+}
+
+/// Says something of a point: the verb, and what goes with it.
+async fn mark(
+    client: &Client,
+    output: Output,
+    of: OnePoint,
+    verb: &str,
+    body: &(impl serde::Serialize + Sync),
+) -> Result<()> {
+    let group = resolve::group(client, &of.group).await?;
+    let id = named(client, &[("group", group.clone())], &of.point).await?;
+    let point: Point = client.post(&format!("/v1/groups/{group}/points/{id}:{verb}"), body).await?;
     output.show(&point, || shown(&point))
 }
 
@@ -118,13 +171,16 @@ fn shown(point: &Point) -> String {
         ("time", point.time.to_string()),
         ("kind", point.kind.to_string()),
         ("label", point.label.clone()),
+        ("pinned", if point.pinned { "yes" } else { "no" }.to_owned()),
         ("branch", point.branch_id.to_string()),
         ("epoch", point.epoch.to_string()),
         ("position", point.lsn.to_string()),
         ("files", maybe(point.path.as_ref())),
     ];
+    // Only a point that was read by itself says what is in it.
+    let Some(held) = &point.volumes else { return fields(&pairs) };
     let mut volumes = Table::new(&["VOLUME", "SIZE", "ROOT", "ID"]);
-    for volume in point.volumes.iter().flatten() {
+    for volume in held {
         volumes.row([
             maybe(volume.name.as_ref()),
             size(volume.size_bytes),
@@ -159,6 +215,12 @@ pub(crate) async fn run(args: PointArgs, output: Output) -> Result<()> {
             let job = client.group_verb(&group, "point", &PointRequest { label, app_consistent }).await?;
             settle(&client, output, job, !no_wait).await
         }
+        PointVerb::Pin { of, until, reason } => {
+            let body = PinRequest { until: until.map(|until| until.to_string()), reason };
+            mark(&client, output, of, "pin", &body).await
+        }
+        PointVerb::Unpin { of } => mark(&client, output, of, "unpin", &UnpinRequest {}).await,
+        PointVerb::Label { of, label } => mark(&client, output, of, "label", &LabelRequest { label }).await,
         PointVerb::Verify(verify) => verify::run(verify, output).await,
     }
 }

@@ -9,6 +9,7 @@ mod keys;
 pub(crate) mod listen;
 mod metrics;
 pub(crate) mod openapi;
+mod points;
 mod reads;
 mod resources;
 mod vaults;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use http::{HeaderValue, StatusCode, header};
 use lifeboat_api::ProblemCode;
@@ -55,6 +56,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .merge(collection::<Policies>("/v1/policies"))
         .merge(collection_with::<Volumes>("/v1/volumes", |item| item.post(volume_keys::verb)))
         .merge(collection_with::<Groups>("/v1/groups", |item| item.post(verbs::group)))
+        .route("/v1/groups/{id}/points/{point}", post(points::verb))
         .route("/v1/points", get(reads::points))
         .route("/v1/points/{id}", get(reads::point))
         .route("/v1/jobs", get(reads::jobs))

@@ -52,6 +52,9 @@ use utoipa::OpenApi;
         api::FailbackRequest,
         api::PointRequest,
         api::ResyncRequest,
+        api::PinRequest,
+        api::UnpinRequest,
+        api::LabelRequest,
     ))
 )]
 struct Schemas;
@@ -136,7 +139,7 @@ const RESOURCES: [[Operation; 5]; 6] = [
     resource_operations!("/v1/volumes", "/v1/volumes/{id}", "volumes", "Volume", "VolumeSpec", "VolumeSpec"),
 ];
 
-const OTHERS: [Operation; 29] = [
+const OTHERS: [Operation; 32] = [
     operation(
         "get",
         "/v1/vaults/{id}/keys",
@@ -300,6 +303,33 @@ const OTHERS: [Operation; 29] = [
         &["group", "branch"],
     ),
     operation(
+        "post",
+        "/v1/groups/{id}/points/{point}:pin",
+        "Keeps a recovery point whatever the retention schedule says.",
+        Some("PinRequest"),
+        Shape::One,
+        "Point",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}/points/{point}:unpin",
+        "Leaves a recovery point to the retention schedule again.",
+        Some("UnpinRequest"),
+        Shape::One,
+        "Point",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}/points/{point}:label",
+        "Calls a recovery point by another name.",
+        Some("LabelRequest"),
+        Shape::One,
+        "Point",
+        &[],
+    ),
+    operation(
         "get",
         "/v1/jobs",
         "Lists jobs, newest first.",
@@ -389,6 +419,9 @@ fn parameters(operation: &Operation) -> Vec<Value> {
     let mut all = Vec::new();
     if operation.path.contains("{id}") {
         all.push(parameter("path", "id", true));
+    }
+    if operation.path.contains("{point}") {
+        all.push(parameter("path", "point", true));
     }
     // Points are found within their group.
     let required = |name: &str| name == "group" && operation.path.starts_with("/v1/points");

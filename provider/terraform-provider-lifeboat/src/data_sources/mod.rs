@@ -16,6 +16,7 @@ fn point_type() -> Type {
         ("time", Type::String),
         ("kind", Type::String),
         ("label", Type::String),
+        ("pinned", Type::Bool),
         ("lsn", Type::Number),
         ("epoch", Type::Number),
         ("branch_id", Type::String),
@@ -23,7 +24,7 @@ fn point_type() -> Type {
     ])
 }
 
-const POINT_FIELDS: &str = "`id`; `time` (RFC 3339); `kind` (`crash-consistent`, `app-consistent`, `manual` or `final`); `label`; \
+const POINT_FIELDS: &str = "`id`; `time` (RFC 3339); `kind` (`crash-consistent`, `app-consistent`, `manual` or `final`); `label`; `pinned`, whether it is kept whatever the retention schedule says; \
 `lsn`, its position in the group's write order; `epoch`, the tenure in which it was taken; `branch_id`; and `path`, the directory \
 in the answering gateway's mount where its volumes can be read (null without a mount)";
 
@@ -34,6 +35,7 @@ fn point(point: &Point) -> Value {
             .with("time", point.time.to_string())
             .with("kind", point.kind.as_str())
             .with("label", &point.label)
+            .with("pinned", point.pinned)
             .with("lsn", point.lsn)
             .with("epoch", point.epoch)
             .with("branch_id", point.branch_id.to_string())
