@@ -274,6 +274,17 @@ fn window(names: (&str, &str), times: (Option<&str>, Option<&str>), errors: &mut
     }
 }
 
+/// What a retention schedule says: (age up to which it holds, one point a so long; zero for all). A rule that can't be read
+/// was refused when the policy was declared.
+#[must_use]
+pub fn retention_tiers(rules: &[RetentionRule]) -> Vec<(Duration, Duration)> {
+    let tier = |rule: &RetentionRule| {
+        let every = if rule.every == "all" { Duration::ZERO } else { parse_duration(&rule.every).ok()? };
+        Some((parse_duration(&rule.keep_for).ok()?, every))
+    };
+    rules.iter().filter_map(tier).collect()
+}
+
 /// A retention schedule: each rule reaches further back than the one before and keeps points no closer together; the
 /// points it asks for exist.
 pub fn retention(field: &str, rules: &[RetentionRule], interval: Option<Duration>, errors: &mut Errors) {

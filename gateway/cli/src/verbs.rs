@@ -1,6 +1,7 @@
 //! The verbs, one file for each group of them.
 //!
-//! Each takes its arguments, asks a gateway (or, for `inspect`, `token`, `point verify` and `vault check`, reads what is there), and shows what
+//! Each takes its arguments, asks a gateway (or, for `inspect`, `token`, `point verify`, `vault check` and `vault gc`, reads what is
+//! there), and shows what
 //! came of it. Rules of the business are the gateway's: nothing here decides whether something may be done.
 
 pub(crate) mod check;
@@ -8,6 +9,7 @@ pub(crate) mod declared;
 pub(crate) mod event;
 pub(crate) mod failover;
 pub(crate) mod gateway;
+pub(crate) mod gc;
 pub(crate) mod group;
 pub(crate) mod inspect;
 pub(crate) mod job;

@@ -32,6 +32,7 @@
 //! some objects are gone: the next run goes on with it. Deletes that are denied (object lock, permissions) are counted and
 //! tried again by each run.
 
+mod carry;
 mod intents;
 mod kept;
 mod live;
@@ -54,7 +55,7 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::marks::Marks;
 use crate::points::PointRetention;
 use crate::segments::{Reader, ReaderLimits};
-use crate::ship;
+use crate::ship::{self, CarriedBlock};
 use intents::Intents;
 pub(crate) use kept::Kept;
 pub use live::Memory;
@@ -128,8 +129,11 @@ pub struct GcReport {
     pub points: u64,
     /// Points that were dropped by this run.
     pub dropped_points: u64,
-    /// Map objects most of whose nodes nobody needs: the writer puts what is needed of them into its next map.
+    /// Map objects most of whose nodes nobody needs.
     pub sparse_maps: Vec<MapId>,
+    /// Blocks of the runner's branch that keep mostly dead segments and map objects: for the writer to write again.
+    #[serde(skip)]
+    pub carry: Vec<CarriedBlock>,
 }
 
 impl GcReport {
@@ -161,7 +165,7 @@ pub async fn run(
     let due = intents.find_due(vault.now(), settings.grace);
     let world = World::read(&reader, !settings.dry_run).await?;
     let positions = world.positions(&reader, settings, run.now).await?;
-    let live = Walk::new(&reader, &world, if due { None } else { Some(memory) }).run(&positions).await?;
+    let live = Walk::new(&reader, &world, if due { None } else { Some(&mut *memory) }).run(&positions).await?;
     let plan = Plan::new(&world, &live, &positions, &intents, run.now);
 
     let mut report = plan.report();
@@ -176,6 +180,7 @@ pub async fn run(
         intents.execute(&run, &world, &plan, &mut report).await?;
     }
     run.decide(&world, &positions, &plan, &intents, &mut report).await?;
+    report.carry = carry::find(&reader, &world, &live, &report.sparse_maps, runner.branch, memory).await?;
     intents.count_waiting(&world, &mut report);
     Ok(report)
 }
@@ -258,6 +263,8 @@ enum Planted {
     TrustsIntents,
     /// Pins are not looked at.
     ForgetsPins,
+    /// Branches that forked from a point need nothing.
+    ForgetsForks,
     /// Segments that are replayed count as garbage once no map names them.
     ForgetsReplay,
     /// Nodes of trees that are shared are taken for the newest tree's.

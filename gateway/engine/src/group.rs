@@ -81,6 +81,8 @@ pub struct Group {
     change: tokio::sync::Mutex<()>,
     /// One collection of garbage at a time, and what it remembers for the next one.
     collecting: tokio::sync::Mutex<crate::gc::Memory>,
+    /// What the last collection found worth writing again, until the shipping task takes it.
+    to_carry: Lock<Option<Vec<crate::ship::CarriedBlock>>>,
 }
 
 #[derive(Debug)]
@@ -336,6 +338,7 @@ impl Group {
             resync: ResyncControl::default(),
             change: tokio::sync::Mutex::new(()),
             collecting: tokio::sync::Mutex::default(),
+            to_carry: Lock::default(),
         })
     }
 

@@ -35,12 +35,13 @@
 //! under a name of its own.
 
 mod build;
+mod carry;
 mod map;
 mod open;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,7 @@ use crate::points::{PointInfo, PointRetention};
 use crate::record::LogRecord;
 use crate::segments::{Reader, names};
 use crate::tree::Tree;
+pub use carry::CarriedBlock;
 use map::Maps;
 
 /// How frames are compressed.
@@ -165,6 +167,8 @@ pub struct Appended {
     pub payload_bytes: u64,
     /// Bytes of the blocks in them, after overwrites were merged and zeroes left out.
     pub raw_bytes: u64,
+    /// Of them, those of blocks that were written again to free old segments.
+    pub carried_bytes: u64,
     /// The newest recovery point that landed.
     pub point: Option<PointInfo>,
     /// All of them, in order.
@@ -257,6 +261,7 @@ struct Pending {
     hash: SegmentHash,
     last_lsn: Lsn,
     raw_bytes: u64,
+    carried_bytes: u64,
     /// The put is known to have landed: only the look for a newer epoch is missing.
     landed: bool,
     /// The working trees once it counts.
@@ -286,6 +291,8 @@ pub struct BranchWriter {
     points: Vec<PointInfo>,
     maps: Maps,
     fenced: Option<Fenced>,
+    /// Blocks to be written again, see `ship/carry.rs`.
+    to_carry: VecDeque<CarriedBlock>,
 }
 
 impl BranchWriter {
@@ -370,6 +377,7 @@ impl BranchWriter {
             segments: 0,
             payload_bytes: 0,
             raw_bytes: 0,
+            carried_bytes: 0,
             point: None,
             points: Vec::new(),
         };
@@ -381,12 +389,14 @@ impl BranchWriter {
                 }
                 self.make_ready().await?;
                 self.bound_memory().await?;
-                self.pending = Some(self.build(interval).await?);
+                let load = self.next_load().await;
+                self.pending = Some(self.build(interval, load).await?);
             }
             let landed = self.settle().await?;
             done.segments = done.segments.saturating_add(1);
             done.payload_bytes = done.payload_bytes.saturating_add(length(&landed.bytes));
             done.raw_bytes = done.raw_bytes.saturating_add(landed.raw_bytes);
+            done.carried_bytes = done.carried_bytes.saturating_add(landed.carried_bytes);
             done.points.extend(landed.point.clone());
             done.point = landed.point.or(done.point);
         }

@@ -14,10 +14,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_api::validate::{CompressionSetting, parse_compression, parse_duration};
-use lifeboat_api::{
-    BandwidthLimit, GatewaySpec, GroupSpec, JobKind, PolicySpec, RetentionRule, VolumeSpec, default_at_log_percent,
-};
+use lifeboat_api::validate::{CompressionSetting, parse_compression, parse_duration, retention_tiers};
+use lifeboat_api::{BandwidthLimit, GatewaySpec, GroupSpec, JobKind, PolicySpec, VolumeSpec, default_at_log_percent};
 use lifeboat_engine::EngineError;
 use lifeboat_engine::pace::PaceRule;
 use lifeboat_model::state::{GroupState, Health};
@@ -215,7 +213,7 @@ fn settings(
             Ok(CompressionSetting::Level(level)) => CompressionChoice::Level(level),
             Ok(CompressionSetting::Auto) | Err(_) => CompressionChoice::Auto,
         },
-        retention: policy.retention.iter().filter_map(retention_tier).collect(),
+        retention: retention_tiers(&policy.retention),
         journal_bytes: context.settings.journal_bytes.unwrap_or(journal),
         app_points: group.app_consistency.as_ref().map(|declared| {
             let every = policy.app_consistent_interval.as_ref().and_then(|text| parse_duration(text).ok());
@@ -232,12 +230,6 @@ fn settings(
 /// One limit of a policy; limits were checked when the policy was declared.
 fn pace_rule(limit: &BandwidthLimit) -> Option<PaceRule> {
     Some(PaceRule { hours: limit.hours().ok()?, bytes_per_second: u64::from(limit.mbps) * 1_000_000 / 8 })
-}
-
-/// One rule of a policy's retention; rules were checked when the policy was declared.
-fn retention_tier(rule: &RetentionRule) -> Option<(Duration, Duration)> {
-    let every = if rule.every == "all" { Duration::ZERO } else { parse_duration(&rule.every).ok()? };
-    Some((parse_duration(&rule.keep_for).ok()?, every))
 }
 
 /// Where an instance lives and how it runs.

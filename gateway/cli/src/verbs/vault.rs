@@ -1,4 +1,4 @@
-//! `lifeboat vault`: open, create, list, show, check, detach, key.
+//! `lifeboat vault`: open, create, list, show, check, gc, detach, key.
 //!
 //! `open` is all that a blank gateway needs for recovery. `detach` forgets a vault that nothing refers to any more; its
 //! objects stay where they are.
@@ -8,6 +8,7 @@ use lifeboat_api::{EncryptionKey, Vault, VaultCreate};
 
 use super::check::CheckArgs;
 use super::declared::{self, Listed, Named, Names};
+use super::gc::GcArgs;
 use super::key::KeyArgs;
 use super::storage::StorageArgs;
 use super::vault_key::{self, VaultKeyArgs};
@@ -57,6 +58,8 @@ enum VaultVerb {
     List,
     /// Prove everything in the vault at URL, and say what damage costs; needs no gateway
     Check(CheckArgs),
+    /// Delete what no recovery point and no branch needs from the vault at URL; needs no gateway
+    Gc(GcArgs),
     /// Show one
     Show(Named),
     /// See and change what opens a vault
@@ -100,6 +103,7 @@ pub(crate) async fn run(args: VaultArgs, output: Output) -> Result<()> {
     let client = || connection.client();
     match args.verb {
         VaultVerb::Check(check) => super::check::run(check, output).await,
+        VaultVerb::Gc(gc) => super::gc::run(gc, output).await,
         VaultVerb::Open { url, key, storage } => {
             let mut wanted = attach(url, key.for_gateway()?);
             storage.put_into(&mut wanted)?;

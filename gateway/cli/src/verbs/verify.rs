@@ -226,7 +226,7 @@ async fn point(vault: &Arc<Vault>, group: GroupId, branch: Option<BranchId>, tex
 
 /// The branch that a group's history goes on with: from the first one along every promotion. Tests and orphans fork off
 /// without a promotion.
-fn written_last(branches: &[BranchInfo]) -> Option<BranchId> {
+pub(crate) fn written_last(branches: &[BranchInfo]) -> Option<BranchId> {
     let mut at = branches.iter().find(|branch| branch.origin.is_none())?;
     // Each step leads to another branch; more steps than branches would be a circle.
     for _ in branches {

@@ -37,6 +37,8 @@ type Places = Arc<Vec<(SegmentId, u32, u16)>>;
 pub struct Memory {
     leaves: HashMap<(MapId, u32), Places>,
     places: usize,
+    /// Blocks that segments hold in all.
+    pub(super) totals: HashMap<SegmentId, usize>,
 }
 
 impl Memory {
@@ -64,6 +66,10 @@ pub(super) struct Live {
     pub(super) heads: MapIds,
     /// Bytes of nodes that are needed, by map object.
     pub(super) nodes: HashMap<MapId, u64>,
+    /// Segments that are needed for good, as far as anybody can tell: carrying frees nothing there.
+    pub(super) lasting: HashSet<SegmentId>,
+    /// The roots of the newest map of each branch that somebody may be writing.
+    pub(super) newest: HashMap<BranchId, Vec<VolumeRoot>>,
 }
 
 /// One walk.
@@ -91,10 +97,14 @@ impl<'a> Walk<'a> {
     /// Walks everything that the positions need.
     pub(super) async fn run(mut self, positions: &Positions) -> Result<Live> {
         // Those that must be readable first: what is missing below the others must not hide anything.
-        for must in [true, false] {
+        for (must, lasting) in [(true, true), (true, false), (false, true), (false, false)] {
             for (branch, of) in &positions.branches {
-                let mut wanted: Vec<KeptPosition> =
-                    of.all.iter().filter(|(_, known)| **known == must).map(|(at, _)| *at).collect();
+                let mut wanted: Vec<KeptPosition> = of
+                    .all
+                    .iter()
+                    .filter(|(at, known)| **known == must && of.lasting.contains(at) == lasting)
+                    .map(|(at, _)| *at)
+                    .collect();
                 wanted.sort();
                 for at in wanted {
                     match self.position(*branch, at).await {
@@ -103,9 +113,16 @@ impl<'a> Walk<'a> {
                     }
                 }
             }
+            if must && lasting {
+                self.live.lasting = self.live.slots.keys().copied().collect();
+            }
         }
         for branch in self.world.branches.values().filter(|branch| branch.is_written()) {
-            for head in self.bases(branch).await? {
+            let bases = self.bases(branch).await?;
+            if let Some((_, newest)) = bases.first() {
+                self.live.newest.insert(branch.log.branch, newest.roots.clone());
+            }
+            for head in bases {
                 match self.head_trees(head).await {
                     Err(error) if matches!(error.kind(), ErrorKind::Tampered | ErrorKind::NotFound) => {}
                     done => done?,

@@ -2,6 +2,7 @@
 //! stores that deny deletes.
 
 mod history;
+mod space;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +66,28 @@ async fn planted_bugs_are_caught_and_a_sound_run_is_not_accused() {
         }
     }
     assert!(missed.is_empty(), "not caught: {missed:?}");
+}
+
+/// A fork without a map of its own lives on its parent's map and on segments of both.
+#[tokio::test]
+async fn a_collector_that_forgets_forks_is_caught() {
+    let forked = async |bug: Option<Planted>| -> Result<(), String> {
+        let mut history = aged(10).await;
+        let fork = history.fork_at(0, 2).await;
+        history.ship(fork, 2).await;
+        history.ship(0, 3).await;
+        history.write_map(0).await;
+        PLANTED.set(bug);
+        let mut done = Ok(());
+        for _ in 0..3 {
+            done = done.and(history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.map(drop));
+        }
+        PLANTED.set(None);
+        done.map_err(|error| error.to_string())?;
+        history.check(true).await
+    };
+    assert_eq!(forked(None).await, Ok(()));
+    assert!(forked(Some(Planted::ForgetsForks)).await.is_err(), "the fork's data is gone, and nobody noticed");
 }
 
 /// The pin comes after the decision and before the list of kept points: what the intent names is needed when it is due.
@@ -402,6 +425,86 @@ async fn a_check_of_the_vault_takes_nothing_that_was_collected_for_damage() {
     let options = crate::check::CheckOptions { read_data: true, ..Default::default() };
     let report = crate::check::check_vault(&history.bench.vault, &[], &options, &Arc::default()).await;
     assert!(report.sound && report.complete, "{report:?}");
+}
+
+/// What collecting left is needed, and a check says so of each object that goes missing.
+#[tokio::test]
+async fn an_object_that_is_needed_and_gone_is_noticed_by_a_check_of_the_vault() {
+    let mut history = aged(20).await;
+    let fork = history.fork_at(0, 2).await;
+    history.ship(fork, 2).await;
+    for _ in 0..3 {
+        history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
+    }
+    let store = Arc::clone(history.bench.vault.store());
+    let options = crate::check::CheckOptions { read_data: true, ..Default::default() };
+    let mut noticed = 0;
+    let objects = history.objects().await;
+    for key in objects.iter().filter(|key| key.contains("/log/") || key.contains("/map/")).step_by(2) {
+        let bytes = store.get(key, 1 << 30).await.unwrap();
+        store.delete(key).await.unwrap();
+        let unreadable = history.check(true).await.is_err();
+        let report = crate::check::check_vault(&history.bench.vault, &[], &options, &Arc::default()).await;
+        assert!(report.complete, "{key}: {report:?}");
+        if unreadable {
+            assert!(!report.sound, "{key} is gone, a point can't be read, and the check found nothing");
+            noticed += 1;
+        }
+        store.create(key, bytes).await.unwrap();
+    }
+    assert!(noticed > 2, "only {noticed} objects were needed");
+    history.check(true).await.unwrap();
+}
+
+/// Troubles that a store can have with a request.
+const TROUBLES: [Effect; 9] = [
+    Effect::FailBefore,
+    Effect::TimeoutAfter,
+    Effect::Forbidden,
+    Effect::FailAfter,
+    Effect::Missing,
+    Effect::Throttle,
+    Effect::Truncate,
+    Effect::TimeoutBefore,
+    Effect::Corrupt,
+];
+
+/// Every request of a collection that deletes, decides and finds what to carry meets a trouble: once, and then from there on
+/// until the collector has given up. Each trouble has its turn. Every point that is offered reads right after that, and the
+/// next collections finish the work.
+#[tokio::test]
+async fn any_trouble_at_every_request_once_or_for_good_harms_no_point() {
+    for lasting in [false, true] {
+        let mut troubles = TROUBLES.iter().cycle();
+        for request in 1.. {
+            let effect = *troubles.next().expect("endless");
+            let mut history = History::new(21).await;
+            for _ in 0..3 {
+                history.ship(0, 3).await;
+                history.write_map(0).await;
+            }
+            history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
+            history.bench.faults.reset_counts();
+            let rule = Rule::new(effect);
+            history.bench.faults.inject(if lasting { rule.nth(request) } else { rule.at_request(request) });
+            let outcome = history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await;
+            let made = history.bench.faults.counts().total();
+            history.bench.faults.clear();
+            let what = format!("{effect:?} at {request}, lasting {lasting}, which gave {outcome:?}");
+            history.check(true).await.unwrap_or_else(|found| panic!("{what}: {found}"));
+            for _ in 0..3 {
+                history
+                    .collect_with(&ONLY_THE_NEWEST, Duration::ZERO)
+                    .await
+                    .unwrap_or_else(|found| panic!("{what}: {found}"));
+            }
+            history.check(true).await.unwrap_or_else(|found| panic!("{what}: {found}"));
+            assert!(history.waste().await < 3, "{what}: garbage stays behind");
+            if made < request {
+                break;
+            }
+        }
+    }
 }
 
 /// Listing is a handful of requests, however many points there are.

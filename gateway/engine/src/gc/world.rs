@@ -13,7 +13,7 @@ use lifeboat_vault::ObjectMeta;
 use super::{GcSettings, Kept, Objects, Planted, planted};
 use crate::branch::{BranchLog, Position, complete_cuts};
 use crate::cause;
-use crate::error::{ErrorKind, Result};
+use crate::error::{EngineError, ErrorKind, Result};
 use crate::marks::Marks;
 use crate::points::{PointInfo, recorded_points};
 use crate::segments::{MapListing, Reader, names};
@@ -82,13 +82,21 @@ impl World {
         }
         let (mut branches, mut leftovers) = (BTreeMap::new(), Vec::new());
         for (branch, mut listed) in listed {
+            let mut claims = listed.epochs.iter().filter_map(|key| Some((names::parse_epoch(key)?.0, key)));
             let log = match BranchLog::read(reader, branch).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    leftovers.append(&mut listed.all);
-                    continue;
-                }
+                Err(error) if error.kind() == ErrorKind::NotFound => match claims.next() {
+                    Some((_, key)) => return Err(unsettled(key)),
+                    None => {
+                        leftovers.append(&mut listed.all);
+                        continue;
+                    }
+                },
                 log => log?,
             };
+            let missed = claims.find(|(epoch, _)| *epoch > log.newest()).map(|(_, key)| key);
+            if let Some(key) = missed {
+                return Err(unsettled(key));
+            }
             let open = log.epochs.iter().any(|entry| entry.cut.is_none() && entry.intent.place.epoch.0 > 1);
             let log = if open && complete { complete_cuts(reader, branch, log.newest()).await? } else { log };
             let end = log.end(reader, log.newest()).await?.position;
@@ -98,8 +106,24 @@ impl World {
         }
         let kept = Kept::read(reader).await?;
         let marks = Marks::read(reader).await?;
+        let newest = |revisions: &BTreeMap<u64, String>| revisions.last_key_value().map(|(at, key)| (*at, key.clone()));
+        if let Some((revision, key)) = newest(&kept_objects)
+            && revision > kept.revision()
+        {
+            return Err(unsettled(&key));
+        }
+        for (point, revisions) in &mark_objects {
+            let known = marks.marks.get(point).map_or(0, |mark| mark.revision);
+            if let Some((_, key)) = newest(revisions).filter(|(revision, _)| *revision > known) {
+                return Err(unsettled(&key));
+            }
+        }
         let objects = found.into_iter().map(|object| (object.key, object.size)).collect();
         Ok(Self { objects, branches, leftovers, kept_objects, mark_objects, kept, marks })
+    }
+
+    pub(super) fn has_segment(&self, id: SegmentId) -> bool {
+        self.branches.get(&id.branch).is_some_and(|branch| branch.segments.contains_key(&id))
     }
 
     pub(super) fn size(&self, key: &str) -> u64 {
@@ -112,6 +136,9 @@ impl World {
         let mut lines: Vec<Vec<PointInfo>> = Vec::new();
         let mut recorded: HashSet<PointId> = HashSet::new();
         for (id, branch) in self.branches.iter().filter(|(_, branch)| !branch.log.dropped) {
+            if planted(Planted::ForgetsForks) && branch.log.origin().is_some() {
+                continue;
+            }
             let mut line = Vec::new();
             for (of, until, mut stretch) in recorded_points(reader, *id).await?.into_iter().rev() {
                 stretch.retain(|point| self.kept.offers(point));
@@ -122,7 +149,7 @@ impl World {
             }
             recorded.extend(line.iter().map(|point| point.id));
             lines.push(line);
-            positions.end(*id, branch.end);
+            positions.end(branch);
             self.keep_origins(branch, &mut positions);
             self.keep_ends(branch, settings, now, &mut positions);
         }
@@ -171,6 +198,15 @@ impl World {
     }
 }
 
+/// What was listed a moment ago is said not to be there. Another collector may have deleted it, or the storage errs: decided
+/// upon that, a pin or a whole branch would be forgotten.
+fn unsettled(key: &str) -> EngineError {
+    EngineError::new(
+        ErrorKind::Retry,
+        format!("{key} was listed and is not there any more: collecting begins anew later"),
+    )
+}
+
 fn take(listed: &mut Listed, branch: BranchId, rest: &str, object: &ObjectMeta) {
     listed.all.push(object.key.clone());
     if rest.starts_with("log/") {
@@ -204,6 +240,8 @@ pub(super) struct OfBranch {
     points: BTreeSet<(KeptPosition, PointId)>,
     /// Every position of the branch that is kept; true if it must be readable.
     pub(super) all: HashMap<KeptPosition, bool>,
+    /// Those that no schedule ends: of pins, forks, and branches that nobody writes.
+    pub(super) lasting: HashSet<KeptPosition>,
     until: Option<KeptPosition>,
 }
 
@@ -216,12 +254,17 @@ impl Positions {
         *self.of(branch).all.entry(at).or_default() |= must;
     }
 
-    fn end(&mut self, branch: BranchId, at: Position) {
-        self.keep(branch, to_kept(at), true);
+    fn end(&mut self, branch: &Branch) {
+        let (id, at) = (branch.log.branch, to_kept(branch.end));
+        self.keep(id, at, true);
+        if !branch.is_written() {
+            self.of(id).lasting.insert(at);
+        }
     }
 
     fn other(&mut self, at: Position, must: bool) {
         self.keep(at.branch, to_kept(at), must);
+        self.of(at.branch).lasting.insert(to_kept(at));
     }
 
     fn point(&mut self, point: &PointInfo) {
@@ -232,6 +275,7 @@ impl Positions {
 
     fn pinned(&mut self, mark: &PointMark, kept: &Kept) {
         self.keep(mark.branch, mark.at, kept.offers_mark(mark));
+        self.of(mark.branch).lasting.insert(mark.at);
     }
 
     pub(super) fn points(&self) -> u64 {

@@ -39,7 +39,11 @@ impl Group {
         };
         let runner = Runner { gateway: self.config.gateway, branch, epoch };
         let settings = GcSettings { retention: self.settings.lock().retention.clone(), grace, dry_run };
-        gc::run(&self.config.vault, self.config.group, runner, &settings, &mut memory).await
+        let mut report = gc::run(&self.config.vault, self.config.group, runner, &settings, &mut memory).await?;
+        if !dry_run {
+            *self.to_carry.lock() = Some(std::mem::take(&mut report.carry));
+        }
+        Ok(report)
     }
 
     /// Pins one of the group's points.

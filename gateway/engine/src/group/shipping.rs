@@ -355,6 +355,9 @@ impl Shipper {
             writer.set_retention(settings.retention.clone());
             writer.set_pace(Arc::clone(&settings.pace));
         }
+        if let Some(blocks) = group.to_carry.lock().take() {
+            writer.carry(blocks);
+        }
         if std::mem::take(&mut self.doubted) {
             writer.check_fence().await?;
         }

@@ -15,6 +15,7 @@ use lifeboat_format::{FormatError, GROUP_VOLUMES_MAX};
 use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, BlockHash, Extent, Lsn, SegmentId, VOLUME_BLOCKS_MAX, VolumeId};
 use lifeboat_vault::VolumeKeys;
 
+use super::carry::Load;
 use super::{BranchWriter, Compression, Interval, Pending, Working, not_ready};
 use crate::branch;
 use crate::cause;
@@ -71,14 +72,15 @@ struct Hashed {
 
 impl BranchWriter {
     /// Builds the next segment of `interval`. Changes nothing of the writer.
-    pub(super) async fn build(&self, interval: &Interval) -> Result<Pending> {
+    pub(super) async fn build(&self, interval: &Interval, load: Load) -> Result<Pending> {
         let Working::Ready(trees) = &self.working else { return Err(not_ready()) };
         let mut trees = trees.clone();
-        let keys = self.writing_keys(interval).await?;
+        let keys = self.writing_keys(interval, &load).await?;
         // What was erased is shipped no more, and what was known of it is dropped.
         let erased = self.reader.erased();
         trees.retain(|volume, _| !erased.contains(volume));
-        let part = collect(interval, self.shipped.lsn, &trees, &erased, self.segment_blocks())?;
+        let mut part = collect(interval, self.shipped.lsn, &trees, &erased, self.segment_blocks())?;
+        let carried = part.carry(load, &trees);
         let id = self.next_id();
         let nonce = branch::random(self.reader.vault())?;
         let place = SegmentPlace { vault: self.reader.vault().id(), group: self.group(), id };
@@ -115,6 +117,7 @@ impl BranchWriter {
             hash: sealed.hash,
             last_lsn: part.last_lsn,
             raw_bytes: u64::try_from(raw_blocks.saturating_mul(BLOCK_SIZE)).unwrap_or(u64::MAX),
+            carried_bytes: u64::try_from(carried.saturating_mul(BLOCK_SIZE)).unwrap_or(u64::MAX),
             landed: false,
             trees,
             point,
@@ -123,11 +126,12 @@ impl BranchWriter {
 
     /// The keys of the volumes that an interval changes. Asked anew for each segment: from here on their frames stand under
     /// the newest data key there is. The reader notes which are erased.
-    async fn writing_keys(&self, interval: &Interval) -> Result<BTreeMap<VolumeId, VolumeKeys>> {
+    async fn writing_keys(&self, interval: &Interval, load: &Load) -> Result<BTreeMap<VolumeId, VolumeKeys>> {
         // Behind a gap a volume may be in the segment for its size alone.
         let sized = interval.sizes.iter().map(|(volume, _)| *volume);
+        let carried = load.iter().map(|(volume, _, _)| *volume);
         let changed: BTreeSet<VolumeId> =
-            interval.records.iter().filter_map(|record| volume_of(&record.op)).chain(sized).collect();
+            interval.records.iter().filter_map(|record| volume_of(&record.op)).chain(sized).chain(carried).collect();
         let mut keys = BTreeMap::new();
         for volume in changed {
             if let Some(found) = self.reader.newest_keys(volume).await? {
@@ -138,7 +142,7 @@ impl BranchWriter {
     }
 
     /// Blocks of a full segment at the present pace.
-    fn segment_blocks(&self) -> usize {
+    pub(super) fn segment_blocks(&self) -> usize {
         let Some(rate) = self.settings.pace.rate(self.reader.vault().now()) else { return SEGMENT_BLOCKS };
         let blocks = rate.saturating_mul(PACED_SECONDS) / BLOCK_SIZE_U64;
         usize::try_from(blocks).unwrap_or(SEGMENT_BLOCKS).clamp(PACED_BLOCKS_MIN, SEGMENT_BLOCKS)
@@ -272,6 +276,29 @@ impl Part {
     fn is_full(&self, limit: usize) -> bool {
         let runs: usize = self.volumes.values().map(|part| part.changes.len()).sum();
         self.blocks() >= limit || runs >= SEGMENT_RUNS
+    }
+
+    /// Takes blocks in that are written again, where the interval says nothing of them; gives their number. None when the
+    /// interval fills much of a segment: there may be more behind it.
+    fn carry(&mut self, load: Load, trees: &BTreeMap<VolumeId, Tree>) -> usize {
+        let mut taken = 0_usize;
+        if self.blocks() > BACKLOG_BLOCKS {
+            return taken;
+        }
+        for (volume, lba, data) in load {
+            let Some(tree) = trees.get(&volume) else { continue };
+            let before = tree.blocks();
+            let part = self
+                .volumes
+                .entry(volume)
+                .or_insert_with(|| VolumePart { before: Some(before), changes: Changes::new(before) });
+            let touched = part.changes.within(Extent { lba, blocks: 1 }).next().is_some();
+            if !touched && lba < before.min(part.changes.blocks()) {
+                part.changes.set(lba, data);
+                taken = taken.saturating_add(1);
+            }
+        }
+        taken
     }
 
     /// Takes one record in; gives the number of blocks or runs that it added.

@@ -1,5 +1,6 @@
 //! Beginning a tenure: claim the epoch, cut the one before, find the state.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use lifeboat_format::epoch::Purpose;
@@ -87,6 +88,7 @@ impl BranchWriter {
             points: state.points,
             maps,
             fenced: None,
+            to_carry: VecDeque::new(),
         };
         Ok((writer, opened))
     }
