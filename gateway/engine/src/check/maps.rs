@@ -117,6 +117,8 @@ async fn volume(
             return Ok(standing);
         }
     };
+    // The map before this one has a tree that can't be read as a whole, as where collecting garbage took parts of it.
+    let unknown = was.as_ref().is_some_and(|was| was.tree.is_none());
     let (tree, lost, doubt) = was.map_or_else(Default::default, |was| (was.tree, was.lost, was.doubt));
     let known = tree.filter(|tree| tree.blocks() == blocks || broken);
     let node = match &root.root {
@@ -125,7 +127,8 @@ async fn volume(
     };
     let stored = Tree::stored(root.volume, Arc::clone(&hasher), blocks, node);
     let mut standing = VolumeStanding::new(blocks, None, lost);
-    if !broken && known.as_ref().is_none_or(|tree| tree.root_hash() != stored.root_hash()) && doubt.is_none() {
+    let differs = known.as_ref().is_none_or(|tree| tree.root_hash() != stored.root_hash());
+    if !broken && !unknown && differs && doubt.is_none() {
         let found = known.as_ref().map_or_else(|| "nothing".to_owned(), |tree| tree.root_hash().to_string());
         let why =
             format!("its tree of {} has the root hash {}, and the log gives {found}", root.volume, stored.root_hash());
