@@ -17,7 +17,7 @@ use lifeboat_vault::Vault;
 
 use super::running::view_at_position;
 use super::{FailOver, Group, GroupConfig, Phase, State, StateVolume, limits, local_disk, place, ship_settings};
-use crate::branch;
+use crate::branch::{self, BranchInfo, Origin};
 use crate::disk::Disk;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
@@ -48,7 +48,7 @@ impl Group {
         }
         let point = Self::point_for(vault, group, &request).await?;
         let view = PointView::open(Arc::clone(vault), group, &point).await?;
-        let origin = branch::Origin { at: point.position(), point: Some(point.id) };
+        let origin = Origin { at: point.position(), point: Some(point.id) };
         let open = Open::New { origin: Some(origin) };
         let settings = ship_settings(&config.settings);
         let (writer, opened) = BranchWriter::open(vault, group, request.branch, config.gateway, open, settings).await?;
@@ -165,6 +165,15 @@ impl Group {
     async fn point_for(vault: &Arc<Vault>, group: GroupId, request: &FailOver) -> Result<PointInfo> {
         if let Some(id) = request.point {
             return points::find_point(vault, group, id).await;
+        }
+        // An earlier attempt that got as far as the branch has chosen: the newest point may be another one by now.
+        match branch::branch_info(vault, group, request.branch).await {
+            Ok(BranchInfo { origin: Some(Origin { point: Some(id), .. }), .. }) => {
+                return points::find_point(vault, group, id).await;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         points::list_points(vault, group, request.from_branch).await?.pop().ok_or_else(|| {
             EngineError::new(
