@@ -261,11 +261,13 @@ impl Group {
         Ok(group)
     }
 
-    /// A volume that was added just before a crash may be in the state file and not in the log.
+    /// A volume that was added just before a crash may be in the state file and not in the log; one that was grown just
+    /// before may be longer in the log than in the state file, and must not shrink.
     async fn introduce_volumes(&self, path: &WritePath) -> Result<()> {
         let volumes = self.state.lock().state.volumes.clone();
         for volume in volumes {
-            running::submit(path, &Op::Resize { volume: volume.id, blocks: volume.blocks }).await?;
+            let blocks = path.image(volume.id).map_or(volume.blocks, |image| volume.blocks.max(image.blocks()));
+            running::submit(path, &Op::Resize { volume: volume.id, blocks }).await?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@
 //! Opening walks the chain from the oldest record that is needed. Where it breaks, the log ends: if a later batch claims
 //! that the missing record was durable the disk has lost data, and opening is refused (`Damaged`); otherwise it is the torn
 //! tail of a crash, and it is cut. Batches that an earlier run left beyond a cut can't come back: their incarnation is
-//! lower than that of the batches written since.
+//! lower than that of the batches written since, for a run takes one above everything it finds, leftovers too.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,6 +36,10 @@ const FILE_PREFIX: &str = "journal-";
 /// Files kept ready for reuse once they are free; the rest is deleted.
 const SPARE_FILES: usize = 2;
 const ZERO_CHUNK: usize = 1 << 20;
+const SCAN_CHUNK: usize = 1 << 20;
+/// How far the incarnation of a leftover may be above the log's: runs whose batches were all lost raise it by one each.
+/// What is further away is no batch, but a block of a volume made to look like one, and must not use the numbers up.
+const INCARNATION_LEAP: u32 = 1 << 16;
 
 /// Sizes of a journal.
 #[derive(Clone, Copy, Debug)]
@@ -152,12 +156,13 @@ impl Journal {
             .ok_or_else(|| journal.missing(needed_after.next(), "no file holds it"))?;
         let mut walk = Walk::new(&journal, &found, start);
         walk.run(needed_after, each)?;
-        let Walk { used, expected, checksum, incarnation, torn_at, .. } = walk;
-        if expected <= needed_after {
-            return Err(journal.missing(expected, "the journal ends before it"));
+        if walk.expected <= needed_after {
+            return Err(journal.missing(walk.expected, "the journal ends before it"));
         }
-        journal.refuse_lost_records(&found, expected, incarnation, torn_at)?;
-        journal.incarnation = incarnation.saturating_add(1);
+        // A run whose first batch was lost has left others with its incarnation, and the same records may be written again.
+        let newest = journal.look_beyond(&found, &walk)?;
+        let Walk { used, expected, checksum, .. } = walk;
+        journal.incarnation = newest.saturating_add(1);
         journal.next_lsn = expected;
         journal.previous_checksum = checksum;
         journal.unsynced = used.iter().map(|file| Arc::clone(&file.file)).collect();
@@ -435,40 +440,37 @@ impl Journal {
         Ok(found)
     }
 
-    /// Looks beyond the end of the log for a batch that was written when a record now missing was durable already.
-    fn refuse_lost_records(
-        &self,
-        found: &[LogFile],
-        end: Lsn,
-        incarnation: u32,
-        torn_at: Option<(u64, u64)>,
-    ) -> Result<()> {
-        let mut block = AlignedBuf::zeroed(JOURNAL_BLOCK);
-        let torn_number = torn_at.map_or(0, |(number, _)| number);
-        for file in found.iter().filter(|file| file.number >= torn_number) {
-            let from = match torn_at {
-                Some((number, offset)) if number == file.number => offset,
-                _ => JOURNAL_BLOCK as u64,
-            };
-            let mut at = from;
-            while at + JOURNAL_BLOCK as u64 <= file.length {
-                file.file
-                    .read_at(block.as_mut_slice(), at)
-                    .map_err(|error| EngineError::io(format!("read the journal file {}", file.name), error))?;
-                at += JOURNAL_BLOCK as u64;
-                let Ok((header, _)) = BatchHeader::decode(block.as_slice()) else { continue };
-                if header.group == self.group
-                    && header.incarnation >= incarnation
-                    && header.durable_lsn >= end
-                    && header.first_lsn > end
-                {
-                    return Err(
-                        self.missing(end, &format!("record {} was durable, says a later batch", header.durable_lsn))
-                    );
+    /// Looks beyond the end of the log, and into files that are free, for batches: one that was written when a record now
+    /// missing was durable already is refused. Gives the newest incarnation there is, in the log and beyond.
+    fn look_beyond(&self, found: &[LogFile], walk: &Walk<'_>) -> Result<u32> {
+        let end = walk.expected;
+        let (torn_number, torn_offset) = walk.torn_at.unwrap_or((0, JOURNAL_BLOCK as u64));
+        let mut newest = walk.incarnation;
+        let unused = found.iter().filter(|file| walk.used.iter().all(|used| used.number != file.number));
+        let unused = unused.map(|file| (&file.name, &file.file, JOURNAL_BLOCK as u64, file.length, file.number));
+        let torn = found.iter().filter(|file| file.number == torn_number);
+        let torn = torn.map(|file| (&file.name, &file.file, torn_offset, file.length, file.number));
+        // Their numbers are gone with their headers: what they hold is older than the log.
+        let free = self.free.iter().map(|file| (&file.name, &file.file, 0, file.length, 0));
+        for (name, file, from, length, number) in unused.chain(torn).chain(free) {
+            each_batch(name, file, from..length, |header| {
+                if header.group != self.group {
+                    return Ok(());
                 }
-            }
+                if header.incarnation <= walk.incarnation.saturating_add(INCARNATION_LEAP) {
+                    newest = newest.max(header.incarnation);
+                }
+                let later = header.incarnation >= walk.incarnation && header.first_lsn > end;
+                match number >= torn_number && later && header.durable_lsn >= end {
+                    true => {
+                        Err(self
+                            .missing(end, &format!("record {} was durable, says a later batch", header.durable_lsn)))
+                    }
+                    false => Ok(()),
+                }
+            })?;
         }
-        Ok(())
+        Ok(newest)
     }
 
     fn missing(&self, lsn: Lsn, why: &str) -> EngineError {
@@ -495,6 +497,29 @@ fn journal_files(disk: &Arc<dyn Disk>) -> Result<Vec<String>> {
 
 fn damaged(error: JournalFormatError) -> EngineError {
     EngineError::new(ErrorKind::Damaged, format!("the journal: {error}")).with_source(error)
+}
+
+/// Everything that looks like the head of a batch in a part of a file, in chunks.
+fn each_batch(
+    name: &str,
+    file: &Arc<dyn DiskFile>,
+    part: std::ops::Range<u64>,
+    mut each: impl FnMut(BatchHeader) -> Result<()>,
+) -> Result<()> {
+    let mut chunk = AlignedBuf::zeroed(SCAN_CHUNK);
+    let mut at = part.start;
+    while at + JOURNAL_BLOCK as u64 <= part.end {
+        let length = usize::try_from(part.end - at).map_or(SCAN_CHUNK, |left| left.min(SCAN_CHUNK));
+        let bytes = &mut chunk.as_mut_slice()[..length - length % JOURNAL_BLOCK];
+        file.read_at(bytes, at).map_err(|error| EngineError::io(format!("read the journal file {name}"), error))?;
+        for block in bytes.chunks_exact(JOURNAL_BLOCK) {
+            if let Ok((header, _)) = BatchHeader::decode(block) {
+                each(header)?;
+            }
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(())
 }
 
 /// Follows the chain of batches from file to file.

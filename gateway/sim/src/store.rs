@@ -173,6 +173,13 @@ impl SimStore {
         self.state().planned = planned;
     }
 
+    /// Whether a planned trouble goes on until it is taken back.
+    #[must_use]
+    pub fn has_lasting_trouble(&self) -> bool {
+        let state = self.state();
+        state.planned.is_some_and(|planned| planned.for_good && state.requests >= planned.at)
+    }
+
     /// Requests so far.
     #[must_use]
     pub fn requests(&self) -> u64 {

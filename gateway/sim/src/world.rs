@@ -352,8 +352,11 @@ impl World {
         one.machine = machine;
         one.lives += 1;
         let opened = connect(&self.store, one.name, seed ^ one.lives, one.clock_skew_micros);
-        let (link, vault) = opened.map_err(|error| Violation(format!("the vault can't be opened: {error}")))?;
-        (one.link, one.vault) = (link, vault);
+        match opened {
+            Ok((link, vault)) => (one.link, one.vault) = (link, vault),
+            // The store has lost the vault: the gateway stays without one.
+            Err(error) => promise!(self.lenient, "the vault can't be opened: {error}"),
+        }
         self.tally.borrow_mut().crashes += 1;
         Ok(())
     }

@@ -1,10 +1,8 @@
 //! One whole story of a group (create, write, ship, map, crash, fail over, write there, come home), with one thing going
 //! wrong: every kind of trouble at requests all along it, once and from then on, and the disk failing at calls all along it.
 //!
-//! `LIFEBOAT_EVERY=1` walks through every single request and call; without it the walk takes strides, and begins at another
-//! place each day, so that it is short and in time complete.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! `LIFEBOAT_EVERY=1` walks through every single request and call; without it the walk takes strides, so that it is short,
+//! and `LIFEBOAT_WALK_FROM=N` begins it at another place.
 
 use lifeboat_sim::disk::Fault;
 use lifeboat_sim::store::{PlannedTrouble, TROUBLES, Trouble};
@@ -14,10 +12,9 @@ const SEED: u64 = 7;
 
 /// Where to begin, and how far to go at a time.
 fn walk(short: u64) -> (u64, usize) {
-    let every = std::env::var("LIFEBOAT_EVERY").is_ok_and(|value| value == "1");
-    let stride = if every { 1 } else { short };
-    let day = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() / 86_400);
-    (1 + day % stride, usize::try_from(stride).unwrap_or(1))
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(0);
+    let stride = if number("LIFEBOAT_EVERY") == 1 { 1 } else { short };
+    (1 + number("LIFEBOAT_WALK_FROM") % stride, usize::try_from(stride).unwrap_or(1))
 }
 
 fn every_request(trouble: Trouble) {

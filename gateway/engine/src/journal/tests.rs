@@ -135,6 +135,32 @@ fn a_torn_tail_is_cut_and_what_follows_it_never_returns() {
 }
 
 #[test]
+fn the_same_records_written_again_don_t_bring_a_lost_tail_back() {
+    // The clock says the same in both runs, so that the batch written again is the lost one to the last byte.
+    for opens in [1, 3] {
+        let bench = Bench::new();
+        let mut journal = bench.create();
+        bench.append(&mut journal, 9, Lsn::ZERO);
+        drop(journal);
+        let (mut journal, _) = bench.open(0).expect("opens");
+        bench.append(&mut journal, 1, Lsn(9));
+        bench.append(&mut journal, 1, Lsn(9));
+        drop(journal);
+        damage(&bench, &block(Lsn(10)));
+        // Runs that write nothing must not forget what they have seen.
+        for _ in 1..opens {
+            drop(bench.open(0).expect("opens"));
+        }
+        let (mut journal, found) = bench.open(0).expect("opens");
+        check(&found, 1, 9);
+        bench.append(&mut journal, 1, Lsn(9));
+        drop(journal);
+        let (_, found) = bench.open(0).expect("opens");
+        check(&found, 1, 10);
+    }
+}
+
+#[test]
 fn a_lost_record_that_was_durable_is_refused_and_nothing_is_changed() {
     let bench = Bench::new();
     let mut journal = bench.create();

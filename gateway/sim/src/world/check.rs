@@ -9,11 +9,35 @@ use lifeboat_model::RootHash;
 
 use super::*;
 
+/// What was read, or the end of the function with `$otherwise`: a store that broke its promises may have lost what is asked
+/// for, and only what is shown has to be right. Of any other store it is a violation.
+macro_rules! readable {
+    ($world:expr, $outcome:expr, $otherwise:expr, $($what:tt)+) => {
+        match $outcome {
+            Ok(found) => found,
+            Err(error) => {
+                let text = format!("{} can't be read: {error}", format_args!($($what)+));
+                $world.note(text.clone());
+                promise!($world.lenient, "{text}");
+                return Ok($otherwise);
+            }
+        }
+    };
+}
+pub(super) use readable;
+
 impl World {
     /// A vault handle that shares nothing with the gateways.
     pub(super) fn blank_reader(&self) -> Checked<Arc<Vault>> {
         vault_at(self.store.perfect_link(), false, self.seed ^ 0xb1a4, 0)
             .map_err(|error| Violation(format!("a third party can't open the vault: {error}")))
+    }
+
+    /// Contents at a branch's end; none when a store that broke its promises has lost it.
+    pub(super) async fn stamps_at_end(&self, branch: BranchId) -> Checked<Option<Stamps>> {
+        let vault = readable!(self, self.blank_reader(), None, "the vault");
+        let end = readable!(self, branch::log_end(&vault, GROUP, branch).await, None, "the end of {branch}");
+        Ok(Some(readable!(self, self.stamps_at(&vault, end).await, None, "the content of {branch}")))
     }
 
     /// Contents at a position.
@@ -37,22 +61,22 @@ impl World {
     /// Every point of every branch equals a state of the history that it belongs to, and every point that was confirmed is
     /// there.
     pub(super) async fn check_vault(&self) -> Checked {
-        let fail = |error: EngineError| Violation(format!("the vault can't be read: {:?}: {error}", error.kind()));
         if let Some(first) = self.store.violations().first() {
             return Err(Violation(first.clone()));
         }
-        let vault = self.blank_reader()?;
+        let vault = readable!(self, self.blank_reader(), (), "the vault");
         if vault.existing_group_key(GROUP).await.is_err() {
             return Ok(());
         }
-        let reader = Reader::open(&vault, GROUP, ReaderLimits::default()).await.map_err(fail)?;
-        let branches = branch::list_branches_with(&reader).await.map_err(fail)?;
+        let reader = Reader::open(&vault, GROUP, ReaderLimits::default()).await;
+        let reader = readable!(self, reader, (), "the group's keys");
+        let branches = readable!(self, branch::list_branches_with(&reader).await, (), "the list of branches");
         for info in branches {
             let points = match list_points_with(&reader, info.id).await {
                 Ok(points) => points,
                 // A cut that its claimer has not written yet.
                 Err(error) if error.kind() == ErrorKind::Retry => continue,
-                Err(error) => return Err(fail(error)),
+                Err(error) => readable!(self, Err(error), (), "the points of {}", info.id),
             };
             let mut before = Lsn::ZERO;
             for point in &points {
@@ -79,11 +103,9 @@ impl World {
     }
 
     async fn check_point(&self, reader: &Arc<Reader>, point: &PointInfo) -> Checked {
-        let fail = |error: EngineError| {
-            Violation(format!("the point at {} of {} can't be read: {error}", point.lsn, point.branch))
-        };
-        let view = PointView::open_point(reader, point).await.map_err(fail)?;
-        let found = self.view_stamps(&view).await.map_err(fail)?;
+        let (lsn, branch) = (point.lsn, point.branch);
+        let view = readable!(self, PointView::open_point(reader, point).await, (), "the point at {lsn} of {branch}");
+        let found = readable!(self, self.view_stamps(&view).await, (), "the content of the point at {lsn} of {branch}");
         self.tally.borrow_mut().points_compared += 1;
         let histories: Vec<usize> = {
             let known = self.known.borrow();
@@ -112,7 +134,8 @@ impl World {
         }
         for volume in view.volumes() {
             let Some(at) = (0..VOLUMES).find(|at| volume_id(*at) == volume.id) else { continue };
-            let expected = self.root_of(reader, volume.id, &found[at]).await?;
+            let expected = self.root_of(reader, volume.id, &found[at]).await;
+            let expected = readable!(self, expected, (), "the key of volume {at}");
             promise!(
                 volume.root == Some(expected),
                 "the point at {} says another root hash of volume {at} than its content has",
@@ -139,9 +162,8 @@ impl World {
 
     /// What a gateway wrote and the branch that goes on doesn't have is on its orphan branch, to the last operation.
     pub(super) async fn check_tail(&self, gateway: usize, local: usize, orphan: Option<BranchId>) -> Checked {
-        let fail = |error: EngineError| Violation(format!("the tail of {} can't be read: {error}", self.name(gateway)));
-        let vault = self.blank_reader()?;
-        let kept = self.history(local, |history| history.flushed);
+        let vault = readable!(self, self.blank_reader(), (), "the vault");
+        let kept = if self.lenient { 0 } else { self.history(local, |history| history.flushed) };
         let branch = orphan.or_else(|| {
             let known = self.known.borrow();
             known.of_branch.iter().find(|(_, history)| **history == local).map(|(branch, _)| *branch)
@@ -149,8 +171,8 @@ impl World {
         // Its branch went on in other hands: it was released in good order, or it is another's by now.
         let Some(branch) = branch else { return Ok(()) };
         self.known.borrow_mut().of_branch.insert(branch, local);
-        let end = branch::log_end(&vault, GROUP, branch).await.map_err(fail)?;
-        let found = self.stamps_at(&vault, end).await.map_err(fail)?;
+        let end = readable!(self, branch::log_end(&vault, GROUP, branch).await, (), "the end of {branch}");
+        let found = readable!(self, self.stamps_at(&vault, end).await, (), "the tail of {}", self.name(gateway));
         let most = self.history(local, |history| history.len());
         promise!(
             self.history(local, |history| history.find(&found, kept, most)).is_some(),

@@ -100,7 +100,8 @@ impl History {
     pub fn cut(&mut self, count: usize, last: Lsn) {
         self.entries.truncate(count);
         for entry in self.entries.iter_mut().rev().take_while(|entry| entry.upto == Lsn(u64::MAX)) {
-            entry.upto = last;
+            // A growth that a crash met between the saved state and its record: the next record comes after it.
+            entry.upto = if matches!(entry.change, Change::Grow { .. }) { last.next() } else { last };
         }
         (self.acked, self.flushed) = (count, count);
     }
