@@ -72,6 +72,8 @@ impl Group {
                 let app = group.settings.lock().app_points.clone();
                 if let Some(app) = app {
                     if !settled {
+                        // Not beside a round that is on its way: its mark is there too, and its hold must last.
+                        let _no_round = group.quiescing.lock().await;
                         settled = group.note_app_points(app.let_go(&group.disk, &group.config.group.to_string()).await);
                     }
                     let newest = group.last_lsn();
