@@ -96,7 +96,7 @@ pub fn verify_node(hasher: &BlockHasher, wanted: &NodeAt, node: &Node) -> Result
         ErrorKind::Tampered,
         format!(
             "a map node of {} (level {}, in {}) is not the one its parent names: the vault's data was altered; \
-             run a scrub and restore the object from a copy",
+             run `lifeboat vault check` and restore the object from a copy",
             wanted.volume, wanted.level, wanted.node.object.id
         ),
     ))
