@@ -5,13 +5,13 @@ mod lab;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lifeboat_engine::pace::{Pace, PaceRule};
 use lifeboat_engine::points::list_points;
 use lifeboat_engine::{
-    ErrorKind, Group, GroupConfig, GroupSettings, ResyncCause, ResyncSettings, RetrySettings, VolumeSpec,
+    EngineError, ErrorKind, Group, GroupConfig, GroupSettings, ResyncCause, ResyncSettings, RetrySettings, VolumeSpec,
 };
 use lifeboat_model::{Hours, PointKind, VolumeId};
 use lifeboat_vault::{Effect, OpKind, Rule};
@@ -50,6 +50,19 @@ fn config(lab: &Lab) -> GroupConfig {
         ..GroupSettings::default()
     };
     GroupConfig { settings, ..lab.config(lab.primary) }
+}
+
+/// Opens the group again, once the last task of its earlier life has let go of the file.
+async fn open_again(lab: &Lab) -> Result<Arc<Group>, EngineError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Group::open(config(lab)).await {
+            Err(error) if error.to_string().contains("is in use") && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 async fn all_points_equal(lab: &Lab, group: &Arc<Group>, model: &[u8]) {
@@ -97,7 +110,7 @@ async fn only_data_is_replicated_and_a_crash_in_the_middle_loses_neither_writes_
         let before = group.status().resync.expect("it is needed").progress;
         group.close(Duration::ZERO).await;
         drop(group);
-        group = Group::open(config(&lab)).await.expect("opens");
+        group = open_again(&lab).await.expect("opens");
         assert_same(&content(&volume(&group, &lab)).await, &model, "after the restart");
         let Some(after) = group.status().resync else { panic!("round {round}: forgotten, with {before:?}") };
         assert!(after.progress.done_bytes >= before.done_bytes.max(done), "{before:?} {after:?}");
@@ -185,7 +198,7 @@ async fn an_adopted_volume_joins_grows_and_leaves_and_its_file_stays() {
     group.close(PATIENCE).await;
     drop(group);
 
-    let group = Group::open(config(&lab)).await.expect("opens");
+    let group = open_again(&lab).await.expect("opens");
     all_points_equal(&lab, &group, &model).await;
     lab::until("the file has everything", || group.status().image_lsn == group.status().last_lsn).await;
     group.remove_volume(lab.volume).await.expect("leaves");
@@ -207,10 +220,10 @@ async fn a_source_that_was_cut_short_or_lost_is_told_apart_from_a_volume() {
     drop(group);
     let file = std::fs::OpenOptions::new().write(true).open(&path).expect("is there");
     file.set_len(4096).expect("is cut short");
-    let error = Group::open(config(&lab)).await.expect_err("it lost its end");
+    let error = open_again(&lab).await.expect_err("it lost its end");
     assert_eq!((error.kind(), error.to_string().contains("disk.raw")), (ErrorKind::Damaged, true), "{error}");
     std::fs::remove_file(&path).expect("is deleted");
-    let error = Group::open(config(&lab)).await.expect_err("it is gone");
+    let error = open_again(&lab).await.expect_err("it is gone");
     assert_eq!((error.kind(), error.to_string().contains("disk.raw")), (ErrorKind::NotFound, true), "{error}");
     assert!(!path.exists(), "no empty file takes its place");
 }
