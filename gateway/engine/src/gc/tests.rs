@@ -36,16 +36,8 @@ async fn random_histories_stay_exact_through_every_collection() {
     assert!(deleted > 0, "nothing was ever collected");
 }
 
-/// A history in which everything is needed for a reason of its own: a pin, a fork, segments after the newest map, older maps.
-/// Gives what the check says after collections with a planted bug.
-async fn with_bug(bug: Option<Planted>) -> Result<(), String> {
-    let mut history = aged(10).await;
-    let fork = history.fork_at(0, 1).await;
-    history.ship(fork, 2).await;
-    history.write_map(fork).await;
-    history.write_map(fork).await;
-    history.pin(0, 3).await;
-    history.ship(0, 3).await;
+/// Collects with a planted bug, and gives what the check says then.
+async fn collected_with(mut history: History, bug: Option<Planted>) -> Result<(), String> {
     PLANTED.set(bug);
     let mut done = Ok(());
     for _ in 0..3 {
@@ -54,6 +46,19 @@ async fn with_bug(bug: Option<Planted>) -> Result<(), String> {
     PLANTED.set(None);
     done.map_err(|error| error.to_string())?;
     history.check(true).await
+}
+
+/// The same for a history in which everything is needed for a reason of its own: a pin, a fork, segments after the newest
+/// map, older maps.
+async fn with_bug(bug: Option<Planted>) -> Result<(), String> {
+    let mut history = aged(10).await;
+    let fork = history.fork_at(0, 1).await;
+    history.ship(fork, 2).await;
+    history.write_map(fork).await;
+    history.write_map(fork).await;
+    history.pin(0, 3).await;
+    history.ship(0, 3).await;
+    collected_with(history, bug).await
 }
 
 #[tokio::test]
@@ -77,14 +82,7 @@ async fn a_collector_that_forgets_forks_is_caught() {
         history.ship(fork, 2).await;
         history.ship(0, 3).await;
         history.write_map(0).await;
-        PLANTED.set(bug);
-        let mut done = Ok(());
-        for _ in 0..3 {
-            done = done.and(history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.map(drop));
-        }
-        PLANTED.set(None);
-        done.map_err(|error| error.to_string())?;
-        history.check(true).await
+        collected_with(history, bug).await
     };
     assert_eq!(forked(None).await, Ok(()));
     assert!(forked(Some(Planted::ForgetsForks)).await.is_err(), "the fork's data is gone, and nobody noticed");
