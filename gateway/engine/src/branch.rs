@@ -482,7 +482,7 @@ impl BranchLog {
     /// own last segment may be gone, if nothing of it is needed any more.
     async fn last_segment(&self, reader: &Reader, epoch: Epoch) -> Result<Option<End>> {
         let known = match self.mapped(reader, epoch).await {
-            Err(error) if error.kind() == ErrorKind::Retry => return Err(error),
+            Err(error) if error.kind().is_unanswered() => return Err(error),
             // A damaged map must not be in the way of fencing: the listing alone says it as well, since the last segment
             // of an epoch that is not over is never collected.
             found => found.unwrap_or_default(),

@@ -11,9 +11,9 @@ pub(crate) fn store(error: StoreError) -> EngineError {
     let kind = match error.class() {
         StoreClass::Retry => ErrorKind::Retry,
         StoreClass::NotFound => ErrorKind::NotFound,
-        // Credentials and permissions: nothing in the vault is wrong, and a person has to act; trying again later is
-        // right because what the person does is not seen from here.
-        StoreClass::Denied | StoreClass::NoBucket | StoreClass::Fatal | StoreClass::AlreadyExists => ErrorKind::Retry,
+        StoreClass::Denied | StoreClass::NoBucket | StoreClass::Fatal => ErrorKind::Denied,
+        // Another gateway was faster.
+        StoreClass::AlreadyExists => ErrorKind::Retry,
     };
     EngineError::new(kind, error.to_string()).with_source(error)
 }
@@ -21,11 +21,8 @@ pub(crate) fn store(error: StoreError) -> EngineError {
 /// A failed operation on the vault.
 pub(crate) fn vault(error: VaultError) -> EngineError {
     let kind = match error.kind() {
-        VaultErrorKind::Retry
-        | VaultErrorKind::Denied
-        | VaultErrorKind::NoBucket
-        | VaultErrorKind::Fatal
-        | VaultErrorKind::Conflict => ErrorKind::Retry,
+        VaultErrorKind::Retry | VaultErrorKind::Conflict => ErrorKind::Retry,
+        VaultErrorKind::Denied | VaultErrorKind::NoBucket | VaultErrorKind::Fatal => ErrorKind::Denied,
         VaultErrorKind::InvalidInput | VaultErrorKind::AlreadyExists => ErrorKind::Invalid,
         VaultErrorKind::NotFound | VaultErrorKind::Erased => ErrorKind::NotFound,
         VaultErrorKind::WrongKey => ErrorKind::WrongKey,

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_model::{BranchId, Extent, ExtentSet, GroupId, VolumeId};
-use lifeboat_vault::{ObjectMeta, StoreClass, StoreError, Vault, VaultError, VaultErrorKind};
+use lifeboat_vault::{ObjectMeta, StoreClass, Vault, VaultError, VaultErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::cause;
@@ -299,7 +299,7 @@ impl Inquiry {
                 return Err(EngineError::new(ErrorKind::Closed, "it was interrupted"));
             }
             match request().await {
-                Err(error) if error.kind() == ErrorKind::Retry && !is_refused(&error) => {
+                Err(error) if error.kind() == ErrorKind::Retry => {
                     tokio::select! {
                         () = tokio::time::sleep(Duration::from_millis(pause)) => {}
                         () = self.options.stop.cancelled() => {}
@@ -314,7 +314,7 @@ impl Inquiry {
     /// Ends the check when nothing is answered any more; a single object that can't be read doesn't.
     async fn answered<T>(&self, done: Result<T>) -> Result<T> {
         match done {
-            Err(error) if error.kind() == ErrorKind::Retry => {
+            Err(error) if error.kind().is_unanswered() => {
                 if self.failures.fetch_add(1, Ordering::Relaxed) < FAILURES_MAX || self.is_reached().await {
                     return Err(error);
                 }
@@ -330,7 +330,7 @@ impl Inquiry {
     /// Whether the vault answers at all: its own document is read, whatever it says.
     async fn is_reached(&self) -> bool {
         let answer = self.vault.refresh().await;
-        let reached = !answer.is_err_and(|error| matches!(error.kind(), VaultErrorKind::Retry | VaultErrorKind::Fatal));
+        let reached = !answer.is_err_and(|error| cause::vault(error).kind().is_unanswered());
         if reached {
             self.failures.store(0, Ordering::Relaxed);
         }
@@ -365,7 +365,7 @@ impl Inquiry {
             Err(error) => Err(cause::store(error)),
         });
         match read.await {
-            Err(error) if error.kind() == ErrorKind::Retry => Ok(Read::Unreadable(error.to_string())),
+            Err(error) if error.kind().is_unanswered() => Ok(Read::Unreadable(error.to_string())),
             read => read,
         }
     }
@@ -424,19 +424,15 @@ enum Read {
     Unreadable(String),
 }
 
-/// Whether the storage said for good that it won't: asking again gives the same.
-fn is_refused(error: &EngineError) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<StoreError>());
-    source.is_some_and(|source| source.class() == StoreClass::Fatal)
-}
-
 /// What an error of the vault crate says about an object.
 fn of_vault(error: &VaultError) -> Fault {
     match error.kind() {
         VaultErrorKind::NewerFormat => Fault::NewerVersion,
         VaultErrorKind::NotFound => Fault::Missing,
         VaultErrorKind::WrongKey => Fault::WrongKey,
-        VaultErrorKind::Retry | VaultErrorKind::Fatal => Fault::Unreadable,
+        VaultErrorKind::Retry | VaultErrorKind::Fatal | VaultErrorKind::Denied | VaultErrorKind::NoBucket => {
+            Fault::Unreadable
+        }
         _ => Fault::Authentication,
     }
 }

@@ -7,6 +7,9 @@ use std::fmt;
 pub enum ErrorKind {
     /// Try again later: network, throttling, time-out, a full cache.
     Retry,
+    /// The vault's storage refuses, or is not what the settings say: credentials, permissions, a bucket that isn't there. Needs
+    /// a person; nothing of the vault is known to be wrong, and asking again in a hurry may lock an account.
+    Denied,
     /// The request itself is wrong: out of range, wrong size, unknown volume.
     Invalid,
     /// No such volume, point or branch.
@@ -25,6 +28,14 @@ pub enum ErrorKind {
     NewerFormat,
     /// The group or gateway is being closed.
     Closed,
+}
+
+impl ErrorKind {
+    /// Whether the vault was not heard, so that nothing is known of what it holds.
+    #[must_use]
+    pub const fn is_unanswered(self) -> bool {
+        matches!(self, Self::Retry | Self::Denied)
+    }
 }
 
 /// An engine error: kind, what happened to what and what to do, and its cause.

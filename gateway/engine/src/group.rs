@@ -291,7 +291,7 @@ impl Group {
                 self.note_fenced(&fenced)?;
                 Ok(Tenure::Lost)
             }
-            Err(ShipError::Engine(error)) if error.kind() == ErrorKind::Retry => {
+            Err(ShipError::Engine(error)) if error.kind().is_unanswered() => {
                 tracing::warn!(group = %self.config.group, %error, "the vault is out of reach: serving, and trying again");
                 Ok(Tenure::Unknown)
             }

@@ -320,29 +320,50 @@ impl Reader {
 
     async fn read_span(&self, span: Span) -> Result<(Vec<Decrypted>, u64)> {
         let Span { segment, frames, range } = span;
-        let key = names::segment(self.group, segment.id);
         let fetched = range.end.saturating_sub(range.start);
-        let bytes = match &segment.body {
-            Some(body) => {
-                let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
-                let part = bounds.filter(|(_, end)| *end <= body.len()).map(|(start, end)| body.slice(start..end));
-                part.ok_or_else(|| cause::tampered(format!("{key}: a frame is past its end")))?
+        let frames: Arc<[u32]> = frames.into();
+        if let Some(body) = &segment.body {
+            match self.decrypt(&segment, &frames, range.start, part_of(body, &range)).await {
+                Ok(decrypted) => return Ok((decrypted, fetched)),
+                // Only the index was proved when the segment came: its frames may have changed on their way, and what is
+                // kept in memory would be refused for good. The vault is asked again; what it says now counts.
+                Err(error) if error.kind() == ErrorKind::Tampered => self.segments.forget(&segment.id),
+                Err(error) => return Err(error),
             }
-            None => self.get_range(&key, range.clone()).await?,
-        };
+        }
+        let bytes = self.get_range(&names::segment(self.group, segment.id), range.clone()).await?;
+        Ok((self.decrypt(&segment, &frames, range.start, bytes).await?, fetched))
+    }
+
+    /// Decrypts frames out of `bytes`, which begin at `start` in their segment.
+    async fn decrypt(
+        &self,
+        segment: &Arc<Segment>,
+        frames: &Arc<[u32]>,
+        start: u64,
+        bytes: Bytes,
+    ) -> Result<Vec<Decrypted>> {
+        let key = names::segment(self.group, segment.id);
         let mut keys: HashMap<KeyName, DataKey> = HashMap::new();
-        for &frame in &frames {
-            let name = key_of(&segment, frame).map_err(|error| cause::object(&key, error))?;
+        for &frame in frames.iter() {
+            let name = key_of(segment, frame).map_err(|error| cause::object(&key, error))?;
             if let std::collections::hash_map::Entry::Vacant(slot) = keys.entry(name) {
                 slot.insert(self.data_key(name).await?);
             }
         }
-        let task = move || decode_span(&segment, &frames, range.start, &bytes, &keys);
+        let (segment, frames) = (Arc::clone(segment), Arc::clone(frames));
+        let task = move || decode_span(&segment, &frames, start, &bytes, &keys);
         let decoded = crate::blocking::run(task)
             .await
             .map_err(|error| EngineError::new(ErrorKind::Closed, format!("decrypting {key} was given up: {error}")))?;
-        Ok((decoded.map_err(|error| cause::object(&key, error))?, fetched))
+        decoded.map_err(|error| cause::object(&key, error))
     }
+}
+
+/// Part of a segment that is in memory; nothing, which no frame decrypts from, where it ends before.
+fn part_of(body: &Bytes, range: &Range<u64>) -> Bytes {
+    let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+    bounds.filter(|(_, end)| *end <= body.len()).map(|(start, end)| body.slice(start..end)).unwrap_or_default()
 }
 
 /// A frame's name and its blocks.

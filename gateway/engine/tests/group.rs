@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lab::{Lab, PATIENCE, Random, SIZE, assert_same, content, scribble, volume};
 use lifeboat_engine::points::{PointInfo, list_points};
-use lifeboat_engine::{ErrorKind, Group, RehydrateMode, VolumeSpec, branch};
+use lifeboat_engine::{ErrorKind, Group, RehydrateMode, RetrySettings, VolumeSpec, branch};
 use lifeboat_model::PointKind;
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_vault::{Effect, OpKind, Rule};
@@ -99,6 +99,37 @@ async fn failover_and_failback_forth_and_back_move_only_what_differs() {
     assert_same(&content(&volume(&recovery, &lab)).await, &model, "at the recovery site again");
     primary.close(Duration::ZERO).await;
     recovery.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_that_refuses_is_critical_at_once_and_asked_again_only_by_the_probe() {
+    let lab = Lab::new().await;
+    let mut config = lab.config(lab.primary);
+    config.settings.retry = RetrySettings { pauses: vec![Duration::ZERO], probe: Duration::from_secs(3600) };
+    let primary = Group::create(config, lab.specs()).await.expect("creates the group");
+    primary.take_point(PointKind::Manual, "before").await.expect("a point");
+
+    lab.store.inject(Rule::new(Effect::Forbidden).key(format!("groups/{}", lab.group)));
+    lab.store.reset_counts();
+    volume(&primary, &lab).write(0, Bytes::from(vec![7; 8192])).await.expect("writes go on");
+    volume(&primary, &lab).flush().await.expect("and flushes");
+    let error = primary.take_point(PointKind::Manual, "refused").await.expect_err("403");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    let status = primary.status();
+    assert_eq!(status.health, Health::Critical, "{status:?}");
+    assert!(status.reasons.iter().any(|reason| reason.contains("until somebody helps")), "{status:?}");
+    let asked = lab.store.requests().len();
+    assert!(asked <= 4, "{asked} requests to a storage that said no");
+
+    // What failed for good is not asked for again in a hurry, whatever is written.
+    volume(&primary, &lab).write(8192, Bytes::from(vec![8; 4096])).await.expect("writes go on");
+    lab.store.clear();
+    primary.close(Duration::ZERO).await;
+
+    let primary = Group::open(lab.config(lab.primary)).await.expect("opens again, with permissions as they should be");
+    primary.take_point(PointKind::Manual, "after").await.expect("a point");
+    assert_eq!(primary.status().health, Health::Healthy);
+    primary.close(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,6 +82,6 @@ pub const fn errno_of(kind: ErrorKind, named: Named) -> Errno {
         ErrorKind::Closed => Errno::ESTALE,
         ErrorKind::WrongKey => Errno(libc::ENOKEY),
         ErrorKind::NewerFormat => Errno::EOPNOTSUPP,
-        ErrorKind::Damaged | ErrorKind::Tampered | ErrorKind::Retry => Errno::EIO,
+        ErrorKind::Damaged | ErrorKind::Tampered | ErrorKind::Retry | ErrorKind::Denied => Errno::EIO,
     }
 }

@@ -538,6 +538,7 @@ fn report(
         }
         ErrorKind::Retry | ErrorKind::Closed => tracing::warn!(file = %path, ?errno, %error, "request failed"),
         ErrorKind::NoSpace
+        | ErrorKind::Denied
         | ErrorKind::Damaged
         | ErrorKind::Tampered
         | ErrorKind::WrongKey

@@ -276,6 +276,7 @@ pub(crate) async fn ensure_open(
     let place = place(context, attached, group, dir).map_err(|error| {
         let kind = match error.kind() {
             VaultErrorKind::Retry => lifeboat_engine::ErrorKind::Retry,
+            VaultErrorKind::Denied | VaultErrorKind::NoBucket => lifeboat_engine::ErrorKind::Denied,
             _ => lifeboat_engine::ErrorKind::Invalid,
         };
         EngineError::new(kind, error.to_string()).with_source(error)

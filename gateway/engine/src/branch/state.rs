@@ -334,7 +334,7 @@ async fn maps_until(reader: &Reader, until: Position) -> Result<Vec<MapListing>>
     maps.retain(|map| map.lsn <= until.lsn);
     if let Some(first) = maps.first()
         && let Err(error) = reader.map_head(first).await
-        && error.kind() == ErrorKind::Retry
+        && error.kind().is_unanswered()
     {
         return Err(error);
     }

@@ -86,7 +86,7 @@ pub(super) async fn check(inquiry: &Inquiry, group: GroupId) -> Result<GroupRepo
         Ok(reader) => reader,
         // Reported with the keys.
         Err(error) if error.kind() != ErrorKind::Closed && is_damaged(inquiry, group) => return Ok(report),
-        Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Retry) => return Err(error),
+        Err(error) if error.kind() == ErrorKind::Closed || error.kind().is_unanswered() => return Err(error),
         Err(error) => {
             without_key(inquiry, group, error.kind() == ErrorKind::NotFound);
             return Ok(report);
@@ -119,7 +119,7 @@ async fn kept_points(inquiry: &Inquiry, reader: &Reader) -> Result<Option<Kept>>
             }
             Ok(Some(kept))
         }
-        Err(error) if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Retry) => Err(error),
+        Err(error) if error.kind() == ErrorKind::Closed || error.kind().is_unanswered() => Err(error),
         Err(error) => {
             let object = names::kept(group);
             let costs = format!("the points of {group} can't be listed, and its garbage can't be collected");

@@ -452,6 +452,15 @@ impl Shipper {
             "shipping has stopped until somebody helps, writes go on"
         };
         observed.shipping_trouble = Some((health, format!("{how}: {error}")));
+        drop(observed);
+        if passing {
+            return;
+        }
+        // Nobody waits for a person who may come tomorrow. What has its place in the write order lands then all the same.
+        for reply in self.replies() {
+            let what = format!("nothing of {} reaches the vault until somebody helps: {error}", group.config.group);
+            let _ = reply.send(Err(EngineError::new(error.kind(), what)));
+        }
     }
 
     fn fenced(&mut self, group: &Group, running: &Running, fenced: &Fenced) {
@@ -486,6 +495,7 @@ const fn may_pass(kind: ErrorKind) -> bool {
         ErrorKind::Retry | ErrorKind::NoSpace | ErrorKind::Closed => true,
         ErrorKind::Invalid
         | ErrorKind::NotFound
+        | ErrorKind::Denied
         | ErrorKind::Fenced
         | ErrorKind::Damaged
         | ErrorKind::Tampered

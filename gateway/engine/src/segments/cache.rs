@@ -84,6 +84,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         }
     }
 
+    /// Drops a value that turned out to be no good: whoever wants it next loads it again.
+    pub(crate) fn forget(&self, key: &K) {
+        self.state().remove(key);
+    }
+
     fn state(&self) -> MutexGuard<'_, State<K, V>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,9 +127,13 @@ impl<K: Hash + Eq + Clone, V> State<K, V> {
     }
 
     fn forget_empty(&mut self, key: &K) {
-        if self.entries.get(key).is_some_and(|entry| !entry.cell.initialized())
-            && let Some(entry) = self.entries.remove(key)
-        {
+        if self.entries.get(key).is_some_and(|entry| !entry.cell.initialized()) {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: &K) {
+        if let Some(entry) = self.entries.remove(key) {
             self.order.remove(&entry.used);
             self.weight = self.weight.saturating_sub(entry.weight);
         }
@@ -175,5 +184,15 @@ mod tests {
         assert!(failed.is_err());
         assert!(cache.state().entries.is_empty() && cache.state().order.is_empty());
         assert_eq!(cache.get_or_load(&1, |_| 1, async { Ok(7) }).await.expect("loads"), 7);
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_loaded_again() {
+        let cache: Cache<u32, u32> = Cache::new(10_000);
+        assert_eq!(cache.get_or_load(&1, |_| 1, async { Ok(7) }).await.expect("loads"), 7);
+        cache.forget(&1);
+        assert!(cache.get(&1).is_none());
+        assert!(cache.state().entries.is_empty() && cache.state().order.is_empty());
+        assert_eq!(cache.get_or_load(&1, |_| 1, async { Ok(8) }).await.expect("loads"), 8);
     }
 }

@@ -53,6 +53,42 @@ async fn open_until_it_works(bench: &Bench, open: Open) -> (BranchWriter, Opened
     panic!("twenty attempts failed");
 }
 
+/// Whatever is read from the vault and comes back changed on its way, once: it is noticed, and forgotten.
+#[tokio::test]
+async fn a_read_that_was_changed_on_its_way_is_no_trouble_for_longer_than_itself() {
+    let bench = Bench::new().await;
+    let mut script = Script::new(42).with(12);
+    let (mut writer, _) = bench.open(gateway(1), NEW).await.unwrap();
+    ship(&mut writer, &script).await.unwrap();
+    // A point that needs a map, and segments after it.
+    script.interval();
+    ship(&mut writer, &script).await.unwrap();
+    let (_, id, model) = script.points.last().unwrap();
+    let (mut changed, mut refused) = (0, 0);
+    for request in 1.. {
+        let point = find_point(&bench.vault, bench.group, *id).await.unwrap();
+        bench.faults.reset_counts();
+        bench.faults.inject(Rule::new(Effect::Corrupt).at_request(request).times(1));
+        let Ok(view) = PointView::open(bench.vault.clone(), bench.group, &point).await else {
+            bench.faults.clear();
+            refused += 1;
+            continue;
+        };
+        for volume in view.volumes() {
+            // Refused, or right; what is right is compared below.
+            let _ = view.read_blocks(volume.id, 0, u64::MAX).await;
+        }
+        let made = u64::try_from(bench.faults.requests().len()).unwrap();
+        bench.faults.clear();
+        assert!(same(&Bench::content(&view).await, model), "request {request} came back changed, and is not got over");
+        if made < request {
+            break;
+        }
+        changed += 1;
+    }
+    assert!(changed > 5 && refused > 0, "{changed} requests changed while reading, {refused} while opening");
+}
+
 #[tokio::test]
 async fn every_point_equals_the_model_byte_for_byte_across_maps_and_tenures() {
     for seed in [3, 77, 1234] {

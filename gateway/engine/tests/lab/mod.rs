@@ -81,9 +81,12 @@ impl Lab {
         }
     }
 
+    pub(crate) fn specs(&self) -> Vec<VolumeSpec> {
+        vec![VolumeSpec { id: self.volume, name: "db".into(), size_bytes: SIZE as u64, source: None }]
+    }
+
     pub(crate) async fn create(&self) -> Arc<Group> {
-        let spec = VolumeSpec { id: self.volume, name: "db".into(), size_bytes: SIZE as u64, source: None };
-        Group::create(self.config(self.primary), vec![spec]).await.expect("creates the group")
+        Group::create(self.config(self.primary), self.specs()).await.expect("creates the group")
     }
 
     pub(crate) async fn fail_over(&self, from: BranchId, test: bool) -> Arc<Group> {

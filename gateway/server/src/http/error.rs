@@ -47,7 +47,7 @@ impl From<Vec<FieldError>> for ApiError {
 impl From<VaultError> for ApiError {
     fn from(error: VaultError) -> Self {
         let code = match error.kind() {
-            VaultErrorKind::Retry => ProblemCode::Unavailable,
+            VaultErrorKind::Retry | VaultErrorKind::Denied | VaultErrorKind::NoBucket => ProblemCode::Unavailable,
             VaultErrorKind::InvalidInput => ProblemCode::Invalid,
             VaultErrorKind::NotFound => ProblemCode::NotFound,
             VaultErrorKind::AlreadyExists | VaultErrorKind::Conflict | VaultErrorKind::Erased => ProblemCode::Conflict,
@@ -60,7 +60,7 @@ impl From<VaultError> for ApiError {
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let code = match error.kind() {
-            ErrorKind::Retry | ErrorKind::Closed => ProblemCode::Unavailable,
+            ErrorKind::Retry | ErrorKind::Denied | ErrorKind::Closed => ProblemCode::Unavailable,
             ErrorKind::Invalid => ProblemCode::Invalid,
             ErrorKind::NotFound => ProblemCode::NotFound,
             ErrorKind::Fenced => ProblemCode::Conflict,

@@ -18,7 +18,9 @@ impl World {
     fn excusable(&self, gateway: usize, error: &EngineError) -> bool {
         self.lenient
             || match error.kind() {
-                ErrorKind::Retry | ErrorKind::Fenced | ErrorKind::Closed | ErrorKind::NotFound => true,
+                ErrorKind::Retry | ErrorKind::Denied | ErrorKind::Fenced | ErrorKind::Closed | ErrorKind::NotFound => {
+                    true
+                }
                 ErrorKind::Tampered => self.dirty_network,
                 ErrorKind::Damaged | ErrorKind::NoSpace => self.is_down(gateway),
                 ErrorKind::Invalid | ErrorKind::WrongKey | ErrorKind::NewerFormat => self.is_down(gateway),
