@@ -11,9 +11,9 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use tf_provider_sdk::{
     Action, Attr, Attribute, Block, Context, CreateRequest, DataSource, Diagnostic, Diagnostics, EphemeralOpened,
-    EphemeralResource, Function, FunctionDefinition, FunctionError, FunctionParameter, IdentitySchema, ListResource,
-    ListedResource, MoveRequest, NestedBlock, Object, PlanChange, Provider, Resource, Result, Schema, ServeOptions,
-    Timeouts, Type, UpdateRequest, Value, async_trait, import_by_id, model, validate,
+    EphemeralResource, Function, FunctionDefinition, FunctionError, FunctionParameter, IdentitySchema, ListRequest,
+    ListResource, ListedResource, Listing, MoveRequest, NestedBlock, Object, PlanChange, Provider, Resource, Result,
+    Schema, ServeOptions, Timeouts, Type, UpdateRequest, Value, async_trait, import_by_id, model, validate,
 };
 
 fn main() -> ExitCode {
@@ -137,8 +137,7 @@ fn note_schema() -> Schema {
         .attribute(Attribute::number("size").computed())
         .attribute(Attribute::number("exact").optional().computed().use_state_for_unknown())
         .attribute(Attribute::set("tags", Type::String).optional())
-        .attribute(Attribute::string("secret").optional().sensitive().write_only())
-        .attribute(Attribute::number("secret_version").optional())
+        .write_only(Attribute::string("secret").optional())
         .attribute(Attribute::bool("protected").default(false))
         .attribute(Attribute::string("create_delay").optional().validate(validate::duration()))
         .block(NestedBlock::list(
@@ -161,20 +160,12 @@ fn note_schema() -> Schema {
 
 /// What the file holds and the state repeats.
 fn file_of(state: &Object, secret: Option<String>) -> Result<Json> {
-    let note: NoteModel = of_the_model(state).decode()?;
+    let note: NoteModel = state.decode()?;
     let lines: Vec<_> = note.line.iter().map(|line| &line.text).collect();
     Ok(serde_json::json!({
         "text": note.text, "lines": lines, "secret": secret, "protected": note.protected,
         "tags": note.tags,
     }))
-}
-
-fn of_the_model(state: &Object) -> Object {
-    let mut state = state.clone();
-    for name in ["link", "secret", "timeouts"] {
-        state.remove(name);
-    }
-    state
 }
 
 /// Fills in what the provider decides.
@@ -225,13 +216,13 @@ impl Resource<Store> for Note {
     }
 
     async fn create(&self, store: &Store, cx: &Context, request: CreateRequest) -> Result<Object> {
-        let mut state = request.plan;
+        let mut state = request.plan.clone();
         let name: String = state.get("name")?;
         if store.read(&name)?.is_some() {
             return Err(Diagnostic::error("Note exists", "Import it.").at("name").into());
         }
         complete(&mut state)?;
-        store.write(&name, &file_of(&state, request.config.get("secret")?)?)?;
+        store.write(&name, &file_of(&state, request.write_only("secret")?)?)?;
         cx.save_partial(state.clone());
         if let Some(delay) = state.get::<Option<Duration>>("create_delay")? {
             cx.progress("waiting for the ink to dry");
@@ -255,10 +246,15 @@ impl Resource<Store> for Note {
     }
 
     async fn update(&self, store: &Store, _: &Context, request: UpdateRequest) -> Result<Object> {
-        let mut state = request.plan;
+        let mut state = request.plan.clone();
         let name: String = state.get("name")?;
         complete(&mut state)?;
-        store.write(&name, &file_of(&state, request.config.get("secret")?)?)?;
+        // Another version: the secret of the configuration; the same version: the one that is there.
+        let secret = match request.write_only("secret")? {
+            Some(new) => Some(new),
+            None => store.read(&name)?.and_then(|file| Some(file["secret"].as_str()?.to_owned())),
+        };
+        store.write(&name, &file_of(&state, secret)?)?;
         Ok(state)
     }
 
@@ -392,8 +388,8 @@ impl ListResource<Store> for Notes {
         Schema::new().attribute(Attribute::string("prefix").optional())
     }
 
-    async fn list(&self, store: &Store, _: &Context, config: Object, limit: usize) -> Result<Vec<ListedResource>> {
-        let prefix: Option<String> = config.get("prefix")?;
+    async fn list(&self, store: &Store, _: &Context, request: ListRequest, found: &Listing) -> Result<()> {
+        let prefix: Option<String> = request.config.get("prefix")?;
         let files =
             std::fs::read_dir(&store.directory).map_err(|error| Diagnostic::from_error("Cannot list", &error))?;
         let mut names: Vec<String> = files
@@ -404,13 +400,14 @@ impl ListResource<Store> for Notes {
             .filter(|name| name.starts_with(prefix.as_deref().unwrap_or_default()))
             .collect();
         names.sort();
-        names.truncate(limit);
-        let listed = names.into_iter().map(|name| ListedResource {
-            identity: Object::new().with("id", format!("note-{name}")),
-            resource: Some(Object::new().with("name", &name)),
-            display_name: name,
-        });
-        Ok(listed.collect())
+        for name in names {
+            let state = Object::new().with("name", &name);
+            let note = ListedResource::new(Object::new().with("id", format!("note-{name}")), name);
+            if !found.add(note.with_resource(state)).await {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -15,9 +15,11 @@ use serde_json::Value as Json;
 
 use crate::core::context::Context;
 use crate::core::plan::PlanChange;
-use crate::diagnostic::{Diagnostic, Diagnostics, Result};
-use crate::schema::{IdentitySchema, Schema};
-use crate::value::{Object, Type, Value};
+use crate::diagnostic::{Diagnostics, Result};
+use crate::function::Function;
+use crate::listing::ListResource;
+use crate::schema::{IdentitySchema, Schema, version_of};
+use crate::value::{ConvertError, FromValue, Object, Path, Step};
 
 /// A provider: its own configuration, and what it offers.
 #[async_trait]
@@ -85,6 +87,16 @@ pub struct CreateRequest {
     pub config: Object,
 }
 
+impl CreateRequest {
+    /// A write-only argument, by its path; `None` where the configuration doesn't set it.
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn write_only<T: FromValue>(&self, path: impl Into<Path>) -> std::result::Result<Option<T>, ConvertError> {
+        value_at(&self.config, &path.into())
+    }
+}
+
 /// What [`Resource::update`] gets.
 #[derive(Debug, Clone)]
 pub struct UpdateRequest {
@@ -94,6 +106,40 @@ pub struct UpdateRequest {
     pub plan: Object,
     /// The configuration: the only place that holds write-only values.
     pub config: Object,
+}
+
+impl UpdateRequest {
+    /// The new value of a write-only argument declared with [`Schema::write_only`]: `Some` only where
+    /// its `…_version` changes and the configuration sets it.
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn write_only<T: FromValue>(&self, path: impl Into<Path>) -> std::result::Result<Option<T>, ConvertError> {
+        let path = path.into();
+        let version = version_path(&path);
+        if self.prior.at(&version) == self.plan.at(&version) {
+            return Ok(None);
+        }
+        value_at(&self.config, &path)
+    }
+}
+
+fn value_at<T: FromValue>(object: &Object, path: &Path) -> std::result::Result<Option<T>, ConvertError> {
+    match object.at(path) {
+        None => Ok(None),
+        Some(value) => {
+            Option::from_value(value).map_err(|error| ConvertError { path: path.join(&error.path), ..error })
+        }
+    }
+}
+
+/// The path of the version that goes with a write-only argument.
+fn version_path(path: &Path) -> Path {
+    let mut steps = path.steps().to_vec();
+    if let Some(Step::Attribute(name)) = steps.last_mut() {
+        *name = version_of(name);
+    }
+    Path::from_steps(steps)
 }
 
 /// What [`Resource::move_state`] gets: a resource of another type, to become one of this type.
@@ -107,9 +153,68 @@ pub struct MoveRequest {
     pub source_version: i64,
     /// Its state there.
     pub source_state: Json,
+    /// Its private data there, in the form of its provider. What this provider itself kept is in
+    /// [`Context::private`], and goes over to the new resource unless it is removed.
+    pub source_private: Vec<u8>,
+    /// Its identity there, and the version of the identity's schema.
+    pub source_identity: Option<(Json, i64)>,
 }
 
 /// A managed resource.
+///
+/// ```
+/// use tf_provider_sdk::{Attribute, Context, CreateRequest, Object, Resource, Result, Schema, async_trait, import_by_id};
+///
+/// /// What `Provider::configure` makes.
+/// struct Client;
+///
+/// impl Client {
+///     async fn register(&self, name: &str) -> String {
+///         format!("domain-{name}")
+///     }
+/// }
+///
+/// struct Domain;
+///
+/// #[async_trait]
+/// impl Resource<Client> for Domain {
+///     fn type_name(&self) -> &str {
+///         "example_domain"
+///     }
+///
+///     fn schema(&self) -> Schema {
+///         Schema::new()
+///             .attribute(Attribute::id())
+///             .attribute(Attribute::string("name").required().requires_replace())
+///     }
+///
+///     async fn create(&self, client: &Client, _: &Context, request: CreateRequest) -> Result<Object> {
+///         let mut state = request.plan;
+///         let name: String = state.get("name")?;
+///         state.set("id", client.register(&name).await);
+///         Ok(state)
+///     }
+///
+///     async fn read(&self, _: &Client, _: &Context, state: Object) -> Result<Option<Object>> {
+///         Ok(Some(state))
+///     }
+///
+///     async fn delete(&self, _: &Client, _: &Context, _: Object) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     async fn import(&self, _: &Client, _: &Context, id: &str) -> Result<Object> {
+///         Ok(import_by_id(id))
+///     }
+/// }
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let plan = Object::new().with("name", "a.example");
+/// let request = CreateRequest { config: plan.clone(), plan };
+/// let state = Domain.create(&Client, &Context::for_test(), request).await?;
+/// assert_eq!(state.get("id"), Ok("domain-a.example".to_owned()));
+/// # tf_provider_sdk::Result::Ok(()) }).unwrap();
+/// ```
 #[async_trait]
 pub trait Resource<C: Send + Sync + 'static>: Send + Sync + 'static {
     /// The full name: `"example_volume"`.
@@ -197,6 +302,25 @@ pub trait Resource<C: Send + Sync + 'static>: Send + Sync + 'static {
         ))
     }
 
+    /// Brings an identity of an older identity schema to the current one, as
+    /// [`upgrade_state`](Resource::upgrade_state) does with states.
+    async fn upgrade_identity(&self, _cx: &Context, version: i64, _identity: Json) -> Result<Json> {
+        Err(Diagnostics::error(
+            "Identity of another version",
+            format!(
+                "The identity of this {} has schema version {version}, which this provider can't upgrade.",
+                self.type_name()
+            ),
+        ))
+    }
+
+    /// The configuration that would give this state, for Terraform 1.14 and later to write down for
+    /// what it imports. By default everything that a person may set, and leaves out what has its default
+    /// or is deprecated. Override it to leave out what conflicts: start from `generated`.
+    async fn generate_config(&self, _cx: &Context, _state: &Object, generated: Object) -> Result<Object> {
+        Ok(generated)
+    }
+
     /// Takes over a resource of another type, for a `moved` block. `None` if that type is not one
     /// that can become this one.
     async fn move_state(&self, _cx: &Context, _request: &MoveRequest) -> Result<Option<Object>> {
@@ -226,108 +350,6 @@ pub trait DataSource<C: Send + Sync + 'static>: Send + Sync + 'static {
     /// Reads it. Configured values must come back unchanged: start from `config`. Defaults of the
     /// schema are filled in already.
     async fn read(&self, client: &C, cx: &Context, config: Object) -> Result<Object>;
-}
-
-/// One parameter of a [`Function`].
-#[derive(Debug, Clone)]
-pub struct FunctionParameter {
-    /// Its name, for the documentation.
-    pub name: String,
-    /// Its type.
-    pub ty: Type,
-    /// What it is, in markdown.
-    pub description: String,
-    /// Whether null may be passed; else Terraform refuses it.
-    pub allow_null: bool,
-}
-
-impl FunctionParameter {
-    /// A parameter that takes no null.
-    pub fn new(name: impl Into<String>, ty: Type, description: impl Into<String>) -> Self {
-        Self { name: name.into(), ty, description: description.into(), allow_null: false }
-    }
-}
-
-/// A function's signature. Calls with unknown arguments are Terraform's own business: the function
-/// only sees known values.
-#[derive(Debug, Clone)]
-pub struct FunctionDefinition {
-    /// One line.
-    pub summary: String,
-    /// What it does, in markdown.
-    pub description: String,
-    /// The parameters, in order.
-    pub parameters: Vec<FunctionParameter>,
-    /// Any number of further arguments, all of this kind.
-    pub variadic: Option<FunctionParameter>,
-    /// The result's type.
-    pub returns: Type,
-    /// Set if the function is deprecated: what to use instead.
-    pub deprecated: Option<String>,
-}
-
-impl FunctionDefinition {
-    /// A signature without parameters.
-    pub fn new(summary: impl Into<String>, returns: Type) -> Self {
-        Self {
-            summary: summary.into(),
-            description: String::new(),
-            parameters: Vec::new(),
-            variadic: None,
-            returns,
-            deprecated: None,
-        }
-    }
-
-    /// Adds a parameter.
-    #[must_use]
-    pub fn parameter(mut self, parameter: FunctionParameter) -> Self {
-        self.parameters.push(parameter);
-        self
-    }
-
-    /// Sets the description, in markdown.
-    #[must_use]
-    pub fn description(mut self, text: impl Into<String>) -> Self {
-        self.description = text.into();
-        self
-    }
-}
-
-/// Why a function call failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FunctionError {
-    /// A sentence for a person.
-    pub message: String,
-    /// The argument to blame, from 0.
-    pub argument: Option<usize>,
-}
-
-impl FunctionError {
-    /// An error about the call as a whole.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), argument: None }
-    }
-
-    /// An error about one argument, counted from 0.
-    pub fn argument(index: usize, message: impl Into<String>) -> Self {
-        Self { message: message.into(), argument: Some(index) }
-    }
-}
-
-/// A function: pure, without a client.
-pub trait Function: Send + Sync + 'static {
-    /// Its name, without a prefix.
-    fn name(&self) -> &str;
-
-    /// Its signature.
-    fn definition(&self) -> FunctionDefinition;
-
-    /// Calls it; variadic arguments follow the others.
-    ///
-    /// # Errors
-    /// With the argument to blame.
-    fn call(&self, arguments: &[Value]) -> std::result::Result<Value, FunctionError>;
 }
 
 /// What [`EphemeralResource::open`] returns.
@@ -378,31 +400,6 @@ pub trait EphemeralResource<C: Send + Sync + 'static>: Send + Sync + 'static {
     }
 }
 
-/// One result of [`ListResource::list`].
-#[derive(Debug, Clone)]
-pub struct ListedResource {
-    /// Its identity, by the resource's identity schema.
-    pub identity: Object,
-    /// Its name, for a person.
-    pub display_name: String,
-    /// Its state; wanted only if the query asked for it.
-    pub resource: Option<Object>,
-}
-
-/// A list of existing resources, for `terraform query`. The resource of the same type name must
-/// have an identity schema.
-#[async_trait]
-pub trait ListResource<C: Send + Sync + 'static>: Send + Sync + 'static {
-    /// The full name of the resource that is listed.
-    fn type_name(&self) -> &str;
-
-    /// The schema of the query's configuration.
-    fn schema(&self) -> Schema;
-
-    /// Lists at most `limit` of them.
-    async fn list(&self, client: &C, cx: &Context, config: Object, limit: usize) -> Result<Vec<ListedResource>>;
-}
-
 /// An action: something that is done, and leaves no state of its own.
 #[async_trait]
 pub trait Action<C: Send + Sync + 'static>: Send + Sync + 'static {
@@ -424,10 +421,4 @@ pub trait Action<C: Send + Sync + 'static>: Send + Sync + 'static {
 
     /// Does it; [`Context::progress`] tells the person how it goes.
     async fn invoke(&self, client: &C, cx: &Context, config: Object) -> Result<()>;
-}
-
-impl From<FunctionError> for Diagnostic {
-    fn from(error: FunctionError) -> Self {
-        Diagnostic::error("Function call failed", error.message)
-    }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use common::{DEADLINE, configure, eventually, minimal_binary, receive, send, send_null, summaries};
+use common::{DEADLINE, configure, eventually, example_binary, receive, send, send_null, summaries};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, PKCS_ECDSA_P521_SHA512};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -59,7 +59,7 @@ struct Plugin {
 impl Plugin {
     async fn start(client: &Client) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut child = Command::new(minimal_binary())
+        let mut child = Command::new(example_binary("minimal"))
             .env("TF_PLUGIN_MAGIC_COOKIE", COOKIE)
             .env("PLUGIN_PROTOCOL_VERSIONS", "5,6")
             .env("PLUGIN_CLIENT_CERT", client.certificate.pem())
@@ -145,7 +145,7 @@ impl Plugin {
 
 /// The process's exit code and what it wrote, in an environment of its own.
 async fn run(environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let output = Command::new(minimal_binary())
+    let output = Command::new(example_binary("minimal"))
         .env_remove("TF_PLUGIN_MAGIC_COOKIE")
         .env_remove("PLUGIN_CLIENT_CERT")
         .envs(environment.iter().copied())
@@ -313,8 +313,12 @@ async fn an_interrupt_is_ignored_and_a_termination_is_not() {
 
 #[tokio::test]
 async fn reattach_mode_prints_its_address_and_ends_on_an_interrupt() {
-    let mut child =
-        Command::new(minimal_binary()).arg("--debug").stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut child = Command::new(example_binary("minimal"))
+        .arg("--debug")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
     let mut reader = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     tokio::time::timeout(DEADLINE, reader.read_line(&mut line)).await.unwrap().unwrap();

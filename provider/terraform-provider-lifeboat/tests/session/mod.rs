@@ -69,7 +69,10 @@ impl Session {
         let request = pb::validate_resource_type_config::Request {
             type_name: name.into(),
             config: send(&schema_of(name), config),
-            client_capabilities: None,
+            client_capabilities: Some(pb::ClientCapabilities {
+                write_only_attributes_allowed: true,
+                ..Default::default()
+            }),
         };
         said(&self.client.validate_resource_type_config(request).await.unwrap().into_inner().diagnostics)
     }

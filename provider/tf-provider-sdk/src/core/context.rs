@@ -22,7 +22,39 @@ use crate::value::Object;
 /// The private data of a resource: JSON by key.
 pub(crate) type Private = BTreeMap<String, Json>;
 
+/// Why an operation can't be done yet, for [`Context::defer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deferral {
+    /// Something in its configuration is not known yet.
+    ConfigUnknown,
+    /// Something in the provider's configuration is not known yet.
+    ProviderConfigUnknown,
+    /// What it depends on does not exist yet.
+    AbsentPrerequisite,
+}
+
 /// What an operation knows beside its values.
+///
+/// ```
+/// use std::time::Duration;
+/// use tf_provider_sdk::{Context, Diagnostics, Result};
+///
+/// async fn wait_for(cx: &Context, state: &str) -> Result<()> {
+///     let look = || async {
+///         match state {
+///             "running" => Ok(Some(())),
+///             "failed" => Err(Diagnostics::error("The machine failed", "Its console says why.")),
+///             _ => Ok(None),
+///         }
+///     };
+///     cx.poll("waiting for the machine", Duration::from_secs(1), look).await
+/// }
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let cx = Context::for_test();
+/// assert!(wait_for(&cx, "running").await.is_ok());
+/// assert!(wait_for(&cx, "failed").await.is_err());
+/// # });
+/// ```
 #[derive(Debug)]
 pub struct Context {
     operation: &'static str,
@@ -31,6 +63,7 @@ pub struct Context {
     deadline: Option<(Instant, Duration)>,
     terraform_version: String,
     progress: Option<Sender<String>>,
+    deferral_allowed: bool,
     kept: Mutex<Kept>,
 }
 
@@ -39,6 +72,7 @@ struct Kept {
     diagnostics: Diagnostics,
     partial: Option<Object>,
     private: Private,
+    deferred: Option<Deferral>,
 }
 
 impl Context {
@@ -50,6 +84,7 @@ impl Context {
             deadline: None,
             terraform_version: String::new(),
             progress: None,
+            deferral_allowed: false,
             kept: Mutex::default(),
         }
     }
@@ -81,6 +116,12 @@ impl Context {
     #[must_use]
     pub(crate) fn with_progress(mut self, progress: Sender<String>) -> Self {
         self.progress = Some(progress);
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_deferral(mut self, allowed: bool) -> Self {
+        self.deferral_allowed = allowed;
         self
     }
 
@@ -208,6 +249,36 @@ impl Context {
         self.kept().private.remove(key);
     }
 
+    /// Tells Terraform that this can't be done before something else is applied; then return what is
+    /// known, with unknown values for the rest. For read, plan, import, and for opening an ephemeral
+    /// resource.
+    ///
+    /// # Errors
+    /// Terraform doesn't accept that: most versions, and most runs, don't.
+    pub fn defer(&self, why: Deferral) -> Result<()> {
+        if !self.deferral_allowed {
+            let reason = match why {
+                Deferral::ConfigUnknown => "something in its configuration is not known yet",
+                Deferral::ProviderConfigUnknown => "something in the provider's configuration is not known yet",
+                Deferral::AbsentPrerequisite => "what it depends on does not exist yet",
+            };
+            return Err(Diagnostics::error(
+                "Too early",
+                format!(
+                    "The {} of {} can't be done: {reason}. Apply that first, with -target.",
+                    self.operation, self.type_name
+                ),
+            ));
+        }
+        self.kept().deferred = Some(why);
+        Ok(())
+    }
+
+    /// True where [`Context::defer`] is accepted.
+    pub fn may_defer(&self) -> bool {
+        self.deferral_allowed
+    }
+
     /// Tells the person how it goes: in an action on Terraform's screen, elsewhere in the log.
     pub fn progress(&self, message: impl Into<String>) {
         let message = message.into();
@@ -229,6 +300,10 @@ impl Context {
 
     pub(crate) fn take_private(&self) -> Private {
         std::mem::take(&mut self.kept().private)
+    }
+
+    pub(crate) fn take_deferred(&self) -> Option<Deferral> {
+        self.kept().deferred.take()
     }
 
     fn cancelled(&self, what: &str) -> Diagnostics {

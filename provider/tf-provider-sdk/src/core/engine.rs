@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::context::Context;
@@ -57,6 +58,23 @@ impl<P: Provider> Engine<P> {
 
     pub(crate) fn resource(&self, name: &str) -> Result<&ResourceEntry<P::Client>, Diagnostics> {
         self.registry.resources.get(name).ok_or_else(|| unknown("resource", name))
+    }
+}
+
+/// Runs a provider's own code; a panic in it becomes an error like any other, so that what exists
+/// stays in the state.
+pub(crate) async fn guarded<T>(operation: impl Future<Output = Result<T, Diagnostics>>) -> Result<T, Diagnostics> {
+    match std::panic::AssertUnwindSafe(operation).catch_unwind().await {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            tracing::error!("an operation panicked: {text}");
+            Err(Diagnostics::error(
+                "The provider failed",
+                format!("It failed in a way it should not ({text}). Please report it, with the provider's log."),
+            ))
+        }
     }
 }
 

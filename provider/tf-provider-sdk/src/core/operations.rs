@@ -5,8 +5,8 @@
 
 use serde_json::Value as Json;
 
-use crate::core::context::{Context, Private};
-use crate::core::engine::{Engine, timeout};
+use crate::core::context::{Context, Deferral, Private};
+use crate::core::engine::{Engine, guarded, timeout};
 use crate::core::plan::PlanChange;
 use crate::core::planning::{self, differs};
 use crate::core::registry::ResourceEntry;
@@ -14,6 +14,7 @@ use crate::core::state::{finish, finish_partial};
 use crate::core::validation::validate;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::provider::{CreateRequest, MoveRequest, Provider, UpdateRequest};
+use crate::schema::{Block, TIMEOUTS};
 use crate::value::{Object, Path, Value, conform::conform, json};
 
 /// What planning a change gives.
@@ -23,6 +24,7 @@ pub(crate) struct PlanOutcome {
     pub(crate) requires_replace: Vec<Path>,
     pub(crate) private: Private,
     pub(crate) diagnostics: Diagnostics,
+    pub(crate) deferred: Option<Deferral>,
 }
 
 /// A state, and what belongs to it.
@@ -32,6 +34,7 @@ pub(crate) struct StateOutcome {
     pub(crate) identity: Option<Value>,
     pub(crate) private: Private,
     pub(crate) diagnostics: Diagnostics,
+    pub(crate) deferred: Option<Deferral>,
 }
 
 /// A change to apply, as Terraform sends it.
@@ -42,6 +45,8 @@ pub(crate) struct Change {
     /// The proposal, for a plan; the plan, for an apply. `None` for a destroy.
     pub(crate) planned: Option<Object>,
     pub(crate) private: Private,
+    /// Whether the plan may be put off.
+    pub(crate) may_defer: bool,
 }
 
 /// How an import names what it imports.
@@ -85,11 +90,11 @@ impl<P: Provider> Engine<P> {
             plan.planned = Some(result.planned);
             plan.requires_replace = result.requires_replace;
         }
-        let cx = self.context("plan", name).with_private(change.private);
+        let cx = self.context("plan", name).with_private(change.private).with_deferral(change.may_defer);
         if !diagnostics.has_errors() {
             // Without a client there is nobody to ask: Terraform plans so in tests of modules only.
             if let Ok(client) = self.client()
-                && let Err(errors) = entry.item.modify_plan(&client, &cx, &mut plan).await
+                && let Err(errors) = guarded(entry.item.modify_plan(&client, &cx, &mut plan)).await
             {
                 diagnostics.extend(errors);
             }
@@ -102,7 +107,13 @@ impl<P: Provider> Engine<P> {
                 kept
             })
         });
-        PlanOutcome { planned, requires_replace: plan.requires_replace, private: cx.take_private(), diagnostics }
+        PlanOutcome {
+            planned,
+            requires_replace: plan.requires_replace,
+            private: cx.take_private(),
+            diagnostics,
+            deferred: cx.take_deferred(),
+        }
     }
 
     /// Applies a planned change.
@@ -129,7 +140,7 @@ impl<P: Provider> Engine<P> {
                 let cx = cx("create", &plan);
                 let fallback = plan.clone();
                 let request = CreateRequest { plan, config };
-                let result = entry.item.create(&client, &cx, request).await;
+                let result = guarded(entry.item.create(&client, &cx, request)).await;
                 Ok(applied(entry, &cx, result, Fallback::Created(fallback)))
             }
             (Some(prior), Some(plan)) => {
@@ -140,12 +151,12 @@ impl<P: Provider> Engine<P> {
                 }
                 let fallback = prior.clone();
                 let request = UpdateRequest { prior, plan, config };
-                let result = entry.item.update(&client, &cx, request).await;
+                let result = guarded(entry.item.update(&client, &cx, request)).await;
                 Ok(applied(entry, &cx, result, Fallback::Prior(fallback)))
             }
             (Some(prior), None) => {
                 let cx = cx("delete", &prior);
-                match entry.item.delete(&client, &cx, prior.clone()).await {
+                match guarded(entry.item.delete(&client, &cx, prior.clone())).await {
                     Ok(()) => Ok(StateOutcome { diagnostics: cx.take_diagnostics(), ..StateOutcome::default() }),
                     Err(errors) => Ok(applied(entry, &cx, Err(errors), Fallback::Prior(prior))),
                 }
@@ -154,20 +165,30 @@ impl<P: Provider> Engine<P> {
     }
 
     /// Reads a resource again.
-    pub(crate) async fn read(&self, name: &str, state: Object, private: Private) -> StateOutcome {
+    pub(crate) async fn read(&self, name: &str, state: Object, private: Private, may_defer: bool) -> StateOutcome {
         let kept = state.clone();
-        match self.try_read(name, state, private).await {
+        match self.try_read(name, state, private, may_defer).await {
             Ok(outcome) => outcome,
             Err(diagnostics) => StateOutcome { state: Some(kept), diagnostics, ..StateOutcome::default() },
         }
     }
 
-    async fn try_read(&self, name: &str, state: Object, private: Private) -> Result<StateOutcome, Diagnostics> {
+    async fn try_read(
+        &self,
+        name: &str,
+        state: Object,
+        private: Private,
+        may_defer: bool,
+    ) -> Result<StateOutcome, Diagnostics> {
         let entry = self.resource(name)?;
         let client = self.client()?;
-        let cx = self.context("read", name).with_timeout(timeout(&entry.schema, &state, "read")).with_private(private);
+        let cx = self
+            .context("read", name)
+            .with_timeout(timeout(&entry.schema, &state, "read"))
+            .with_private(private)
+            .with_deferral(may_defer);
         let prior = state.clone();
-        match entry.item.read(&client, &cx, state).await {
+        match guarded(entry.item.read(&client, &cx, state)).await {
             Ok(None) => Ok(StateOutcome { diagnostics: cx.take_diagnostics(), ..StateOutcome::default() }),
             Ok(Some(state)) => Ok(applied(entry, &cx, Ok(state), Fallback::Prior(prior))),
             Err(errors) => Ok(applied(entry, &cx, Err(errors), Fallback::Prior(prior))),
@@ -175,15 +196,24 @@ impl<P: Provider> Engine<P> {
     }
 
     /// Imports a resource; Terraform reads it right after.
-    pub(crate) async fn import(&self, name: &str, target: ImportTarget) -> Result<StateOutcome, Diagnostics> {
+    pub(crate) async fn import(
+        &self,
+        name: &str,
+        target: ImportTarget,
+        may_defer: bool,
+    ) -> Result<StateOutcome, Diagnostics> {
         let entry = self.resource(name)?;
         let client = self.client()?;
-        let cx = self.context("import", name);
+        let cx = self.context("import", name).with_deferral(may_defer);
         let state = match &target {
-            ImportTarget::Id(id) => entry.item.import(&client, &cx, id).await,
-            ImportTarget::Identity(identity) => entry.item.import_by_identity(&client, &cx, identity).await,
+            ImportTarget::Id(id) => guarded(entry.item.import(&client, &cx, id)).await,
+            ImportTarget::Identity(identity) => guarded(entry.item.import_by_identity(&client, &cx, identity)).await,
         }?;
-        let state = finish(&entry.schema.block, state)?;
+        let deferred = cx.take_deferred();
+        let state = match deferred {
+            None => finish(&entry.schema.block, state)?,
+            Some(_) => entry.schema.block.conform(state)?,
+        };
         let identity = match target {
             ImportTarget::Identity(identity) => Some(Value::Object(identity)),
             ImportTarget::Id(_) => identity_of(entry, &state),
@@ -193,6 +223,7 @@ impl<P: Provider> Engine<P> {
             identity,
             private: cx.take_private(),
             diagnostics: cx.take_diagnostics(),
+            deferred,
         })
     }
 
@@ -217,7 +248,7 @@ impl<P: Provider> Engine<P> {
                 ),
             ));
         } else {
-            entry.item.upgrade_state(&cx, version, state).await?
+            guarded(entry.item.upgrade_state(&cx, version, state)).await?
         };
         let value = json::decode(&state, &entry.schema.value_type())
             .map_err(|error| Diagnostic::from_error("Cannot read the stored state", &error))?;
@@ -227,11 +258,49 @@ impl<P: Provider> Engine<P> {
         Ok((finish(&entry.schema.block, object)?, cx.take_diagnostics()))
     }
 
-    /// Takes over a resource of another type.
-    pub(crate) async fn move_state(&self, name: &str, request: &MoveRequest) -> Result<StateOutcome, Diagnostics> {
+    /// Brings a stored identity to the current version of its schema.
+    pub(crate) async fn upgrade_identity(&self, name: &str, version: i64, stored: Json) -> Result<Value, Diagnostics> {
         let entry = self.resource(name)?;
-        let cx = self.context("move", name);
-        let Some(state) = entry.item.move_state(&cx, request).await? else {
+        let schema = entry
+            .identity
+            .as_ref()
+            .ok_or_else(|| Diagnostics::error("No identity", format!("A {name} has no identity.")))?;
+        let current = if version == schema.version {
+            stored
+        } else if version > schema.version {
+            return Err(Diagnostics::error(
+                "Identity too new",
+                format!(
+                    "The identity of {name} has schema version {version}, and this provider knows versions up to {}.",
+                    schema.version
+                ),
+            ));
+        } else {
+            guarded(entry.item.upgrade_identity(&self.context("upgrade", name), version, stored)).await?
+        };
+        let identity = json::decode(&current, &schema.value_type());
+        Ok(identity.map_err(|error| Diagnostic::from_error("Cannot read the stored identity", &error))?)
+    }
+
+    /// The configuration that would give a state.
+    pub(crate) async fn generate_config(&self, name: &str, state: &Object) -> Result<Object, Diagnostics> {
+        let entry = self.resource(name)?;
+        let generated = configuration_of(&entry.schema.block, state);
+        let cx = self.context("generate", name);
+        let config = guarded(entry.item.generate_config(&cx, state, generated)).await?;
+        finish(&entry.schema.block, config)
+    }
+
+    /// Takes over a resource of another type. `private` is what this provider kept with it.
+    pub(crate) async fn move_state(
+        &self,
+        name: &str,
+        request: &MoveRequest,
+        private: Private,
+    ) -> Result<StateOutcome, Diagnostics> {
+        let entry = self.resource(name)?;
+        let cx = self.context("move", name).with_private(private);
+        let Some(state) = guarded(entry.item.move_state(&cx, request)).await? else {
             return Err(Diagnostics::error(
                 "Move not supported",
                 format!("A {} of {} can't become a {name}.", request.source_type, request.source_provider),
@@ -243,8 +312,37 @@ impl<P: Provider> Engine<P> {
             state: Some(state),
             private: cx.take_private(),
             diagnostics: cx.take_diagnostics(),
+            deferred: None,
         })
     }
+}
+
+/// What a person would write for this state: nothing that is computed only, write-only, deprecated or
+/// the default, and no `timeouts`, which exist nowhere else.
+fn configuration_of(block: &Block, state: &Object) -> Object {
+    let mut config = Object::new();
+    for attribute in &block.attributes {
+        let value = state.value(&attribute.name).cloned().unwrap_or_default();
+        let computed_only = attribute.computed && !attribute.optional;
+        let is_default = attribute.default_in(state).is_some_and(|default| default == value);
+        let hidden = computed_only || attribute.write_only || attribute.deprecated.is_some() || is_default;
+        config.set(attribute.name.clone(), if hidden { Value::Null } else { value });
+    }
+    for nested in block.blocks.iter().filter(|nested| nested.name != TIMEOUTS && nested.block.deprecated.is_none()) {
+        let body = |value: &Value| match value {
+            Value::Object(element) => Value::Object(configuration_of(&nested.block, element)),
+            other => other.clone(),
+        };
+        let value = match state.value(&nested.name) {
+            Some(Value::List(items)) => Value::List(items.iter().map(body).collect()),
+            Some(Value::Set(items)) => Value::Set(items.iter().map(body).collect()),
+            Some(Value::Map(map)) => Value::Map(map.iter().map(|(key, item)| (key.clone(), body(item))).collect()),
+            Some(single) => body(single),
+            None => Value::Null,
+        };
+        config.set(nested.name.clone(), value);
+    }
+    config
 }
 
 /// What stays in state after a failure where no partial state was saved.
@@ -273,6 +371,7 @@ fn applied<C: Send + Sync + 'static>(
                 state: Some(state),
                 private: cx.take_private(),
                 diagnostics,
+                deferred: cx.take_deferred(),
             };
         }
         Ok(Err(errors)) => (errors, true),
@@ -290,6 +389,7 @@ fn applied<C: Send + Sync + 'static>(
         state,
         private: cx.take_private(),
         diagnostics,
+        deferred: cx.take_deferred(),
     }
 }
 

@@ -3,18 +3,37 @@
 
 use tokio::sync::mpsc::Sender;
 
-use crate::core::context::Context;
-use crate::core::engine::{Engine, find, timeout};
+use crate::core::context::{Context, Deferral};
+use crate::core::engine::{Engine, find, guarded, timeout};
 use crate::core::planning::apply_defaults;
 use crate::core::state::finish;
 use crate::core::validation::validate;
 use crate::diagnostic::Diagnostics;
-use crate::provider::{EphemeralOpened, EphemeralRenewed, FunctionError, ListedResource, Provider};
+use crate::function::FunctionError;
+use crate::listing::{ListRequest, ListedResource, Listing};
+use crate::provider::{EphemeralOpened, EphemeralRenewed, Provider};
 use crate::schema::Schema;
 use crate::value::{Object, Type, Value, conform::conform};
 
-/// A result, and the warnings beside it.
-pub(crate) type Outcome<T> = (Result<T, Diagnostics>, Diagnostics);
+/// A result, the warnings beside it, and whether it has to wait for something else.
+#[derive(Debug)]
+pub(crate) struct Outcome<T> {
+    pub(crate) result: Result<T, Diagnostics>,
+    pub(crate) beside: Diagnostics,
+    pub(crate) deferred: Option<Deferral>,
+}
+
+impl<T> Outcome<T> {
+    fn of(cx: &Context, result: Result<T, Diagnostics>) -> Self {
+        Self { result, beside: cx.take_diagnostics(), deferred: cx.take_deferred() }
+    }
+}
+
+impl<T> From<Diagnostics> for Outcome<T> {
+    fn from(errors: Diagnostics) -> Self {
+        Self { result: Err(errors), beside: Diagnostics::new(), deferred: None }
+    }
+}
 
 /// Runs the schema's checks, then the provider's own.
 macro_rules! validate_with {
@@ -50,7 +69,7 @@ impl<P: Provider> Engine<P> {
     pub(crate) async fn configure(&self, mut config: Object, terraform: String) -> Diagnostics {
         with_defaults(&self.registry.schema, &mut config);
         let cx = self.context("configure", self.provider.address()).with_terraform_version(terraform);
-        let result = self.provider.configure(&cx, &config).await;
+        let result = guarded(self.provider.configure(&cx, &config)).await;
         let mut found = cx.take_diagnostics();
         match result {
             Ok(client) => self.set_client(client),
@@ -75,24 +94,23 @@ impl<P: Provider> Engine<P> {
     }
 
     /// Validates a list's configuration.
-    pub(crate) fn validate_list(&self, name: &str, config: &Object) -> Diagnostics {
-        match find(&self.registry.lists, "list resource", name) {
-            Ok(entry) => validate(entry.schema.root(), config),
-            Err(diagnostics) => diagnostics,
-        }
+    pub(crate) async fn validate_list(&self, name: &str, config: &Object) -> Diagnostics {
+        validate_with!(self, &self.registry.lists, "list resource", name, config)
     }
 
     /// Reads a data source.
-    pub(crate) async fn read_data_source(&self, name: &str, mut config: Object) -> Outcome<Object> {
+    pub(crate) async fn read_data_source(&self, name: &str, mut config: Object, may_defer: bool) -> Outcome<Object> {
         let (entry, client) = match (find(&self.registry.data_sources, "data source", name), self.client()) {
             (Ok(entry), Ok(client)) => (entry, client),
-            (Err(errors), _) | (_, Err(errors)) => return (Err(errors), Diagnostics::new()),
+            (Err(errors), _) | (_, Err(errors)) => return errors.into(),
         };
         with_defaults(&entry.schema, &mut config);
-        let cx = self.context("read", name).with_timeout(timeout(&entry.schema, &config, "read"));
-        let read = entry.item.read(&client, &cx, config).await;
-        let state = read.and_then(|state| finish(entry.schema.root(), state));
-        (state, cx.take_diagnostics())
+        let cx =
+            self.context("read", name).with_timeout(timeout(&entry.schema, &config, "read")).with_deferral(may_defer);
+        let read = guarded(entry.item.read(&client, &cx, config)).await;
+        let mut outcome = Outcome::of(&cx, read);
+        outcome.result = outcome.result.and_then(|state| whole(&entry.schema, state, outcome.deferred));
+        outcome
     }
 
     /// Calls a function.
@@ -100,52 +118,63 @@ impl<P: Provider> Engine<P> {
         let function = self.registry.functions.get(name);
         let function =
             function.ok_or_else(|| FunctionError::new(format!("This provider has no function {name:?}.")))?;
+        let definition = function.definition();
+        for (index, argument) in arguments.iter().enumerate().filter(|(_, argument)| !argument.is_null()) {
+            let validators = definition.parameter_at(index).map(|parameter| parameter.validators.as_slice());
+            let mut faults = validators.unwrap_or_default().iter().flat_map(|validator| validator.check(argument));
+            if let Some(fault) = faults.next() {
+                return Err(FunctionError::argument(index, fault.message));
+            }
+        }
         let result = function.call(arguments)?;
-        let conformed = conform(result, &function.definition().returns);
+        let conformed = conform(result, &definition.returns);
         conformed.map_err(|error| FunctionError::new(format!("The provider returned a wrong value: {error}")))
     }
 
     /// The type of argument `index` of a function.
     pub(crate) fn argument_type(&self, name: &str, index: usize) -> Option<Type> {
         let definition = self.registry.functions.get(name)?.definition();
-        let parameter = definition.parameters.get(index).or(definition.variadic.as_ref());
-        parameter.map(|parameter| parameter.ty.clone())
+        definition.parameter_at(index).map(|parameter| parameter.ty.clone())
     }
 
     /// Opens an ephemeral resource.
-    pub(crate) async fn open(&self, name: &str, mut config: Object) -> Outcome<EphemeralOpened> {
+    pub(crate) async fn open(&self, name: &str, mut config: Object, may_defer: bool) -> Outcome<EphemeralOpened> {
         let (entry, client) = match (find(&self.registry.ephemeral, "ephemeral resource", name), self.client()) {
             (Ok(entry), Ok(client)) => (entry, client),
-            (Err(errors), _) | (_, Err(errors)) => return (Err(errors), Diagnostics::new()),
+            (Err(errors), _) | (_, Err(errors)) => return errors.into(),
         };
         with_defaults(&entry.schema, &mut config);
-        let cx = self.context("open", name).with_timeout(timeout(&entry.schema, &config, "open"));
-        let opened = entry.item.open(&client, &cx, config).await;
-        let opened = opened.and_then(|mut opened| {
-            opened.result = finish(entry.schema.root(), opened.result)?;
+        let cx =
+            self.context("open", name).with_timeout(timeout(&entry.schema, &config, "open")).with_deferral(may_defer);
+        let opened = guarded(entry.item.open(&client, &cx, config)).await;
+        let mut outcome = Outcome::of(&cx, opened);
+        outcome.result = outcome.result.and_then(|mut opened| {
+            opened.result = whole(&entry.schema, opened.result, outcome.deferred)?;
             Ok(opened)
         });
-        (opened, cx.take_diagnostics())
+        outcome
     }
 
     /// Renews an ephemeral resource.
     pub(crate) async fn renew(&self, name: &str, private: Vec<u8>) -> Outcome<EphemeralRenewed> {
-        let (entry, client, cx) = match self.ephemeral("renew", name) {
-            Ok(found) => found,
-            Err(errors) => return (Err(errors), Diagnostics::new()),
-        };
-        let renewed = entry.item.renew(&client, &cx, private).await;
-        (renewed, cx.take_diagnostics())
+        match self.ephemeral("renew", name) {
+            Ok((entry, client, cx)) => {
+                let renewed = guarded(entry.item.renew(&client, &cx, private)).await;
+                Outcome::of(&cx, renewed)
+            }
+            Err(errors) => errors.into(),
+        }
     }
 
     /// Closes an ephemeral resource.
     pub(crate) async fn close(&self, name: &str, private: Vec<u8>) -> Outcome<()> {
-        let (entry, client, cx) = match self.ephemeral("close", name) {
-            Ok(found) => found,
-            Err(errors) => return (Err(errors), Diagnostics::new()),
-        };
-        let closed = entry.item.close(&client, &cx, private).await;
-        (closed, cx.take_diagnostics())
+        match self.ephemeral("close", name) {
+            Ok((entry, client, cx)) => {
+                let closed = guarded(entry.item.close(&client, &cx, private)).await;
+                Outcome::of(&cx, closed)
+            }
+            Err(errors) => errors.into(),
+        }
     }
 
     #[expect(clippy::type_complexity, reason = "named once, used twice above")]
@@ -165,53 +194,50 @@ impl<P: Provider> Engine<P> {
         Ok((entry, self.client()?, self.context(operation, name)))
     }
 
-    /// Lists resources; identities and states come in their schemas' shapes.
-    pub(crate) async fn list(&self, name: &str, config: Object, limit: usize) -> Outcome<Vec<ListedResource>> {
-        let cx = self.context("list", name);
-        let listed = self.try_list(&cx, name, config, limit).await;
-        (listed, cx.take_diagnostics())
+    /// Lists resources into `found`.
+    pub(crate) async fn list(&self, name: &str, mut request: ListRequest, found: Listing) -> Diagnostics {
+        let (entry, client) = match (find(&self.registry.lists, "list resource", name), self.client()) {
+            (Ok(entry), Ok(client)) => (entry, client),
+            (Err(errors), _) | (_, Err(errors)) => return errors,
+        };
+        with_defaults(&entry.schema, &mut request.config);
+        let cx = self.context("list", name).with_timeout(timeout(&entry.schema, &request.config, "list"));
+        let listed = guarded(entry.item.list(&client, &cx, request, &found)).await;
+        let mut beside = cx.take_diagnostics();
+        if let Err(errors) = listed {
+            beside.extend(errors);
+        }
+        beside
     }
 
-    async fn try_list(
-        &self,
-        cx: &Context,
-        name: &str,
-        config: Object,
-        limit: usize,
-    ) -> Result<Vec<ListedResource>, Diagnostics> {
-        let entry = find(&self.registry.lists, "list resource", name)?;
+    /// Brings one listed resource into its schemas' shapes.
+    pub(crate) fn listed(&self, name: &str, mut item: ListedResource) -> Result<ListedResource, Diagnostics> {
         let resource = self.resource(name)?;
-        let identity_type = resource.identity.as_ref().map(|schema| schema.value_type());
-        let identity_type = identity_type
-            .ok_or_else(|| Diagnostics::error("Cannot list", format!("{name} has no identity schema.")))?;
-        let client = self.client()?;
-        let mut listed = entry.item.list(&client, cx, config, limit).await?;
-        listed.truncate(limit);
-        for item in &mut listed {
-            let identity = Value::Object(std::mem::take(&mut item.identity));
-            if let Value::Object(identity) = conform(identity, &identity_type)? {
-                item.identity = identity;
-            }
-            if let Some(state) = item.resource.take() {
-                item.resource = Some(finish(&resource.schema.block, state)?);
-            }
+        let schema = resource.identity.as_ref();
+        let schema =
+            schema.ok_or_else(|| Diagnostics::error("Cannot list", format!("{name} has no identity schema.")))?;
+        if let Value::Object(identity) = conform(Value::Object(item.identity), &schema.value_type())? {
+            item.identity = identity;
+        } else {
+            return Err(Diagnostics::error("Cannot list", "The provider gave no identity."));
         }
-        Ok(listed)
+        item.resource = item.resource.map(|state| finish(&resource.schema.block, state)).transpose()?;
+        Ok(item)
     }
 
     /// Checks an action at plan time.
-    pub(crate) async fn plan_action(&self, name: &str, mut config: Object) -> Outcome<()> {
-        let cx = self.context("plan", name);
-        let result = async {
-            let entry = find(&self.registry.actions, "action", name)?;
-            with_defaults(&entry.schema, &mut config);
-            match self.client() {
-                Ok(client) => entry.item.plan(&client, &cx, &config).await,
-                Err(_) => Ok(()),
-            }
-        }
-        .await;
-        (result, cx.take_diagnostics())
+    pub(crate) async fn plan_action(&self, name: &str, mut config: Object, may_defer: bool) -> Outcome<()> {
+        let entry = match find(&self.registry.actions, "action", name) {
+            Ok(entry) => entry,
+            Err(errors) => return errors.into(),
+        };
+        with_defaults(&entry.schema, &mut config);
+        let cx = self.context("plan", name).with_deferral(may_defer);
+        let planned = match self.client() {
+            Ok(client) => guarded(entry.item.plan(&client, &cx, &config)).await,
+            Err(_) => Ok(()),
+        };
+        Outcome::of(&cx, planned)
     }
 
     /// Invokes an action; progress goes to `progress`.
@@ -225,12 +251,20 @@ impl<P: Provider> Engine<P> {
             .context("invoke", name)
             .with_timeout(timeout(&entry.schema, &config, "invoke"))
             .with_progress(progress);
-        let result = entry.item.invoke(&client, &cx, config).await;
+        let result = guarded(entry.item.invoke(&client, &cx, config)).await;
         let mut found = cx.take_diagnostics();
         if let Err(errors) = result {
             found.extend(errors);
         }
         found
+    }
+}
+
+/// What is returned to Terraform: without unknown values, unless it has to wait for something else.
+fn whole(schema: &Schema, state: Object, deferred: Option<Deferral>) -> Result<Object, Diagnostics> {
+    match deferred {
+        None => finish(schema.root(), state),
+        Some(_) => Ok(schema.root().conform(state)?),
     }
 }
 

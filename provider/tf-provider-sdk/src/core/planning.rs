@@ -4,20 +4,22 @@
 //!
 //! 1. defaults, where the configuration is null
 //! 2. write-only values to null: they reach no plan
-//! 3. if the plan differs from the prior state: computed attributes that the configuration doesn't
+//! 3. what says the same as the prior state in other words becomes the prior state's value; and computed
+//!    values in sets of blocks are taken from the prior state, where Terraform found no counterpart
+//! 4. if the plan differs from the prior state: computed attributes that the configuration doesn't
 //!    set become unknown. Where nothing differs, nothing becomes unknown: an empty plan stays empty
-//! 4. attribute modifiers (keep the state's value, require replacement, custom)
-//! 5. the resource's own check, which `operations` calls
+//! 5. attribute modifiers (keep the state's value, require replacement, custom)
+//! 6. the resource's own check, which `operations` calls
 //!
-//! A change of the `timeouts` block alone is no difference in step 3: it touches nothing that exists.
+//! A change of the `timeouts` block alone is no difference in step 4: it touches nothing that exists.
 
-use crate::core::sets::match_element;
+use crate::core::sets::Counterparts;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::schema::modify::AttributePlan;
 use crate::schema::{Block, NestedBlock, Nesting, Schema, TIMEOUTS};
-use crate::value::{Object, Path, Value, conform::conform};
+use crate::value::{Object, Path, Value};
 
-/// A plan after step 4.
+/// A plan after step 5.
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) planned: Object,
@@ -25,11 +27,15 @@ pub(crate) struct Planned {
     pub(crate) diagnostics: Diagnostics,
 }
 
-/// Steps 1 to 4, for a create (`prior` is `None`) or an update.
+/// Steps 1 to 5, for a create (`prior` is `None`) or an update.
 pub(crate) fn plan(schema: &Schema, config: &Object, prior: Option<&Object>, proposed: Object) -> Planned {
     let mut planned = proposed;
     apply_defaults(&schema.block, config, &mut planned);
     null_write_only(&schema.block, &mut planned);
+    if let Some(prior) = prior {
+        keep_equivalents(&schema.block, prior, &mut planned);
+        keep_computed(&schema.block, config, prior, &mut planned, false);
+    }
     if prior.is_none_or(|prior| differs(prior, &planned)) {
         mark_computed(&schema.block, config, &mut planned);
     }
@@ -43,24 +49,16 @@ pub(crate) fn plan(schema: &Schema, config: &Object, prior: Option<&Object>, pro
 
 /// True if anything but the `timeouts` block differs.
 pub(crate) fn differs(a: &Object, b: &Object) -> bool {
-    let rest = |object: &'_ Object| -> Object {
-        let mut rest = object.clone();
-        rest.remove(TIMEOUTS);
-        rest
-    };
-    rest(a) != rest(b)
+    !a.iter().filter(|(name, _)| *name != TIMEOUTS).eq(b.iter().filter(|(name, _)| *name != TIMEOUTS))
 }
 
 /// Step 1; also used for the configuration of data sources.
 pub(crate) fn apply_defaults(block: &Block, config: &Object, planned: &mut Object) {
     for attribute in &block.attributes {
-        let Some(default) = &attribute.default else {
-            continue;
-        };
-        if config.is_null(&attribute.name) {
-            // Defaults were checked against their type when the provider started.
-            let value = conform(default.clone(), &attribute.ty).unwrap_or_default();
-            planned.set(attribute.name.clone(), value);
+        if config.is_null(&attribute.name)
+            && let Some(default) = attribute.default_in(planned)
+        {
+            planned.set(attribute.name.clone(), default);
         }
     }
     for nested in &block.blocks {
@@ -101,9 +99,51 @@ pub(crate) fn null_write_only(block: &Block, object: &mut Object) {
 }
 
 /// Step 3.
+fn keep_equivalents(block: &Block, prior: &Object, planned: &mut Object) {
+    for attribute in &block.attributes {
+        let Some(same) = &attribute.same else { continue };
+        let (Some(before), Some(after)) = (prior.value(&attribute.name), planned.value_mut(&attribute.name)) else {
+            continue;
+        };
+        if same.holds(before, after) {
+            *after = before.clone();
+        }
+    }
+    for nested in &block.blocks {
+        pairs(nested, &Object::new(), Some(prior), planned, &mut |_, _, prior, planned| {
+            if let Some(prior) = prior {
+                keep_equivalents(&nested.block, prior, planned);
+            }
+        });
+    }
+}
+
+/// Also step 3. Terraform's proposal has the prior computed values wherever it finds an element's
+/// counterpart in the prior state, and it doesn't look into sets within sets.
+fn keep_computed(block: &Block, config: &Object, prior: &Object, planned: &mut Object, in_set: bool) {
+    if in_set {
+        for attribute in block.attributes.iter().filter(|a| a.computed && config.is_null(&a.name)) {
+            if planned.is_null(&attribute.name)
+                && let Some(before) = prior.value(&attribute.name)
+            {
+                planned.set(attribute.name.clone(), before.clone());
+            }
+        }
+    }
+    for nested in &block.blocks {
+        let in_set = in_set || nested.nesting == Nesting::Set;
+        pairs(nested, config, Some(prior), planned, &mut |_, config, prior, planned| {
+            if let Some(prior) = prior {
+                keep_computed(&nested.block, config, prior, planned, in_set);
+            }
+        });
+    }
+}
+
+/// Step 4.
 fn mark_computed(block: &Block, config: &Object, planned: &mut Object) {
     for attribute in &block.attributes {
-        if attribute.computed && attribute.default.is_none() && config.is_null(&attribute.name) {
+        if attribute.computed && config.is_null(&attribute.name) && attribute.default_in(planned).is_none() {
             planned.set(attribute.name.clone(), Value::Unknown);
         }
     }
@@ -114,7 +154,7 @@ fn mark_computed(block: &Block, config: &Object, planned: &mut Object) {
     }
 }
 
-/// Step 4.
+/// Step 5.
 struct Walk<'a> {
     config: &'a Object,
     prior: Option<&'a Object>,
@@ -217,7 +257,7 @@ fn pairs(nested: &NestedBlock, config: &Object, prior: Option<&Object>, planned:
     };
     let empty = Object::new();
     match (nested.nesting, planned) {
-        (Nesting::Single, Value::Object(element)) => {
+        (Nesting::Single | Nesting::Group, Value::Object(element)) => {
             let config = config.as_object().unwrap_or(&empty);
             visit(&Path::root(), config, prior.as_object(), element);
         }
@@ -240,14 +280,11 @@ fn pairs(nested: &NestedBlock, config: &Object, prior: Option<&Object>, planned:
             }
         }
         (Nesting::Set, Value::Set(items)) => {
-            let in_config = config.as_elements().unwrap_or_default();
-            let in_prior = prior.as_elements().unwrap_or_default();
-            let mut used_config = vec![false; in_config.len()];
-            let mut used_prior = vec![false; in_prior.len()];
+            let mut in_config = Counterparts::new(&nested.block, config);
+            let mut in_prior = Counterparts::new(&nested.block, prior);
             for item in items {
                 let Value::Object(element) = item else { continue };
-                let config = match_element(&nested.block, element, in_config, &mut used_config);
-                let prior = match_element(&nested.block, element, in_prior, &mut used_prior);
+                let (config, prior) = (in_config.take(element), in_prior.take(element));
                 visit(&Path::root(), config.unwrap_or(&empty), prior, element);
             }
         }

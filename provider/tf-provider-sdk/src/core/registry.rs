@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::provider::{Action, DataSource, EphemeralResource, Function, ListResource, Provider, Resource};
-use crate::schema::{Attribute, Block, IdentitySchema, Schema};
-use crate::value::conform::conform;
+use crate::function::Function;
+use crate::listing::ListResource;
+use crate::provider::{Action, DataSource, EphemeralResource, Provider, Resource};
+use crate::schema::{Attribute, Block, Default, IdentitySchema, Nesting, Schema};
+use crate::value::{Type, conform::conform};
 
 /// One thing and its schema.
 pub(crate) struct Entry<T: ?Sized> {
@@ -97,7 +99,39 @@ impl<P: Provider> Registry<P> {
         for (name, entry) in &self.actions {
             check(name, &entry.schema, false);
         }
+        for (name, entry) in &self.lists {
+            check(name, &entry.schema, false);
+        }
+        found.extend(self.check_identities());
         found
+    }
+
+    /// What lists need, and what identities may be made of.
+    fn check_identities(&self) -> Diagnostics {
+        let mut mistakes = Vec::new();
+        for name in self.lists.keys() {
+            if self.resources.get(name).is_none_or(|entry| entry.identity.is_none()) {
+                mistakes.push(format!("the list {name} has no resource of that name with an identity schema"));
+            }
+        }
+        for (name, entry) in &self.resources {
+            for attribute in entry.identity.iter().flat_map(|identity| &identity.attributes) {
+                let element = match &attribute.ty {
+                    Type::List(element) => element,
+                    ty => ty,
+                };
+                if !matches!(element, Type::Bool | Type::Number | Type::String) {
+                    mistakes.push(format!(
+                        "{name}: the identity's {:?} is neither simple nor a list of such",
+                        attribute.name
+                    ));
+                }
+            }
+        }
+        let diagnose = |mistake| {
+            Diagnostic::error("Invalid provider schema", format!("{mistake}. This is a mistake in the provider."))
+        };
+        mistakes.into_iter().map(diagnose).collect()
     }
 }
 
@@ -116,8 +150,17 @@ fn check_block(block: &Block, resource: bool, mistakes: &mut Vec<String>) {
         if !names.insert(nested.name.as_str()) {
             mistakes.push(format!("{:?} is declared twice", nested.name));
         }
+        if nested.nesting == Nesting::Set && has_write_only(&nested.block) {
+            // Its value is null in the plan: which element of the configuration is meant?
+            mistakes.push(format!("{:?} is a set of blocks, which can't hold write-only attributes", nested.name));
+        }
         check_block(&nested.block, resource, mistakes);
     }
+}
+
+fn has_write_only(block: &Block) -> bool {
+    block.attributes.iter().any(|attribute| attribute.write_only)
+        || block.blocks.iter().any(|nested| has_write_only(&nested.block))
 }
 
 fn check_attribute(attribute: &Attribute, resource: bool, mistakes: &mut Vec<String>) {
@@ -136,7 +179,7 @@ fn check_attribute(attribute: &Attribute, resource: bool, mistakes: &mut Vec<Str
     if attribute.write_only && !resource {
         mistakes.push(format!("{name:?} is write-only, which only resources can have"));
     }
-    if let Some(default) = &attribute.default
+    if let Some(Default::Value(default)) = &attribute.default
         && let Err(error) = conform(default.clone(), &attribute.ty)
     {
         mistakes.push(format!("the default of {name:?} is of the wrong type: {error}"));

@@ -21,12 +21,10 @@ fn validate_block(block: &Block, config: &Object, place: &Place, found: &mut Dia
         if value.is_null() || value.is_unknown() {
             continue;
         }
-        for validator in &attribute.validators {
-            if let Err(detail) = validator.check(value) {
-                let summary = format!("Invalid value for {:?}", attribute.name);
-                let diagnostic = Diagnostic::error(summary, detail).at(attribute.name.as_str());
-                found.push(place.adopt(diagnostic));
-            }
+        for fault in attribute.validators.iter().flat_map(|validator| validator.check(value)) {
+            let path = Path::root().attr(&attribute.name).join(&fault.path);
+            let diagnostic = Diagnostic::error(format!("Invalid value for \"{path}\""), fault.message);
+            found.push(place.adopt(diagnostic.at(path)));
         }
     }
     for rule in &block.rules {

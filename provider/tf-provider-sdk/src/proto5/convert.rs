@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::tfplugin5 as pb;
-use crate::core::context::Private;
+use crate::core::context::{Deferral, Private};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::provider::{FunctionDefinition, FunctionError, FunctionParameter};
+use crate::function::{FunctionDefinition, FunctionError, FunctionParameter};
 use crate::schema::{Attribute, Block, IdentitySchema, NestedBlock, Nesting, Schema};
 use crate::value::{DecodeError, Object, Path, Step, Type, Value, json, msgpack};
 
@@ -162,6 +162,7 @@ fn nested(nested: &NestedBlock) -> pb::schema::NestedBlock {
     // What Terraform wants of the counts: single has both 0 or both 1, map has none.
     let (nesting, min, max) = match nested.nesting {
         Nesting::Single => (NestingMode::Single, nested.min.min(1), nested.min.min(1)),
+        Nesting::Group => (NestingMode::Group, 0, 0),
         Nesting::List => (NestingMode::List, nested.min, nested.max),
         Nesting::Set => (NestingMode::Set, nested.min, nested.max),
         Nesting::Map => (NestingMode::Map, 0, 0),
@@ -214,6 +215,22 @@ fn parameter(parameter: FunctionParameter) -> pb::function::Parameter {
 
 fn type_bytes(ty: &Type) -> Vec<u8> {
     ty.to_json().to_string().into_bytes()
+}
+
+/// Encodes why something has to wait.
+pub(super) fn deferred(why: Option<Deferral>) -> Option<pb::Deferred> {
+    use pb::deferred::Reason;
+    let reason = match why? {
+        Deferral::ConfigUnknown => Reason::ResourceConfigUnknown,
+        Deferral::ProviderConfigUnknown => Reason::ProviderConfigUnknown,
+        Deferral::AbsentPrerequisite => Reason::AbsentPrereq,
+    };
+    Some(pb::Deferred { reason: reason.into() })
+}
+
+/// Whether Terraform accepts a deferral.
+pub(super) fn may_defer(capabilities: Option<pb::ClientCapabilities>) -> bool {
+    capabilities.is_some_and(|capabilities| capabilities.deferral_allowed)
 }
 
 /// Encodes a time. One before 1970 is due at once anyway, so it becomes 1970.

@@ -11,8 +11,8 @@ use crate::core::engine::Engine;
 use crate::core::operations::{Change, ImportTarget, StateOutcome};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::provider::{MoveRequest, Provider};
-use crate::schema::Schema;
-use crate::value::{Object, Value, json};
+use crate::schema::{Block, Schema};
+use crate::value::{Object, Path, Value, json};
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -51,21 +51,38 @@ fn with_write_only_check<P: Provider>(
         return found;
     }
     if let Ok(entry) = engine.resource(name) {
-        let attributes = entry.schema.root().attributes().iter();
-        for attribute in attributes.filter(|a| a.write_only && !config.is_null(&a.name)) {
-            found.push(
-                Diagnostic::error(
-                    "Write-only attributes need Terraform 1.11",
-                    format!(
-                        "This Terraform would keep the value of {:?} in its state. Use Terraform 1.11 or later.",
-                        attribute.name
-                    ),
-                )
-                .at(attribute.name.as_str()),
-            );
-        }
+        refuse_write_only(entry.schema.root(), &Path::root(), config, &mut found);
     }
     found
+}
+
+fn refuse_write_only(block: &Block, base: &Path, config: &Object, found: &mut Diagnostics) {
+    for attribute in block.attributes().iter().filter(|a| a.write_only && !config.is_null(&a.name)) {
+        let detail = format!(
+            "This Terraform would keep the value of {:?} in its state. Use Terraform 1.11 or later.",
+            attribute.name
+        );
+        let diagnostic = Diagnostic::error("Write-only attributes need Terraform 1.11", detail);
+        found.push(diagnostic.at(base.attr(&attribute.name)));
+    }
+    for nested in block.blocks() {
+        let base = base.attr(nested.name());
+        // Sets hold no write-only attributes: the schema's own check refuses that.
+        match config.value(nested.name()) {
+            Some(Value::Object(element)) => refuse_write_only(nested.body(), &base, element, found),
+            Some(Value::List(items)) => {
+                for (index, element) in items.iter().enumerate().filter_map(|(i, v)| Some((i, v.as_object()?))) {
+                    refuse_write_only(nested.body(), &base.index(index), element, found);
+                }
+            }
+            Some(Value::Map(map)) => {
+                for (key, element) in map.iter().filter_map(|(key, v)| Some((key, v.as_object()?))) {
+                    refuse_write_only(nested.body(), &base.key(key), element, found);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Decodes what plan and apply have in common.
@@ -75,12 +92,14 @@ fn change(
     prior: Option<&pb::DynamicValue>,
     planned: Option<&pb::DynamicValue>,
     private: &[u8],
+    may_defer: bool,
 ) -> Result<Change, Diagnostics> {
     Ok(Change {
         config: convert::object(config, schema)?,
         prior: convert::object(prior, schema)?,
         planned: convert::object(planned, schema)?,
         private: convert::private(private),
+        may_defer,
     })
 }
 
@@ -98,6 +117,7 @@ pub(super) async fn plan<P: Provider>(
                     message.prior_state.as_ref(),
                     message.proposed_new_state.as_ref(),
                     &message.prior_private,
+                    convert::may_defer(message.client_capabilities),
                 )
             });
             let change = match change {
@@ -116,7 +136,7 @@ pub(super) async fn plan<P: Provider>(
                 planned_private: convert::private_bytes(&outcome.private),
                 diagnostics: convert::diagnostics(outcome.diagnostics),
                 legacy_type_system: false,
-                deferred: None,
+                deferred: convert::deferred(outcome.deferred),
                 // An identity never changes by a plan; the one of a create is known after apply.
                 planned_identity: message.prior_identity,
             }
@@ -138,6 +158,7 @@ pub(super) async fn apply<P: Provider>(
                     message.prior_state.as_ref(),
                     message.planned_state.as_ref(),
                     &message.planned_private,
+                    false,
                 )
             });
             let change = match change {
@@ -191,13 +212,14 @@ pub(super) async fn read<P: Provider>(
                 }
             };
             let private = convert::private(&message.private);
-            let outcome = engine.read(name, state, private).await;
+            let may_defer = convert::may_defer(message.client_capabilities);
+            let outcome = engine.read(name, state, private, may_defer).await;
             pb::read_resource::Response {
                 new_identity: identity_or(&outcome, message.current_identity),
                 new_state: convert::dynamic_object(outcome.state),
                 diagnostics: convert::diagnostics(outcome.diagnostics),
                 private: convert::private_bytes(&outcome.private),
-                deferred: None,
+                deferred: convert::deferred(outcome.deferred),
             }
         })
         .await
@@ -216,7 +238,10 @@ pub(super) async fn import<P: Provider>(
     service
         .run(|engine| async move {
             let outcome = match import_target(&engine, &message) {
-                Ok(target) => engine.import(&message.type_name, target).await,
+                Ok(target) => {
+                    let may_defer = convert::may_defer(message.client_capabilities);
+                    engine.import(&message.type_name, target, may_defer).await
+                }
                 Err(errors) => Err(errors),
             };
             match outcome {
@@ -228,7 +253,7 @@ pub(super) async fn import<P: Provider>(
                         identity: convert::identity(outcome.identity),
                     }],
                     diagnostics: convert::diagnostics(outcome.diagnostics),
-                    deferred: None,
+                    deferred: convert::deferred(outcome.deferred),
                 },
                 Err(errors) => pb::import_resource_state::Response {
                     diagnostics: convert::diagnostics(errors),
@@ -294,22 +319,10 @@ pub(super) async fn upgrade_identity<P: Provider>(
 ) -> Reply<pb::upgrade_resource_identity::Response> {
     service
         .run(|engine| async move {
-            let upgraded = (|| {
-                let entry = engine.resource(&message.type_name)?;
-                let schema = entry.identity.as_ref().filter(|s| s.version == message.version);
-                let schema = schema.ok_or_else(|| {
-                    Diagnostics::error(
-                        "Identity of another version",
-                        format!(
-                            "This provider can't read version {} of the identity of {}.",
-                            message.version, message.type_name
-                        ),
-                    )
-                })?;
-                let stored = raw_json(message.raw_identity.as_ref())?;
-                json::decode(&stored, &schema.value_type())
-                    .map_err(|e| Diagnostic::from_error("Cannot read the stored identity", &e).into())
-            })();
+            let upgraded = match raw_json(message.raw_identity.as_ref()) {
+                Ok(stored) => engine.upgrade_identity(&message.type_name, message.version, stored).await,
+                Err(errors) => Err(errors),
+            };
             match upgraded {
                 Ok(identity) => pb::upgrade_resource_identity::Response {
                     upgraded_identity: convert::identity(Some(identity)),
@@ -324,30 +337,63 @@ pub(super) async fn upgrade_identity<P: Provider>(
         .await
 }
 
+pub(super) async fn generate_config<P: Provider>(
+    service: &ProviderService<P>,
+    message: pb::generate_resource_config::Request,
+) -> Reply<pb::generate_resource_config::Response> {
+    service
+        .run(|engine| async move {
+            let name = &message.type_name;
+            let state = engine.resource(name).and_then(|entry| convert::object(message.state.as_ref(), &entry.schema));
+            let generated = match state {
+                Ok(Some(state)) => engine.generate_config(name, &state).await,
+                Ok(None) => Err(Diagnostics::error("Nothing to configure", "The state is null.")),
+                Err(errors) => Err(errors),
+            };
+            let (config, found) = match generated {
+                Ok(config) => (Some(convert::dynamic(&Value::Object(config))), Diagnostics::new()),
+                Err(errors) => (None, errors),
+            };
+            pb::generate_resource_config::Response { config, diagnostics: convert::diagnostics(found) }
+        })
+        .await
+}
+
+/// What another resource is, with the private data that this provider itself kept for it.
+fn move_request<P: Provider>(
+    engine: &Engine<P>,
+    message: pb::move_resource_state::Request,
+) -> Result<(MoveRequest, Private), Diagnostics> {
+    let private = if message.source_provider_address == engine.provider.address() {
+        convert::private(&message.source_private)
+    } else {
+        Private::new()
+    };
+    let identity = message.source_identity.as_ref().filter(|identity| !identity.json.is_empty());
+    let identity = identity.map(|identity| raw_json(Some(identity))).transpose()?;
+    let request = MoveRequest {
+        source_state: raw_json(message.source_state.as_ref())?,
+        source_provider: message.source_provider_address,
+        source_type: message.source_type_name,
+        source_version: message.source_schema_version,
+        source_private: message.source_private,
+        source_identity: identity.map(|identity| (identity, message.source_identity_schema_version)),
+    };
+    Ok((request, private))
+}
+
 pub(super) async fn move_state<P: Provider>(
     service: &ProviderService<P>,
     message: pb::move_resource_state::Request,
 ) -> Reply<pb::move_resource_state::Response> {
     service
         .run(|engine| async move {
-            let outcome = match raw_json(message.source_state.as_ref()) {
-                Ok(source_state) => {
-                    let request = MoveRequest {
-                        source_provider: message.source_provider_address,
-                        source_type: message.source_type_name,
-                        source_version: message.source_schema_version,
-                        source_state,
-                    };
-                    engine.move_state(&message.target_type_name, &request).await
-                }
+            let target = message.target_type_name.clone();
+            let outcome = match move_request(&engine, message) {
+                Ok((request, private)) => engine.move_state(&target, &request, private).await,
                 Err(errors) => Err(errors),
             };
-            let outcome = outcome.unwrap_or_else(|diagnostics| StateOutcome {
-                state: None,
-                identity: None,
-                private: Private::new(),
-                diagnostics,
-            });
+            let outcome = outcome.unwrap_or_else(|diagnostics| StateOutcome { diagnostics, ..StateOutcome::default() });
             pb::move_resource_state::Response {
                 target_state: outcome.state.map(|s| convert::dynamic(&Value::Object(s))),
                 diagnostics: convert::diagnostics(outcome.diagnostics),

@@ -14,8 +14,8 @@ use super::streams::EventStream;
 use super::tfplugin5::{self as pb, provider_server};
 use crate::core::engine::{Engine, find};
 use crate::core::others::Outcome;
-use crate::diagnostic::Diagnostics;
-use crate::provider::{FunctionError, Provider};
+use crate::function::FunctionError;
+use crate::provider::Provider;
 use crate::value::Value;
 
 /// The service of one provider.
@@ -48,8 +48,9 @@ impl<P: Provider> ProviderService<P> {
 }
 
 /// The result, if there is one, and all diagnostics.
-fn split<T>((result, mut found): Outcome<T>) -> (Option<T>, Vec<pb::Diagnostic>) {
-    let value = match result {
+fn split<T>(outcome: Outcome<T>) -> (Option<T>, Vec<pb::Diagnostic>) {
+    let mut found = outcome.beside;
+    let value = match outcome.result {
         Ok(value) => Some(value),
         Err(errors) => {
             found.extend(errors);
@@ -64,7 +65,7 @@ fn server_capabilities() -> pb::ServerCapabilities {
         plan_destroy: true,
         get_provider_schema_optional: true,
         move_resource_state: true,
-        generate_resource_config: false,
+        generate_resource_config: true,
     }
 }
 
@@ -250,18 +251,27 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
             let name = message.type_name;
             let config = find(&engine.registry.data_sources, "data source", &name)
                 .and_then(|entry| convert::config(message.config.as_ref(), &entry.schema));
+            let may_defer = convert::may_defer(message.client_capabilities);
             let outcome = match config {
-                Ok(config) => engine.read_data_source(&name, config).await,
-                Err(errors) => (Err(errors), Diagnostics::new()),
+                Ok(config) => engine.read_data_source(&name, config, may_defer).await,
+                Err(errors) => errors.into(),
             };
+            let deferred = convert::deferred(outcome.deferred);
             let (state, diagnostics) = split(outcome);
             pb::read_data_source::Response {
                 state: state.map(|state| convert::dynamic(&Value::Object(state))),
                 diagnostics,
-                deferred: None,
+                deferred,
             }
         })
         .await
+    }
+
+    async fn generate_resource_config(
+        &self,
+        request: Request<pb::generate_resource_config::Request>,
+    ) -> Reply<pb::generate_resource_config::Response> {
+        super::lifecycle::generate_config(self, request.into_inner()).await
     }
 
     async fn validate_ephemeral_resource_config(
@@ -281,10 +291,12 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
             let name = message.type_name;
             let config = find(&engine.registry.ephemeral, "ephemeral resource", &name)
                 .and_then(|entry| convert::config(message.config.as_ref(), &entry.schema));
+            let may_defer = convert::may_defer(message.client_capabilities);
             let outcome = match config {
-                Ok(config) => engine.open(&name, config).await,
-                Err(errors) => (Err(errors), Diagnostics::new()),
+                Ok(config) => engine.open(&name, config, may_defer).await,
+                Err(errors) => errors.into(),
             };
+            let deferred = convert::deferred(outcome.deferred);
             let (opened, diagnostics) = split(outcome);
             let opened = opened.unwrap_or_default();
             pb::open_ephemeral_resource::Response {
@@ -292,7 +304,7 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
                 renew_at: opened.renew_at.map(convert::timestamp),
                 result: Some(convert::dynamic(&Value::Object(opened.result))),
                 private: (!opened.private.is_empty()).then_some(opened.private),
-                deferred: None,
+                deferred,
             }
         })
         .await
@@ -333,12 +345,8 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
         &self,
         request: Request<pb::validate_list_resource_config::Request>,
     ) -> Reply<pb::validate_list_resource_config::Response> {
-        let message = request.into_inner();
-        let entries = &self.engine.registry.lists;
-        let found = find(entries, "list resource", &message.type_name)
-            .and_then(|entry| convert::config(message.config.as_ref(), &entry.schema))
-            .map_or_else(|errors| errors, |config| self.engine.validate_list(&message.type_name, &config));
-        Ok(Response::new(pb::validate_list_resource_config::Response { diagnostics: convert::diagnostics(found) }))
+        let reply = validate_rpc!(self, request, lists, "list resource", type_name, validate_list)?;
+        Ok(reply.map(|diagnostics| pb::validate_list_resource_config::Response { diagnostics }))
     }
 
     async fn list_resource(
@@ -394,12 +402,14 @@ impl<P: Provider> provider_server::Provider for ProviderService<P> {
             let name = message.action_type;
             let config = find(&engine.registry.actions, "action", &name)
                 .and_then(|entry| convert::config(message.config.as_ref(), &entry.schema));
+            let may_defer = convert::may_defer(message.client_capabilities);
             let outcome = match config {
-                Ok(config) => engine.plan_action(&name, config).await,
-                Err(errors) => (Err(errors), Diagnostics::new()),
+                Ok(config) => engine.plan_action(&name, config, may_defer).await,
+                Err(errors) => errors.into(),
             };
+            let deferred = convert::deferred(outcome.deferred);
             let (_, diagnostics) = split(outcome);
-            pb::plan_action::Response { diagnostics, deferred: None }
+            pb::plan_action::Response { diagnostics, deferred }
         })
         .await
     }

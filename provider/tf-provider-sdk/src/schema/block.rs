@@ -19,6 +19,8 @@ pub struct Block {
 pub enum Nesting {
     /// At most once: an object, or null.
     Single,
+    /// At most once, and always there: an object, whose attributes are null where the block is absent.
+    Group,
     /// Any number, in order: a list of objects, empty if there is none.
     List,
     /// Any number, without order: a set of objects, empty if there is none.
@@ -49,6 +51,17 @@ impl Block {
     pub fn attribute(mut self, attribute: Attribute) -> Self {
         self.attributes.push(attribute);
         self
+    }
+
+    /// Adds a write-only argument `NAME` and, beside it, the number `NAME_version`. Terraform keeps the
+    /// value nowhere and so can't see that it changed; a change of the version is what plans an update,
+    /// in which [`UpdateRequest::write_only`](crate::UpdateRequest::write_only) gives the new value.
+    #[must_use]
+    pub fn write_only(self, attribute: Attribute) -> Self {
+        let name = attribute.name.clone();
+        let version = Attribute::number(version_of(&name)).optional().validate(super::validate::whole_number());
+        self.attribute(attribute.sensitive().write_only())
+            .attribute(version.description(format!("Another number has the value of `{name}` applied again.")))
     }
 
     /// Adds a nested block.
@@ -101,6 +114,12 @@ impl NestedBlock {
     /// A block that appears at most once. [`min(1)`](NestedBlock::min) makes it required.
     pub fn single(name: impl Into<String>, block: Block) -> Self {
         Self::new(name, block, Nesting::Single)
+    }
+
+    /// A block that appears at most once and whose attributes can be referred to even where it is
+    /// absent: they are null then, or have their defaults.
+    pub fn group(name: impl Into<String>, block: Block) -> Self {
+        Self::new(name, block, Nesting::Group)
     }
 
     /// A block that appears any number of times, in order.
@@ -156,10 +175,15 @@ impl NestedBlock {
     pub(crate) fn value_type(&self) -> Type {
         let object = self.block.value_type();
         match self.nesting {
-            Nesting::Single => object,
+            Nesting::Single | Nesting::Group => object,
             Nesting::List => Type::list(object),
             Nesting::Set => Type::set(object),
             Nesting::Map => Type::map(object),
         }
     }
+}
+
+/// How the version of the write-only argument `name` is called.
+pub(crate) fn version_of(name: &str) -> String {
+    format!("{name}_version")
 }

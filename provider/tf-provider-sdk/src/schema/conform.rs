@@ -35,7 +35,7 @@ impl NestedBlock {
         let body = |value: Value| match value {
             Value::Object(object) => self.block.conform(object).map(Value::Object),
             Value::Map(map) => self.block.conform(map.into()).map(Value::Object),
-            Value::Unknown => Ok(Value::Unknown),
+            value @ (Value::Unknown | Value::Refined(_)) => Ok(value),
             other => Err(ConvertError::new(format!("expected an object, got {}", other.kind()))),
         };
         let elements = |items: Vec<Value>, in_order: bool| {
@@ -46,9 +46,10 @@ impl NestedBlock {
                 .collect::<Result<Vec<_>, _>>()
         };
         match (self.nesting, value) {
-            (_, Value::Unknown) => Ok(Value::Unknown),
+            (_, value @ (Value::Unknown | Value::Refined(_))) => Ok(value),
+            (Nesting::Group, Value::Null) => body(Value::Object(Object::new())),
             (Nesting::Single, Value::Null) => Ok(Value::Null),
-            (Nesting::Single, value) => body(value),
+            (Nesting::Single | Nesting::Group, value) => body(value),
             (Nesting::List, Value::Null) => Ok(Value::List(Vec::new())),
             (Nesting::Set, Value::Null) => Ok(Value::Set(Vec::new())),
             (Nesting::Map, Value::Null) => Ok(Value::Map(std::collections::BTreeMap::new())),

@@ -10,12 +10,15 @@ mod block;
 mod conform;
 mod duration;
 pub mod modify;
+mod rules;
 mod timeouts;
 pub mod validate;
 
 use crate::value::{ConvertError, Object, Type};
 
 pub use attribute::Attribute;
+pub(crate) use attribute::Default;
+pub(crate) use block::version_of;
 pub use block::{Block, NestedBlock, Nesting};
 pub(crate) use duration::format_duration;
 pub use duration::parse_duration;
@@ -23,6 +26,25 @@ pub(crate) use timeouts::TIMEOUTS;
 pub use timeouts::Timeouts;
 
 /// The schema of a resource, data source, ephemeral resource, action or provider.
+///
+/// ```
+/// use std::time::Duration;
+/// use tf_provider_sdk::{Attribute, Block, NestedBlock, Schema, Timeouts, Type, validate};
+///
+/// let schema = Schema::new()
+///     .description("A machine.")
+///     .attribute(Attribute::id())
+///     .attribute(Attribute::string("name").required().requires_replace().validate(validate::length(1, 63)))
+///     .attribute(Attribute::number("cpus").default(2_u64).validate(validate::range(1_u32, 64_u32)))
+///     .attribute(Attribute::string("image").optional())
+///     .attribute(Attribute::string("iso").optional())
+///     .attribute(Attribute::string("address").computed().use_state_for_unknown())
+///     .write_only(Attribute::string("password").optional())
+///     .block(NestedBlock::list("disk", Block::new().attribute(Attribute::number("size_gib").required())).min(1))
+///     .rule(validate::exactly_one_of(["image", "iso"]))
+///     .timeouts(Timeouts::new().create(Duration::from_secs(600)));
+/// assert_eq!(schema.root().attributes().len(), 8);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Schema {
     pub(crate) version: i64,
@@ -62,6 +84,13 @@ impl Schema {
     #[must_use]
     pub fn attribute(mut self, attribute: Attribute) -> Self {
         self.block = self.block.attribute(attribute);
+        self
+    }
+
+    /// Adds a write-only argument and its version: see [`Block::write_only`].
+    #[must_use]
+    pub fn write_only(mut self, attribute: Attribute) -> Self {
+        self.block = self.block.write_only(attribute);
         self
     }
 

@@ -4,12 +4,24 @@
 //! They run after defaults and after computed attributes were marked unknown, on every attribute,
 //! nested ones included, never on destroy. Inside nested blocks of kind set, an element's prior
 //! state is the one with the same configured values, and null where there is none.
+//!
+//! ```
+//! use tf_provider_sdk::{Attribute, modify};
+//!
+//! // Recomputed where the plan changes `plan` or `region`, kept otherwise.
+//! let price = Attribute::number("price").computed().modify(modify::use_state_unless_changed(["plan", "region"]));
+//! // Growing happens in place.
+//! let size = Attribute::number("size").required().modify(modify::requires_replace_if(|plan| {
+//!     plan.planned.as_number() < plan.prior.as_number()
+//! }));
+//! # let _ = (price, size);
+//! ```
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::value::{Object, Path, Value};
+use crate::value::{Object, Path, Refinement, Value};
 
 /// One attribute during planning.
 #[derive(Debug)]
@@ -87,6 +99,30 @@ pub fn use_state_for_unknown() -> Modifier {
     })
 }
 
+/// Keeps the state's value where the plan is unknown, unless one of these top-level attributes changes:
+/// for what depends on them alone.
+pub fn use_state_unless_changed<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Modifier {
+    let names: Vec<String> = names.into_iter().map(Into::into).collect();
+    let keep = use_state_for_unknown();
+    custom("use_state_unless_changed", move |plan| {
+        let changed = plan.prior_object.is_some_and(|prior| {
+            names.iter().any(|name| prior.at(name.as_str()) != plan.planned_object.at(name.as_str()))
+        });
+        if !changed {
+            keep.apply(plan);
+        }
+    })
+}
+
+/// Tells Terraform what is known of a value that the plan leaves unknown. The value must then keep to it.
+pub fn refine(refinement: Refinement) -> Modifier {
+    custom("refine", move |plan| {
+        if plan.planned.is_unknown() && !plan.config.is_unknown() {
+            *plan.planned = refinement.clone().into();
+        }
+    })
+}
+
 /// A change replaces the resource.
 pub fn requires_replace() -> Modifier {
     custom("requires_replace", |plan| {
@@ -103,4 +139,10 @@ pub fn requires_replace_if(condition: impl Fn(&AttributePlan<'_>) -> bool + Send
             *plan.requires_replace = true;
         }
     })
+}
+
+/// A change replaces the resource, where the configuration sets the value: for what is optional and
+/// computed, whose computed value may change by itself.
+pub fn requires_replace_if_configured() -> Modifier {
+    requires_replace_if(|plan| !plan.config.is_null())
 }

@@ -41,7 +41,7 @@ fn validators_name_the_attribute_and_the_demand() {
         "days: The value must be a whole number, got 9.5.",
         "gib: The value must be at least 1, got 0.",
         "wait: \"soon\" is not a duration",
-        "ids: The value must have 1 to 2 characters, got 3.",
+        "ids[2]: The value must have 1 to 2 characters, got 3.",
         "ids: The value must have 0 to 2 elements, got 3.",
         "dns: The value must be a name, got \"a b\".",
     ] {
@@ -116,4 +116,111 @@ fn what_a_provider_returns_is_brought_into_shape() {
     let error = schema.conform(Object::new().with("l", vec![Object::new().with("z", 1_u64)])).unwrap_err();
     assert_eq!(error.path, "l[0]".into());
     assert!(schema.conform(Object::new().with("other", 1_u64)).is_err());
+}
+
+#[test]
+fn validators_compose_and_look_inside() {
+    let rule = Type::object([("port", Type::Number), ("cidr", Type::String)]);
+    let schema = Schema::new()
+        .attribute(
+            Attribute::list("allow", rule.clone())
+                .optional()
+                .validate(v::no_nulls())
+                .validate(v::distinct())
+                .validate(v::each(v::field("port", v::all_of([v::whole_number(), v::at_most(65535_u32)]))))
+                .validate(v::each(v::field("cidr", v::cidr()))),
+        )
+        .attribute(Attribute::set("bag", rule).optional().validate(v::each(v::field("port", v::at_least(1)))))
+        .attribute(Attribute::map("labels", Type::String).optional().validate(v::keys(v::length(1, 3))))
+        .attribute(Attribute::string("to").optional().validate(v::any_of([v::ip_address(), v::one_of(["nobody"])])))
+        .attribute(Attribute::string("since").optional().validate(v::rfc3339()));
+    let entry = |port: f64, cidr: &str| Object::new().with("port", port).with("cidr", cidr);
+    let good = Object::new()
+        .with("allow", vec![entry(22.0, "10.1.0.0/16"), entry(22.0, "2001:db8::/32"), entry(22.0, "0.0.0.0/0")])
+        .with("labels", std::collections::BTreeMap::from([("abc".to_owned(), "x")]))
+        .with("to", "nobody")
+        .with("since", "2026-11-20T10:05:00Z");
+    assert_eq!(problems(&schema, good), Vec::<String>::new());
+    let bad = Object::new()
+        .with(
+            "allow",
+            vec![
+                Value::Object(entry(70000.5, "10.1.0.1/16")),
+                Value::Null,
+                Value::Object(entry(70000.5, "10.1.0.1/16")),
+            ],
+        )
+        .with("bag", vec![entry(0.0, "")])
+        .with("labels", std::collections::BTreeMap::from([("long".to_owned(), "x")]))
+        .with("to", "somebody")
+        .with("since", "yesterday");
+    let found = problems(&schema, bad).join("\n");
+    for said in [
+        "allow[1]: An element must not be null.",
+        "allow[2]: The element is in the list twice.",
+        "allow[0].port: The value must be a whole number, got 70000.5.",
+        "allow[2].port: The value must be at most 65535, got 70000.5.",
+        "allow[0].cidr: The value must be a network such as 10.1.0.0/16, got \"10.1.0.1/16\".",
+        "bag: The value must be at least 1, got 0.",
+        "labels[\"long\"]: The value must have 1 to 3 characters, got 4.",
+        "to: The value must be an IP address, or must be one of \"nobody\", got \"somebody\".",
+        "since: The value must be a time such as 2026-11-20T10:05:00Z, got \"yesterday\".",
+    ] {
+        assert!(found.contains(said), "{said}\n---\n{found}");
+    }
+    for network in ["10.1.0.0", "10.1.0.0/33", "10.0.0.0/4", "::/129", "x/8", "10.1.0.0/-1"] {
+        assert!(!v::cidr().check(&Value::String(network.into())).is_empty(), "{network}");
+    }
+}
+
+#[test]
+fn rules_depend_on_values_and_look_into_blocks() {
+    let schema = |rule: v::Rule| {
+        let key = Block::new()
+            .attribute(Attribute::string("source").optional())
+            .attribute(Attribute::string("file").optional())
+            .attribute(Attribute::string("phrase").optional());
+        Schema::new()
+            .attribute(Attribute::number("min").optional())
+            .attribute(Attribute::number("max").optional())
+            .attribute(Attribute::string("kind").optional())
+            .block(NestedBlock::single("key", key))
+            .rule(rule)
+    };
+    let key =
+        |source: Value, file: Value| Object::new().with("key", Object::new().with("source", source).with("file", file));
+    let text = |text: &str| Value::String(text.into());
+    let range = |min: Value, max: Value| Object::new().with("min", min).with("max", max);
+    let number = |number: u64| Value::Number(number.into());
+    let cases = [
+        (
+            v::required_if("key.source", "file", ["key.file"]),
+            key(text("file"), Value::Null),
+            key(text("file"), text("/k")),
+        ),
+        (
+            v::required_if("key.source", "file", ["key.file"]),
+            key(text("file"), Value::Null),
+            key(text("file"), Value::Unknown),
+        ),
+        (
+            v::required_if("key.source", "file", ["key.file"]),
+            key(text("file"), Value::Null),
+            key(Value::Unknown, Value::Null),
+        ),
+        (
+            v::forbidden_if("key.source", "phrase", ["key.file"]),
+            key(text("phrase"), text("/k")),
+            key(text("file"), text("/k")),
+        ),
+        (v::requires("min", ["max"]), range(number(1), Value::Null), range(Value::Null, number(1))),
+        (v::ordered("min", "max"), range(number(2), number(1)), range(number(1), number(1))),
+        (v::ordered("min", "max"), range(number(2), number(1)), range(number(2), Value::Unknown)),
+        (v::differ(["min", "max"]), range(number(2), number(2)), range(Value::Null, Value::Null)),
+    ];
+    for (rule, bad, good) in cases {
+        let schema = schema(rule);
+        assert_eq!(problems(&schema, bad.clone()).len(), 1, "{bad:?}");
+        assert!(problems(&schema, good.clone()).is_empty(), "{good:?}");
+    }
 }

@@ -1,18 +1,52 @@
-//! Validators for one attribute, and rules across the attributes of a block.
+//! Validators for one attribute; the rules across the attributes of a block are in `rules`, and both
+//! are used under the name `validate`.
 //!
 //! Validators see known values only: null is the business of `required`, and unknown values are
-//! validated again once they are known.
+//! validated again once they are known. They compose: [`each`], [`keys`] and [`field`] look inside,
+//! [`any_of`] and [`all_of`] combine.
+//!
+//! ```
+//! use tf_provider_sdk::{Attribute, Type, validate};
+//!
+//! let rule = Type::object([("port", Type::Number), ("cidr", Type::String)]);
+//! let ports = Attribute::list("allow", rule)
+//!     .required()
+//!     .validate(validate::size(1, 50))
+//!     .validate(validate::each(validate::field("port", validate::range(1_u32, 65535_u32))))
+//!     .validate(validate::each(validate::field("cidr", validate::cidr())));
+//! let name = Attribute::string("owner")
+//!     .optional()
+//!     .validate(validate::any_of([validate::one_of(["nobody"]), validate::matches("a mail address", |text| {
+//!         text.contains('@')
+//!     })]));
+//! # let _ = (ports, name);
+//! ```
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::duration::{format_duration, parse_duration};
-use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::value::{FromValue, Number, Object, Path, Value};
+pub use super::rules::*;
+use crate::value::{FromValue, Number, Path, Value};
 
-type Check = dyn Fn(&Value) -> Result<(), String> + Send + Sync;
-type RuleCheck = dyn Fn(&Object) -> Diagnostics + Send + Sync;
+type Check = dyn Fn(&Value) -> Vec<Fault> + Send + Sync;
+
+/// What a validator finds wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where, below the validated value; the root for the value itself.
+    pub path: Path,
+    /// A sentence for a person.
+    pub message: String,
+}
+
+impl Fault {
+    fn under(mut self, base: &Path) -> Self {
+        self.path = base.join(&self.path);
+        self
+    }
+}
 
 /// A check of one attribute's value.
 #[derive(Clone)]
@@ -34,6 +68,17 @@ impl Validator {
         description: impl Into<String>,
         check: impl Fn(&Value) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
+        Self::inside(description, move |value| match check(value) {
+            Ok(()) => Vec::new(),
+            Err(message) => vec![Fault { path: Path::root(), message }],
+        })
+    }
+
+    /// A validator that looks inside a value and says where what is wrong.
+    pub fn inside(
+        description: impl Into<String>,
+        check: impl Fn(&Value) -> Vec<Fault> + Send + Sync + 'static,
+    ) -> Self {
         Self { description: description.into(), check: Arc::new(check) }
     }
 
@@ -42,12 +87,14 @@ impl Validator {
         &self.description
     }
 
-    /// Runs it on a known value.
-    ///
-    /// # Errors
-    /// A sentence for a person.
-    pub fn check(&self, value: &Value) -> Result<(), String> {
+    /// Runs it on a known value and returns all that is wrong.
+    pub fn check(&self, value: &Value) -> Vec<Fault> {
         (self.check)(value)
+    }
+
+    /// The same on a value that may be null or unknown, which are let through.
+    fn check_known(&self, value: &Value) -> Vec<Fault> {
+        if value.is_null() || value.is_unknown() { Vec::new() } else { self.check(value) }
     }
 }
 
@@ -97,6 +144,18 @@ pub fn at_least(min: impl Into<Number>) -> Validator {
         demand.clone(),
         move |number: Number| {
             if number >= min { Ok(()) } else { Err(format!("The value {demand}, got {number}.")) }
+        },
+    )
+}
+
+/// A number of at most `max`.
+pub fn at_most(max: impl Into<Number>) -> Validator {
+    let max = max.into();
+    let demand = format!("must be at most {max}");
+    custom(
+        demand.clone(),
+        move |number: Number| {
+            if number <= max { Ok(()) } else { Err(format!("The value {demand}, got {number}.")) }
         },
     )
 }
@@ -151,121 +210,135 @@ pub fn size(min: usize, max: usize) -> Validator {
     })
 }
 
-/// Every known element of a list, set or map passes `validator`.
+/// A list, set, tuple or map without null elements, which Terraform itself allows.
+pub fn no_nulls() -> Validator {
+    Validator::inside("must not have null elements", |value| {
+        let nulls = parts(value).filter(|(_, element)| element.is_null());
+        nulls.map(|(path, _)| Fault { path, message: "An element must not be null.".to_owned() }).collect()
+    })
+}
+
+/// A list without two equal elements. Unknown elements may still become equal; a set can't have any.
+pub fn distinct() -> Validator {
+    Validator::inside("must not have an element twice", |value| {
+        let mut seen = std::collections::BTreeSet::new();
+        let known = parts(value).filter(|(_, element)| element.is_wholly_known());
+        known
+            .filter(|(_, element)| !seen.insert(*element))
+            .map(|(path, _)| Fault { path, message: "The element is in the list twice.".to_owned() })
+            .collect()
+    })
+}
+
+/// Every known element of a list, set, tuple or map passes `validator`.
 pub fn each(validator: Validator) -> Validator {
     let description = format!("each element {}", validator.description);
-    Validator::new(description, move |value| {
-        let empty = std::collections::BTreeMap::new();
-        let elements = value.as_elements().unwrap_or_default().iter();
-        elements
-            .chain(value.as_map().unwrap_or(&empty).values())
-            .filter(|element| !element.is_null() && !element.is_unknown())
-            .try_for_each(|element| validator.check(element))
+    Validator::inside(description, move |value| {
+        let in_set = matches!(value.inner(), Value::Set(_));
+        let found = parts(value).flat_map(|(path, element)| {
+            let found = validator.check_known(element).into_iter();
+            // Nothing in a set has an address.
+            let place = |fault: Fault| if in_set { Fault { path: Path::root(), ..fault } } else { fault.under(&path) };
+            found.map(place).collect::<Vec<_>>()
+        });
+        found.collect()
     })
 }
 
-/// A rule across the attributes of a block; it sees the block's configuration, which may hold
-/// unknown values.
-#[derive(Clone)]
-pub struct Rule {
-    check: Arc<RuleCheck>,
-}
-
-impl fmt::Debug for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Rule")
-    }
-}
-
-impl Rule {
-    /// A rule from a function. Paths in its diagnostics start at the block.
-    pub fn new(check: impl Fn(&Object) -> Diagnostics + Send + Sync + 'static) -> Self {
-        Self { check: Arc::new(check) }
-    }
-
-    /// Runs it.
-    pub fn check(&self, block: &Object) -> Diagnostics {
-        (self.check)(block)
-    }
-}
-
-/// What the attributes of a rule are: set, not set, or not known yet. An empty list of blocks is
-/// not set.
-struct Presence {
-    set: Vec<String>,
-    unknown: bool,
-}
-
-fn presence(block: &Object, names: &[String]) -> Presence {
-    let mut found = Presence { set: Vec::new(), unknown: false };
-    for name in names {
-        match block.value(name).map(Value::inner) {
-            None | Some(Value::Null) => {}
-            Some(Value::Unknown) => found.unknown = true,
-            Some(Value::List(items) | Value::Set(items)) if items.is_empty() => {}
-            Some(_) => found.set.push(name.clone()),
-        }
-    }
-    found
-}
-
-fn names_of<S: Into<String>>(names: impl IntoIterator<Item = S>) -> (Vec<String>, String) {
-    let names: Vec<String> = names.into_iter().map(Into::into).collect();
-    let list = format!("\"{}\"", names.join("\", \""));
-    (names, list)
-}
-
-/// At most one of these is set.
-pub fn conflicts<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Rule {
-    let (names, list) = names_of(names);
-    Rule::new(move |block| too_many(&presence(block, &names), &list))
-}
-
-/// Exactly one of these is set.
-pub fn exactly_one_of<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Rule {
-    let (names, list) = names_of(names);
-    Rule::new(move |block| {
-        let found = presence(block, &names);
-        if found.set.is_empty() && !found.unknown {
-            return missing(&format!("Exactly one of {list} must be set."));
-        }
-        too_many(&found, &list)
+/// Every key of a map passes `validator`.
+pub fn keys(validator: Validator) -> Validator {
+    let description = format!("each key {}", validator.description);
+    Validator::inside(description, move |value| {
+        let map = value.as_map().into_iter().flatten();
+        map.flat_map(|(key, _)| {
+            let found = validator.check(&Value::String(key.clone()));
+            found
+                .into_iter()
+                .map(|fault| Fault { path: Path::root().key(key), message: fault.message })
+                .collect::<Vec<_>>()
+        })
+        .collect()
     })
 }
 
-/// At least one of these is set.
-pub fn at_least_one_of<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Rule {
-    let (names, list) = names_of(names);
-    Rule::new(move |block| {
-        let found = presence(block, &names);
-        if found.set.is_empty() && !found.unknown {
-            return missing(&format!("At least one of {list} must be set."));
-        }
-        Diagnostics::new()
+/// An attribute of an object passes `validator`, where it is known.
+pub fn field(name: impl Into<String>, validator: Validator) -> Validator {
+    let name = name.into();
+    let description = format!("{name:?} {}", validator.description);
+    Validator::inside(description, move |value| {
+        let base = Path::root().attr(&name);
+        let found = value.as_object().and_then(|object| object.value(&name)).map(|field| validator.check_known(field));
+        found.into_iter().flatten().map(|fault| fault.under(&base)).collect()
     })
 }
 
-/// All of these are set, or none.
-pub fn all_or_none<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Rule {
-    let (names, list) = names_of(names);
-    Rule::new(move |block| {
-        let found = presence(block, &names);
-        if found.set.is_empty() || found.unknown || found.set.len() == names.len() {
-            return Diagnostics::new();
+/// At least one of `validators` passes.
+pub fn any_of(validators: impl IntoIterator<Item = Validator>) -> Validator {
+    let validators: Vec<Validator> = validators.into_iter().collect();
+    let demands: Vec<&str> = validators.iter().map(Validator::description).collect();
+    let demand = demands.join(", or ");
+    Validator::new(demand.clone(), move |value| {
+        if validators.iter().any(|validator| validator.check(value).is_empty()) {
+            Ok(())
+        } else {
+            Err(format!("The value {demand}, got {}.", shown(value)))
         }
-        let text = format!("Either all of {list} must be set, or none.");
-        Diagnostic::error("Incomplete attributes", text).at(Path::root().attr(found.set[0].clone())).into()
     })
 }
 
-fn missing(text: &str) -> Diagnostics {
-    Diagnostics::error("Missing attribute", text)
+/// All of `validators` pass: a name for several demands.
+pub fn all_of(validators: impl IntoIterator<Item = Validator>) -> Validator {
+    let validators: Vec<Validator> = validators.into_iter().collect();
+    let demands: Vec<&str> = validators.iter().map(Validator::description).collect();
+    Validator::inside(demands.join(", and "), move |value| {
+        validators.iter().flat_map(|validator| validator.check(value)).collect()
+    })
 }
 
-fn too_many(found: &Presence, list: &str) -> Diagnostics {
-    let Some(second) = found.set.get(1) else {
-        return Diagnostics::new();
-    };
-    let text = format!("Only one of {list} may be set, but \"{}\" are.", found.set.join("\", \""));
-    Diagnostic::error("Conflicting attributes", text).at(Path::root().attr(second.clone())).into()
+/// An IPv4 or IPv6 address.
+pub fn ip_address() -> Validator {
+    matches("an IP address", |text| text.parse::<std::net::IpAddr>().is_ok())
+}
+
+/// A network as `ADDRESS/BITS` whose address is its first one.
+pub fn cidr() -> Validator {
+    matches("a network such as 10.1.0.0/16", is_network)
+}
+
+fn is_network(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else { return false };
+    let host_bits_are_zero =
+        |all: u128, width: u32, bits: u32| bits <= width && all.checked_shl(128 - width + bits).unwrap_or(0) == 0;
+    match (address.parse(), bits.parse()) {
+        (Ok(std::net::IpAddr::V4(v4)), Ok(bits)) => host_bits_are_zero(v4.to_bits().into(), 32, bits),
+        (Ok(std::net::IpAddr::V6(v6)), Ok(bits)) => host_bits_are_zero(v6.to_bits(), 128, bits),
+        _ => false,
+    }
+}
+
+/// A time as RFC 3339 writes it.
+pub fn rfc3339() -> Validator {
+    matches("a time such as 2026-11-20T10:05:00Z", |text| text.parse::<jiff::Timestamp>().is_ok())
+}
+
+/// The elements of a list, set, tuple or map with their paths; elements of a set have none of their own.
+fn parts(value: &Value) -> Box<dyn Iterator<Item = (Path, &Value)> + '_> {
+    match value.inner() {
+        Value::List(items) | Value::Tuple(items) => {
+            Box::new(items.iter().enumerate().map(|(i, item)| (Path::root().index(i), item)))
+        }
+        Value::Set(items) => Box::new(items.iter().map(|item| (Path::root(), item))),
+        Value::Map(map) => Box::new(map.iter().map(|(key, item)| (Path::root().key(key), item))),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+/// A value in a message.
+pub(super) fn shown(value: &Value) -> String {
+    match value.inner() {
+        Value::String(text) => format!("{text:?}"),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        other => other.kind().to_owned(),
+    }
 }

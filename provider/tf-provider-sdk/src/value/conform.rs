@@ -16,7 +16,7 @@ pub(crate) fn conform(value: Value, ty: &Type) -> Result<Value, ConvertError> {
         other => other,
     };
     match (ty, value) {
-        (_, value @ (Value::Null | Value::Unknown))
+        (_, value @ (Value::Null | Value::Unknown | Value::Refined(_)))
         | (Type::Bool, value @ Value::Bool(_))
         | (Type::Number, value @ Value::Number(_))
         | (Type::String, value @ Value::String(_)) => Ok(value),
@@ -37,7 +37,7 @@ pub(crate) fn conform(value: Value, ty: &Type) -> Result<Value, ConvertError> {
 
 fn dynamic(value: Value) -> Value {
     match value {
-        value @ (Value::Null | Value::Unknown | Value::Dynamic(..)) => value,
+        value @ (Value::Null | Value::Unknown | Value::Refined(_) | Value::Dynamic(..)) => value,
         value => Value::Dynamic(Box::new(Type::of(&value)), Box::new(value)),
     }
 }

@@ -118,7 +118,7 @@ impl<T: FromValue> FromValue for Attr<T> {
     fn from_value(value: &Value) -> Result<Self, ConvertError> {
         match value.inner() {
             Value::Null => Ok(Self::Null),
-            Value::Unknown => Ok(Self::Unknown),
+            Value::Unknown | Value::Refined(_) => Ok(Self::Unknown),
             known => T::from_value(known).map(Self::Known),
         }
     }

@@ -11,6 +11,7 @@ pub(crate) mod msgpack;
 mod number;
 mod object;
 mod path;
+mod refinement;
 mod ty;
 
 use std::cmp::Ordering;
@@ -21,6 +22,7 @@ pub use json::DecodeError;
 pub use number::{Number, ParseNumberError};
 pub use object::Object;
 pub use path::{Path, Step};
+pub use refinement::Refinement;
 pub use ty::Type;
 
 #[doc(hidden)]
@@ -33,13 +35,24 @@ pub const DEPTH_MAX: usize = 64;
 ///
 /// Equality is exact: sets compare whatever their order, numbers by their mathematical value, and
 /// `Unknown` equals `Unknown` (so that a plan can be compared with a state).
+///
+/// ```
+/// use tf_provider_sdk::{Object, Value};
+///
+/// let disk = Object::new().with("path", "/dev/sdb").with("size_gib", 20_u64).with("serial", Value::Unknown);
+/// assert_eq!(disk.get::<u64>("size_gib"), Ok(20));
+/// assert!(disk.is_unknown("serial") && disk.get::<String>("serial").is_err());
+/// assert_eq!(disk.at("path").and_then(Value::as_str), Some("/dev/sdb"));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub enum Value {
     /// Not set.
     #[default]
     Null,
-    /// Not known until apply. Refinements that Terraform sends are not kept, and none is sent.
+    /// Not known until apply.
     Unknown,
+    /// Not known until apply, except for what its refinement says.
+    Refined(Box<Refinement>),
     /// `true` or `false`.
     Bool(bool),
     /// An exact number.
@@ -66,9 +79,9 @@ impl Value {
         matches!(self.inner(), Self::Null)
     }
 
-    /// True for `Unknown` itself; see [`Value::is_wholly_known`] for what is inside.
+    /// True for `Unknown` itself, refined or not; see [`Value::is_wholly_known`] for what is inside.
     pub fn is_unknown(&self) -> bool {
-        matches!(self.inner(), Self::Unknown)
+        matches!(self.inner(), Self::Unknown | Self::Refined(_))
     }
 
     /// True if nothing in it is unknown.
@@ -88,7 +101,7 @@ impl Value {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
-            Self::Unknown => "a value that is not known yet",
+            Self::Unknown | Self::Refined(_) => "a value that is not known yet",
             Self::Bool(_) => "a bool",
             Self::Number(_) => "a number",
             Self::String(_) => "a string",
@@ -155,7 +168,7 @@ impl Value {
         let mut here = self;
         for step in path.steps() {
             here = match (here.inner(), step) {
-                (Self::Null | Self::Unknown, _) => return Some(here.inner()),
+                (Self::Null | Self::Unknown | Self::Refined(_), _) => return Some(here.inner()),
                 (Self::Object(object), Step::Attribute(name)) => object.value(name)?,
                 (Self::Map(map), Step::Key(key)) => map.get(key)?,
                 (Self::List(items) | Self::Set(items) | Self::Tuple(items), Step::Index(index)) => {
@@ -171,7 +184,7 @@ impl Value {
     /// have no address.
     pub(crate) fn first_unknown(&self, base: &Path) -> Option<Path> {
         match self {
-            Self::Unknown => Some(base.clone()),
+            Self::Unknown | Self::Refined(_) => Some(base.clone()),
             Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) => None,
             Self::List(items) | Self::Tuple(items) => {
                 items.iter().enumerate().find_map(|(i, item)| item.first_unknown(&base.index(i)))
@@ -186,7 +199,7 @@ impl Value {
     /// Replaces every unknown with null, for a state that is saved after a failure.
     pub(crate) fn unknown_to_null(&mut self) {
         match self {
-            Self::Unknown => *self = Self::Null,
+            Self::Unknown | Self::Refined(_) => *self = Self::Null,
             Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) => {}
             Self::List(items) | Self::Set(items) | Self::Tuple(items) => {
                 items.iter_mut().for_each(Self::unknown_to_null);
@@ -210,6 +223,7 @@ impl Value {
             Self::Object(_) => 8,
             Self::Tuple(_) => 9,
             Self::Dynamic(..) => 10,
+            Self::Refined(_) => 11,
         }
     }
 }
@@ -248,6 +262,7 @@ impl Ord for Value {
             }
             (Self::Map(a), Self::Map(b)) => a.cmp(b),
             (Self::Object(a), Self::Object(b)) => a.cmp(b),
+            (Self::Refined(a), Self::Refined(b)) => a.cmp(b),
             (Self::Dynamic(ta, a), Self::Dynamic(tb, b)) => ta.cmp(tb).then_with(|| a.cmp(b)),
             _ => self.rank().cmp(&other.rank()),
         }

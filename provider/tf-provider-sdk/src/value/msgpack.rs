@@ -4,8 +4,8 @@
 //! | Value | Bytes |
 //! |---|---|
 //! | null | nil |
-//! | unknown | ext 0, one zero byte; on input any ext, refinements (ext 12) included |
-//! | number | integer, or float where that is exact, else a decimal string |
+//! | unknown | ext 0, one zero byte; with a refinement ext 12; on input any ext |
+//! | number | integer, or float where its shortest decimal is exact, else a decimal string |
 //! | string, bool | string, bool |
 //! | list, set, tuple | array |
 //! | map, object | map with string keys |
@@ -18,6 +18,7 @@ use rmp::Marker;
 use rmp::encode as write;
 
 use super::number::Repr;
+use super::refinement::{self, Refinement};
 use super::{DEPTH_MAX, DecodeError, Number, Object, Type, Value};
 
 /// The most values in one message. A null takes one byte there and forty here, so bytes alone are
@@ -29,17 +30,41 @@ pub(crate) const VALUES_MAX: usize = 4_000_000;
 /// # Errors
 /// Bytes that are not such a value, or beyond the limits.
 pub(crate) fn decode(bytes: &[u8], ty: &Type) -> Result<Value, DecodeError> {
-    let mut decoder = Decoder { rest: bytes, budget: VALUES_MAX };
+    let mut decoder = Decoder::new(bytes);
     let value = decoder.value(ty, 0)?;
     if decoder.rest.is_empty() { Ok(value) } else { Err(DecodeError::new("bytes are left after the value")) }
 }
 
-struct Decoder<'a> {
+pub(super) struct Decoder<'a> {
     rest: &'a [u8],
     budget: usize,
 }
 
 impl<'a> Decoder<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, budget: VALUES_MAX }
+    }
+
+    /// One value of a type.
+    pub(super) fn typed(&mut self, ty: &Type) -> Result<Value, DecodeError> {
+        self.value(ty, 0)
+    }
+
+    /// The head of a map: how many entries follow.
+    pub(super) fn map_entries(&mut self) -> Result<usize, DecodeError> {
+        let marker = Marker::from_u8(self.byte()?);
+        self.map_length(marker)
+    }
+
+    /// An integer of one byte.
+    pub(super) fn small_integer(&mut self) -> Result<u8, DecodeError> {
+        match Marker::from_u8(self.byte()?) {
+            Marker::FixPos(int) => Ok(int),
+            Marker::U8 => self.byte(),
+            other => Err(unexpected("a small integer", other)),
+        }
+    }
+
     fn value(&mut self, ty: &Type, depth: usize) -> Result<Value, DecodeError> {
         if depth > DEPTH_MAX {
             return Err(DecodeError::new("value nested too deep"));
@@ -50,9 +75,9 @@ impl<'a> Decoder<'a> {
             return Ok(Value::Null);
         }
         if let Some(length) = self.ext_length(marker)? {
-            // One byte of ext type, then the refinements, which only narrow what is unknown.
-            self.take(length.saturating_add(1))?;
-            return Ok(Value::Unknown);
+            let kind = self.byte()?;
+            let body = self.take(length)?;
+            return Ok(if kind == refinement::EXT_TYPE { Refinement::decode(body) } else { Value::Unknown });
         }
         match ty {
             Type::Bool => match marker {
@@ -253,6 +278,7 @@ fn put(out: &mut write::buffer::ByteBuf, value: &Value) {
             write::write_ext_meta(out, 1, 0).ok();
             out.as_mut_vec().push(0);
         }
+        Value::Refined(refinement) => refinement.encode(out),
         Value::Bool(flag) => drop(write::write_bool(out, *flag)),
         Value::Number(number) => put_number(out, number),
         Value::String(text) => drop(write::write_str(out, text)),
@@ -281,16 +307,21 @@ fn put_entry(out: &mut write::buffer::ByteBuf, key: &str, item: &Value) {
     put(out, item);
 }
 
-fn put_number(out: &mut write::buffer::ByteBuf, number: &Number) {
+/// Terraform reads a float with 53 bits of precision and later writes its shortest decimal, which is
+/// another number where that is not exact: 2^64 would become 18446744073709552000. What such a decimal
+/// can't hold goes as digits, which Terraform reads with 512 bits.
+pub(super) fn put_number(out: &mut write::buffer::ByteBuf, number: &Number) {
     match number.repr() {
         Repr::Int(int) => drop(write::write_sint(out, *int)),
         Repr::Uint(int) => drop(write::write_uint(out, *int)),
-        Repr::Float(float) => drop(write::write_f64(out, *float)),
-        Repr::Decimal(_) => drop(write::write_str(out, &number.to_string())),
+        Repr::Float(float) if float.fract() != 0.0 && Number::from_f64(*float).as_ref() == Some(number) => {
+            write::write_f64(out, *float).ok();
+        }
+        Repr::Float(_) | Repr::Decimal(_) => drop(write::write_str(out, &number.to_string())),
     }
 }
 
 /// Lengths above 32 bits can't come up: the message's own limit is far below.
-fn length(count: usize) -> u32 {
+pub(super) fn length(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }

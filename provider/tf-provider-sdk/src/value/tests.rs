@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::conform::conform;
-use super::{Attr, Object, Path, Type, Value, json as json_value, msgpack};
+use super::{Attr, FromValue as _, Object, Path, Refinement, Type, Value, json as json_value, msgpack};
 
 fn number(text: &str) -> Value {
     Value::Number(text.parse().unwrap())
@@ -60,21 +60,52 @@ fn long_numbers_stay_exact() {
     let value = msgpack::decode(&bytes, &Type::Number).unwrap();
     assert_eq!(value, number(digits));
     assert_eq!(msgpack::encode(&value), bytes);
-    // A float in msgpack is that float, not the decimal that a person would write for it.
-    let float = [&[0xcb][..], &0.1_f64.to_be_bytes()].concat();
-    let value = msgpack::decode(&float, &Type::Number).unwrap();
-    assert_ne!(value, number("0.1"));
-    assert_eq!(msgpack::encode(&value), float);
+    // A float in msgpack is that float, not the decimal that a person would write for it; it goes back as
+    // digits, since Terraform would make that decimal of it.
+    for (float, digits) in
+        [(0.1, "0.1000000000000000055511151231257827021181583404541015625"), (2_f64.powi(64), "18446744073709551616")]
+    {
+        let value = msgpack::decode(&[&[0xcb][..], &f64::to_be_bytes(float)].concat(), &Type::Number).unwrap();
+        assert_eq!(value, number(digits));
+        assert_ne!(value, number("0.1"));
+        let bytes = msgpack::encode(&value);
+        assert!(bytes.ends_with(digits.as_bytes()), "{bytes:?}");
+        assert_eq!(msgpack::decode(&bytes, &Type::Number).unwrap(), value);
+    }
 }
 
 #[test]
 fn every_extension_is_unknown() {
-    // Ext 12 with a map {1: false}: "not null".
-    let refined = [0xc7, 3, 12, 0x81, 1, 0xc2];
     for ty in [Type::String, Type::list(Type::Number), Type::Dynamic] {
-        assert_eq!(msgpack::decode(&refined, &ty).unwrap(), Value::Unknown);
         assert_eq!(msgpack::decode(&[0xd5, 99, 1, 2], &ty).unwrap(), Value::Unknown);
+        // Refinements that nobody understands, that are broken, or that say nothing.
+        for body in [&[0x81, 99, 0xc0][..], &[0x82, 1, 0xc2], &[0xff], &[0x80]] {
+            let bytes = [&[0xc7, u8::try_from(body.len()).unwrap(), 12][..], body].concat();
+            assert_eq!(msgpack::decode(&bytes, &ty).unwrap(), Value::Unknown, "{body:?}");
+        }
     }
+}
+
+#[test]
+fn refinements_go_both_ways() {
+    // Ext 12 with a map {1: false}: "not null"; as Terraform writes it.
+    let not_null = vec![0xc7, 3, 12, 0x81, 1, 0xc2];
+    let prefix = vec![0xd7, 12, 0x82, 1, 0xc2, 2, 0xa3, b'a', b'b', b'-'];
+    let bounds = vec![0xc7, 14, 12, 0x83, 1, 0xc2, 3, 0x92, 1, 0xc3, 4, 0x92, 0xa3, b'2', b'.', b'1', 0xc3];
+    let lengths = vec![0xc7, 7, 12, 0x83, 1, 0xc2, 5, 0, 6, 9];
+    for (refinement, bytes) in [
+        (Refinement::not_null(), not_null),
+        (Refinement::not_null().with_prefix("ab-"), prefix),
+        (Refinement::not_null().at_least(1).at_most("2.1".parse::<crate::Number>().unwrap()), bounds),
+        (Refinement::not_null().with_length(0, Some(9)), lengths),
+    ] {
+        let value = Value::from(refinement);
+        assert!(value.is_unknown() && !value.is_wholly_known() && !value.is_null());
+        assert_eq!(msgpack::encode(&value), bytes, "{value:?}");
+        assert_eq!(msgpack::decode(&bytes, &Type::Dynamic).unwrap(), value);
+    }
+    assert_eq!(Value::from(Refinement::default()), Value::Unknown);
+    assert_eq!(Attr::<String>::from_value(&Refinement::not_null().into()), Ok(Attr::Unknown));
 }
 
 #[test]

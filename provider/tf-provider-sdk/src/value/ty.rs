@@ -52,6 +52,16 @@ impl Type {
         Self::Object(attributes.into_iter().map(|(name, ty)| (name.into(), ty)).collect(), BTreeSet::new())
     }
 
+    /// The same object type, with these attributes optional: a configuration may leave them out, and
+    /// their value is null then. Other types stay as they are.
+    #[must_use]
+    pub fn with_optional<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        if let Self::Object(attributes, optional) = &mut self {
+            optional.extend(names.into_iter().map(Into::into).filter(|name| attributes.contains_key(name)));
+        }
+        self
+    }
+
     /// Encodes as the protocol's JSON.
     pub fn to_json(&self) -> Json {
         match self {
@@ -133,7 +143,7 @@ impl Type {
     pub fn of(value: &Value) -> Self {
         let first = |items: &mut dyn Iterator<Item = &Value>| items.next().map_or(Self::Dynamic, Self::of);
         match value {
-            Value::Null | Value::Unknown => Self::Dynamic,
+            Value::Null | Value::Unknown | Value::Refined(_) => Self::Dynamic,
             Value::Bool(_) => Self::Bool,
             Value::Number(_) => Self::Number,
             Value::String(_) => Self::String,

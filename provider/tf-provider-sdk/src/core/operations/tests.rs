@@ -119,7 +119,7 @@ fn thing(name: &str) -> Object {
 }
 
 fn change(prior: Option<Object>, planned: Option<Object>) -> Change {
-    Change { config: planned.clone(), prior, planned, private: Private::new() }
+    Change { config: planned.clone(), prior, planned, private: Private::new(), may_defer: false }
 }
 
 fn create(name: &str) -> Change {
@@ -183,7 +183,7 @@ async fn private_data_goes_from_plan_to_state_and_secrets_do_not() {
     let config = plan.config.clone();
     let planned = engine.plan(THING, plan).await;
     assert!(planned.planned.as_ref().unwrap().is_null("secret"));
-    let change = Change { config, prior: None, planned: planned.planned, private: planned.private };
+    let change = Change { config, prior: None, planned: planned.planned, private: planned.private, may_defer: false };
     let outcome = engine.apply(THING, change).await;
     assert!(outcome.diagnostics.is_empty(), "{}", outcome.diagnostics);
     assert!(outcome.state.unwrap().is_null("secret"));
@@ -222,7 +222,7 @@ async fn the_resource_is_asked_about_a_destroy() {
 
 #[tokio::test]
 async fn a_read_keeps_removes_or_fails() {
-    let read = async |name: &str| engine().read(THING, thing(name).with("id", "1"), Private::new()).await;
+    let read = async |name: &str| engine().read(THING, thing(name).with("id", "1"), Private::new(), false).await;
     assert!(read("fine").await.state.is_some());
     let gone = read("gone").await;
     assert!(gone.state.is_none() && !gone.diagnostics.has_errors());

@@ -218,3 +218,114 @@ fn a_custom_modifier_sees_the_whole_and_can_refuse() {
     let result = super::plan(&schema, &at(3), Some(&at(2)), at(3));
     assert!(result.diagnostics.is_empty());
 }
+
+#[test]
+fn a_default_follows_from_others_and_a_missing_one_is_for_the_provider() {
+    let schema = Schema::new()
+        .attribute(Attribute::string("name").optional())
+        .attribute(Attribute::number("cpus").default(2_u64))
+        .attribute(Attribute::number("threads").default_from(|block| match block.get::<u64>("cpus") {
+            Ok(cpus) => (cpus * 2).into_value(),
+            Err(_) => Value::Unknown,
+        }))
+        .attribute(Attribute::string("title").default_from(|block| block.value("name").cloned().unwrap_or_default()));
+    let plan = |config: Object| {
+        let config = schema.conform(config).unwrap();
+        super::plan(&schema, &config, None, config.clone()).planned
+    };
+    let planned = plan(Object::new().with("name", "n"));
+    assert_eq!(planned.get::<u64>("threads"), Ok(4));
+    assert_eq!(planned.get("title"), Ok("n".to_owned()));
+    let planned = plan(Object::new().with("cpus", Value::Unknown).with("title", "t"));
+    assert!(planned.is_unknown("threads"));
+    assert_eq!(planned.get("title"), Ok("t".to_owned()));
+    assert!(plan(Object::new()).is_unknown("title"));
+}
+
+#[test]
+fn the_same_in_other_words_is_an_empty_plan() {
+    let time = |value: &Value| value.as_str().and_then(|text| crate::schema::parse_duration(text).ok());
+    let part = Block::new().attribute(
+        Attribute::string("after").optional().requires_replace().keep_equivalent(move |a, b| time(a) == time(b)),
+    );
+    let schema = Schema::new().attribute(Attribute::string("stamp").computed()).block(NestedBlock::list("part", part));
+    let at = |after: &str, stamp: Value| {
+        schema
+            .conform(Object::new().with("stamp", stamp).with("part", vec![Object::new().with("after", after)]))
+            .unwrap()
+    };
+    let prior = at("90s", "then".into_value());
+    let result = super::plan(&schema, &at("1m30s", Value::Null), Some(&prior), at("1m30s", "then".into_value()));
+    assert_eq!(result.planned, prior);
+    assert!(result.requires_replace.is_empty());
+    let result = super::plan(&schema, &at("91s", Value::Null), Some(&prior), at("91s", "then".into_value()));
+    assert!(result.planned.is_unknown("stamp"));
+    assert_eq!(result.requires_replace, [Path::from("part[0].after")]);
+}
+
+#[test]
+fn computed_values_can_follow_from_others_and_say_what_is_known() {
+    let schema = Schema::new()
+        .attribute(Attribute::string("plan").required())
+        .attribute(Attribute::string("note").optional())
+        .attribute(Attribute::number("price").computed().modify(modify::use_state_unless_changed(["plan"])))
+        .attribute(
+            Attribute::string("arn")
+                .computed()
+                .modify(modify::refine(crate::Refinement::not_null().with_prefix("arn:"))),
+        );
+    let at = |plan: &str, note: &str| {
+        schema
+            .conform(Object::new().with("plan", plan).with("note", note).with("price", 5_u64).with("arn", "arn:1"))
+            .unwrap()
+    };
+    let config = |plan: &str, note: &str| schema.conform(Object::new().with("plan", plan).with("note", note)).unwrap();
+    let result = super::plan(&schema, &config("s", "new"), Some(&at("s", "old")), at("s", "new"));
+    assert_eq!(result.planned.get::<u64>("price"), Ok(5));
+    let Some(Value::Refined(refinement)) = result.planned.value("arn") else { panic!("{:?}", result.planned) };
+    assert_eq!(refinement.prefix(), Some("arn:"));
+    let result = super::plan(&schema, &config("l", "old"), Some(&at("s", "old")), at("l", "old"));
+    assert!(result.planned.is_unknown("price"));
+}
+
+#[test]
+fn a_large_set_of_blocks_is_matched_quickly() {
+    let part = Block::new()
+        .attribute(Attribute::number("n").required())
+        .attribute(Attribute::string("made").computed().use_state_for_unknown());
+    let schema = Schema::new().block(NestedBlock::set("part", part));
+    let element = |n: u64, made: Value| Value::Object(Object::new().with("n", n).with("made", made));
+    let set = |items: Vec<Value>| schema.conform(Object::new().with("part", Value::Set(items))).unwrap();
+    let prior = set((0..10_000).map(|n| element(n, n.to_string().into_value())).collect());
+    // The other way round, and one that is new.
+    let config = set((1..=10_000).rev().map(|n| element(n, Value::Null)).collect());
+    let start = std::time::Instant::now();
+    let result = super::plan(&schema, &config, Some(&prior), config.clone());
+    assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
+    let parts: Vec<Object> = result.planned.get("part").unwrap();
+    assert_eq!(parts.iter().filter(|part| part.is_unknown("made")).count(), 1);
+    assert!(parts.iter().all(|p| p.is_unknown("made") || p.get("made") == Ok(p.get::<u64>("n").unwrap().to_string())));
+}
+
+#[test]
+fn sets_within_sets_keep_what_was_computed() {
+    let made = || Attribute::string("made").computed().use_state_for_unknown();
+    let inner = Block::new().attribute(Attribute::string("key").required()).attribute(made());
+    let outer = Block::new().attribute(made()).block(NestedBlock::set("inner", inner));
+    let schema = Schema::new().attribute(Attribute::string("stamp").computed()).block(NestedBlock::set("outer", outer));
+    let outer = |keys: &[&str], made: Value| {
+        let inner: Vec<Object> =
+            keys.iter().map(|key| Object::new().with("key", *key).with("made", made.clone())).collect();
+        Object::new().with("made", made).with("inner", inner)
+    };
+    let at = |sets: &[&[&str]], made: Value, stamp: Value| {
+        let outers: Vec<Object> = sets.iter().map(|keys| outer(keys, made.clone())).collect();
+        schema.conform(Object::new().with("stamp", stamp).with("outer", outers)).unwrap()
+    };
+    let prior = at(&[&["a", "b"], &["c"]], "m".into_value(), "then".into_value());
+    let config = at(&[&["c"], &["b", "a"]], Value::Null, Value::Null);
+    // What Terraform proposes where it finds no counterparts.
+    let proposed = at(&[&["c"], &["b", "a"]], Value::Null, "then".into_value());
+    let result = super::plan(&schema, &config, Some(&prior), proposed);
+    assert_eq!(result.planned, prior);
+}
