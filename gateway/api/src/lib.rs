@@ -13,4 +13,5 @@ pub mod validate;
 
 pub use client::{Client, ClientConfig, ClientError, ClientErrorKind};
 pub use problem::{FieldError, Problem, ProblemCode};
+pub use lifeboat_model::state::JobState;
 pub use types::*;

@@ -5,15 +5,20 @@
 //! resources ─ declared ───> POST, GET, PATCH, DELETE of one kind of object
 //!      │          └── wording ──> diagnostics
 //!      └── values ──> API bodies, checked at plan by the rules of the API crate
-//! data_sources ───────────> recovery points, protection status
+//! data_sources ───────────> recovery points, protection status, inventory, feasibility
+//! actions ────────────────> POST of a verb, and its job until it is over
+//! functions ──────────────> the arithmetic of `feasibility`, without a gateway
 //! ```
 //! A resource's file holds its schema, how its attributes and the API's fields correspond, and what is particular to it;
 //! everything that all resources have in common is in `declared`. It refuses to know the protocol (that is the SDK's) and
 //! any rule about values (those are the API crate's). It keeps no state of its own: what a crash or a Ctrl-C leaves is
 //! what the gateway was told, and the next refresh reads it.
 
+mod actions;
 mod data_sources;
 mod declared;
+mod feasibility;
+mod functions;
 mod link;
 mod provider;
 mod resources;

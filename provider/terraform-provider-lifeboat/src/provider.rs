@@ -5,13 +5,15 @@
 
 use lifeboat_api::{Client, ClientConfig, Secret};
 use tf_provider_sdk::{
-    Attribute, Context, DataSource, Diagnostic, Object, Provider, Resource, Result, Schema, Type, async_trait, validate,
+    Action, Attribute, Context, DataSource, Diagnostic, Function, Object, Provider, Resource, Result, Schema, Type,
+    async_trait, validate,
 };
 
+use crate::actions::{self, GroupAction};
 use crate::declared::Declared;
 use crate::link::Link;
 use crate::wording::sentence;
-use crate::{data_sources, resources};
+use crate::{data_sources, functions, resources};
 
 /// The provider `registry.terraform.io/lifeboat-dr/lifeboat`.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +22,8 @@ pub struct LifeboatProvider;
 const DESCRIPTION: &str = "Declares disaster recovery with Lifeboat: vaults, sites, gateways, replication policies, consistency \
 groups and protected volumes, through the API of any gateway.
 
-Failover and failback are not declared but done, with the `lifeboat` command. They change no configuration: the plan after \
-a failover is empty, as long as `endpoints` lists a gateway that is still there.";
+Failover and failback are not declared but done, with the `lifeboat` command or with actions (Terraform 1.14 and later). They \
+change no configuration: the plan after a failover is empty, as long as `endpoints` lists a gateway that is still there.";
 
 fn is_https(url: &str) -> bool {
     url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && !rest.contains([',', ' ']))
@@ -109,7 +111,30 @@ impl Provider for LifeboatProvider {
     }
 
     fn data_sources(&self) -> Vec<Box<dyn DataSource<Link>>> {
-        vec![Box::new(data_sources::RecoveryPoints), Box::new(data_sources::ProtectionStatusOf)]
+        vec![
+            Box::new(data_sources::RecoveryPoints),
+            Box::new(data_sources::ProtectionStatusOf),
+            Box::new(data_sources::VaultOf),
+            Box::new(data_sources::SiteOf),
+            Box::new(data_sources::Gateways),
+            Box::new(data_sources::Jobs),
+            Box::new(data_sources::Feasibility),
+        ]
+    }
+
+    fn functions(&self) -> Vec<Box<dyn Function>> {
+        vec![Box::new(functions::RequiredBandwidth), Box::new(functions::ExpectedRpo), Box::new(functions::VaultGib)]
+    }
+
+    fn actions(&self) -> Vec<Box<dyn Action<Link>>> {
+        vec![
+            GroupAction::<actions::Failover>::boxed(),
+            GroupAction::<actions::ChangePoint>::boxed(),
+            GroupAction::<actions::Commit>::boxed(),
+            GroupAction::<actions::Failback>::boxed(),
+            GroupAction::<actions::Resync>::boxed(),
+            GroupAction::<actions::TakePoint>::boxed(),
+        ]
     }
 }
 

@@ -21,6 +21,8 @@ struct Schemas {
     provider: pb::Schema,
     resources: BTreeMap<String, pb::Schema>,
     data_sources: BTreeMap<String, pb::Schema>,
+    actions: BTreeMap<String, pb::Schema>,
+    functions: BTreeMap<String, pb::Function>,
 }
 
 async fn schemas() -> Schemas {
@@ -32,6 +34,8 @@ async fn schemas() -> Schemas {
         provider: answer.provider.unwrap(),
         resources: answer.resource_schemas.into_iter().collect(),
         data_sources: answer.data_source_schemas.into_iter().collect(),
+        actions: answer.action_schemas.into_iter().map(|(name, action)| (name, action.schema.unwrap())).collect(),
+        functions: answer.functions.into_iter().collect(),
     }
 }
 
@@ -173,6 +177,33 @@ fn page(title: &str, heading: &str, schema: &pb::Schema, example: &str, import: 
     out
 }
 
+fn function_type(json: &[u8]) -> String {
+    type_in_words(&serde_json::from_slice(json).unwrap()).to_lowercase()
+}
+
+/// A function's page in the form that the registry reads.
+fn function_page(name: &str, function: &pb::Function, example: &str) -> String {
+    let mut out = format!(
+        "---\npage_title: \"{name} function - {NAME}\"\nsubcategory: \"\"\ndescription: |-\n  {}\n---\n\n# function: \
+         {name}\n\n{}\n",
+        function.summary, function.description
+    );
+    write!(out, "\n## Example Usage\n\n```terraform\n{}\n```\n", example.trim_end()).unwrap();
+    let mut parameters: Vec<String> =
+        function.parameters.iter().map(|p| format!("{} {}", p.name, function_type(&p.r#type))).collect();
+    parameters
+        .extend(function.variadic_parameter.iter().map(|p| format!("{} {}...", p.name, function_type(&p.r#type))));
+    let returns = function_type(&function.r#return.as_ref().unwrap().r#type);
+    write!(out, "\n## Signature\n\n```text\n{name}({}) {returns}\n```\n\n## Arguments\n\n", parameters.join(", "))
+        .unwrap();
+    for (index, parameter) in function.parameters.iter().chain(&function.variadic_parameter).enumerate() {
+        let kind = if index < function.parameters.len() { "" } else { "Variadic, " };
+        let ty = type_in_words(&serde_json::from_slice(&parameter.r#type).unwrap());
+        writeln!(out, "{}. `{}` ({kind}{ty}) {}", index + 1, parameter.name, parameter.description).unwrap();
+    }
+    out
+}
+
 #[tokio::test]
 async fn the_registry_documentation_is_up_to_date() {
     let schemas = schemas().await;
@@ -193,6 +224,16 @@ async fn the_registry_documentation_is_up_to_date() {
         let text = page(&format!("{name} Data Source - {NAME}"), &format!("{name} (Data Source)"), schema, &body, None);
         let short = name.strip_prefix("lifeboat_").unwrap();
         wanted.insert(format!("data-sources/{short}.md"), text);
+    }
+    for (name, schema) in &schemas.actions {
+        let body = example(&format!("actions/{name}/action.tf"));
+        let text = page(&format!("{name} Action - {NAME}"), &format!("{name} (Action)"), schema, &body, None);
+        let short = name.strip_prefix("lifeboat_").unwrap();
+        wanted.insert(format!("actions/{short}.md"), text);
+    }
+    for (name, function) in &schemas.functions {
+        let body = example(&format!("functions/{name}/function.tf"));
+        wanted.insert(format!("functions/{name}.md"), function_page(name, function, &body));
     }
     hold_against(&root().join("docs"), &wanted);
 }
@@ -226,11 +267,22 @@ async fn the_schemas_are_as_they_were() {
     let mut wanted = BTreeMap::new();
     let all = std::iter::once(("provider".to_owned(), &schemas.provider))
         .chain(schemas.resources.iter().map(|(name, schema)| (format!("resource {name}"), schema)))
-        .chain(schemas.data_sources.iter().map(|(name, schema)| (format!("data {name}"), schema)));
+        .chain(schemas.data_sources.iter().map(|(name, schema)| (format!("data {name}"), schema)))
+        .chain(schemas.actions.iter().map(|(name, schema)| (format!("action {name}"), schema)));
     for (name, schema) in all {
         let mut text = format!("{name}, version {}\n", schema.version);
         snapshot(block(schema), "", &mut text);
         wanted.insert(format!("{}.txt", name.replace(' ', "-")), text);
+    }
+    for (name, function) in &schemas.functions {
+        let mut text = format!("function {name}\n");
+        for parameter in function.parameters.iter().chain(&function.variadic_parameter) {
+            let ty: serde_json::Value = serde_json::from_slice(&parameter.r#type).unwrap();
+            writeln!(text, "{}: {ty}", parameter.name).unwrap();
+        }
+        let returns: serde_json::Value = serde_json::from_slice(&function.r#return.as_ref().unwrap().r#type).unwrap();
+        writeln!(text, "-> {returns}, variadic: {}", function.variadic_parameter.is_some()).unwrap();
+        wanted.insert(format!("function-{name}.txt"), text);
     }
     hold_against(&root().join("tests/schemas"), &wanted);
 }
@@ -242,7 +294,7 @@ async fn everything_is_described_and_can_wait() {
         let attributes = block.attributes.iter();
         attributes.filter(|attribute| attribute.description.is_empty()).map(|a| a.name.clone()).collect::<Vec<_>>()
     };
-    let all = schemas.resources.iter().chain(&schemas.data_sources);
+    let all = schemas.resources.iter().chain(&schemas.data_sources).chain(&schemas.actions);
     for (name, schema) in all.chain([(&NAME.to_owned(), &schemas.provider)]) {
         assert!(!block(schema).description.is_empty(), "{name}");
         assert_eq!(undescribed(block(schema)), Vec::<String>::new(), "{name}");

@@ -1,8 +1,12 @@
 //! The data sources: what moves by itself, read when it is asked for.
 
+mod feasibility;
+mod inventory;
 mod protection_status;
 mod recovery_points;
 
+pub(crate) use feasibility::Feasibility;
+pub(crate) use inventory::{Gateways, Jobs, SiteOf, VaultOf};
 pub(crate) use protection_status::ProtectionStatusOf;
 pub(crate) use recovery_points::RecoveryPoints;
 

@@ -1,0 +1,6 @@
+action "lifeboat_resync" "erp" {
+  config {
+    group_id = lifeboat_consistency_group.erp.id
+    compare  = true
+  }
+}

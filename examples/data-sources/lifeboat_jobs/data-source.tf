@@ -1,0 +1,4 @@
+data "lifeboat_jobs" "failed" {
+  state = "failed"
+  limit = 10
+}

@@ -1,0 +1,3 @@
+data "lifeboat_site" "onprem" {
+  name = "onprem"
+}

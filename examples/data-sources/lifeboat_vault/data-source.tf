@@ -1,0 +1,3 @@
+data "lifeboat_vault" "shared" {
+  name = "main"
+}

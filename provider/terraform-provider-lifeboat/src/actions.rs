@@ -1,0 +1,341 @@
+//! The actions: verbs on a consistency group, for a person or a pipeline that runs Terraform.
+//!
+//! An action begins a job and tells how it goes until it is over. The job belongs to the gateways: when Terraform is
+//! stopped, or no gateway answers any more, the job goes on, and the message says how to see it again. Nothing of an action
+//! is in the state; what it changed, the next refresh reads.
+//!
+//! At plan an action that can't work is refused, as far as the group's state shows it.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use lifeboat_api::types::{
+    ChangePointRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, PointRequest,
+    ResyncRequest,
+};
+use lifeboat_api::{Client, ClientErrorKind, Group, Job, JobState};
+use serde::Serialize;
+use tf_provider_sdk::{
+    Action, Attribute, Context, Diagnostic, Diagnostics, Object, Result, Schema, Timeouts, async_trait, validate,
+};
+
+use crate::declared::LOOK_INTERVAL;
+use crate::link::Link;
+use crate::wording::{failed, same, sentence};
+
+/// How long one request waits for news of a job.
+const NEWS_WITHIN: Duration = Duration::from_secs(5);
+/// How long an action takes at most unless its `timeouts` block says otherwise.
+const TIME_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+
+/// One verb.
+pub(crate) trait Verb: Send + Sync + 'static {
+    /// The body of its request.
+    type Body: Serialize + Send + Sync;
+    /// The action's full name.
+    const TYPE: &'static str;
+    /// The verb in the API.
+    const VERB: &'static str;
+    /// What it does to a group, after "Cannot": `fail over`.
+    const DOING: &'static str;
+
+    /// Its schema without what all have: `group_id` and the timeouts.
+    fn schema() -> Schema;
+
+    /// The body that the configuration describes.
+    ///
+    /// # Errors
+    /// A value of the wrong type, which the validators let nobody write.
+    fn body(config: &Object) -> Result<Self::Body>;
+}
+
+/// A [`Verb`] as an action of Terraform's.
+pub(crate) struct GroupAction<V>(PhantomData<fn() -> V>);
+
+impl<V: Verb> GroupAction<V> {
+    pub(crate) fn boxed() -> Box<dyn Action<Link>> {
+        Box::new(Self(PhantomData))
+    }
+}
+
+#[async_trait]
+impl<V: Verb> Action<Link> for GroupAction<V> {
+    fn type_name(&self) -> &str {
+        V::TYPE
+    }
+
+    fn schema(&self) -> Schema {
+        V::schema()
+            .attribute(Attribute::string("group_id").required().description("The consistency group."))
+            .timeouts(Timeouts::new().operation("invoke", TIME_DEFAULT))
+    }
+
+    async fn plan(&self, link: &Link, cx: &Context, config: &Object) -> Result<()> {
+        // What isn't known yet, or can't be asked, is found out when it is invoked.
+        let (Ok(api), Ok(id)) = (link.api(), config.get::<String>("group_id")) else { return Ok(()) };
+        match cx.run("looking for the group", api.read::<Group>(&id)).await? {
+            Err(error) if error.is_not_found() => {
+                let detail = format!("The gateway {} knows no group {id}: check the id.", api.endpoint());
+                Err(Diagnostic::error("No such group", detail).at("group_id").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn invoke(&self, link: &Link, cx: &Context, config: Object) -> Result<()> {
+        let api = link.api()?;
+        let group: String = config.get("group_id")?;
+        let body = V::body(&config)?;
+        let doing = format!("{} the group {group}", V::DOING);
+        // Not to be stopped half-way: a job that was begun has to be told of.
+        let job = api.group_verb(&group, V::VERB, &body).await.map_err(|error| failed(&doing, &error, same))?;
+        let over = follow(api, cx, job).await?;
+        match over.state {
+            JobState::Succeeded => {
+                cx.progress(summary(&over));
+                Ok(())
+            }
+            state => {
+                let cause = over.cause.as_deref().map(sentence).unwrap_or_default();
+                Err(Diagnostics::error(
+                    format!("Cannot {doing}"),
+                    format!("The job {} is {state}. {cause} See it with: lifeboat job show {}", over.id, over.id),
+                ))
+            }
+        }
+    }
+}
+
+/// Tells how a job goes until it is over.
+async fn follow(api: &Client, cx: &Context, mut job: Job) -> Result<Job> {
+    let id = job.id.to_string();
+    let waiting = format!("waiting for the job {id}, which goes on (lifeboat job watch {id})");
+    let mut said = String::new();
+    loop {
+        let now = headline(&job);
+        if now != said {
+            cx.progress(now.clone());
+            said = now;
+        }
+        if job.is_over() {
+            return Ok(job);
+        }
+        match cx.run(&waiting, api.watch_job(&id, job.revision, NEWS_WITHIN)).await? {
+            Ok(news) => job = news,
+            // A gateway that restarts, or the next one of the list takes over: until the time is over.
+            Err(error) if error.kind() == ClientErrorKind::Unreachable => cx.sleep(&waiting, LOOK_INTERVAL).await?,
+            Err(error) => return Err(failed(&format!("follow the job {id}"), &error, same)),
+        }
+    }
+}
+
+fn headline(job: &Job) -> String {
+    let step = job.steps.iter().find(|step| step.state == JobState::Running);
+    let doing = step.map(|step| if step.message.is_empty() { step.name.clone() } else { step.message.clone() });
+    let percent = step
+        .and_then(|step| step.progress)
+        .filter(|progress| progress.total_bytes > 0)
+        .map(|progress| format!(" ({} %)", u128::from(progress.done_bytes) * 100 / u128::from(progress.total_bytes)));
+    let (doing, percent) = (doing.map(|text| format!(": {text}")).unwrap_or_default(), percent.unwrap_or_default());
+    format!("{} of {}, {}{doing}{percent}", job.kind, job.group, job.state)
+}
+
+fn summary(job: &Job) -> String {
+    let result = &job.result;
+    let mut parts = Vec::new();
+    if let Some(time) = &result.point_time {
+        parts.push(format!("recovery point {time}"));
+    }
+    if let Some(seconds) = result.rpo_seconds {
+        parts.push(format!("at most {seconds:.1} s of writes lost"));
+    }
+    if let Some(seconds) = result.rto_seconds {
+        parts.push(format!("writable after {seconds:.1} s"));
+    }
+    if let Some(seconds) = result.downtime_seconds {
+        parts.push(format!("{seconds:.1} s of downtime"));
+    }
+    let tail = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+    format!("{} of {} is done{tail}", job.kind, job.group)
+}
+
+fn point(attribute: Attribute, text: &str) -> Attribute {
+    attribute.validate(validate::length(1, 255)).description(text.to_owned())
+}
+
+/// `lifeboat_failover`
+pub(crate) struct Failover;
+
+impl Verb for Failover {
+    type Body = FailoverRequest;
+    const TYPE: &'static str = "lifeboat_failover";
+    const VERB: &'static str = "failover";
+    const DOING: &'static str = "fail over";
+
+    fn schema() -> Schema {
+        Schema::new()
+            .description(
+                "Fails a consistency group over to the gateway that answers: it becomes the recovery gateway. A test leaves \
+                 everything else as it is; a planned failover loses nothing; an unplanned one fences the side that is lost.",
+            )
+            .attribute(
+                Attribute::string("kind")
+                    .required()
+                    .validate(validate::one_of(["test", "planned", "unplanned"]))
+                    .description("`test`, `planned` or `unplanned`."),
+            )
+            .attribute(point(
+                Attribute::string("point").default("latest"),
+                "`latest`, `latest-processed`, `latest-app-consistent`, a time (RFC 3339; the newest point not after it) or a \
+                 point's id. A planned failover takes none but `latest`. Default: `latest`.",
+            ))
+            .rule(validate::Rule::new(planned_takes_latest))
+    }
+
+    fn body(config: &Object) -> Result<FailoverRequest> {
+        let kind = match config.get::<String>("kind")?.as_str() {
+            "test" => FailoverKind::Test,
+            "planned" => FailoverKind::Planned,
+            _ => FailoverKind::Unplanned,
+        };
+        Ok(FailoverRequest { kind, point: config.get("point")?, branch_id: None })
+    }
+}
+
+fn planned_takes_latest(config: &Object) -> Diagnostics {
+    let text = |name: &str| config.get::<String>(name).ok();
+    match (text("kind").as_deref(), text("point").as_deref()) {
+        (Some("planned"), Some(point)) if point != "latest" => {
+            let detail = "A planned failover ships everything first and goes on from there: leave `point` out.";
+            Diagnostic::error("A planned failover takes the latest point", detail).at("point").into()
+        }
+        _ => Diagnostics::new(),
+    }
+}
+
+/// `lifeboat_change_point`
+pub(crate) struct ChangePoint;
+
+impl Verb for ChangePoint {
+    type Body = ChangePointRequest;
+    const TYPE: &'static str = "lifeboat_change_point";
+    const VERB: &'static str = "change-point";
+    const DOING: &'static str = "change the recovery point of";
+
+    fn schema() -> Schema {
+        Schema::new()
+            .description(
+                "After a failover that isn't committed, goes on from another recovery point. What was written since the failover \
+                 stays on a branch of its own.",
+            )
+            .attribute(point(
+                Attribute::string("point").required(),
+                "`latest`, `latest-app-consistent`, a time (RFC 3339; the newest point not after it) or a point's id.",
+            ))
+    }
+
+    fn body(config: &Object) -> Result<ChangePointRequest> {
+        Ok(ChangePointRequest { point: config.get("point")? })
+    }
+}
+
+/// `lifeboat_commit`
+pub(crate) struct Commit;
+
+impl Verb for Commit {
+    type Body = CommitRequest;
+    const TYPE: &'static str = "lifeboat_commit";
+    const VERB: &'static str = "commit";
+    const DOING: &'static str = "commit the failover of";
+
+    fn schema() -> Schema {
+        Schema::new().description("Makes a failover final: its recovery point can no longer be changed.")
+    }
+
+    fn body(_: &Object) -> Result<CommitRequest> {
+        Ok(CommitRequest {})
+    }
+}
+
+/// `lifeboat_failback`
+pub(crate) struct Failback;
+
+impl Verb for Failback {
+    type Body = FailbackRequest;
+    const TYPE: &'static str = "lifeboat_failback";
+    const VERB: &'static str = "failback";
+    const DOING: &'static str = "fail back";
+
+    fn schema() -> Schema {
+        Schema::new().description("Brings a consistency group back to its home gateway.").attribute(
+            Attribute::string("mode")
+                .default(FailbackMode::MinimizeDowntime.as_str())
+                .validate(validate::one_of(["minimize-downtime", "full-download", "create"]))
+                .description(
+                    "`minimize-downtime` moves only the blocks that differ, while the recovery side runs; `full-download` fetches \
+                     everything; `create` begins on a new disk, writable at once. Default: `minimize-downtime`.",
+                ),
+        )
+    }
+
+    fn body(config: &Object) -> Result<FailbackRequest> {
+        let mode = match config.get::<String>("mode")?.as_str() {
+            "full-download" => FailbackMode::FullDownload,
+            "create" => FailbackMode::Create,
+            _ => FailbackMode::MinimizeDowntime,
+        };
+        Ok(FailbackRequest { mode })
+    }
+}
+
+/// `lifeboat_resync`
+pub(crate) struct Resync;
+
+impl Verb for Resync {
+    type Body = ResyncRequest;
+    const TYPE: &'static str = "lifeboat_resync";
+    const VERB: &'static str = "resync";
+    const DOING: &'static str = "resync";
+
+    fn schema() -> Schema {
+        Schema::new()
+            .description("Copies what the vault lacks of a consistency group at once, whatever the policy's window says.")
+            .attribute(Attribute::bool("compare").default(false).description(
+                "Whether to find out first what the vault lacks, by reading every volume: for doubts. Default: `false`.",
+            ))
+    }
+
+    fn body(config: &Object) -> Result<ResyncRequest> {
+        Ok(ResyncRequest { compare: config.get("compare")? })
+    }
+}
+
+/// `lifeboat_take_point`
+pub(crate) struct TakePoint;
+
+impl Verb for TakePoint {
+    type Body = PointRequest;
+    const TYPE: &'static str = "lifeboat_take_point";
+    const VERB: &'static str = "point";
+    const DOING: &'static str = "take a recovery point of";
+
+    fn schema() -> Schema {
+        Schema::new()
+            .description("Takes a recovery point of a consistency group now, such as before a release.")
+            .attribute(
+                Attribute::string("label")
+                    .optional()
+                    .validate(validate::length(0, 255))
+                    .description("What it is called: at most 255 bytes."),
+            )
+            .attribute(Attribute::bool("app_consistent").default(false).description(
+                "Whether to take it between the group's hooks, so that its applications find a state that they know. Default: \
+                 `false`.",
+            ))
+    }
+
+    fn body(config: &Object) -> Result<PointRequest> {
+        let label: Option<String> = config.get("label")?;
+        Ok(PointRequest { label: label.unwrap_or_default(), app_consistent: config.get("app_consistent")? })
+    }
+}
