@@ -1,6 +1,6 @@
 //! Recovery: the first byte of any point, failing back, rehydration, and finding out that nothing differs (R1, R3, R4, R5).
 //!
-//! `make bench BENCH=recovery`. Every look at the vault is through a reader of its own, as a gateway's first one.
+//! `make bench BENCH=recovery`, or `cargo bench --bench recovery -- image` for one part (`first_byte`, `refill`, `image`). Every look at the vault is through a reader of its own, as a gateway's first one.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that can't measure ends with a panic")]
 
@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lifeboat_engine::EngineError;
 use lifeboat_engine::points::{PointInfo, PointRetention};
 use lifeboat_engine::rehydrate::{Cursor, ImageReader, ImageSink, RehydrateLimits, RehydrateStats, Source, rehydrate};
 use lifeboat_engine::ship::ShipSettings;
 use lifeboat_engine::view::PointView;
+use lifeboat_engine::{EngineError, Group, GroupSettings, RehydrateMode};
 use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Extent, ExtentSet, VolumeId};
 use support::log::{Dice, Log};
 
@@ -39,8 +39,15 @@ const TRIP: Duration = Duration::from_millis(50);
 #[tokio::main]
 async fn main() {
     let mut report = Report::new("recovery");
-    first_byte(&mut report).await;
-    image(&mut report).await;
+    if support::wanted("first_byte") {
+        first_byte(&mut report).await;
+    }
+    if support::wanted("refill") {
+        refill(&mut report).await;
+    }
+    if support::wanted("image") {
+        image(&mut report).await;
+    }
     report.finish();
 }
 
@@ -139,7 +146,7 @@ impl ImageSink for FileImage {
         Ok(())
     }
 
-    async fn progress(&self, _: Cursor, _: RehydrateStats) -> Result<(), EngineError> {
+    async fn progress(&self, _: Cursor) -> Result<(), EngineError> {
         Ok(())
     }
 }
@@ -184,20 +191,6 @@ impl Images {
         (done, started.elapsed(), HeldStore::figure(&self.rig.store.bytes_read) - before)
     }
 
-    /// Writes the same bytes to another file of the disk.
-    fn disk_write(&self) -> Duration {
-        let path = self.path.with_extension("plain");
-        let ((), time) = timed(|| {
-            let file = File::create(&path).unwrap();
-            for (chunk, at) in self.data.chunks(1 << 20).zip((0..).step_by(1 << 20)) {
-                file.write_all_at(chunk, at).unwrap();
-            }
-            file.sync_data().unwrap();
-        });
-        std::fs::remove_file(&path).unwrap();
-        time
-    }
-
     fn disk_read(&self) -> Duration {
         let file = File::open(&self.path).unwrap();
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
@@ -209,7 +202,52 @@ impl Images {
     }
 }
 
-/// R4, R5, R3: an image filled from nothing, compared, and brought forward.
+/// R4: a gateway that has lost everything brings a group back: images written, made durable, and the group's state with them.
+async fn refill(report: &mut Report) {
+    let rig = Rig::new(At::Memory).await;
+    let data = Bytes::from(disk_like(21, IMAGE_BLOCKS));
+    let size = data.len() as u64;
+    let (group, volumes) = rig.group(Duration::from_secs(3600), 1 << 30, &[size]).await;
+    let volume = group.volume(volumes[0]).unwrap();
+    for (chunk, at) in data.chunks(1 << 20).zip((0..).step_by(1 << 20)) {
+        volume.write(at, data.slice_ref(chunk)).await.unwrap();
+    }
+    let point = group.take_point(lifeboat_model::PointKind::Manual, "").await.unwrap();
+    let frames = pipe::seal(&data, 1);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut filled = row("R4", "rehydration of an empty image", "MiB/s", ">= 0.8", "min(disk write, zstd + GCM)");
+    for _ in 0..rounds(3) {
+        let config = rig.config(point.group, GroupSettings::default());
+        let dir = config.dir.clone();
+        let blank = Group::blank(config, point.branch).await.unwrap();
+        let started = Instant::now();
+        let pass = blank.rehydrate(point.branch, RehydrateMode::Full).await.unwrap();
+        filled.ours.push(mib_per_second(size, started.elapsed()));
+        assert_eq!(pass.blocks_moved, size / BLOCK_SIZE_U64);
+        blank.close(Duration::ZERO).await;
+        std::fs::remove_dir_all(&dir).unwrap();
+        let decode = pipe::open(&frames, threads);
+        let plain = disk_write(&rig.dir.path().join("plain"), &data);
+        filled.beside.push(mib_per_second(size, plain.max(decode)));
+    }
+    report.row(filled);
+    group.close(Duration::from_secs(5)).await;
+}
+
+/// Writes the bytes to a new file and makes them durable.
+fn disk_write(path: &Path, data: &[u8]) -> Duration {
+    let ((), time) = timed(|| {
+        let file = File::create(path).unwrap();
+        for (chunk, at) in data.chunks(1 << 20).zip((0..).step_by(1 << 20)) {
+            file.write_all_at(chunk, at).unwrap();
+        }
+        file.sync_data().unwrap();
+    });
+    std::fs::remove_file(path).unwrap();
+    time
+}
+
+/// R5, R3: an image compared, and brought forward.
 async fn image(report: &mut Report) {
     let rig = Rig::new(At::Memory).await;
     let mut log = Log::new(&rig.vault, IMAGE_BLOCKS as u64, ShipSettings::default()).await;
@@ -226,23 +264,16 @@ async fn image(report: &mut Report) {
     let path = rig.dir.path().join("image");
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut images = Images { rig, log, data, path, threads };
-    full_and_equal(report, &images, &full).await;
+    images.bring(&full, Source::Full).await;
+    equal(report, &images, &full).await;
     forward(report, &mut images, &full).await;
 }
 
-async fn full_and_equal(report: &mut Report, images: &Images, full: &PointInfo) {
+async fn equal(report: &mut Report, images: &Images, full: &PointInfo) {
     let size = images.data.len() as u64;
-    let frames = pipe::seal(&images.data, 1);
-    let mut filled = row("R4", "rehydration of an empty image", "MiB/s", ">= 0.8", "min(disk write, zstd + GCM)");
     let mut equal = row("R5", "finding an image equal", "MiB/s", ">= 0.9", "min(disk read, BLAKE3)");
     let mut moved = row("R5", "bytes read from the vault for it", "B", "<= 0.005", "bytes of the volume");
     for _ in 0..rounds(3) {
-        let _ = std::fs::remove_file(&images.path);
-        let (_, time, _) = images.bring(full, Source::Full).await;
-        filled.ours.push(mib_per_second(size, time));
-        let decode = pipe::open(&frames, images.threads);
-        filled.beside.push(mib_per_second(size, images.disk_write().max(decode)));
-
         let local = FileImage::new(&images.path, images.log.volume, IMAGE_BLOCKS as u64);
         rustix::fs::fadvise(&*local.file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         let (done, time, read) = images.bring(full, Source::Compare(Arc::new(local))).await;
@@ -252,7 +283,6 @@ async fn full_and_equal(report: &mut Report, images: &Images, full: &PointInfo) 
         moved.ours.push(float(read));
         moved.beside.push(float(size));
     }
-    report.row(filled);
     report.row(equal);
     report.row(moved);
 }

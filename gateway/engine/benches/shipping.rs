@@ -28,9 +28,15 @@ const INTERVALS: usize = 8;
 #[tokio::main]
 async fn main() {
     let mut report = Report::new("shipping");
-    rate(&mut report).await;
-    requests_and_bytes(&mut report).await;
-    under_load(&mut report).await;
+    if support::wanted("rate") {
+        rate(&mut report).await;
+    }
+    if support::wanted("requests_and_bytes") {
+        requests_and_bytes(&mut report).await;
+    }
+    if support::wanted("under_load") {
+        under_load(&mut report).await;
+    }
     report.finish();
 }
 

@@ -15,7 +15,7 @@ use lifeboat_model::{Extent, ExtentSet, GroupId, Lsn, VOLUME_BLOCKS_MAX, VolumeI
 use crate::disk::{Disk, Io};
 use crate::error::{EngineError, ErrorKind, Result, format_error};
 
-const NAMES: [&str; 2] = ["dirty-a", "dirty-b"];
+pub(crate) const NAMES: [&str; 2] = ["dirty-a", "dirty-b"];
 /// Runs of a map, at most: some MiB in memory, 1 MiB on disk.
 pub const RUNS_MAX: usize = 1 << 16;
 const _: () = assert!(RUNS_MAX <= DIRTY_RUNS_MAX, "the format has a list that long");

@@ -21,14 +21,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::{Either, select};
 use futures::stream::{FuturesOrdered, StreamExt};
 use lifeboat_model::{Extent, ExtentSet, VolumeId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::segments::Reader;
 use crate::tree::Diff;
-use crate::view::{BlockRun, PointView, VolumeAtPoint};
+use crate::view::{BlockRun, Blocks, PointView, VolumeAtPoint};
 use source::Differences;
 
 /// Takes the content. Calls come one after the other, in address order within a volume.
@@ -58,7 +60,7 @@ pub trait ImageSink: Send + Sync {
     ///
     /// # Errors
     /// Any; ends the rehydration.
-    async fn progress(&self, cursor: Cursor, done: RehydrateStats) -> Result<()>;
+    async fn progress(&self, cursor: Cursor) -> Result<()>;
 }
 
 /// Reads the local image, to compare it.
@@ -161,56 +163,99 @@ pub async fn rehydrate(
         let differences = Differences::open(target, &source, volume, start).await?;
         move_volume(target, volume, start, differences, sink, limits, &mut stats).await?;
         let end = Cursor { volume: volume.id, lba: volume.size_blocks };
-        sink.progress(end, stats).await?;
+        sink.progress(end).await?;
     }
     Ok(stats)
 }
 
-/// One volume: extents are found ahead of the sink by as many batches as may be under way.
+/// What one batch comes to.
+struct Batch {
+    blocks: Blocks,
+    /// Everything before this block is done with it.
+    position: u64,
+}
+
+/// One volume: content is fetched ahead of the sink by as many batches as may be under way, and goes on being fetched
+/// while the sink writes.
 async fn move_volume(
     target: &Arc<PointView>,
     volume: VolumeAtPoint,
     start: u64,
-    mut differences: Differences,
+    differences: Differences,
     sink: &dyn ImageSink,
     limits: RehydrateLimits,
     stats: &mut RehydrateStats,
 ) -> Result<()> {
     let before = *stats;
+    let compares = differences.compares();
+    let (fetched, mut batches) = mpsc::channel(1);
+    let fetch = std::pin::pin!(fetch_ahead(target, volume.id, differences, limits, fetched));
+    let compared = |position: u64| before.blocks_compared.saturating_add(position.saturating_sub(start));
+    let hand_over = std::pin::pin!(async {
+        while let Some(batch) = batches.recv().await {
+            let Batch { blocks, position } = batch?;
+            stats.bytes_fetched = stats.bytes_fetched.saturating_add(blocks.fetched);
+            for run in blocks.runs {
+                stats.blocks_moved = stats.blocks_moved.saturating_add(run.extent().blocks);
+                match run {
+                    BlockRun::Zero(extent) => sink.zero(volume.id, extent).await?,
+                    BlockRun::Data { lba, data } => sink.write(volume.id, lba, data).await?,
+                }
+            }
+            if compares {
+                stats.blocks_compared = compared(position);
+            }
+            sink.progress(Cursor { volume: volume.id, lba: position }).await?;
+        }
+        if compares {
+            stats.blocks_compared = compared(volume.size_blocks);
+        }
+        Ok(())
+    });
+    // A write that the sink has begun is always waited for, also when nothing more can be fetched: one that came to its end
+    // after this call would overwrite what the next call writes.
+    match select(fetch, hand_over).await {
+        Either::Left(((), hand_over)) => hand_over.await,
+        Either::Right((done, _)) => done,
+    }
+}
+
+/// Fetches batch after batch, in order; an error is the last that is sent.
+async fn fetch_ahead(
+    target: &Arc<PointView>,
+    volume: VolumeId,
+    mut differences: Differences,
+    limits: RehydrateLimits,
+    fetched: mpsc::Sender<Result<Batch>>,
+) {
     let mut under_way = FuturesOrdered::new();
     let mut rest: Option<Extent> = None;
     let mut exhausted = false;
     loop {
         while !exhausted && under_way.len() < limits.batches.max(1) {
-            let batch = next_batch(&mut differences, &mut rest, limits.batch_blocks.max(1)).await?;
+            let batch = match next_batch(&mut differences, &mut rest, limits.batch_blocks.max(1)).await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    let _ = fetched.send(Err(error)).await;
+                    return;
+                }
+            };
             exhausted = batch.is_empty();
             if !exhausted {
                 let position = differences.position().min(rest.map_or(u64::MAX, |rest| rest.lba));
                 under_way.push_back(async move {
-                    let blocks = target.fetch(volume.id, &batch).await?;
-                    Ok::<_, EngineError>((blocks, position))
+                    let blocks = target.fetch(volume, &batch).await?;
+                    Ok(Batch { blocks, position })
                 });
             }
         }
-        let Some(fetched) = under_way.next().await else { break };
-        let (blocks, position) = fetched?;
-        stats.bytes_fetched = stats.bytes_fetched.saturating_add(blocks.fetched);
-        for run in blocks.runs {
-            stats.blocks_moved = stats.blocks_moved.saturating_add(run.extent().blocks);
-            match run {
-                BlockRun::Zero(extent) => sink.zero(volume.id, extent).await?,
-                BlockRun::Data { lba, data } => sink.write(volume.id, lba, data).await?,
-            }
+        let Some(batch) = under_way.next().await else { return };
+        let failed = batch.is_err();
+        // Whoever takes them has failed when nobody is there.
+        if fetched.send(batch).await.is_err() || failed {
+            return;
         }
-        if differences.compares() {
-            stats.blocks_compared = before.blocks_compared.saturating_add(position.saturating_sub(start));
-        }
-        sink.progress(Cursor { volume: volume.id, lba: position }, *stats).await?;
     }
-    if differences.compares() {
-        stats.blocks_compared = before.blocks_compared.saturating_add(volume.size_blocks.saturating_sub(start));
-    }
-    Ok(())
 }
 
 /// Extents of together at most `blocks` blocks; what is too much of the last one goes to `rest`. None: no more.

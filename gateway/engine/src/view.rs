@@ -29,6 +29,8 @@ use crate::volume::BlockVolume;
 
 /// Blocks read at a time: 4 MiB. Bounds the memory of one large read.
 const READ_BLOCKS: u64 = 1024;
+/// Blocks that are taken out of their frames where they are wanted: hashing more is work for another thread.
+const GATHER_HERE: usize = 64;
 /// Frames decrypted at a time for one read: 8 MiB. Scattered blocks may each be in a frame of their own.
 const FRAMES_MAX: usize = 128;
 
@@ -231,7 +233,7 @@ impl PointView {
             rest = later;
             let frames = self.reader.frames(&wanted).await?;
             blocks.fetched = blocks.fetched.saturating_add(frames.fetched);
-            gather(&mut blocks.runs, &hasher, id, now, &frames)?;
+            blocks.runs.extend(gather(&hasher, id, now, frames).await?);
         }
         Ok(blocks)
     }
@@ -314,8 +316,20 @@ fn frames_of(runs: &[Run]) -> (BTreeSet<(SegmentId, u32)>, usize) {
     (wanted, runs.len())
 }
 
-/// Takes the blocks out of their frames, each held against its hash.
-fn gather(runs: &mut Vec<BlockRun>, hasher: &BlockHasher, id: VolumeId, found: &[Run], frames: &Frames) -> Result<()> {
+/// Takes the blocks out of their frames, each held against its hash: many of them away from the threads that serve requests.
+async fn gather(hasher: &Arc<BlockHasher>, id: VolumeId, found: &[Run], frames: Frames) -> Result<Vec<BlockRun>> {
+    if found.len() <= GATHER_HERE {
+        return take_out(hasher, id, found, &frames);
+    }
+    let (hasher, found) = (Arc::clone(hasher), found.to_vec());
+    let task = move || take_out(&hasher, id, &found, &frames);
+    crate::blocking::run(task)
+        .await
+        .map_err(|error| EngineError::new(ErrorKind::Closed, format!("reading {id} was given up: {error}")))?
+}
+
+fn take_out(hasher: &BlockHasher, id: VolumeId, found: &[Run], frames: &Frames) -> Result<Vec<BlockRun>> {
+    let mut runs = Vec::new();
     // One piece of memory for all of them, however many runs they become.
     let blocks = found.iter().filter(|run| matches!(run, Run::Block { .. })).count();
     let mut data = BytesMut::with_capacity(blocks.saturating_mul(BLOCK_SIZE));
@@ -323,14 +337,14 @@ fn gather(runs: &mut Vec<BlockRun>, hasher: &BlockHasher, id: VolumeId, found: &
     for run in found {
         match *run {
             Run::Zero(extent) => {
-                flush(runs, data_lba, &mut data);
+                flush(&mut runs, data_lba, &mut data);
                 runs.push(BlockRun::Zero(extent));
             }
             Run::Block { lba, slot } => {
                 let block = frames.block(slot.at.segment, slot.at.frame, slot.at.slot)?;
                 verify(hasher, id, lba, slot, &block)?;
                 if data_lba.saturating_add(length_in_blocks(&data)) != lba {
-                    flush(runs, data_lba, &mut data);
+                    flush(&mut runs, data_lba, &mut data);
                 }
                 if data.is_empty() {
                     data_lba = lba;
@@ -339,8 +353,8 @@ fn gather(runs: &mut Vec<BlockRun>, hasher: &BlockHasher, id: VolumeId, found: &
             }
         }
     }
-    flush(runs, data_lba, &mut data);
-    Ok(())
+    flush(&mut runs, data_lba, &mut data);
+    Ok(runs)
 }
 
 fn flush(runs: &mut Vec<BlockRun>, lba: u64, data: &mut BytesMut) {

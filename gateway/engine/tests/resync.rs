@@ -2,14 +2,18 @@
 
 mod lab;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lifeboat_engine::check::Fault;
+use lifeboat_engine::check::local::{LocalReport, ReadOnlyDisk, check_group};
+use lifeboat_engine::disk::Disk;
 use lifeboat_engine::points::list_points;
 use lifeboat_engine::{
-    BlockVolume, ErrorKind, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, ResyncCause, RetrySettings,
-    VolumeSpec,
+    BlockVolume, ErrorKind, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, ResyncCause, ResyncStatus,
+    RetrySettings, VolumeSpec,
 };
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BranchId, GatewayId, Lsn, PointKind};
@@ -127,10 +131,12 @@ async fn a_full_journal_stops_nobody_and_the_vault_catches_up() {
     until("the outage is noticed", || group.status().health > Health::Healthy).await;
     let late = take("never");
     write_until_collapsed(&group, &lab, &mut history, &mut random).await;
+    let waits = |resync: ResyncStatus| resync.waits_for.is_some();
+    until("the resync says what it waits for", || group.status().resync.is_some_and(waits)).await;
     let status = group.status();
     let resync = status.resync.clone().expect("a resync is needed");
     assert_eq!(resync.cause, ResyncCause::JournalFull);
-    assert!(resync.progress.total_bytes > 0 && resync.waits_for.is_some(), "{resync:?}");
+    assert!(resync.progress.total_bytes > 0, "{resync:?}");
     assert!(status.health >= Health::Warning);
     assert!(status.reasons.iter().any(|why| why.contains("resync needed")), "{:?}", status.reasons);
     assert!(status.journal_bytes_used <= 8 << 20);
@@ -198,6 +204,48 @@ async fn a_resync_goes_on_over_restarts_and_progress_never_goes_back() {
     group.close(Duration::ZERO).await;
 }
 
+fn checked(dir: &Path) -> LocalReport {
+    let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk::new(dir));
+    let mut report = LocalReport::default();
+    check_group(&disk, &mut report);
+    report
+}
+
+/// The files of a map that counts: sound as they are, torn the one or the other, both, and of another group.
+fn the_check_tells_what_became_of_the_map(dir: &Path) {
+    let report = checked(dir);
+    assert_eq!(report.damage.len(), 0, "{report:#?}");
+    let kept: Vec<(PathBuf, Vec<u8>)> = ["dirty-a", "dirty-b"]
+        .iter()
+        .filter_map(|name| Some((dir.join(name), std::fs::read(dir.join(name)).ok()?)))
+        .collect();
+    let tear = |all: bool| {
+        for (path, bytes) in kept.iter().take(if all { kept.len() } else { 1 }) {
+            std::fs::write(path, &bytes[..bytes.len() - 1]).expect("torn");
+        }
+    };
+    tear(true);
+    let report = checked(dir);
+    assert_eq!(report.damage.len(), kept.len(), "{report:#?}");
+    assert!(report.damage.iter().all(|damage| damage.kind == "dirty map"), "{report:#?}");
+    let consequence = report.damage[0].consequence.as_deref().unwrap_or_default();
+    assert!(consequence.contains("nothing is lost"), "{consequence}");
+    // A copy of the sound one in the place of the other: then a torn one is what a crash leaves.
+    let (sound, other) =
+        (&kept[kept.len() - 1], dir.join(if kept[0].0.ends_with("dirty-a") { "dirty-b" } else { "dirty-a" }));
+    tear(false);
+    std::fs::write(if kept.len() > 1 { &sound.0 } else { &other }, &sound.1).expect("put back");
+    let report = checked(dir);
+    assert_eq!((report.damage.len(), report.notes.len()), (0, 1), "{report:#?}");
+    for (path, bytes) in &kept {
+        std::fs::write(path, bytes).expect("put back");
+    }
+    if kept.len() == 1 {
+        std::fs::remove_file(other).expect("taken away");
+    }
+    assert_eq!(checked(dir).damage.len(), 0);
+}
+
 /// A lost map costs time, never blocks.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_map_everything_is_copied() {
@@ -208,9 +256,13 @@ async fn without_its_map_everything_is_copied() {
     write_until_collapsed(&group, &lab, &mut history, &mut random).await;
     group.close(Duration::ZERO).await;
     let dir = config(&lab, lab.primary).dir;
+    the_check_tells_what_became_of_the_map(&dir);
     for name in ["dirty-a", "dirty-b"] {
         let _ = std::fs::remove_file(dir.join(name));
     }
+    let report = checked(&dir);
+    let [damage] = &report.damage[..] else { panic!("{report:#?}") };
+    assert_eq!((damage.kind, damage.fault), ("dirty map", Fault::Missing));
     let group = Group::open(config(&lab, lab.primary)).await.expect("opens");
     let resync = group.status().resync.expect("is needed");
     assert_eq!((resync.cause, resync.progress.total_bytes), (ResyncCause::ListLost, (BLOCKS * BLOCK) as u64));

@@ -36,6 +36,12 @@ pub struct Row {
     pub wanted: &'static str,
 }
 
+/// Whether a part of a program was asked for: all of them, unless the command line names some.
+pub fn wanted(part: &str) -> bool {
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    named.is_empty() || named.iter().any(|name| name == part)
+}
+
 /// The results of one program.
 #[derive(Debug)]
 pub struct Report {

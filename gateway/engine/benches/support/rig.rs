@@ -47,16 +47,8 @@ impl Rig {
 
     /// A group of volumes of that many bytes each.
     pub async fn group(&self, interval: Duration, journal_bytes: u64, sizes: &[u64]) -> (Arc<Group>, Vec<VolumeId>) {
-        let (group, gateway) = (GroupId::new(), GatewayId::new());
         let settings = GroupSettings { point_interval: interval, journal_bytes, ..GroupSettings::default() };
-        let config = GroupConfig {
-            vault: Arc::clone(&self.vault),
-            group,
-            gateway,
-            machine: Arc::new(Host),
-            dir: self.dir_of(group, gateway),
-            settings,
-        };
+        let config = self.config(GroupId::new(), settings);
         let specs: Vec<VolumeSpec> = (0..)
             .zip(sizes)
             .map(|(number, size)| VolumeSpec {
@@ -68,6 +60,13 @@ impl Rig {
             .collect();
         let ids = specs.iter().map(|spec| spec.id).collect();
         (Group::create(config, specs).await.unwrap(), ids)
+    }
+
+    /// A group at a gateway that never had it.
+    pub fn config(&self, group: GroupId, settings: GroupSettings) -> GroupConfig {
+        let gateway = GatewayId::new();
+        let (vault, dir) = (Arc::clone(&self.vault), self.dir_of(group, gateway));
+        GroupConfig { vault, group, gateway, machine: Arc::new(Host), dir, settings }
     }
 
     pub fn dir_of(&self, group: GroupId, gateway: GatewayId) -> PathBuf {

@@ -1,4 +1,4 @@
-//! Checking the local files of groups: state, journal, presence maps, images. Reads only, through a disk that refuses to
+//! Checking the local files of groups: state, journal, dirty map, presence maps, images. Reads only, through a disk that refuses to
 //! write; meant for a gateway that is stopped, since a running one changes what is being looked at.
 //!
 //! ```text
@@ -6,9 +6,11 @@
 //! journal       every batch from the oldest record that is still needed; where the chain breaks it is a torn tail, unless
 //!               a later batch says that what is missing was durable: then the disk has lost data
 //! presence      header against the state; the bits have no checksum
+//! dirty map     while there is a resync: one of its two files holds what was given up
 //! images        there, and as long as the state says
 //! ```
 
+mod dirty;
 mod journal;
 mod read_only;
 
@@ -148,6 +150,7 @@ pub fn check_group(disk: &Arc<dyn Disk>, report: &mut LocalReport) {
         group.image_lsn = Some(state.image_lsn);
         group.shipped_lsn = Some(state.shipped.lsn);
         group.journal = journal::check(disk, &state, report);
+        dirty::check(disk, &state, report);
         for volume in &state.volumes {
             check_volume(disk, volume, report);
         }

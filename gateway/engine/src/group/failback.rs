@@ -16,6 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Extent, ExtentSet, Lsn, PointId, PointKind, VolumeId};
+use tokio::task::JoinHandle;
 
 use super::running::view_at;
 use super::{
@@ -26,7 +27,7 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::planted::{self, Bug};
 use crate::points::{self, PointInfo};
 use crate::record::{LogRecord, Op, PointMark};
-use crate::rehydrate::{Cursor, ImageSink, RehydrateLimits, RehydrateStats, Source, rehydrate};
+use crate::rehydrate::{Cursor, ImageSink, RehydrateLimits, Source, rehydrate};
 use crate::ship::{BranchWriter, Interval, Open};
 use crate::sync::Lock;
 use crate::view::PointView;
@@ -36,7 +37,7 @@ use crate::write_path::WritePath;
 const TAIL_BYTES: usize = 32 << 20;
 /// Blocks of one record of what a resync had still to copy.
 const TAIL_BLOCKS: u64 = 256;
-/// Bytes moved between two syncs of the images and saved cursors.
+/// Bytes moved between two syncs of the images, each of which ends with a saved cursor.
 const CURSOR_EVERY: u64 = 32 << 20;
 
 /// How a rehydration finds what to move.
@@ -367,7 +368,7 @@ impl Group {
             following.cursor.filter(|_| following.target.is_some()).map(|(volume, lba)| Cursor { volume, lba });
         sink.tell(cursor);
         let stats = rehydrate(&target, source, &sink, cursor, RehydrateLimits::default()).await?;
-        sink.sync().await?;
+        sink.finish().await?;
         self.settle(&target, &point)?;
         Ok(Rehydrated {
             point,
@@ -486,10 +487,14 @@ fn behind(group: &Group) -> EngineError {
 }
 
 /// Writes what a pass moves into the images.
+///
+/// Images are synced while more is written to them, one sync at a time; its cursor is saved once it is done. So the disk
+/// works all along, and not only when the page cache is full.
 struct Sink {
     group: Arc<Group>,
     images: Lock<BTreeMap<VolumeId, Arc<Image>>>,
     since_cursor: Lock<u64>,
+    syncing: tokio::sync::Mutex<Option<(Cursor, JoinHandle<Result<()>>)>>,
     /// The volumes to be brought, in order: id and blocks.
     sizes: Vec<(VolumeId, u64)>,
 }
@@ -502,7 +507,13 @@ impl Sink {
             images.insert(volume.id, Arc::new(Image::open(&group.disk, volume.id, volume.blocks)?));
         }
         let sizes = target.volumes().iter().map(|volume| (volume.id, volume.size_blocks)).collect();
-        Ok(Self { group: Arc::clone(group), images: Lock::new(images), since_cursor: Lock::new(0), sizes })
+        Ok(Self {
+            group: Arc::clone(group),
+            images: Lock::new(images),
+            since_cursor: Lock::new(0),
+            syncing: tokio::sync::Mutex::default(),
+            sizes,
+        })
     }
 
     /// Tells how far the pass is: up to the cursor that a restart would go on from, so that it never goes back.
@@ -526,9 +537,30 @@ impl Sink {
         crate::blocking::run(work).await.map_err(|_| closed(self.group.config.group))?
     }
 
-    async fn sync(&self) -> Result<()> {
+    fn start_sync(&self) -> JoinHandle<Result<()>> {
         let images: Vec<Arc<Image>> = self.images.lock().values().cloned().collect();
-        self.blocking(move || images.iter().try_for_each(|image| image.sync())).await
+        let group = self.group.config.group;
+        let work = move || images.iter().try_for_each(|image| image.sync());
+        tokio::spawn(async move { crate::blocking::run(work).await.map_err(|_| closed(group))? })
+    }
+
+    /// Makes everything durable. A sync that is under way ends first: what failed in it would not fail again.
+    async fn finish(&self) -> Result<()> {
+        self.end_sync().await?;
+        self.start_sync().await.map_err(|_| closed(self.group.config.group))?
+    }
+
+    /// Waits for the sync that is under way, and saves the cursor that it stands for.
+    async fn end_sync(&self) -> Result<()> {
+        let Some((cursor, task)) = self.syncing.lock().await.take() else { return Ok(()) };
+        task.await.map_err(|_| closed(self.group.config.group))??;
+        self.group.change_state(|state| {
+            if let Some(one) = state.rehydrate.as_mut() {
+                one.cursor = Some((cursor.volume, cursor.lba));
+            }
+        })?;
+        self.tell(Some(cursor));
+        Ok(())
     }
 }
 
@@ -559,18 +591,18 @@ impl ImageSink for Sink {
         self.blocking(move || image.zero(extent)).await
     }
 
-    async fn progress(&self, cursor: Cursor, _: RehydrateStats) -> Result<()> {
+    async fn progress(&self, cursor: Cursor) -> Result<()> {
+        let ended = self.syncing.lock().await.as_ref().is_some_and(|(_, task)| task.is_finished());
+        if ended {
+            self.end_sync().await?;
+        }
         if *self.since_cursor.lock() < CURSOR_EVERY {
             return Ok(());
         }
+        // A disk that is slower than the vault: no more than this is ever ahead of it.
+        self.end_sync().await?;
         *self.since_cursor.lock() = 0;
-        self.sync().await?;
-        self.group.change_state(|state| {
-            if let Some(one) = state.rehydrate.as_mut() {
-                one.cursor = Some((cursor.volume, cursor.lba));
-            }
-        })?;
-        self.tell(Some(cursor));
+        *self.syncing.lock().await = Some((cursor, self.start_sync()));
         Ok(())
     }
 }

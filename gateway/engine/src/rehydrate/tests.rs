@@ -53,7 +53,7 @@ impl ImageSink for Image {
     async fn zero(&self, volume: VolumeId, extent: Extent) -> Result<()> {
         self.put(volume, extent.lba, &vec![0; usize::try_from(extent.blocks).unwrap() * BLOCK_SIZE])
     }
-    async fn progress(&self, cursor: Cursor, _: RehydrateStats) -> Result<()> {
+    async fn progress(&self, cursor: Cursor) -> Result<()> {
         let mut cursors = self.cursors.lock().unwrap();
         assert!(cursors.last().is_none_or(|last| *last <= cursor), "progress went back");
         cursors.push(cursor);
