@@ -1,5 +1,6 @@
 //! Differences between two trees of one volume, walked side by side.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
@@ -140,15 +141,14 @@ impl Diff {
 }
 
 fn leaf_extents(base: u64, from: Option<&Node>, to: Option<&Node>) -> Vec<Extent> {
-    const ZERO: [BlockHash; LEAF_SLOTS] = [BlockHash::ZERO; LEAF_SLOTS];
-    fn hashes(node: Option<&Node>) -> &[BlockHash; LEAF_SLOTS] {
+    fn hashes(node: Option<&Node>) -> Cow<'_, [BlockHash; LEAF_SLOTS]> {
         match node {
             Some(Node::Leaf(leaf)) => leaf.hashes(),
-            Some(Node::Inner(_)) | None => &ZERO,
+            Some(Node::Inner(_)) | None => Cow::Owned([BlockHash::ZERO; LEAF_SLOTS]),
         }
     }
     let mut extents: Vec<Extent> = Vec::new();
-    for ((from, to), lba) in hashes(from).iter().zip(hashes(to)).zip(base..) {
+    for ((from, to), lba) in hashes(from).iter().zip(hashes(to).iter()).zip(base..) {
         if from == to {
             continue;
         }

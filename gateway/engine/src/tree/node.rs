@@ -1,5 +1,6 @@
 //! Nodes in memory: what they hold and what they hash to.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -38,82 +39,162 @@ struct Packed {
     frame: u32,
 }
 
-/// 512 blocks.
+/// 512 blocks. One of which few blocks are known to hold something takes little memory: a volume that is written to all
+/// over has nearly only such leaves.
 #[derive(Clone, Debug)]
 pub struct Leaf {
-    hashes: Box<[BlockHash; LEAF_SLOTS]>,
-    places: Box<[Packed; LEAF_SLOTS]>,
+    blocks: Blocks,
     segments: Vec<SegmentId>,
 }
 
+/// A block that isn't zero.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    index: u16,
+    hash: BlockHash,
+    place: Packed,
+}
+
+#[derive(Clone, Debug)]
+enum Blocks {
+    /// Those that aren't zero, by index, at most [`FEW`].
+    Few(Vec<Known>),
+    All {
+        hashes: Box<[BlockHash; LEAF_SLOTS]>,
+        places: Box<[Packed; LEAF_SLOTS]>,
+    },
+}
+
+/// Blocks that are listed: more stand in an array, which takes as much memory as a list of twice as many.
+const FEW: usize = 128;
+
 impl Default for Leaf {
     fn default() -> Self {
-        Self {
-            hashes: Box::new([BlockHash::ZERO; LEAF_SLOTS]),
-            places: Box::new([Packed::default(); LEAF_SLOTS]),
-            segments: Vec::new(),
-        }
+        Self { blocks: Blocks::Few(Vec::new()), segments: Vec::new() }
     }
 }
 
 impl Leaf {
     /// The hashes of its blocks.
     #[must_use]
-    pub fn hashes(&self) -> &[BlockHash; LEAF_SLOTS] {
-        &self.hashes
+    pub fn hashes(&self) -> Cow<'_, [BlockHash; LEAF_SLOTS]> {
+        match &self.blocks {
+            Blocks::All { hashes, .. } => Cow::Borrowed(&**hashes),
+            Blocks::Few(few) => {
+                let mut hashes = [BlockHash::ZERO; LEAF_SLOTS];
+                for known in few {
+                    if let Some(to) = hashes.get_mut(usize::from(known.index)) {
+                        *to = known.hash;
+                    }
+                }
+                Cow::Owned(hashes)
+            }
+        }
     }
 
     /// The block at `index`, counted from the leaf's first; `None` when it is zero or past the leaf.
     #[must_use]
     pub fn get(&self, index: u64) -> Option<Slot> {
-        let index = usize::try_from(index).ok()?;
-        let hash = *self.hashes.get(index)?;
+        let index = u16::try_from(index).ok()?;
+        let (hash, place) = match &self.blocks {
+            Blocks::Few(few) => {
+                let known = few.get(few.binary_search_by_key(&index, |known| known.index).ok()?)?;
+                (known.hash, known.place)
+            }
+            Blocks::All { hashes, places } => (*hashes.get(usize::from(index))?, *places.get(usize::from(index))?),
+        };
+        self.slot(hash, place)
+    }
+
+    fn slot(&self, hash: BlockHash, place: Packed) -> Option<Slot> {
         if hash.is_zero() {
             return None;
         }
-        let packed = self.places.get(index)?;
-        let segment = *self.segments.get(usize::from(packed.segment))?;
-        Some(Slot { hash, at: Location { segment, frame: packed.frame, slot: packed.slot } })
+        let segment = *self.segments.get(usize::from(place.segment))?;
+        Some(Slot { hash, at: Location { segment, frame: place.frame, slot: place.slot } })
     }
 
     /// Blocks that aren't zero, with their index, in order.
     pub fn iter(&self) -> impl Iterator<Item = (u16, Slot)> + '_ {
-        (0..u16::try_from(LEAF_SLOTS).unwrap_or(u16::MAX))
-            .filter_map(|index| self.get(u64::from(index)).map(|slot| (index, slot)))
+        let (few, all) = match &self.blocks {
+            Blocks::Few(few) => (&few[..], None),
+            Blocks::All { hashes, places } => (&[][..], Some((hashes, places))),
+        };
+        let few = few.iter().map(|known| (known.index, known.hash, known.place));
+        let all = all.into_iter().flat_map(|(hashes, places)| {
+            (0_u16..).zip(hashes.iter().zip(places.iter())).map(|(index, (hash, place))| (index, *hash, *place))
+        });
+        few.chain(all).filter_map(|(index, hash, place)| Some((index, self.slot(hash, place)?)))
     }
 
     /// Replaces the block at `index`.
     pub fn set(&mut self, index: u64, slot: Option<Slot>) {
-        let Ok(index) = usize::try_from(index) else { return };
-        if index >= LEAF_SLOTS {
-            return;
+        let Some(index) = u16::try_from(index).ok().filter(|index| usize::from(*index) < LEAF_SLOTS) else { return };
+        let slot = slot.filter(|slot| !slot.hash.is_zero());
+        let known = slot.map(|Slot { hash, at }| Known {
+            index,
+            hash,
+            place: Packed { segment: self.segment_index(at.segment), slot: at.slot, frame: at.frame },
+        });
+        if matches!(&self.blocks, Blocks::Few(few) if few.len() >= FEW && known.is_some()) {
+            self.spread();
         }
-        let (hash, packed) = match slot {
-            None => (BlockHash::ZERO, Packed::default()),
-            Some(Slot { hash, at }) => {
-                (hash, Packed { segment: self.segment_index(at.segment), slot: at.slot, frame: at.frame })
+        match &mut self.blocks {
+            Blocks::Few(few) => match (few.binary_search_by_key(&index, |known| known.index), known) {
+                (Ok(at), Some(known)) => few.splice(at..=at, [known]).for_each(drop),
+                (Ok(at), None) => drop(few.remove(at)),
+                (Err(at), Some(known)) => few.insert(at, known),
+                (Err(_), None) => {}
+            },
+            Blocks::All { hashes, places } => {
+                let (hash, place) =
+                    known.map_or((BlockHash::ZERO, Packed::default()), |known| (known.hash, known.place));
+                if let (Some(to_hash), Some(to_place)) =
+                    (hashes.get_mut(usize::from(index)), places.get_mut(usize::from(index)))
+                {
+                    *to_hash = hash;
+                    *to_place = place;
+                }
             }
-        };
-        if let (Some(to_hash), Some(to_place)) = (self.hashes.get_mut(index), self.places.get_mut(index)) {
-            *to_hash = hash;
-            *to_place = packed;
         }
+    }
+
+    /// Gives every block its place in an array.
+    fn spread(&mut self) {
+        let Blocks::Few(few) = &self.blocks else { return };
+        let mut hashes = Box::new([BlockHash::ZERO; LEAF_SLOTS]);
+        let mut places = Box::new([Packed::default(); LEAF_SLOTS]);
+        for known in few {
+            let at = usize::from(known.index);
+            if let (Some(to_hash), Some(to_place)) = (hashes.get_mut(at), places.get_mut(at)) {
+                *to_hash = known.hash;
+                *to_place = known.place;
+            }
+        }
+        self.blocks = Blocks::All { hashes, places };
     }
 
     /// Whether every block is zero.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        self.hashes.iter().all(BlockHash::is_zero)
+        match &self.blocks {
+            Blocks::Few(few) => few.is_empty(),
+            Blocks::All { hashes, .. } => hashes.iter().all(BlockHash::is_zero),
+        }
     }
 
     /// Position of a segment in the table, which is cleaned of segments no longer named before it grows past twice
-    /// what a leaf can name.
+    /// what a leaf can name, or a listed leaf does.
     fn segment_index(&mut self, segment: SegmentId) -> u16 {
         // Changes come segment by segment, so it is nearly always the last one.
         if let Some(index) = self.segments.iter().rposition(|known| *known == segment) {
             return u16::try_from(index).unwrap_or(u16::MAX);
         }
-        if self.segments.len() >= LEAF_SLOTS.saturating_mul(2) {
+        let named = match &self.blocks {
+            Blocks::Few(few) => few.len().max(8),
+            Blocks::All { .. } => LEAF_SLOTS,
+        };
+        if self.segments.len() >= named.saturating_mul(2) {
             self.forget_unnamed();
         }
         let index = u16::try_from(self.segments.len()).unwrap_or(u16::MAX);
@@ -124,18 +205,32 @@ impl Leaf {
     fn forget_unnamed(&mut self) {
         let mut renamed: HashMap<u16, u16> = HashMap::new();
         let mut kept: Vec<SegmentId> = Vec::new();
-        for (hash, place) in self.hashes.iter().zip(self.places.iter_mut()) {
-            if hash.is_zero() {
-                continue;
-            }
+        let segments = &self.segments;
+        let mut rename = |place: &mut Packed| {
             let old = place.segment;
             place.segment = *renamed.entry(old).or_insert_with(|| {
                 let index = u16::try_from(kept.len()).unwrap_or(u16::MAX);
-                kept.extend(self.segments.get(usize::from(old)).copied());
+                kept.extend(segments.get(usize::from(old)).copied());
                 index
             });
+        };
+        match &mut self.blocks {
+            Blocks::Few(few) => few.iter_mut().for_each(|known| rename(&mut known.place)),
+            Blocks::All { hashes, places } => {
+                let named = hashes.iter().zip(places.iter_mut()).filter(|(hash, _)| !hash.is_zero());
+                named.for_each(|(_, place)| rename(place));
+            }
         }
         self.segments = kept;
+    }
+
+    /// Bytes that it takes in memory, about.
+    fn memory(&self) -> usize {
+        let blocks = match &self.blocks {
+            Blocks::Few(few) => few.capacity().saturating_mul(size_of::<Known>()),
+            Blocks::All { .. } => LEAF_SLOTS.saturating_mul(size_of::<BlockHash>().saturating_add(size_of::<Packed>())),
+        };
+        blocks.saturating_add(self.segments.capacity().saturating_mul(size_of::<SegmentId>()))
     }
 }
 
@@ -237,7 +332,7 @@ impl Node {
     #[must_use]
     pub fn hash(&self, hasher: &BlockHasher, level: u8) -> RootHash {
         match self {
-            Self::Leaf(leaf) => hasher.leaf(leaf.hashes()),
+            Self::Leaf(leaf) => hasher.leaf(&leaf.hashes()),
             Self::Inner(inner) => {
                 let mut hashes = [RootHash::ZERO; MAP_FANOUT];
                 hashes.iter_mut().zip(inner.children()).for_each(|(hash, child)| *hash = child.hash());
@@ -250,10 +345,7 @@ impl Node {
     #[must_use]
     pub fn memory(&self) -> usize {
         match self {
-            Self::Leaf(leaf) => LEAF_SLOTS
-                .saturating_mul(size_of::<BlockHash>().saturating_add(size_of::<Packed>()))
-                .saturating_add(leaf.segments.capacity().saturating_mul(size_of::<SegmentId>()))
-                .saturating_add(size_of::<Self>()),
+            Self::Leaf(leaf) => leaf.memory().saturating_add(size_of::<Self>()),
             Self::Inner(_) => MAP_FANOUT.saturating_mul(size_of::<Child>()).saturating_add(size_of::<Self>()),
         }
     }

@@ -292,6 +292,36 @@ async fn a_swapped_node_is_refused() {
     assert_eq!(error.kind(), ErrorKind::Tampered);
 }
 
+/// Few blocks or many, set, replaced and taken out in any order: a leaf is what an array would be.
+#[test]
+fn a_leaf_holds_what_was_set_however_much_that_is() {
+    let hasher = hasher();
+    for (seed, most) in [(1, 3), (2, 100), (3, 140), (4, 512)] {
+        let (mut dice, mut leaf, mut model) = (Dice(seed), Leaf::default(), vec![None; 512]);
+        for round in 0..4000 {
+            let index = dice.below(most);
+            let mut new = slot(&hasher, round + 1);
+            new.at.segment.seq = SegmentSeq(round / 50 + 1);
+            let new = (dice.below(3) > 0).then_some(new);
+            leaf.set(index, new);
+            model[usize::try_from(index).unwrap()] = new;
+            if round % 100 == 0 {
+                let all: Vec<(u16, Slot)> = (0..).zip(&model).filter_map(|(at, slot)| Some((at, (*slot)?))).collect();
+                assert_eq!(leaf.iter().collect::<Vec<_>>(), all);
+                assert!(
+                    (0..520_u64).all(|at| leaf.get(at) == model.get(usize::try_from(at).unwrap()).copied().flatten())
+                );
+                assert_eq!(leaf.is_zero(), all.is_empty());
+                let hash = |at: usize| model[at].map_or(BlockHash::ZERO, |slot| slot.hash);
+                assert!(leaf.hashes().iter().enumerate().all(|(at, found)| *found == hash(at)));
+            }
+        }
+        if most == 3 {
+            assert!(Node::Leaf(leaf).memory() < 2000, "three blocks take little");
+        }
+    }
+}
+
 #[test]
 fn a_leaf_forgets_segments_that_no_block_names() {
     let hasher = hasher();
