@@ -12,6 +12,6 @@ pub mod types;
 pub mod validate;
 
 pub use client::{Client, ClientConfig, ClientError, ClientErrorKind};
-pub use problem::{FieldError, Problem, ProblemCode};
 pub use lifeboat_model::state::JobState;
+pub use problem::{FieldError, Problem, ProblemCode};
 pub use types::*;

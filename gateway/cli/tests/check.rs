@@ -36,6 +36,24 @@ async fn a_sound_vault_is_0_and_a_damaged_one_is_1_and_says_what_it_costs() {
 }
 
 #[tokio::test]
+async fn a_repair_puts_lists_right_and_checks_once_more() {
+    let shipped = Shipped::new().await;
+    let url = shipped.url();
+    let lists = shipped.dir.path().join(format!("vault/groups/{}/gc/kept", shipped.group));
+    std::fs::create_dir_all(&lists).expect("made");
+    std::fs::write(lists.join("000000000001"), [7; 300]).expect("written");
+    let found = report(&shipped.ask(&["vault", "check", &url]), 1);
+    assert_eq!(found["damage"][0]["kind"], "list of kept points");
+    assert!(found["damage"][0]["consequence"].to_string().contains("--repair"), "{found}");
+    assert!(!lists.join("000000000002").exists(), "a check alone writes nothing");
+    let found = report(&shipped.ask(&["vault", "check", &url, "--repair"]), 0);
+    assert_eq!((&found["sound"], &found["repaired"][0]["list"]["points"]), (&true.into(), &1.into()));
+    assert!(lists.join("000000000002").exists());
+    let found = report(&shipped.ask(&["vault", "check", &url, "--repair"]), 0);
+    assert_eq!(found["repaired"], serde_json::Value::Null, "nothing was left to put right");
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_3_and_a_wrong_key_is_1() {
     let shipped = Shipped::new().await;
     let url = shipped.url();

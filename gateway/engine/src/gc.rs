@@ -37,6 +37,7 @@ mod intents;
 mod kept;
 mod live;
 mod plan;
+pub(crate) mod repair;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -61,6 +62,7 @@ pub(crate) use kept::Kept;
 pub use live::Memory;
 use live::Walk;
 use plan::Plan;
+pub use repair::{Repaired, RepairedList, repair};
 use world::World;
 
 /// How a collection is run.

@@ -1,7 +1,7 @@
 //! `lifeboat vault check`: is everything in a vault as it was written, and what does it cost where it isn't? And `lifeboat
 //! check`: the same for a gateway's local files.
 //!
-//! Needs the vault and its key, and no gateway. Reads only. A vault may be written to meanwhile. Interrupted, it says what it
+//! Needs the vault and its key, and no gateway. Reads only, unless it is to put lists right (`--repair`). A vault may be written to meanwhile. Interrupted, it says what it
 //! found until then. Exit codes: 0 sound, 1 damaged, 5 not finished.
 
 use std::path::PathBuf;
@@ -12,8 +12,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use lifeboat_engine::check::local::{LocalReport, check_state_directory};
 use lifeboat_engine::check::{CheckOptions, CheckProgress, Cost, Damage, PointName, Report, check_vault};
+use lifeboat_engine::gc::{Repaired, repair};
 use lifeboat_model::{BLOCK_SIZE_U64, Extent};
-use lifeboat_vault::{Access, Vault, VaultOptions, open_store};
+use lifeboat_vault::{Access, Vault, VaultError, VaultOptions, open_store};
+use serde::Serialize;
 
 use super::key::KeyArgs;
 use super::verify;
@@ -39,6 +41,10 @@ pub(crate) struct CheckArgs {
     /// This group only, by id or name
     #[arg(long, value_name = "ID|NAME")]
     group: Option<String>,
+    /// Put right what collecting garbage keeps in the vault, if it is damaged: the list of kept points is written anew from what
+    /// is there, delete intents that can't be read are taken away; then check once more. Never touches data
+    #[arg(long)]
+    repair: bool,
     #[command(flatten)]
     key: KeyArgs,
 }
@@ -52,9 +58,39 @@ pub(crate) async fn run(args: CheckArgs, output: Output) -> Result<()> {
         None => None,
     };
     let options = CheckOptions { group, read_data: args.read_data, ..CheckOptions::default() };
+    let mut report = checked(&vault, &broken, &options).await;
+    let mut repaired = Vec::new();
+    if args.repair && report.complete {
+        for group in report.repairable() {
+            note(&format!("{group}: putting its lists right"));
+            repaired.push(repair(&vault, group).await?);
+        }
+        if !repaired.is_empty() {
+            report = checked(&vault, &broken, &options).await;
+        }
+    }
+    let outcome = Outcome { report, repaired };
+    output.show(&outcome, || {
+        let repaired: String = outcome.repaired.iter().map(repaired_shown).collect();
+        format!("{repaired}{}", shown(&outcome.report, &args.url))
+    })?;
+    verdict(&outcome.report)
+}
+
+/// What was found, after what was put right.
+#[derive(Serialize)]
+struct Outcome {
+    #[serde(flatten)]
+    report: Report,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    repaired: Vec<Repaired>,
+}
+
+/// Checks, and shows how far it is. Ctrl-C ends it early.
+async fn checked(vault: &Arc<Vault>, broken: &[(String, VaultError)], options: &CheckOptions) -> Report {
     let progress = Arc::new(CheckProgress::default());
     let stop = options.stop.clone();
-    let mut check = std::pin::pin!(check_vault(&vault, &broken, &options, &progress));
+    let mut check = std::pin::pin!(check_vault(vault, broken, options, &progress));
     let mut watcher = Watcher::new(is_watched());
     let mut tick = tokio::time::interval(DRAWN_EVERY);
     let report = loop {
@@ -65,8 +101,31 @@ pub(crate) async fn run(args: CheckArgs, output: Output) -> Result<()> {
         }
     };
     watcher.close();
-    output.show(&report, || shown(&report, &args.url))?;
-    verdict(&report)
+    report
+}
+
+fn repaired_shown(repaired: &Repaired) -> String {
+    let mut text = String::new();
+    for intent in &repaired.intents {
+        text += &format!("repaired: {} was taken away; the next collection finds its garbage again\n", clean(intent));
+    }
+    if let Some(list) = &repaired.list {
+        let from = match &list.from {
+            Some(from) => format!("by {}", clean(from)),
+            None => "by all points that the log records".to_owned(),
+        };
+        text += &format!("repaired: {} lists {} points, {from}\n", clean(&list.written), list.points);
+        if !list.left_out.is_empty() {
+            let some: Vec<String> = list.left_out.iter().take(EXTENTS_SHOWN).map(ToString::to_string).collect();
+            text += &format!(
+                "  {} points lack objects, as points do that were dropped, and are not on it: {}{}\n",
+                list.left_out.len(),
+                some.join(", "),
+                if list.left_out.len() > some.len() { ", …" } else { "" }
+            );
+        }
+    }
+    text
 }
 
 /// Local files to check.

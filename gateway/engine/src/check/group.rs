@@ -9,11 +9,11 @@ use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, MapId, SegmentId, SegmentSeq
 use lifeboat_vault::ObjectMeta;
 
 use super::history::{self, Known, Standing};
-use super::report::of_format;
+use super::report::{DELETE_INTENT, KEPT, of_format};
 use super::{Fault, Found, GroupReport, Inquiry, Read};
 use crate::cause;
 use crate::error::{ErrorKind, Result};
-use crate::gc::Kept;
+use crate::gc::{Kept, repair};
 use crate::segments::{Reader, ReaderLimits, names};
 
 /// Epoch objects read at a time.
@@ -103,6 +103,7 @@ pub(super) async fn check(inquiry: &Inquiry, group: GroupId) -> Result<GroupRepo
         }
     }
     let mut known = Known::new(&branches, kept_points(inquiry, &reader).await?);
+    intents(inquiry, &reader).await?;
     for branch in in_order(branches) {
         report.branches.push(history::check(inquiry, &reader, &branch, &mut known).await?);
     }
@@ -122,12 +123,27 @@ async fn kept_points(inquiry: &Inquiry, reader: &Reader) -> Result<Option<Kept>>
         Err(error) if error.kind() == ErrorKind::Closed || error.kind().is_unanswered() => Err(error),
         Err(error) => {
             let object = names::kept(group);
-            let costs = format!("the points of {group} can't be listed, and its garbage can't be collected");
-            inquiry
-                .damage(Found::verdict(&object, "list of kept points", super::report::of_engine(&error)).costs(costs));
+            let costs = format!(
+                "the points of {group} can't be listed, and its garbage can't be collected; `vault check --repair` writes the list anew"
+            );
+            inquiry.damage(Found::verdict(&object, KEPT, super::report::of_engine(&error)).costs(costs));
             Ok(None)
         }
     }
+}
+
+/// Delete intents: one that can't be read stops collecting, and costs nothing else.
+async fn intents(inquiry: &Inquiry, reader: &Reader) -> Result<()> {
+    let found = match inquiry.patiently(async || repair::intents(reader).await).await {
+        Err(error) if error.kind().is_unanswered() => return Err(error),
+        found => found?,
+    };
+    for (object, error) in found {
+        let costs =
+            format!("the garbage of {} can't be collected; `vault check --repair` takes it away", reader.group());
+        inquiry.damage(Found::verdict(&object, DELETE_INTENT, super::report::of_engine(&error)).costs(costs));
+    }
+    Ok(())
 }
 
 fn is_damaged(inquiry: &Inquiry, group: GroupId) -> bool {

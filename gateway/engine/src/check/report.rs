@@ -2,6 +2,8 @@
 //!
 //! A report is bounded whatever a vault holds: past [`LISTED_MAX`] entries a list only counts.
 
+use std::collections::BTreeSet;
+
 use lifeboat_format::FormatError;
 use lifeboat_model::{BranchId, Extent, GroupId, Lsn, PointId, Timestamp, VaultId, VolumeId};
 use serde::Serialize;
@@ -12,6 +14,10 @@ use crate::error::{EngineError, ErrorKind};
 pub const LISTED_MAX: usize = 10_000;
 /// Extents listed for one cost; more are counted.
 pub const EXTENTS_MAX: usize = 64;
+
+/// The kinds of objects that [`crate::gc::repair()`] puts right.
+pub(super) const KEPT: &str = "list of kept points";
+pub(super) const DELETE_INTENT: &str = "delete intent";
 
 /// What is wrong with an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -160,6 +166,19 @@ pub struct Report {
     pub notes_total: u64,
     /// The groups.
     pub groups: Vec<GroupReport>,
+}
+
+impl Report {
+    /// Groups of which something is damaged that [`crate::gc::repair()`] puts right.
+    #[must_use]
+    pub fn repairable(&self) -> BTreeSet<GroupId> {
+        let group = |damage: &Damage| damage.object.strip_prefix("groups/")?.split_once('/')?.0.parse().ok();
+        let lists = self.damage.iter().filter(|damage| matches!(damage.kind, KEPT | DELETE_INTENT));
+        lists
+            .filter(|damage| damage.fault != Fault::NewerVersion && damage.fault != Fault::WrongKey)
+            .filter_map(group)
+            .collect()
+    }
 }
 
 /// What an error of the engine says about an object.

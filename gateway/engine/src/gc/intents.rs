@@ -28,8 +28,7 @@ pub(super) struct Intents {
 
 impl Intents {
     pub(super) async fn read(reader: &Reader) -> Result<Self> {
-        let prefix = format!("groups/{}/gc/intent", reader.group());
-        let found = reader.vault().store().list(&prefix).await.map_err(cause::store)?;
+        let found = reader.vault().store().list(&names::delete_intents(reader.group())).await.map_err(cause::store)?;
         let mut standing = Vec::new();
         for object in found {
             let Some(revision) = names::parse_revision(&object.key) else { continue };

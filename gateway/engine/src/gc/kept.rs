@@ -64,6 +64,12 @@ impl Kept {
         Self { group, revision: list.revision, branches: list.branches.into_iter().map(index).collect() }
     }
 
+    /// What counts while the newest list, `revision`, can't be read: the list before it, or everything.
+    pub(super) fn standing_in(group: GroupId, revision: u64, before: Option<KeptPoints>) -> Self {
+        let before = before.unwrap_or(KeptPoints { revision, time: Timestamp::from_micros(0), branches: Vec::new() });
+        Self { revision, ..Self::index(group, before) }
+    }
+
     pub(crate) const fn group(&self) -> GroupId {
         self.group
     }

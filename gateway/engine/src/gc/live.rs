@@ -135,6 +135,24 @@ impl<'a> Walk<'a> {
         Ok(self.live)
     }
 
+    /// Whether everything that one position needs is there, segments by `holds`. Nodes that an earlier call found whole, with
+    /// all that they name, are not read again.
+    pub(super) async fn is_there(
+        &mut self,
+        branch: BranchId,
+        at: KeptPosition,
+        holds: impl Fn(SegmentId) -> bool,
+    ) -> Result<bool> {
+        let before = self.seen.clone();
+        self.live = Live::default();
+        let found = self.position(branch, at).await;
+        let found = found.map(|()| self.live.slots.keys().chain(&self.live.replayed).all(|id| holds(*id)));
+        if !matches!(found, Ok(true)) {
+            self.seen = before;
+        }
+        found
+    }
+
     /// What one position needs, through as many forks as it takes.
     async fn position(&mut self, branch: BranchId, at: KeptPosition) -> Result<()> {
         let (mut branch, mut at) = (branch, at);

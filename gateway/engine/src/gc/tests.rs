@@ -2,6 +2,7 @@
 //! stores that deny deletes.
 
 mod history;
+mod repair;
 mod space;
 
 use std::sync::Arc;

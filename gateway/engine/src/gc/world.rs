@@ -63,6 +63,11 @@ struct Listed {
 impl World {
     /// `complete`: cuts that a gateway didn't live to write are written; without them nobody can say what counts.
     pub(super) async fn read(reader: &Reader, complete: bool) -> Result<Self> {
+        Self::read_with(reader, complete, None).await
+    }
+
+    /// The same, with a list of kept points that stands in for one that can't be read.
+    pub(super) async fn read_with(reader: &Reader, complete: bool, kept: Option<Kept>) -> Result<Self> {
         let group = names::group(reader.group());
         let found = reader.vault().store().list(&group).await.map_err(cause::store)?;
         let mut listed: BTreeMap<BranchId, Listed> = BTreeMap::new();
@@ -104,7 +109,10 @@ impl World {
             let Listed { segments, maps, epochs, .. } = listed;
             branches.insert(branch, Branch { log, end, segments, maps, epochs });
         }
-        let kept = Kept::read(reader).await?;
+        let kept = match kept {
+            Some(kept) => kept,
+            None => Kept::read(reader).await?,
+        };
         let marks = Marks::read(reader).await?;
         let newest = |revisions: &BTreeMap<u64, String>| revisions.last_key_value().map(|(at, key)| (*at, key.clone()));
         if let Some((revision, key)) = newest(&kept_objects)
@@ -286,6 +294,25 @@ impl Positions {
     /// Whether the point is kept.
     pub(super) fn keeps_point(&self, id: PointId) -> bool {
         self.branches.values().any(|of| of.points.iter().any(|(_, point)| *point == id))
+    }
+
+    /// The points on the list, with their positions.
+    pub(super) fn listed(&self) -> Vec<(BranchId, KeptPosition, PointId)> {
+        let of = |(branch, of): (&BranchId, &OfBranch)| {
+            let branch = *branch;
+            of.points.iter().map(move |(at, id)| (branch, *at, *id)).collect::<Vec<_>>()
+        };
+        self.branches.iter().flat_map(of).collect()
+    }
+
+    /// Takes a point off the list. Its position stays if something else is there: a fork, the end of the log.
+    pub(super) fn leave_out(&mut self, branch: BranchId, at: KeptPosition, point: PointId) {
+        let Some(of) = self.branches.get_mut(&branch) else { return };
+        of.points.remove(&(at, point));
+        let shared = of.points.iter().any(|(other, _)| *other == at);
+        if !shared && !of.lasting.contains(&at) && of.until != Some(at) {
+            of.all.remove(&at);
+        }
     }
 
     /// As the list of kept points says it, with pins that were missed at first.

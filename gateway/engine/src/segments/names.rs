@@ -19,6 +19,11 @@ pub(crate) fn kept_revision(group: GroupId, revision: u64) -> String {
     format!("groups/{group}/gc/kept/{revision:012}")
 }
 
+/// Below it are the delete intents.
+pub(crate) fn delete_intents(group: GroupId) -> String {
+    format!("groups/{group}/gc/intent")
+}
+
 /// A delete intent.
 pub(crate) fn delete_intent(group: GroupId, revision: u64) -> String {
     format!("groups/{group}/gc/intent/{revision:012}")
