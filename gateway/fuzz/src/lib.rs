@@ -10,12 +10,15 @@ mod sealed;
 
 use std::sync::LazyLock;
 
+use lifeboat_format::dirty::DirtyMap;
 use lifeboat_format::epoch::{EpochCut, EpochIntent};
+use lifeboat_format::gc::{BranchDrop, DeleteIntent, KeptPoints, PointMark, RecordHeader};
 use lifeboat_format::inspect::describe;
 use lifeboat_format::journal::{BatchHeader, FileHeader, JOURNAL_BLOCK, check_payload, decode_point, encode_point};
 use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_state};
 use lifeboat_format::map::{MapHeader, MapObject, MapTrailer};
 use lifeboat_format::segment::{SegmentHeader, SegmentObject, SegmentTrailer};
+use lifeboat_model::{Timestamp, VolumeId};
 use lifeboat_vault::{Access, KeySource, Vault, VaultOptions, VaultSettings, open_store};
 
 /// What a fuzzer calls.
@@ -40,6 +43,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("epoch-cut", epoch_cut),
     ("group-state", group_state),
     ("presence", presence),
+    ("dirty-map", dirty_map),
+    ("kept-points", kept_points),
+    ("delete-intent", delete_intent),
+    ("point-mark", point_mark),
+    ("branch-drop", branch_drop),
+    ("record-header", record_header),
+    ("text", text),
     ("vault-document", vault_document),
     ("document", document),
     ("inspect", inspect),
@@ -178,6 +188,70 @@ fn presence(data: &[u8]) {
     }
 }
 
+fn dirty_map(data: &[u8]) {
+    let _ = DirtyMap::decode(data);
+    let bytes = sealed::dirty(data);
+    if let Ok(map) = DirtyMap::decode(&bytes) {
+        assert_eq!(map.encode().as_ref(), Ok(&bytes));
+    }
+}
+
+fn kept_points(data: &[u8]) {
+    let place = sealed::record_place();
+    if let Ok(kept) = KeptPoints::decode(&sealed::record(data, *b"LBKP"), &place, &sealed::group_key()) {
+        let again = kept.encode(&place, sealed::SALT, &sealed::group_key()).expect("what was read can be written");
+        assert_eq!(KeptPoints::decode(&again, &place, &sealed::group_key()), Ok(kept));
+    }
+}
+
+fn delete_intent(data: &[u8]) {
+    let place = sealed::record_place();
+    if let Ok(intent) = DeleteIntent::decode(&sealed::record(data, *b"LBDI"), &place, &sealed::group_key()) {
+        let again = intent.encode(&place, sealed::SALT, &sealed::group_key()).expect("what was read can be written");
+        assert_eq!(DeleteIntent::decode(&again, &place, &sealed::group_key()), Ok(intent));
+    }
+}
+
+fn point_mark(data: &[u8]) {
+    let place = sealed::record_place();
+    if let Ok(mark) = PointMark::decode(&sealed::record(data, *b"LBPM"), &place, &sealed::group_key()) {
+        let again = mark.encode(&place, sealed::SALT, &sealed::group_key()).expect("what was read can be written");
+        assert_eq!(PointMark::decode(&again, &place, &sealed::group_key()), Ok(mark));
+    }
+}
+
+fn branch_drop(data: &[u8]) {
+    let place = sealed::record_place();
+    if let Ok(drop) = BranchDrop::decode(&sealed::record(data, *b"LBBD"), &place, &sealed::group_key()) {
+        let again = drop.encode(&place, sealed::SALT, &sealed::group_key()).expect("what was read can be written");
+        assert_eq!(BranchDrop::decode(&again, &place, &sealed::group_key()), Ok(drop));
+    }
+}
+
+/// Everything in front of a record's body, and a body that is no record's: what the decompressor gets is the fuzzer's.
+fn record_header(data: &[u8]) {
+    let _ = RecordHeader::decode_any(data);
+    for magic in [*b"LBKP", *b"LBDI", *b"LBPM", *b"LBBD"] {
+        let bytes = sealed::record_header(data, magic);
+        if let Ok(header) = RecordHeader::decode_any(&bytes) {
+            let opened = KeptPoints::decode(&bytes, &header.place, &sealed::group_key());
+            assert!(opened.is_err(), "a record that nobody sealed was accepted");
+        }
+    }
+    let _ = KeptPoints::decode(&sealed::record_of(data, *b"LBKP"), &sealed::record_place(), &sealed::group_key());
+}
+
+/// Texts with a form of their own, as they come in requests and documents.
+fn text(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(volume) = text.parse::<VolumeId>() {
+        assert_eq!(volume.to_string().parse(), Ok(volume));
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        assert_eq!(time.to_string().parse(), Ok(time), "{text:?} is another time when it is said again");
+    }
+}
+
 /// An open vault, to prove documents against.
 struct Opened {
     runtime: tokio::runtime::Runtime,
@@ -262,6 +336,14 @@ mod tests {
         let found = EpochCut::decode_any(&cut).expect("a cut");
         assert!(EpochCut::decode(&cut, &found.place, &group).is_ok());
         assert!(BatchHeader::decode(&sealed::batch(&seed("journal-batch/vector"))).is_ok());
+        assert!(DirtyMap::decode(&sealed::dirty(&seed("dirty-map/two"))).is_ok());
+        let record = |name: &str, magic: &[u8; 4]| sealed::record(&seed(name), *magic);
+        let at = sealed::record_place();
+        assert!(KeptPoints::decode(&record("kept-points/one", b"LBKP"), &at, &group).is_ok());
+        assert!(DeleteIntent::decode(&record("delete-intent/two", b"LBDI"), &at, &group).is_ok());
+        assert!(PointMark::decode(&record("point-mark/pinned", b"LBPM"), &at, &group).is_ok());
+        assert!(BranchDrop::decode(&record("branch-drop/one", b"LBBD"), &at, &group).is_ok());
+        assert!(RecordHeader::decode_any(&sealed::record_header(&seed("record-header/kept"), *b"LBKP")).is_ok());
         let named = |name: &str| {
             let bytes = sealed::document(&seed("vault-document/vault"), name);
             OPENED.runtime.block_on(async {

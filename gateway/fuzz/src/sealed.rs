@@ -4,6 +4,7 @@
 //! reading of the format as well: where it is wrong, nothing gets past the checks and `tests/replay.rs` fails.
 
 use aws_lc_rs::{aead, digest, hmac};
+use lifeboat_format::gc::RecordPlace;
 use lifeboat_format::hash::BlockHasher;
 use lifeboat_format::keys::{DataKey, GroupKey, HashKey, Salt, VolumeKeys, commitment, derive};
 use lifeboat_format::map::{MAP_HEADER_LEN, MapHeader, MapKeys, MapObjectRef, MapPlace, Node, NodeRef};
@@ -14,7 +15,7 @@ use lifeboat_model::{
     BranchId, Epoch, GroupId, Lsn, MapId, RootHash, SegmentId, SegmentSeq, Timestamp, VaultId, VolumeId,
 };
 
-const SALT: Salt = [5; 16];
+pub(crate) const SALT: Salt = [5; 16];
 const VOLUME: VolumeId = VolumeId::from_bytes([1; 16]);
 /// Blocks of the one frame.
 const FRAME_LEN: u32 = 16 * 4096;
@@ -113,6 +114,60 @@ pub(crate) fn state(data: &[u8]) -> Vec<u8> {
     put(&mut bytes, 0, b"LBGS");
     put(&mut bytes, 8, &u32::try_from(len).unwrap_or(0).to_le_bytes());
     put_checksum(&mut bytes, len - 4);
+    bytes
+}
+
+/// A dirty map: magic, version, its length and its checksum put right.
+pub(crate) fn dirty(data: &[u8]) -> Vec<u8> {
+    let mut bytes = b"LBDM\x01\x00\x00\x00".to_vec();
+    bytes.extend_from_slice(&u64::try_from(data.len() + 20).unwrap_or(u64::MAX).to_le_bytes());
+    bytes.extend_from_slice(data);
+    let sum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+pub(crate) fn record_place() -> RecordPlace {
+    let SegmentPlace { vault, group, .. } = segment_place();
+    RecordPlace { vault, group, name: "gc/kept/00000001".to_owned() }
+}
+
+/// A record of the group whose body, before compression, is `body`.
+pub(crate) fn record(body: &[u8], magic: [u8; 4]) -> Vec<u8> {
+    sealed_record(&compress(body), len32(body), magic)
+}
+
+/// A record whose decompressor gets `data`, and is told that sixteen pages come out.
+pub(crate) fn record_of(data: &[u8], magic: [u8; 4]) -> Vec<u8> {
+    sealed_record(data, FRAME_LEN, magic)
+}
+
+fn sealed_record(compressed: &[u8], raw_len: u32, magic: [u8; 4]) -> Vec<u8> {
+    let RecordPlace { vault, group, name } = record_place();
+    let mut bytes = magic.to_vec();
+    bytes.extend_from_slice(&1_u16.to_le_bytes());
+    bytes.extend_from_slice(&vault.to_bytes());
+    bytes.extend_from_slice(&group.to_bytes());
+    bytes.extend_from_slice(&SALT);
+    bytes.extend_from_slice(&commitment(&group_key(), &SALT));
+    bytes.extend_from_slice(&raw_len.to_le_bytes());
+    bytes.extend_from_slice(&u16::try_from(name.len()).unwrap_or(0).to_le_bytes());
+    bytes.extend_from_slice(name.as_bytes());
+    let key = derive(group_key().expose(), &SALT, b"lifeboat/v1/gc");
+    let stored = encrypt(key, 0, &bytes, compressed);
+    bytes.extend_from_slice(&stored);
+    let sum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// A record with `data` behind magic and version, and its checksum put right.
+pub(crate) fn record_header(data: &[u8], magic: [u8; 4]) -> Vec<u8> {
+    let mut bytes = magic.to_vec();
+    bytes.extend_from_slice(&1_u16.to_le_bytes());
+    bytes.extend_from_slice(data);
+    let sum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&sum.to_le_bytes());
     bytes
 }
 
@@ -346,6 +401,11 @@ pub(crate) fn any(data: &[u8]) -> Vec<u8> {
         Some(b"LBMP") => checksum_at(data, data.len().max(MAP_HEADER_LEN + TRAILER_LEN), 128),
         Some(b"LBEI") => epoch(data, 78),
         Some(b"LBEC") => epoch(data, 118),
+        Some(b"LBDM") => dirty(data.get(16..).unwrap_or_default()),
+        Some(magic @ (b"LBKP" | b"LBDI" | b"LBPM" | b"LBBD")) => {
+            let magic = magic.first_chunk().copied().unwrap_or_default();
+            record_header(data.get(6..).unwrap_or_default(), magic)
+        }
         _ => data.to_vec(),
     }
 }
