@@ -24,10 +24,12 @@ use super::{
 };
 use crate::branch::{self, Origin};
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::gc::Kept;
 use crate::planted::{self, Bug};
 use crate::points::{self, PointInfo};
 use crate::record::{LogRecord, Op, PointMark};
 use crate::rehydrate::{Cursor, ImageSink, RehydrateLimits, Source, rehydrate};
+use crate::segments::{Reader, ReaderLimits};
 use crate::ship::{BranchWriter, Interval, Open};
 use crate::sync::Lock;
 use crate::view::PointView;
@@ -340,32 +342,33 @@ impl Group {
 
     /// One pass: to the target that an interrupted pass had, or to the newest point.
     async fn pass(self: &Arc<Self>) -> Result<Rehydrated> {
-        let following = self.rehydrate_state()?;
+        let mut following = self.rehydrate_state()?;
         let (vault, group) = (&self.config.vault, self.config.group);
         let known = points::list_points(vault, group, following.branch).await?;
-        let point = match following.target {
-            Some(target) => known.into_iter().find(|point| point.lsn == target.lsn),
-            None => known.into_iter().next_back(),
-        };
+        let target = following.target.and_then(|target| known.iter().find(|point| point.lsn == target.lsn).cloned());
+        // The schedule may have dropped it since. The images stand between it and the base then, which no history tells.
+        following.full |= following.target.is_some() && target.is_none();
+        let begun = target.is_some();
+        let point = target.or_else(|| known.into_iter().next_back());
         let point = point.ok_or_else(|| {
             EngineError::new(
                 ErrorKind::NotFound,
                 format!("{} has no recovery point of {group} to come back to", following.branch),
             )
         })?;
-        if following.target.is_none() {
+        if !begun {
             self.change_state(|state| {
                 if let Some(one) = state.rehydrate.as_mut() {
                     one.target = Some(place(point.position()));
                     one.cursor = None;
+                    one.full = following.full;
                 }
             })?;
         }
         let target = view_at(self, point.position()).await?;
         let source = self.source(&following).await?;
         let sink = Sink::open(self, &target)?;
-        let cursor =
-            following.cursor.filter(|_| following.target.is_some()).map(|(volume, lba)| Cursor { volume, lba });
+        let cursor = following.cursor.filter(|_| begun).map(|(volume, lba)| Cursor { volume, lba });
         sink.tell(cursor);
         let stats = rehydrate(&target, source, &sink, cursor, RehydrateLimits::default()).await?;
         sink.finish().await?;
@@ -379,9 +382,13 @@ impl Group {
         })
     }
 
-    /// What the image holds now, as far as the vault's history can say.
+    /// What the image holds now, as far as the vault's history can say: nothing of a base that the schedule has dropped since.
     async fn source(&self, following: &Rehydrate) -> Result<Source> {
         let Some(base) = following.base.filter(|_| !following.full) else { return Ok(Source::Full) };
+        let reader = Reader::open(&self.config.vault, self.config.group, ReaderLimits::default()).await?;
+        if !Kept::read(&reader).await?.allows(&Origin { at: position(base), point: None }) {
+            return Ok(Source::Full);
+        }
         let view = view_at(self, position(base)).await?;
         Ok(Source::Delta { base: view, dirty: self.own_tail(base.lsn)? })
     }

@@ -150,6 +150,7 @@ impl World {
                 let _ = self.take_point(gateway).await?;
             }
         }
+        self.must_come_home().await?;
         self.check_vault().await?;
         for gateway in [HOME, RECO] {
             let group = self.gateways[gateway].borrow_mut().group.take();
@@ -166,6 +167,20 @@ impl World {
                 group.close(Duration::ZERO).await;
             }
         }
+        Ok(())
+    }
+
+    /// A failback that was begun goes on, whatever interrupted it and whatever was collected since.
+    async fn must_come_home(&self) -> Checked {
+        let branch = self.gateways[RECO].borrow().on_branch;
+        let (Some(branch), Some(GroupState::Rehydrating)) = (branch, self.state(HOME)) else { return Ok(()) };
+        for _ in 0..3 {
+            if self.rehydrate(HOME, branch, RehydrateMode::Delta).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        promise!(self.lenient, "home can't be brought to the newest point although everything is well again");
         Ok(())
     }
 
