@@ -8,10 +8,12 @@
 //! that must be empty, without and with refresh. Nothing here knows the provider's resources.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -269,6 +271,40 @@ impl Workspace {
         self.ok(&["state", "rm", address]).map(drop)
     }
 
+    /// `terraform apply`, interrupted as by Ctrl-C (the whole process group gets SIGINT) once `moment` has come. What it
+    /// printed.
+    ///
+    /// # Errors
+    /// When the moment doesn't come, or the apply doesn't end as an interrupted one does: with exit code 1.
+    pub fn interrupted_apply(&self, what: &str, mut moment: impl FnMut() -> Result<bool>) -> Result<String> {
+        let log = self.dir.join("interrupted.log");
+        let file = std::fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let errors = file.try_clone().context("share the log")?;
+        let mut child = std::process::Command::new("terraform")
+            .args(["apply", "-no-color", "-auto-approve"])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.dir)
+            .process_group(0)
+            .stdin(std::process::Stdio::null())
+            .stdout(file)
+            .stderr(errors)
+            .spawn()
+            .context("start terraform")?;
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("terraform has no process id")?;
+        let printed = || std::fs::read_to_string(&log).unwrap_or_default();
+        let came = crate::eventually(what, COMMAND_WITHIN, || Ok(moment()?.then_some(())));
+        // Also where it never came: nothing is left running.
+        let interrupted = kill_process_group(group, Signal::INT);
+        let ended = crate::eventually("the interrupted apply to end", COMMAND_WITHIN, || {
+            child.try_wait().context("wait for terraform")
+        });
+        came.with_context(printed)?;
+        interrupted.context("interrupt terraform")?;
+        let status = ended.with_context(printed)?;
+        ensure!(status.code() == Some(1), "the interrupted apply ended with {status}:\n{}", printed());
+        Ok(printed())
+    }
+
     /// `terraform destroy`, and that the state is empty then.
     ///
     /// # Errors
@@ -326,6 +362,14 @@ impl Plan {
             .find(|change| change["address"] == address)
             .with_context(|| format!("{address} is not in the plan"))?;
         Ok(change["change"]["actions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect())
+    }
+
+    /// The id that an address is imported with, if it is.
+    #[must_use]
+    pub fn importing(&self, address: &str) -> Option<&str> {
+        let changes = self.document["resource_changes"].as_array();
+        let change = changes.into_iter().flatten().find(|change| change["address"] == address)?;
+        change["change"]["importing"]["id"].as_str()
     }
 
     /// How many resources the plan creates, changes or deletes.

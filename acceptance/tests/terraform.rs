@@ -1,6 +1,7 @@
 //! The provider through the real `terraform`: the life of every resource, in both tiers.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lifeboat_acceptance::binaries::repository;
@@ -180,6 +181,162 @@ fn what_was_changed_or_deleted_elsewhere_is_planned_again() {
     let interval = api.call(async |client| client.find_by_name::<Policy>("standard").await).unwrap().unwrap();
     assert_eq!(interval.spec.recovery_point_interval, "2s");
     workspace.destroy().unwrap();
+}
+
+/// A volume with a policy of its own, in the words of a person.
+const SINGLE: &str = r#"
+resource "lifeboat_volume" "single" {
+  policy_id  = lifeboat_replication_policy.standard.id
+  gateway_id = lifeboat_gateway.primary.id
+  name       = "single"
+  size_gib   = 0.0625
+}
+"#;
+
+#[test]
+fn what_is_imported_by_blocks_needs_no_configuration_by_hand() {
+    let bench = Bench::new("tf-import", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    let limits = "  bandwidth_limit {\n    mbps  = 900\n    days  = [\"sat\", \"mon\"]\n    start = \"08:00\"\n    end   = \
+                  \"18:00\"\n  }\n  bandwidth_limit {\n    mbps = 1000\n  }";
+    let everything = bench.configuration("2s", 1, &format!("{RETENTION}\n{limits}"), SINGLE);
+    workspace.step(&everything, |_| Ok(()), |_| Ok(())).unwrap();
+    let state = workspace.state().unwrap();
+    let addresses: Vec<&str> = RESOURCES.into_iter().chain(["lifeboat_volume.single"]).collect();
+    let ids: Vec<&str> = addresses.iter().map(|address| state.text(address, "id").unwrap()).collect();
+    for address in &addresses {
+        workspace.forget(address).unwrap();
+    }
+    let head = everything.split("resource ").next().unwrap().to_owned();
+    let imports: String = addresses
+        .iter()
+        .zip(&ids)
+        .map(|(address, id)| format!("import {{\n  to = {address}\n  id = \"{id}\"\n}}\n"))
+        .collect();
+    workspace.write(&(head + &imports)).unwrap();
+    workspace
+        .run(&["plan", "-no-color", "-out=plan.bin", "-generate-config-out=generated.tf"])
+        .and_then(lifeboat_acceptance::command::Outcome::ok)
+        .unwrap();
+    let plan = workspace.run(&["show", "-json", "plan.bin"]).unwrap().ok().unwrap();
+    let plan = lifeboat_acceptance::terraform::Plan { document: serde_json::from_str(&plan).unwrap() };
+    for (address, id) in addresses.iter().zip(&ids) {
+        assert_eq!(plan.actions(address).unwrap(), ["no-op"], "{address}: {}", plan.document);
+        assert_eq!(plan.importing(address), Some(*id));
+    }
+    workspace.apply().unwrap();
+    workspace.plan_is_empty(false).unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    let generated = std::fs::read_to_string(workspace.dir().join("generated.tf")).unwrap();
+    let order: Vec<usize> = ["900", "1000"].iter().map(|mbps| generated.find(mbps).unwrap()).collect();
+    assert!(order[0] < order[1], "{generated}");
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn every_resource_that_disappears_is_planned_again() {
+    let bench = Bench::new("tf-gone", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    workspace.step(&bench.standard(), |_| Ok(()), |_| Ok(())).unwrap();
+    let api = bench.api().unwrap();
+    api.call(async |client| {
+        let volume: Volume = client.find_by_name("data").await?.expect("the volume exists");
+        client.delete::<Volume>(&volume.id.to_string(), volume.generation).await
+    })
+    .unwrap();
+    // A group goes once its gateway has let go of it.
+    lifeboat_acceptance::eventually("the group, policy, gateway and site to go", Duration::from_secs(60), || {
+        let gone = api.call(async |client| {
+            if let Some(group) = client.find_by_name::<Group>("erp").await? {
+                client.delete::<Group>(&group.id.to_string(), group.generation).await?;
+            }
+            if let Some(policy) = client.find_by_name::<Policy>("standard").await? {
+                client.delete::<Policy>(&policy.id.to_string(), policy.generation).await?;
+            }
+            if let Some(gateway) = client.find_by_name::<lifeboat_api::Gateway>("primary").await? {
+                client.delete::<lifeboat_api::Gateway>(&gateway.id.to_string(), gateway.generation).await?;
+            }
+            if let Some(site) = client.find_by_name::<Site>("onprem").await? {
+                client.delete::<Site>(&site.id.to_string(), site.generation).await?;
+            }
+            Ok(())
+        });
+        Ok(gone.ok())
+    })
+    .unwrap();
+    let plan = workspace.plan().unwrap();
+    for address in RESOURCES.into_iter().filter(|address| *address != "lifeboat_vault.main") {
+        assert_eq!(plan.actions(address).unwrap(), ["create"], "{address}");
+    }
+    assert_eq!(plan.changes(), 5);
+    workspace.apply().unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn what_someone_else_changed_since_the_plan_is_as_planned_after_the_apply() {
+    let bench = Bench::new("tf-stale", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    workspace.step(&bench.standard(), |_| Ok(()), |_| Ok(())).unwrap();
+    workspace.write(&bench.configuration("1s", 2, RETENTION, "")).unwrap();
+    assert_eq!(workspace.plan().unwrap().changes(), 2);
+    // Every generation that the plan saw is an old one now.
+    let api = bench.api().unwrap();
+    api.call(async |client| {
+        let policy: Policy = client.find_by_name("standard").await?.expect("the policy exists");
+        let change = serde_json::json!({"recovery_point_interval": "9s", "rpo_threshold": "10m"});
+        client.patch::<Policy>(&policy.id.to_string(), policy.generation, &change).await?;
+        let volume: Volume = client.find_by_name("data").await?.expect("the volume exists");
+        let change = serde_json::json!({"cache_bytes": 1_u64 << 30});
+        client.patch::<Volume>(&volume.id.to_string(), volume.generation, &change).await.map(drop)
+    })
+    .unwrap();
+    workspace.apply().unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    let policy = api.call(async |client| client.find_by_name::<Policy>("standard").await).unwrap().unwrap();
+    assert_eq!(policy.spec.recovery_point_interval, "1s");
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn ctrl_c_in_an_apply_loses_nothing() {
+    let bench = Bench::new("tf-ctrl-c", Tier::Installed).unwrap();
+    let workspace = &bench.workspace;
+    // A gateway that nobody starts: its volume is made, and never ready.
+    let never = r#"
+resource "lifeboat_gateway" "late" {
+  site_id = lifeboat_site.onprem.id
+  name    = "late"
+}
+
+resource "lifeboat_volume" "waiting" {
+  policy_id  = lifeboat_replication_policy.standard.id
+  gateway_id = lifeboat_gateway.late.id
+  name       = "waiting"
+  size_gib   = 1
+}
+"#;
+    workspace.write(&bench.configuration("2s", 1, RETENTION, never)).unwrap();
+    workspace.init().unwrap();
+    let api = bench.api().unwrap();
+    let made = || {
+        let volumes = api.call(async |client| {
+            Ok((client.find_by_name::<Volume>("waiting").await?, client.find_by_name::<Volume>("data").await?))
+        });
+        // Before the first apply has got so far there is nothing to ask.
+        let Ok((Some(_), Some(data))) = volumes else { return Ok(false) };
+        Ok(data.status.path.is_some())
+    };
+    let printed = workspace.interrupted_apply("both volumes", made).unwrap();
+    assert!(printed.contains("The volume waiting was not waited for"), "{printed}");
+    let state = workspace.state().unwrap();
+    for address in RESOURCES.into_iter().chain(["lifeboat_gateway.late", "lifeboat_volume.waiting"]) {
+        assert!(state.text(address, "id").is_ok(), "{address} is lost:\n{printed}");
+    }
+    // Nothing is to be made again: what was only waited for is not tainted.
+    let plan = workspace.plan().unwrap();
+    assert_eq!(plan.changes(), 0, "{}", plan.document["resource_changes"]);
 }
 
 #[test]

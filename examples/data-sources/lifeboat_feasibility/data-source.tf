@@ -1,5 +1,5 @@
 data "lifeboat_feasibility" "standard" {
-  policy_id              = lifeboat_replication_policy.standard.id
+  policy_id              = lifeboat_replication_policy.gold.id
   churn_bytes_per_second = 10000000
   mbps                   = 100
   compression_ratio      = 2

@@ -6,9 +6,10 @@
 //! create     POST ─> kept as partial state ─> settle ─> state
 //! read       GET ─> state; gone ─> None; gone because another gateway answers ─> an error
 //! update     GET for the generation ─> PATCH (again when someone was faster) ─> settle ─> state
-//! delete     GET ─> DELETE; blocked by what ends by itself ─> again; blocked otherwise ─> an error that names it
+//! delete     GET ─> DELETE; blocked by what ends by itself, or by less and less ─> again; else an error that names it
 //! ```
-//! Stop and deadlines end every wait, never a request that changes something: what was created is always in the state.
+//! Stop and deadlines end every wait, never a request that changes something: what was created is always in the state, and
+//! a stop alone taints nothing.
 //! Computed attributes that a plan promised keep the promised value until the next refresh.
 
 use std::cell::RefCell;
@@ -35,6 +36,9 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a destroy waits for what goes away by itself.
 const GIVING_WAY_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long it waits for the rest while nothing changes: the same run may destroy it, in an order that Terraform doesn't know
+/// where the configuration has ids in the place of references.
+const STANDING_STILL_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Something that lies in the way of a destroy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -293,9 +297,19 @@ impl<K: Kind> Resource<Link> for Declared<K> {
                 });
             }
         };
-        cx.save_partial(state_of::<K>(&request.plan, &found));
-        let found = K::settle(api, cx, found, &spec).await?;
-        Ok(state_of::<K>(&request.plan, &found))
+        let state = state_of::<K>(&request.plan, &found);
+        cx.save_partial(state.clone());
+        match K::settle(api, cx, found, &spec).await {
+            Ok(found) => Ok(state_of::<K>(&request.plan, &found)),
+            // It exists and goes on getting ready. An error would taint it, and the next apply would throw it away.
+            Err(said) if cx.is_cancelled() => {
+                let what = called::<K>(&request.plan);
+                let detail = format!("{said}. The gateway goes on with it; the next refresh shows how far it is.");
+                cx.warn(format!("The {what} was not waited for"), detail);
+                Ok(state)
+            }
+            Err(errors) => Err(errors),
+        }
     }
 
     async fn read(&self, link: &Link, cx: &Context, mut state: Object) -> Result<Option<Object>> {
@@ -346,7 +360,7 @@ impl<K: Kind> Resource<Link> for Declared<K> {
         let id: String = state.get("id")?;
         let what = called::<K>(&state);
         let doing = format!("destroy the {what}");
-        let (mut tries, mut waited) = (0, Duration::ZERO);
+        let (mut tries, mut waited, mut seen) = (0, Duration::ZERO, Vec::new());
         loop {
             let deleted = async {
                 let now: K::View = api.read(&id).await?;
@@ -359,16 +373,24 @@ impl<K: Kind> Resource<Link> for Declared<K> {
                     return Ok(());
                 }
                 Err(error) if wording::is_stale(&error) && tries < STALE_TRIES_MAX => tries += 1,
-                Err(error) if gives_way::<K>(&error) && waited < GIVING_WAY_TIME_MAX => {
+                Err(error) if !error.blockers().is_empty() => {
+                    if error.blockers() != seen {
+                        // Something is moving: what is left may go in the same run.
+                        (seen, waited) = (error.blockers().to_vec(), Duration::ZERO);
+                    }
+                    let patience = if gives_way::<K>(&error) { GIVING_WAY_TIME_MAX } else { STANDING_STILL_TIME_MAX };
+                    if waited >= patience {
+                        return Err(
+                            wording::in_the_way(&what, &error).unwrap_or_else(|| failed(&doing, &error, K::RENAME))
+                        );
+                    }
                     let waiting =
                         format!("waiting for {}, before the {what} can be destroyed", error.blockers().join(", "));
                     cx.progress(waiting.clone());
                     cx.sleep(&waiting, LOOK_INTERVAL).await?;
                     waited += LOOK_INTERVAL;
                 }
-                Err(error) => {
-                    return Err(wording::in_the_way(&what, &error).unwrap_or_else(|| failed(&doing, &error, K::RENAME)));
-                }
+                Err(error) => return Err(failed(&doing, &error, K::RENAME)),
             }
         }
     }

@@ -129,6 +129,13 @@ async fn a_volume_changes_its_policy_in_place_and_its_group_never() {
     let other = plan(VOLUME, Some(state.clone()), Some(alone.with("policy_id", id("pol", 2)))).await;
     assert!(other.said.is_empty() && other.replaces.is_empty(), "{:?} {:?}", other.said, other.replaces);
 
+    // As generated from an import: the group is the one that the volume has for itself.
+    let both = plan(VOLUME, Some(state.clone()), Some(volume().with("policy_id", id("pol", 1)))).await;
+    assert!(both.said.is_empty() && both.replaces.is_empty(), "{:?} {:?}", both.said, both.replaces);
+    let elsewhere = volume().with("policy_id", id("pol", 1)).with("group_id", id("grp", 2));
+    let elsewhere = plan(VOLUME, Some(state), Some(elsewhere)).await;
+    assert_one(&elsewhere.said, "group_id: A volume with data would be replaced", "");
+
     let mut leaving = volume().with("policy_id", id("pol", 1));
     leaving.remove("group_id");
     let leaves = plan(VOLUME, Some(volume_state()), Some(leaving)).await;
@@ -194,8 +201,8 @@ async fn bad_volumes_are_refused_under_their_attribute() {
     for (name, value, part) in cases {
         assert_one(&validate(VOLUME, volume().with(name, value)).await, &format!("{name}: "), part);
     }
-    let both = validate(VOLUME, volume().with("policy_id", id("pol", 1))).await;
-    assert_one(&both, "policy_id: ", "can't stand beside group_id");
+    let both = plan(VOLUME, None, Some(volume().with("policy_id", id("pol", 1)))).await;
+    assert_one(&both.said, "policy_id: ", "set group_id or policy_id, not both");
 }
 
 #[tokio::test]
