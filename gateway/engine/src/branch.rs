@@ -211,6 +211,22 @@ pub async fn fence(
     ))
 }
 
+/// The branch that a group's history goes on with: from the first one along every promotion. Tests and orphans fork off
+/// without a promotion.
+#[must_use]
+pub fn written_last(branches: &[BranchInfo]) -> Option<BranchId> {
+    let mut at = branches.iter().find(|branch| branch.origin.is_none())?;
+    // Each step leads to another branch; more steps than branches would be a circle.
+    for _ in branches {
+        let next = at.promoted_to.and_then(|id| branches.iter().find(|branch| branch.id == id));
+        match next {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    Some(at.id)
+}
+
 /// What of a tenure is in the branch's history: a fenced writer's tail begins after it. `None` while the gateway that
 /// fenced it hasn't said it yet (ask again later), and for the tenure that isn't over.
 ///

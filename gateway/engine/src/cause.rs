@@ -18,6 +18,12 @@ pub(crate) fn store(error: StoreError) -> EngineError {
     EngineError::new(kind, error.to_string()).with_source(error)
 }
 
+/// Whether the store said that the object isn't there: not a key, a branch or anything else that was looked for.
+pub(crate) fn is_gone(error: &EngineError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<StoreError>());
+    source.is_some_and(StoreError::is_not_found)
+}
+
 /// A failed operation on the vault.
 pub(crate) fn vault(error: VaultError) -> EngineError {
     let kind = match error.kind() {

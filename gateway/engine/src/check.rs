@@ -6,6 +6,7 @@
 //! group       the listings of a group, its epochs and cuts, the order of its branches
 //! history     one branch along its log: chain, cuts, indexes; the roots that points recorded against trees replayed
 //! maps        map objects: every node; every node reachable from a head against what the log gives
+//! rebuilt     what stands for segments that collecting garbage has rebuilt
 //! data        frames: decrypted, every block hashed (with `read_data`)
 //! lost        which blocks are unreadable at the position at hand, and what is to blame
 //! local       the files of a state directory
@@ -27,6 +28,7 @@ mod history;
 pub mod local;
 mod lost;
 mod maps;
+mod rebuilt;
 mod report;
 pub mod reveal;
 #[cfg(test)]

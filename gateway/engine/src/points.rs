@@ -203,6 +203,12 @@ impl Default for PointRetention {
 }
 
 impl PointRetention {
+    /// All of them, as far as a map can list them: where nothing says what may go.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self { tiers: vec![(Duration::MAX, Duration::ZERO)], max: lifeboat_format::map::MAP_POINTS_MAX }
+    }
+
     /// Thins a list (positions ascending), ages counted from its newest point.
     pub fn thin(&self, points: &mut Vec<PointInfo>) {
         if let Some(newest) = points.last().map(|point| point.time) {

@@ -1,5 +1,5 @@
 //! Reading a group's objects from the vault: segment indexes, frames, map nodes, epochs; each verified, each cached
-//! within a bound.
+//! within a bound. Frames of a segment that is gone come from its rebuilt ones (`segments/rebuilt.rs`).
 //!
 //! A [`Reader`] belongs to one group of one vault and is shared by everything that reads it: views of points, writers,
 //! rehydration. All it caches is immutable (objects are written once), so nothing is ever invalidated. It holds at most
@@ -9,6 +9,7 @@
 mod cache;
 mod maps;
 pub(crate) mod names;
+mod rebuilt;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -22,7 +23,7 @@ use lifeboat_format::segment::{
     FrameNo, SEGMENT_HEADER_LEN, SEGMENT_LEN_MAX, SegmentHash, SegmentHeader, SegmentIndex, SegmentObject,
     SegmentPlace, SegmentTrailer, TRAILER_LEN, open_frame_with,
 };
-use lifeboat_model::{GroupId, MapId, SegmentId, VolumeId};
+use lifeboat_model::{BLOCK_SIZE, GroupId, MapId, SegmentId, VolumeId};
 use lifeboat_vault::{Vault, VaultErrorKind, VolumeKeys};
 use tokio::sync::Semaphore;
 
@@ -32,6 +33,7 @@ use crate::tree::Node;
 use cache::Cache;
 
 pub(crate) use maps::{MapHead, MapListing};
+pub(crate) use rebuilt::Rebuilt;
 
 /// What is read from the end of a segment: the whole of a small one, and its frames come along; of a longer one the index,
 /// which nearly always fits.
@@ -78,10 +80,34 @@ pub(crate) struct Segment {
     body: Option<Bytes>,
 }
 
+/// The blocks of a frame that are there: all of them, or those that were needed when its segment was rebuilt.
+#[derive(Clone, Debug)]
+struct FrameBlocks {
+    /// A bit for each slot that is there.
+    mask: u16,
+    /// Their blocks, one after the other.
+    data: Bytes,
+}
+
+impl FrameBlocks {
+    fn whole(data: Bytes) -> Self {
+        let slots = u32::try_from(data.len() / BLOCK_SIZE).unwrap_or(u32::MAX);
+        Self { mask: 1_u16.checked_shl(slots).map_or(u16::MAX, |next| next.wrapping_sub(1)), data }
+    }
+
+    fn block(&self, slot: u8) -> Option<Bytes> {
+        let bit = 1_u16.checked_shl(u32::from(slot)).filter(|bit| self.mask & bit != 0)?;
+        let before = usize::try_from((self.mask & bit.wrapping_sub(1)).count_ones()).ok()?;
+        let start = before.saturating_mul(BLOCK_SIZE);
+        let end = start.saturating_add(BLOCK_SIZE);
+        (end <= self.data.len()).then(|| self.data.slice(start..end))
+    }
+}
+
 /// Decrypted frames, and what getting them cost.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
-    frames: HashMap<(SegmentId, u32), Bytes>,
+    frames: HashMap<(SegmentId, u32), FrameBlocks>,
     /// Bytes of frames that were not in the cache.
     pub(crate) fetched: u64,
 }
@@ -89,12 +115,9 @@ pub(crate) struct Frames {
 impl Frames {
     /// One block of a frame.
     pub(crate) fn block(&self, segment: SegmentId, frame: u32, slot: u8) -> Result<Bytes> {
-        let start = usize::from(slot).saturating_mul(lifeboat_model::BLOCK_SIZE);
-        let end = start.saturating_add(lifeboat_model::BLOCK_SIZE);
         self.frames
             .get(&(segment, frame))
-            .filter(|raw| raw.len() >= end)
-            .map(|raw| raw.slice(start..end))
+            .and_then(|blocks| blocks.block(slot))
             .ok_or_else(|| cause::tampered(format!("frame {frame} of segment {segment} has no slot {slot}")))
     }
 }
@@ -106,7 +129,9 @@ pub struct Reader {
     group: GroupId,
     key: GroupKey,
     segments: Cache<SegmentId, Arc<Segment>>,
-    frames: Cache<(SegmentId, u32), Bytes>,
+    /// The rebuilt ones of segments that are gone.
+    rebuilt: Cache<SegmentId, Arc<Vec<Rebuilt>>>,
+    frames: Cache<(SegmentId, u32), FrameBlocks>,
     nodes: Cache<(MapId, u32), Arc<Node>>,
     heads: Cache<MapId, Arc<MapHead>>,
     epochs: Cache<String, Bytes>,
@@ -129,6 +154,7 @@ impl Reader {
             group,
             key,
             segments: Cache::new(limits.index_bytes),
+            rebuilt: Cache::new(limits.index_bytes / 2),
             frames: Cache::new(limits.frame_bytes),
             nodes: Cache::new(limits.node_bytes),
             heads: Cache::new(HEADS_BYTES),
@@ -199,7 +225,7 @@ impl Reader {
     }
 
     /// The data key under which segments name it.
-    async fn data_key(&self, name: KeyName) -> Result<DataKey> {
+    pub(crate) async fn data_key(&self, name: KeyName) -> Result<DataKey> {
         let known = || self.data_keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known().get(&name) {
             return Ok(found.clone());
@@ -238,25 +264,39 @@ impl Reader {
 
     /// The index of a segment that must be there; `len` is its length where a listing said it.
     pub(crate) async fn segment(&self, id: SegmentId, len: Option<u64>) -> Result<Arc<Segment>> {
-        let weigh = |segment: &Arc<Segment>| segment.memory();
-        self.segments.get_or_load(&id, weigh, async { self.load_segment(id, len).await.map(Arc::new) }).await
+        self.original(id, len).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                let key = names::segment(self.group, id);
+                cause::tampered(format!("segment {key} is not in the vault")).with_source(error)
+            }
+            _ => error,
+        })
     }
 
-    async fn load_segment(&self, id: SegmentId, len: Option<u64>) -> Result<Segment> {
+    /// The index of a segment; `NotFound` where it is gone.
+    pub(crate) async fn original(&self, id: SegmentId, len: Option<u64>) -> Result<Arc<Segment>> {
+        let weigh = |segment: &Arc<Segment>| segment.memory();
+        self.segments.get_or_load(&id, weigh, async { self.load_segment(id, len, TAIL_LEN).await.map(Arc::new) }).await
+    }
+
+    /// The index of a segment of that length, without anything else of it, and not kept.
+    pub(crate) async fn bare_index(&self, id: SegmentId, len: u64) -> Result<Segment> {
+        // Blocks that don't compress have 25 bytes each in the index.
+        self.load_segment(id, Some(len), (len / 96).clamp(4096, TAIL_LEN)).await
+    }
+
+    /// Reads at least `tail_len` bytes of its end, and all of it if it isn't longer.
+    async fn load_segment(&self, id: SegmentId, len: Option<u64>, tail_len: u64) -> Result<Segment> {
         let key = names::segment(self.group, id);
-        let missing = |error: EngineError| match error.kind() {
-            ErrorKind::NotFound => cause::tampered(format!("segment {key} is not in the vault")).with_source(error),
-            _ => error,
-        };
         let place = SegmentPlace { vault: self.vault.id(), group: self.group, id };
         let refused = |error| cause::object(&key, error);
         // Everything in one round trip, whatever is known: a short object's header is asked for in vain.
         let (header, tail, len) = match len {
-            Some(len) if len <= TAIL_LEN => (None, self.get(&key, len).await.map_err(missing)?, len),
+            Some(len) if len <= tail_len => (None, self.get(&key, len).await?, len),
             _ => {
                 let header_len = u64::try_from(SEGMENT_HEADER_LEN).unwrap_or(u64::MAX);
-                let both = futures::join!(self.get_range(&key, 0..header_len), self.get_tail(&key, TAIL_LEN));
-                let (tail, len) = both.1.map_err(missing)?;
+                let both = futures::join!(self.get_range(&key, 0..header_len), self.get_tail(&key, tail_len));
+                let (tail, len) = both.1?;
                 (Some(both.0), tail, len)
             }
         };
@@ -265,7 +305,7 @@ impl Reader {
         }
         let tail_at = len.saturating_sub(u64::try_from(tail.len()).unwrap_or(u64::MAX));
         let header = match header {
-            Some(header) if tail_at > 0 => header.map_err(missing)?,
+            Some(header) if tail_at > 0 => header?,
             Some(_) | None => {
                 let object = SegmentObject::open(&tail, &place, &self.key).map_err(refused)?;
                 let (header, index, hash) = (object.header, object.index, object.trailer.hash());
@@ -278,7 +318,7 @@ impl Reader {
         let range = trailer.index_range();
         let index = match range.start.checked_sub(tail_at).and_then(|skip| usize::try_from(skip).ok()) {
             Some(skip) => tail.slice(skip.min(trailer_at)..trailer_at),
-            None => self.get_range(&key, range).await.map_err(missing)?,
+            None => self.get_range(&key, range).await?,
         };
         let (index, hash) =
             (SegmentIndex::open(&header, &trailer, &index, &self.key).map_err(refused)?, trailer.hash());
@@ -291,35 +331,51 @@ impl Reader {
         let mut missing: BTreeMap<SegmentId, Vec<u32>> = BTreeMap::new();
         for &(segment, frame) in wanted {
             match self.frames.get(&(segment, frame)) {
-                Some(raw) => {
-                    out.frames.insert((segment, frame), raw);
+                Some(blocks) => {
+                    out.frames.insert((segment, frame), blocks);
                 }
                 None => missing.entry(segment).or_default().push(frame),
             }
         }
-        let spans: Vec<Vec<Span>> = stream::iter(missing)
-            .map(|(segment, frames)| async move {
-                let segment = self.segment(segment, None).await?;
-                Ok::<_, EngineError>(spans(&segment, &frames))
-            })
+        let reads: Vec<Vec<Span>> = stream::iter(missing)
+            .map(|(segment, frames)| self.plan_reads(segment, frames))
             .buffered(SPANS_PARALLEL)
-            .map(|spans| spans.and_then(std::convert::identity))
             .try_collect()
             .await?;
         let mut read =
-            stream::iter(spans.into_iter().flatten()).map(|span| self.read_span(span)).buffer_unordered(SPANS_PARALLEL);
+            stream::iter(reads.into_iter().flatten()).map(|span| self.read(span)).buffer_unordered(SPANS_PARALLEL);
         while let Some((frames, fetched)) = read.try_next().await? {
             out.fetched = out.fetched.saturating_add(fetched);
-            for (key, raw) in frames {
-                self.frames.insert(&key, raw.clone(), raw.len());
-                out.frames.insert(key, raw);
+            for (key, blocks) in frames {
+                self.frames.insert(&key, blocks.clone(), blocks.data.len());
+                out.frames.insert(key, blocks);
             }
         }
         Ok(out)
     }
 
-    async fn read_span(&self, span: Span) -> Result<(Vec<Decrypted>, u64)> {
-        let Span { segment, frames, range } = span;
+    /// By which requests frames of a segment are read: where its index says, or as its rebuilt ones have them.
+    async fn plan_reads(&self, id: SegmentId, frames: Vec<u32>) -> Result<Vec<Span>> {
+        let gone = self.rebuilt.get(&id).is_some();
+        match if gone { None } else { Some(self.original(id, None).await) } {
+            Some(Ok(segment)) => spans(&segment, &frames),
+            Some(Err(error)) if !cause::is_gone(&error) => Err(error),
+            Some(Err(_)) | None => Ok(vec![Span { id, segment: None, frames, range: 0..0 }]),
+        }
+    }
+
+    async fn read(&self, span: Span) -> Result<(Vec<Decrypted>, u64)> {
+        let (id, frames) = (span.id, span.frames.clone());
+        let Some(segment) = span.segment.clone() else { return self.rebuilt_frames(id, &frames).await };
+        match self.read_span(segment, span).await {
+            // It was there a moment ago, or its index is in memory.
+            Err(error) if cause::is_gone(&error) => self.rebuilt_frames(id, &frames).await,
+            done => done,
+        }
+    }
+
+    async fn read_span(&self, segment: Arc<Segment>, span: Span) -> Result<(Vec<Decrypted>, u64)> {
+        let Span { frames, range, .. } = span;
         let fetched = range.end.saturating_sub(range.start);
         let frames: Arc<[u32]> = frames.into();
         if let Some(body) = &segment.body {
@@ -367,35 +423,45 @@ fn part_of(body: &Bytes, range: &Range<u64>) -> Bytes {
 }
 
 /// A frame's name and its blocks.
-type Decrypted = ((SegmentId, u32), Bytes);
+type Decrypted = ((SegmentId, u32), FrameBlocks);
 
-/// Frames of one segment that one request reads.
+/// Frames of one segment that one request reads; without the segment, those that its rebuilt ones have to give.
 #[derive(Debug)]
 struct Span {
-    segment: Arc<Segment>,
+    id: SegmentId,
+    segment: Option<Arc<Segment>>,
     frames: Vec<u32>,
     range: Range<u64>,
 }
 
 /// Groups frames (numbers ascending) into reads.
 fn spans(segment: &Arc<Segment>, frames: &[u32]) -> Result<Vec<Span>> {
-    let mut spans: Vec<Span> = Vec::new();
+    let mut ranges = Vec::with_capacity(frames.len());
     for &frame in frames {
         let entry =
             segment.index.frame(FrameNo(frame)).map_err(|error| cause::object(&segment.id.to_string(), error))?;
-        let range = entry.range();
+        ranges.push((frame, entry.range()));
+    }
+    let span = |(frames, range)| Span { id: segment.id, segment: Some(Arc::clone(segment)), frames, range };
+    Ok(gather_near(ranges).into_iter().map(span).collect())
+}
+
+/// Groups frames, by ascending offset, that one request may read.
+fn gather_near(ranges: Vec<(u32, Range<u64>)>) -> Vec<(Vec<u32>, Range<u64>)> {
+    let mut spans: Vec<(Vec<u32>, Range<u64>)> = Vec::new();
+    for (frame, range) in ranges {
         match spans.last_mut() {
-            Some(last)
-                if range.start <= last.range.end.saturating_add(GAP_MAX)
-                    && range.end.saturating_sub(last.range.start) <= SPAN_MAX =>
+            Some((frames, last))
+                if range.start <= last.end.saturating_add(GAP_MAX)
+                    && range.end.saturating_sub(last.start) <= SPAN_MAX =>
             {
-                last.range.end = range.end;
-                last.frames.push(frame);
+                last.end = range.end;
+                frames.push(frame);
             }
-            _ => spans.push(Span { segment: Arc::clone(segment), frames: vec![frame], range }),
+            _ => spans.push((vec![frame], range)),
         }
     }
-    Ok(spans)
+    spans
 }
 
 /// The data key of a frame.
@@ -426,7 +492,7 @@ fn decode_span(
             let key =
                 frame_keys.get(&key_of(segment, frame)?).ok_or(lifeboat_format::FormatError::WrongKey { what })?;
             let raw = open_frame_with(&context, &segment.index, FrameNo(frame), stored, key)?;
-            Ok(((segment.id, frame), Bytes::from(raw)))
+            Ok(((segment.id, frame), FrameBlocks::whole(Bytes::from(raw))))
         })
         .collect()
 }

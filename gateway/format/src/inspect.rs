@@ -12,6 +12,7 @@ use crate::journal::{
 };
 use crate::local::{GroupState, PRESENCE, PRESENCE_HEADER_LEN, Place, PresenceHeader, STATE, STATE_SLOT, newest_state};
 use crate::map::{self, MAP_HEADER_LEN, MapHeader, MapTrailer};
+use crate::rebuilt::{self, REBUILT_HEADER_LEN, RebuiltHeader, RebuiltTrailer};
 use crate::segment::{self, SEGMENT_HEADER_LEN, SegmentHeader, SegmentTrailer, TRAILER_LEN};
 use crate::wire::len64;
 
@@ -60,6 +61,7 @@ pub fn describe(bytes: &[u8]) -> Result<Description, FormatError> {
     match magic {
         _ if state_file || magic == STATE.magic => describe_state(bytes),
         _ if magic == segment::HEADER.magic => describe_segment(bytes),
+        _ if magic == rebuilt::HEADER.magic => describe_rebuilt(bytes),
         _ if magic == map::HEADER.magic => describe_map(bytes),
         _ if magic == INTENT.magic => describe_intent(bytes),
         _ if magic == CUT.magic => describe_cut(bytes),
@@ -99,6 +101,32 @@ fn describe_segment(bytes: &[u8]) -> Result<Description, FormatError> {
             text.field("index", format_args!("bytes {}..{}", range.start, range.end));
             text.field("index unpacked", trailer.index_raw_len());
             text.field("seal hash", trailer.hash());
+        }
+        Err(error) => text.problems.push(error),
+    }
+    Ok(text)
+}
+
+fn describe_rebuilt(bytes: &[u8]) -> Result<Description, FormatError> {
+    let header = RebuiltHeader::decode_any(bytes.get(..REBUILT_HEADER_LEN).unwrap_or(bytes))?;
+    let place = header.place.segment;
+    let mut text = Description::new("rebuilt segment");
+    text.field("vault", place.vault);
+    text.field("group", place.group);
+    text.field("branch", place.id.branch);
+    text.field("epoch", place.id.epoch);
+    text.field("number", place.id.seq);
+    text.field("generation", header.place.generation);
+    text.field("sealed at", header.time);
+    text.field("salt", hex(&header.salt));
+    text.field("key commitment", hex(&header.commitment));
+    text.field("seal hash of segment", header.segment_hash);
+    match RebuiltTrailer::decode(tail(bytes), len64(bytes.len())) {
+        Ok(trailer) => {
+            let range = trailer.index_range();
+            text.field("length", trailer.total_len());
+            text.field("frames", trailer.frame_count());
+            text.field("index", format_args!("bytes {}..{}", range.start, range.end));
         }
         Err(error) => text.problems.push(error),
     }

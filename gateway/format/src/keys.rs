@@ -20,6 +20,7 @@ pub const TAG_LEN: usize = 16;
 pub type Salt = [u8; SALT_LEN];
 
 pub(crate) const LABEL_FRAME: &[u8] = b"lifeboat/v1/frame";
+pub(crate) const LABEL_REBUILT: &[u8] = b"lifeboat/v1/rebuilt";
 pub(crate) const LABEL_INDEX: &[u8] = b"lifeboat/v1/index";
 pub(crate) const LABEL_MAP: &[u8] = b"lifeboat/v1/map";
 pub(crate) const LABEL_GC: &[u8] = b"lifeboat/v1/gc";

@@ -8,8 +8,9 @@
 //! ```text
 //! vault objects                                   local files
 //!   segment  header │ frames │ index │ trailer      journal   header │ batches of records
+//!   rebuilt  header │ frames │ index │ trailer      presence  header │ one bit a block
 //!   map      header │ nodes  │ footer│ trailer      state     slot A │ slot B
-//!   epoch    intent, cut                            presence  header │ one bit a block
+//!   epoch    intent, cut
 //!   gc       header │ sealed record                 dirty     map: runs of blocks that the vault lacks
 //! ```
 //!
@@ -29,6 +30,7 @@ pub mod keys;
 pub mod local;
 pub mod map;
 mod place;
+pub mod rebuilt;
 mod seal;
 pub mod segment;
 mod wire;

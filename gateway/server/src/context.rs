@@ -66,7 +66,7 @@ impl ServeConfig {
             listen_management: "[::]:443".to_owned(),
             reconcile_interval: Duration::from_secs(2),
             journal_bytes: None,
-            collect_garbage: false,
+            collect_garbage: true,
             hooks: PathBuf::from("/etc/lifeboat/hooks"),
             kms_programs: Vec::new(),
         }

@@ -51,10 +51,10 @@ pub(crate) struct ServeArgs {
     /// out [env: LIFEBOAT_KMS_PROGRAMS]
     #[arg(long, value_name = "PROGRAMS")]
     kms_programs: Option<String>,
-    /// Delete what no recovery point and no branch needs from vaults, a day after it was found; nothing is deleted without [env:
-    /// LIFEBOAT_COLLECT_GARBAGE]
-    #[arg(long)]
-    collect_garbage: bool,
+    /// Whether what no recovery point and no branch needs is deleted from vaults, a day after it was found, and sparse segments
+    /// are rebuilt; true when left out [env: LIFEBOAT_COLLECT_GARBAGE]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    collect_garbage: Option<bool>,
     /// What is logged: info, debug, or module=level, separated by commas [env: LIFEBOAT_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -161,13 +161,13 @@ impl ServeArgs {
         if let Some(given) = pick("journal_bytes", self.journal_bytes, file.journal_bytes) {
             serve.journal_bytes = Some(given.read(|text| parse_size(text))?);
         }
-        serve.collect_garbage = self.collect_garbage
-            || match variable("LIFEBOAT_COLLECT_GARBAGE") {
-                None => file.collect_garbage.unwrap_or(false),
-                Some(text) => text
-                    .parse()
-                    .map_err(|_| Failure::usage(format!("LIFEBOAT_COLLECT_GARBAGE: {text:?} must be true or false")))?,
-            };
+        serve.collect_garbage = match (self.collect_garbage, variable("LIFEBOAT_COLLECT_GARBAGE")) {
+            (Some(given), _) => given,
+            (None, None) => file.collect_garbage.unwrap_or(true),
+            (None, Some(text)) => text
+                .parse()
+                .map_err(|_| Failure::usage(format!("LIFEBOAT_COLLECT_GARBAGE: {text:?} must be true or false")))?,
+        };
         if let Some(hooks) = pick_path("hooks", self.hooks, file.hooks) {
             serve.hooks = hooks;
         }
@@ -256,6 +256,7 @@ mod tests {
         assert_eq!(settings.serve.name, "file");
         assert_eq!(settings.serve.reconcile_interval, Duration::from_secs(5));
         assert_eq!(settings.serve.journal_bytes, Some(2 << 30));
+        assert!(settings.serve.collect_garbage, "garbage is collected unless somebody says otherwise");
         assert_eq!(settings.log, LogSettings { filter: "debug".into(), format: Some(LogFormat::Json) });
     }
 

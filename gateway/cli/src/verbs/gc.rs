@@ -1,4 +1,5 @@
-//! `lifeboat vault gc`: deletes what no kept recovery point and no branch needs any more, or says what that would be.
+//! `lifeboat vault gc`: rebuilds sparse segments, and deletes what no kept recovery point and no branch needs any more, or says
+//! what that would be.
 //!
 //! Needs the vault and its key, and no gateway; gateways may run and collect meanwhile. What is found is written down and
 //! deleted by a later run, once its grace has passed and it was found to be needed by nobody again. Which points are kept is
@@ -11,8 +12,7 @@ use std::time::Duration;
 use clap::Args;
 use lifeboat_api::validate::{parse_duration, retention_tiers};
 use lifeboat_api::{GroupSpec, PolicySpec};
-use lifeboat_engine::branch::list_branches;
-use lifeboat_engine::gc::{self, Count, GcReport, GcSettings, Memory, Runner};
+use lifeboat_engine::gc::{self, Count, GcReport, GcSettings, Memory};
 use lifeboat_engine::points::PointRetention;
 use lifeboat_model::GroupId;
 use lifeboat_vault::{Access, Document, Vault, VaultOptions, open_store};
@@ -119,19 +119,14 @@ const fn sum(one: Count, other: Count) -> Count {
 
 async fn collect(vault: &Arc<Vault>, group: GroupId, document: Option<&Document>, args: &GcArgs) -> Result<GcReport> {
     let retention = retention(vault, document).await?;
-    let branches = list_branches(vault, group).await?;
-    let unknown = || Failure::not_found(format!("the group {group} has no history in the vault yet"));
-    let branch = verify::written_last(&branches).ok_or_else(unknown)?;
-    let newest = branches.iter().find(|info| info.id == branch).and_then(|info| info.head()).ok_or_else(unknown)?;
-    // Under the tenure that is the newest one now: should a newer one begin meanwhile, its holder collects.
-    let runner = Runner { gateway: newest.gateway, branch, epoch: newest.epoch };
-    let settings = GcSettings { retention, grace: args.grace, dry_run: args.dry_run };
+    let runner = gc::newest_tenure(vault, group).await?;
+    let settings = GcSettings { retention, grace: args.grace, dry_run: args.dry_run, ..GcSettings::default() };
     Ok(gc::run(vault, group, runner, &settings, &mut Memory::default()).await?)
 }
 
 /// Which points of a group are kept: what its policy says, and all of them when nothing says anything.
 async fn retention(vault: &Arc<Vault>, document: Option<&Document>) -> Result<PointRetention> {
-    let everything = PointRetention { tiers: vec![(Duration::MAX, Duration::ZERO)], ..PointRetention::default() };
+    let everything = PointRetention::everything();
     let Some(spec) = document.and_then(|document| document.spec_as::<GroupSpec>().ok()) else { return Ok(everything) };
     let policies = vault.catalog().list("policies").await?;
     let policy = policies.iter().find(|document| document.id == spec.policy_id.to_string());
@@ -140,8 +135,9 @@ async fn retention(vault: &Arc<Vault>, document: Option<&Document>) -> Result<Po
 }
 
 fn shown(report: &Report, grace: Duration) -> String {
-    let mut table =
-        Table::new(&["GROUP", "STORED", "NEEDED", "GARBAGE", "DELETED", "LOCKED", "POINTS", "DROPPED", "ID"]);
+    let mut table = Table::new(&[
+        "GROUP", "STORED", "NEEDED", "GARBAGE", "DELETED", "LOCKED", "REBUILT", "POINTS", "DROPPED", "ID",
+    ]);
     for of in &report.groups {
         let GcReport { total, needed, deleted, denied, points, dropped_points, .. } = &of.found;
         table.row([
@@ -151,6 +147,7 @@ fn shown(report: &Report, grace: Duration) -> String {
             size(of.garbage().bytes),
             size(deleted.bytes),
             size(denied.bytes),
+            size(if report.dry_run { of.found.to_rebuild.bytes } else { of.found.rebuilt.bytes }),
             points.to_string(),
             dropped_points.to_string(),
             of.group_id.to_string(),
@@ -159,6 +156,9 @@ fn shown(report: &Report, grace: Duration) -> String {
     let mut text = table.or("the vault declares no group");
     for of in report.groups.iter().filter(|of| of.failure.is_some()) {
         text += &format!("{}: {}\n", of.group_id, clean(of.failure.as_deref().unwrap_or_default()));
+    }
+    if report.groups.iter().any(|of| of.found.unfinished) {
+        text += "more segments are sparse than one run rebuilds: run it again to go on\n";
     }
     let garbage = &report.garbage;
     text += &match report.dry_run {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use lifeboat_engine::branch::{BranchInfo, list_branches};
+use lifeboat_engine::branch::{list_branches, written_last};
 use lifeboat_engine::points::{PointInfo, find_point, list_points};
 use lifeboat_engine::view::{BlockRun, PointView, VolumeAtPoint, root_of_file};
 use lifeboat_format::hash::{BlockHasher, RootHasher};
@@ -224,21 +224,6 @@ async fn point(vault: &Arc<Vault>, group: GroupId, branch: Option<BranchId>, tex
     found.ok_or_else(|| Failure::new(Exit::NotFound, format!("no recovery point on {branch} fits {text:?}")))
 }
 
-/// The branch that a group's history goes on with: from the first one along every promotion. Tests and orphans fork off
-/// without a promotion.
-pub(crate) fn written_last(branches: &[BranchInfo]) -> Option<BranchId> {
-    let mut at = branches.iter().find(|branch| branch.origin.is_none())?;
-    // Each step leads to another branch; more steps than branches would be a circle.
-    for _ in branches {
-        let next = at.promoted_to.and_then(|id| branches.iter().find(|branch| branch.id == id));
-        match next {
-            Some(next) => at = next,
-            None => break,
-        }
-    }
-    Some(at.id)
-}
-
 /// The root of what the vault gives back for a volume at a point.
 async fn read_back(vault: &Arc<Vault>, view: &Arc<PointView>, volume: &VolumeAtPoint) -> Result<RootHash> {
     let keys = vault.volume_keys(volume.id).await?.keys;
@@ -270,7 +255,7 @@ async fn read_back(vault: &Arc<Vault>, view: &Arc<PointView>, volume: &VolumeAtP
 
 #[cfg(test)]
 mod tests {
-    use lifeboat_engine::branch::{Origin, Position};
+    use lifeboat_engine::branch::{BranchInfo, Origin, Position};
     use lifeboat_model::{Epoch, Lsn, SegmentSeq};
 
     use super::*;

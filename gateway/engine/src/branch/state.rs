@@ -362,12 +362,12 @@ pub(crate) fn expected(log: &BranchLog, from: (Epoch, SegmentSeq), until: &Posit
     Ok(ids)
 }
 
-/// Reads the index of the segment that holds a volume's first block, which is what whoever mounts a volume reads first. Only
+/// Reads the index of the object that holds a volume's first block, which is what whoever mounts a volume reads first. Only
 /// a convenience: what fails here fails again, and is reported, where it is needed.
 async fn look_ahead(reader: &Reader, tree: &Tree) {
     let found = tree.lookup(&reader.at_hand(), Extent { lba: 0, blocks: 1 }).await;
     if let Ok([Run::Block { slot, .. }]) = found.as_deref() {
-        let _ = reader.segment(slot.at.segment, None).await;
+        let _ = reader.look_at(slot.at.segment).await;
     }
 }
 

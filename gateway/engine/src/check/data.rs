@@ -78,7 +78,7 @@ async fn one_by_one(
 }
 
 /// Whether a frame can't be decrypted because its key is gone: said once, of the keys.
-fn without_key(error: &EngineError) -> bool {
+pub(super) fn without_key(error: &EngineError) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<VaultError>())
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Branch {
     pub(super) maps: Vec<(Lsn, MapId, u64)>,
     /// Segments: epoch, number → length.
     pub(super) segments: BTreeMap<(Epoch, SegmentSeq), u64>,
+    /// Rebuilt segments: epoch, number → generation → length.
+    pub(super) rebuilt: BTreeMap<(Epoch, SegmentSeq), BTreeMap<u64, u64>>,
     pub(super) intents: BTreeMap<Epoch, EpochIntent>,
     /// By the epoch that opened.
     pub(super) cuts: BTreeMap<Epoch, EpochCut>,
@@ -172,6 +174,7 @@ async fn read_branch(inquiry: &Inquiry, reader: &Arc<Reader>, id: BranchId) -> R
         id,
         maps: Vec::new(),
         segments: BTreeMap::new(),
+        rebuilt: BTreeMap::new(),
         intents: BTreeMap::new(),
         cuts: BTreeMap::new(),
         closed_by: None,
@@ -179,8 +182,9 @@ async fn read_branch(inquiry: &Inquiry, reader: &Arc<Reader>, id: BranchId) -> R
     // In this order: see the head of `check`.
     let maps = inquiry.list(&names::maps(group, id)).await?;
     let log = inquiry.list(&names::log(group, id)).await?;
+    let rebuilt = inquiry.list(&names::rebuilt_all(group, id)).await?;
     let epochs = inquiry.list(&names::epochs(group, id)).await?;
-    inquiry.listed(maps.len().saturating_add(log.len()).saturating_add(epochs.len()));
+    inquiry.listed([maps.len(), log.len(), rebuilt.len(), epochs.len()].iter().sum());
     let foreign = |object: &ObjectMeta, what: &str| {
         inquiry.note(&object.key, format!("no name of {what}: left alone"));
     };
@@ -200,11 +204,21 @@ async fn read_branch(inquiry: &Inquiry, reader: &Arc<Reader>, id: BranchId) -> R
             _ => foreign(object, "a segment"),
         }
     }
+    for object in &rebuilt {
+        match names::parse_rebuilt(&object.key) {
+            Some((epoch, seq, generation))
+                if names::rebuilt(group, SegmentId { branch: id, epoch, seq }, generation) == object.key =>
+            {
+                branch.rebuilt.entry((epoch, seq)).or_default().insert(generation, object.size);
+            }
+            _ => foreign(object, "a rebuilt segment"),
+        }
+    }
     read_epochs(inquiry, reader, &mut branch, &epochs).await?;
     let prefix = format!("groups/{group}/{id}");
     let store = inquiry.vault.store();
     for name in inquiry.patiently(async || store.list_dirs(&prefix).await.map_err(cause::store)).await? {
-        if !matches!(name.as_str(), "epoch" | "log" | "map") {
+        if !matches!(name.as_str(), "epoch" | "log" | "map" | "rebuilt") {
             inquiry.note(&format!("{prefix}/{name}/"), "no part of a branch: left alone");
         }
     }

@@ -174,6 +174,7 @@ pub(super) async fn check(
     known: &mut Known,
 ) -> Result<BranchReport> {
     let standing = group::beginning(inquiry, reader, branch, known);
+    super::rebuilt::check(inquiry, reader, branch, known).await?;
     let (mut retained, listed_until) = retained(inquiry, reader, branch).await?;
     retained.retain(|_, point| known.offers(&PointInfo::retained(reader.group(), branch.id, point)));
     let report = BranchReport {
@@ -328,7 +329,10 @@ impl Walk<'_> {
 
     /// Goes past a segment that can't be read.
     async fn lost_segment(&mut self, id: SegmentId, damage: usize) -> Result<()> {
-        self.known.segments.insert(id, damage);
+        // Nothing can be replayed from what was rebuilt of it, but blocks can be read.
+        if !self.branch.rebuilt.contains_key(&(id.epoch, id.seq)) {
+            self.known.segments.insert(id, damage);
+        }
         self.standing.broken.get_or_insert(damage);
         self.standing.hash = None;
         let mut points: Vec<RetainedPoint> =

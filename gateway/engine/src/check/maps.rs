@@ -24,6 +24,7 @@ use super::history::{VolumeStanding, Walk};
 use super::lost::Lost;
 use super::report::{Verdict, of_engine, of_format};
 use super::{Fault, Found};
+use crate::cause;
 use crate::error::{ErrorKind, Result};
 use crate::segments::{Segment, names};
 use crate::tree::{Child, Leaf, Node, NodeAt, NodeRef, NodeStore, Slot, Tree, from_stored, verify_node};
@@ -338,9 +339,10 @@ impl Beside<'_, '_> {
             Some(segment) => segment,
             None => {
                 let (inquiry, reader) = (self.walk.inquiry, self.walk.reader);
-                match inquiry.patiently(async || reader.segment(id, None).await).await {
+                match inquiry.patiently(async || reader.original(id, None).await).await {
                     Ok(segment) => segment,
                     Err(error) if error.kind() == ErrorKind::Closed => return Err(error),
+                    Err(error) if cause::is_gone(&error) => return self.rebuilt_place(lba, slot).await,
                     Err(error) => {
                         let key = names::segment(reader.group(), id);
                         let damage = inquiry.damage(super::data::found(&key, of_engine(&error), None));
@@ -358,13 +360,36 @@ impl Beside<'_, '_> {
         if is_there {
             return Ok(None);
         }
+        Ok(Some(self.is_not_there(lba, slot)))
+    }
+
+    /// The same for a segment that is gone.
+    async fn rebuilt_place(&mut self, lba: u64, slot: &Slot) -> Result<Option<usize>> {
+        let (inquiry, reader) = (self.walk.inquiry, self.walk.reader);
+        let (id, frame) = (slot.at.segment, slot.at.frame);
+        let held = inquiry.patiently(async || reader.rebuilt_holds(id, (frame, slot.at.slot), slot.hash).await).await;
+        match held {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(self.is_not_there(lba, slot))),
+            Err(error) if error.kind() == ErrorKind::Closed => Err(error),
+            Err(error) => {
+                let key = names::segment(reader.group(), id);
+                let damage = inquiry.damage(super::data::found(&key, of_engine(&error), None));
+                self.walk.known.segments.insert(id, damage);
+                Ok(Some(damage))
+            }
+        }
+    }
+
+    fn is_not_there(&mut self, lba: u64, slot: &Slot) -> usize {
+        let (id, frame) = (slot.at.segment, slot.at.frame);
         let why = format!(
             "it says that block {lba} of {} is in slot {} of frame {frame} of segment {id}, and that isn't so",
             self.volume, slot.at.slot
         );
         let damage = self.walk.inquiry.damage(Found::new(self.key, MAP, Fault::Contradiction, why));
         self.walk.known.frames.insert((id, frame), damage);
-        Ok(Some(damage))
+        damage
     }
 }
 

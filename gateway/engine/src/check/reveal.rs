@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use lifeboat_format::epoch::{EPOCH_LEN_MAX, EpochCut, EpochIntent, EpochPlace};
-use lifeboat_format::keys::GroupKey;
+use lifeboat_format::keys::{DataKey, GroupKey};
 use lifeboat_format::map::{Child, MapObject, MapPlace, Node};
+use lifeboat_format::rebuilt::{RebuiltObject, RebuiltPlace};
 use lifeboat_format::segment::{FrameEntry, Operation, SegmentObject, SegmentPlace};
-use lifeboat_model::{BranchId, GroupId, SegmentId};
+use lifeboat_model::{BlockHash, BranchId, GroupId, SegmentId, VolumeId};
 use lifeboat_vault::{Proved, Vault};
 
 use crate::cause;
@@ -44,6 +45,12 @@ pub async fn reveal(vault: &Arc<Vault>, name: &str, bytes: &[u8]) -> Result<Fiel
             let place = SegmentPlace { vault: vault.id(), group, id: SegmentId { branch, epoch, seq } };
             let object = SegmentObject::open(bytes, &place, &key).map_err(refused)?;
             Ok(segment(vault, &object).await)
+        }
+        Some("rebuilt") => {
+            let (epoch, seq, generation) = names::parse_rebuilt(name).ok_or_else(|| unknown(name))?;
+            let segment = SegmentPlace { vault: vault.id(), group, id: SegmentId { branch, epoch, seq } };
+            let object = RebuiltObject::open(bytes, &RebuiltPlace { segment, generation }, &key).map_err(refused)?;
+            Ok(rebuilt(vault, &object).await)
         }
         Some("map") => {
             let (lsn, id) = names::parse_map(name).ok_or_else(|| unknown(name))?;
@@ -143,18 +150,51 @@ async fn segment(vault: &Vault, object: &SegmentObject<'_>) -> Fields {
 /// Whether a frame decrypts and its blocks are those of the index.
 async fn frame_state(vault: &Vault, object: &SegmentObject<'_>, entry: &FrameEntry) -> String {
     let Ok(volume) = object.index.volume_of(entry) else { return "of no volume".to_owned() };
-    let (keys, data) = match (vault.volume_keys(volume.volume).await, vault.data_key(volume.volume, volume.key).await) {
+    let hashes = entry.hashes.iter().copied();
+    state_of(vault, (volume.volume, volume.key), hashes, |data| object.frame(entry.frame, data)).await
+}
+
+/// Whether what `open` gives with the data key are the blocks that have these hashes.
+async fn state_of(
+    vault: &Vault,
+    (volume, key): (VolumeId, u32),
+    hashes: impl Iterator<Item = BlockHash>,
+    open: impl FnOnce(&DataKey) -> Result<Vec<u8>, lifeboat_format::FormatError>,
+) -> String {
+    let (keys, data) = match (vault.volume_keys(volume).await, vault.data_key(volume, key).await) {
         (Ok(keys), Ok(data)) => (keys.keys, data),
         (Err(error), _) | (_, Err(error)) => return error.to_string(),
     };
-    match object.frame(entry.frame, &data) {
+    match open(&data) {
         Err(error) => error.to_string(),
         Ok(raw) => {
             let hasher = lifeboat_format::hash::BlockHasher::new(&keys.hash);
-            let equal = raw.as_chunks().0.iter().zip(&entry.hashes).all(|(block, hash)| hasher.block(block) == *hash);
+            let equal = raw.as_chunks().0.iter().zip(hashes).all(|(block, hash)| hasher.block(block) == hash);
             if equal { "sound".to_owned() } else { "a block isn't the one that the index names".to_owned() }
         }
     }
+}
+
+async fn rebuilt(vault: &Vault, object: &RebuiltObject<'_>) -> Fields {
+    let mut fields = vec![("proved".to_owned(), "yes".to_owned())];
+    for volume in &object.index.volumes {
+        fields.push(("volume".to_owned(), format!("{}: data key {}", volume.volume, volume.key)));
+    }
+    for number in 0..u32::try_from(object.index.frames.len()).unwrap_or(u32::MAX) {
+        let Ok((entry, volume)) = object.index.frame(number) else { continue };
+        let hashes = entry.blocks.iter().map(|block| block.hash);
+        let state = state_of(vault, (volume.volume, volume.key), hashes, |data| object.frame(number, data)).await;
+        let slots: Vec<String> = entry.blocks.iter().map(|block| format!("{}/{}", block.frame.0, block.slot)).collect();
+        let text = format!(
+            "{number} at byte {}, {} bytes, of {}, frame/slot {}: {state}",
+            entry.offset,
+            entry.stored_len,
+            volume.volume,
+            slots.join(" ")
+        );
+        fields.push(("frame".to_owned(), text));
+    }
+    fields
 }
 
 fn map(object: &MapObject<'_>) -> Fields {

@@ -1,28 +1,30 @@
-//! Which blocks are worth writing again: the current ones of segments and map objects most of which nobody needs.
+//! Which blocks are worth writing again: the current ones of small segments and of map objects most of which nobody needs.
 //!
-//! The writer carries them (`ship/carry.rs`), and the rest goes as any garbage does once no kept position names it. Only a
-//! proposal: a block that is missed or named in vain costs space, nothing else.
-//!
-//! Each block that is carried out of a segment of which so much is needed frees the rest of it, so what is written again
-//! stays below 3/2 of what applications wrote, and what is kept in vain below 2/3 of what is needed.
+//! What is sparse and large is rebuilt (`rebuild.rs`). Of what is small an object of its own would be left for a few blocks, and
+//! of a rebuilt segment too in the end: the writer carries such blocks into its next segments (`ship/carry.rs`), and the rest
+//! goes as any garbage does once no kept position names it. Only a proposal: a block that is missed or named in vain costs
+//! space, nothing else.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::future::try_join_all;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use lifeboat_format::hash::blocks_under;
 use lifeboat_format::map::Child as StoredChild;
-use lifeboat_model::{BLOCK_SIZE, BranchId, MapId, SegmentId, VolumeId};
+use lifeboat_model::{BranchId, MapId, SegmentId, VolumeId};
 
-use super::live::{Live, Memory};
-use super::world::World;
+use super::live::Live;
+use super::sources::Fill;
 use crate::error::Result;
 use crate::segments::Reader;
 use crate::ship::CarriedBlock;
 use crate::tree::{Child, Location, Node, NodeAt, NodeRef, NodeStore};
 
-/// A segment is sparse if less than this share of its blocks is needed: numerator, denominator.
+/// A small segment is sparse if less than this share of its blocks is needed: numerator, denominator.
 const SPARSE: (usize, usize) = (3, 5);
+/// Blocks of a small segment, at most: 128 KiB.
+const SMALL: usize = 32;
+/// Blocks of a rebuilt segment for which it isn't kept.
+const LEFT: usize = 16;
 /// Blocks that one collection proposes at most: 1 GiB.
 const BLOCKS_MAX: usize = 1 << 18;
 /// Indexes and nodes read at a time.
@@ -39,14 +41,12 @@ struct Spot {
 /// The blocks of `branch` that are worth writing again.
 pub(super) async fn find(
     reader: &Reader,
-    world: &World,
-    live: &Live,
+    (live, fills): (&Live, &HashMap<SegmentId, Fill>),
     sparse_maps: &[MapId],
     branch: BranchId,
-    memory: &mut Memory,
 ) -> Result<Vec<CarriedBlock>> {
     let Some(roots) = live.newest.get(&branch) else { return Ok(Vec::new()) };
-    let sparse = sparse_segments(reader, world, live, memory).await?;
+    let sparse = small_ones(live, fills);
     let maps: HashSet<MapId> = sparse_maps.iter().copied().collect();
     if sparse.is_empty() && maps.is_empty() {
         return Ok(Vec::new());
@@ -123,38 +123,13 @@ fn chosen(
     all
 }
 
-/// Segments that little is needed of, with the number of their blocks that are. None of them is replayed, or needed for the
+/// Small segments that little is needed of, with the number of their blocks that are. None of them is held, or needed for the
 /// sake of a pin, a fork or a branch that nobody writes: it would stay, and what was carried would be there twice.
-async fn sparse_segments(
-    reader: &Reader,
-    world: &World,
-    live: &Live,
-    memory: &mut Memory,
-) -> Result<HashMap<SegmentId, usize>> {
-    let needed: HashMap<SegmentId, usize> = live
-        .slots
-        .iter()
-        .filter(|(id, _)| !live.replayed.contains(id) && !live.lasting.contains(id))
-        .map(|(id, frames)| {
-            let ones = frames.values().map(|mask| usize::try_from(mask.count_ones()).unwrap_or(0));
-            (*id, ones.sum())
-        })
-        .collect();
-    memory.totals.retain(|id, _| needed.contains_key(id));
-    let unknown: Vec<SegmentId> =
-        needed.keys().filter(|id| !memory.totals.contains_key(id) && world.has_segment(**id)).copied().collect();
-    let totals: Vec<(SegmentId, usize)> = stream::iter(unknown)
-        .map(|id| async move {
-            let segment = reader.segment(id, None).await?;
-            let raw = segment.index.frames.iter().map(|frame| usize::try_from(frame.raw_len).unwrap_or(0));
-            Ok::<_, crate::error::EngineError>((id, raw.sum::<usize>() / BLOCK_SIZE))
-        })
-        .buffer_unordered(PARALLEL)
-        .try_collect()
-        .await?;
-    memory.totals.extend(totals);
-    let is_sparse = |id: &SegmentId, needed: usize| {
-        memory.totals.get(id).is_some_and(|total| needed.saturating_mul(SPARSE.1) < total.saturating_mul(SPARSE.0))
+fn small_ones(live: &Live, fills: &HashMap<SegmentId, Fill>) -> HashMap<SegmentId, usize> {
+    let is_small = |fill: &Fill| {
+        let little = fill.generation > 0 && fill.needed <= LEFT;
+        little || (fill.blocks <= SMALL && fill.is_under(SPARSE))
     };
-    Ok(needed.into_iter().filter(|(id, needed)| is_sparse(id, *needed)).collect())
+    let free = fills.iter().filter(|(id, fill)| !fill.held && !live.lasting.contains(id));
+    free.filter(|(_, fill)| is_small(fill)).map(|(id, fill)| (*id, fill.needed)).collect()
 }

@@ -1,16 +1,16 @@
 //! Standing delete intents: reading them, carrying them out, writing the next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_format::gc::{DeleteIntent, Doomed, RECORD_LEN_MAX};
-use lifeboat_model::{GatewayId, Timestamp};
+use lifeboat_model::{GatewayId, SegmentId, Timestamp};
 use lifeboat_vault::create_exact;
 
 use super::plan::Plan;
 use super::world::World;
-use super::{GcReport, Planted, Run, damaged, record_place};
+use super::{GcReport, GcSettings, Planted, Run, damaged, record_place};
 use crate::branch;
 use crate::cause;
 use crate::error::{ErrorKind, Result};
@@ -47,9 +47,14 @@ impl Intents {
         Ok(Self { standing, now_due: Vec::new() })
     }
 
-    /// Finds those whose grace has passed; whether there are any.
-    pub(super) fn find_due(&mut self, now: Timestamp, grace: Duration) -> bool {
-        let due = |intent: &DeleteIntent| now.seconds_since(intent.time) >= grace.as_secs_f64();
+    /// Finds those whose grace has passed, once one of them has waited long enough for others; whether there are any.
+    pub(super) fn find_due(&mut self, now: Timestamp, settings: &GcSettings) -> bool {
+        let aged = |intent: &DeleteIntent, age: Duration| now.seconds_since(intent.time) >= age.as_secs_f64();
+        let pressing = settings.grace.saturating_add(settings.gather);
+        if !self.standing.iter().any(|(_, intent)| aged(intent, pressing)) {
+            return false;
+        }
+        let due = |intent: &DeleteIntent| aged(intent, settings.grace);
         self.now_due = self.standing.iter().enumerate().filter(|(_, (_, one))| due(one)).map(|(at, _)| at).collect();
         !self.now_due.is_empty()
     }
@@ -57,6 +62,12 @@ impl Intents {
     /// Names below the group that a standing intent has.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> + '_ {
         self.standing.iter().flat_map(|(_, intent)| intent.objects.iter().map(|object| object.name.as_str()))
+    }
+
+    /// Segments that a due intent names, whichever of their objects it is.
+    pub(super) fn due_segments(&self) -> HashSet<SegmentId> {
+        let due = self.now_due.iter().filter_map(|at| self.standing.get(*at));
+        due.flat_map(|(_, intent)| &intent.objects).filter_map(|object| segment_of(&object.name)).collect()
     }
 
     pub(super) fn is_intent(&self, key: &str) -> bool {
@@ -126,6 +137,18 @@ impl Intents {
         }
         Ok(())
     }
+}
+
+/// The segment that an object, by its name below the group, is, or was made of.
+fn segment_of(name: &str) -> Option<SegmentId> {
+    let (branch, rest) = name.split_once('/')?;
+    let branch = branch.parse().ok()?;
+    let (epoch, seq) = match rest.split_once('/')? {
+        ("log", _) => names::parse_segment(rest)?,
+        ("rebuilt", _) => names::parse_rebuilt(rest).map(|(epoch, seq, _)| (epoch, seq))?,
+        _ => return None,
+    };
+    Some(SegmentId { branch, epoch, seq })
 }
 
 /// Lists and maps before the segments that they name, epochs from the highest down, the mark of a dropped branch last.

@@ -11,6 +11,7 @@ use lifeboat_format::gc::KeptPosition;
 use lifeboat_format::map::{Child as StoredChild, NodeRef, VolumeRoot};
 use lifeboat_model::{BranchId, Epoch, MapId, SegmentId, SegmentSeq, VolumeId};
 
+use super::sources::{Filling, Slots, Source, Sources};
 use super::world::{Branch, MapIds, Positions, World};
 use super::{Planted, planted};
 use crate::branch::{Position, expected};
@@ -37,8 +38,10 @@ type Places = Arc<Vec<(SegmentId, u32, u16)>>;
 pub struct Memory {
     leaves: HashMap<(MapId, u32), Places>,
     places: usize,
-    /// Blocks that segments hold in all.
-    pub(super) totals: HashMap<SegmentId, usize>,
+    /// How much segments hold.
+    pub(super) fillings: HashMap<SegmentId, Filling>,
+    /// What rebuilt ones hold.
+    pub(super) rebuilt: HashMap<(SegmentId, u64), Source>,
 }
 
 impl Memory {
@@ -59,7 +62,7 @@ impl Memory {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     /// Slots that leaves name, by segment and frame.
-    pub(super) slots: HashMap<SegmentId, HashMap<u32, u16>>,
+    pub(super) slots: HashMap<SegmentId, Slots>,
     /// Segments that are replayed, hence needed as a whole.
     pub(super) replayed: HashSet<SegmentId>,
     /// Maps from which kept positions are read.
@@ -135,22 +138,27 @@ impl<'a> Walk<'a> {
         Ok(self.live)
     }
 
-    /// Whether everything that one position needs is there, segments by `holds`. Nodes that an earlier call found whole, with
-    /// all that they name, are not read again.
-    pub(super) async fn is_there(
-        &mut self,
-        branch: BranchId,
-        at: KeptPosition,
-        holds: impl Fn(SegmentId) -> bool,
-    ) -> Result<bool> {
+    /// Whether everything that one position needs is there, in segments or in rebuilt ones. Nodes that an earlier call found
+    /// whole, with all that they name, are not read again.
+    pub(super) async fn is_there(&mut self, branch: BranchId, at: KeptPosition, rebuilt: &mut Memory) -> Result<bool> {
         let before = self.seen.clone();
         self.live = Live::default();
-        let found = self.position(branch, at).await;
-        let found = found.map(|()| self.live.slots.keys().chain(&self.live.replayed).all(|id| holds(*id)));
+        let found = match self.position(branch, at).await {
+            Ok(()) => self.is_held(rebuilt).await,
+            Err(error) => Err(error),
+        };
         if !matches!(found, Ok(true)) {
             self.seen = before;
         }
         found
+    }
+
+    /// Whether all that was found to be needed is there.
+    async fn is_held(&self, rebuilt: &mut Memory) -> Result<bool> {
+        let sources = Sources::read(self.reader, self.world, &self.live, &HashSet::new(), rebuilt).await?;
+        let segment = |id: &SegmentId| self.world.segment(*id).is_some();
+        let holds = |(id, needed): (&SegmentId, &Slots)| segment(id) || sources.cover(*id, 0, needed).is_some();
+        Ok(self.live.replayed.iter().all(segment) && self.live.slots.iter().all(holds))
     }
 
     /// What one position needs, through as many forks as it takes.

@@ -1,36 +1,50 @@
 //! What of a group is garbage, and why.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use lifeboat_format::gc::{Doomed, INTENT_OBJECTS_MAX, Reason};
 use lifeboat_model::{BranchId, Epoch, MapId, PointId, SegmentId, Timestamp};
 
 use super::intents::Intents;
 use super::live::Live;
+use super::sources::Sources;
 use super::world::{Branch, Positions, World};
-use super::{Count, GcReport};
+use super::{Count, GcReport, Planted, planted};
 
 /// A map object is sparse if less than this share of it is needed: numerator, denominator.
 const SPARSE: (u64, u64) = (1, 2);
 /// Map objects smaller than this are not worth the trouble.
 const SPARSE_MIN: u64 = 64 << 10;
 
+/// Rebuilt segments that one run reads back for the sake of an earlier one.
+const UNCONFIRMED_MAX: usize = 4096;
+
 /// The garbage of a group.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Plan {
     /// By whole name.
     pub(super) garbage: BTreeMap<String, Reason>,
+    /// Segments that stay, as they are needed as a whole or say where a log ends.
+    pub(super) held: HashSet<SegmentId>,
+    /// Segments that a rebuilt one stands for, and its generation.
+    covered: BTreeMap<SegmentId, u64>,
     total: Count,
     needed: Count,
     sparse: Vec<MapId>,
 }
 
 impl Plan {
-    pub(super) fn new(world: &World, live: &Live, positions: &Positions, intents: &Intents, now: Timestamp) -> Self {
-        let mut plan =
-            Self { garbage: BTreeMap::new(), total: Count::default(), needed: Count::default(), sparse: Vec::new() };
+    pub(super) fn new(
+        world: &World,
+        (live, sources): (&Live, &Sources),
+        positions: &Positions,
+        intents: &Intents,
+        now: Timestamp,
+    ) -> Self {
+        let mut plan = Self::default();
         for (id, branch) in &world.branches {
-            plan.segments(branch, live);
+            plan.segments(branch, live, sources);
+            plan.rebuilt(branch, live, sources);
             plan.maps(world, branch, live);
             if branch.log.dropped && !positions.branches.contains_key(id) && !is_ancestor(world, *id) {
                 plan.epochs(branch);
@@ -50,7 +64,7 @@ impl Plan {
         plan
     }
 
-    fn segments(&mut self, branch: &Branch, live: &Live) {
+    fn segments(&mut self, branch: &Branch, live: &Live, sources: &Sources) {
         let mut last: HashMap<Epoch, SegmentId> = HashMap::new();
         for id in branch.segments.keys() {
             last.insert(id.epoch, *id);
@@ -61,16 +75,62 @@ impl Plan {
                 Reason::Orphan
             } else {
                 let after = (id.epoch, id.seq) > (branch.end.epoch, branch.end.seq);
-                let needed = live.replayed.contains(id) || live.slots.contains_key(id);
                 // The last one of a tenure that isn't over says where the log ends, should no map be readable.
                 let says_the_end = cut.is_none() && last.get(&id.epoch) == Some(id);
-                if needed || (!branch.log.dropped && (after || says_the_end)) {
+                let forgotten = planted(Planted::RebuildsReplayed) && live.slots.contains_key(id);
+                if (live.replayed.contains(id) && !forgotten) || (!branch.log.dropped && (after || says_the_end)) {
+                    self.held.insert(*id);
                     continue;
                 }
-                if branch.log.dropped { Reason::Dropped } else { Reason::Unreferenced }
+                match live.slots.get(id).map(|needed| sources.cover(*id, 0, needed)) {
+                    Some(None) => continue,
+                    Some(Some(generation)) => {
+                        self.covered.insert(*id, generation);
+                        Reason::Packed
+                    }
+                    None if branch.log.dropped => Reason::Dropped,
+                    None => Reason::Unreferenced,
+                }
             };
             self.garbage.insert(key.clone(), reason);
         }
+    }
+
+    /// A rebuilt segment goes when nothing of the segment is needed, or when a newer one stands for it: never on account of
+    /// an older one, nor of the segment itself, whatever these hold.
+    fn rebuilt(&mut self, branch: &Branch, live: &Live, sources: &Sources) {
+        for (id, all) in &branch.rebuilt {
+            for (generation, key) in all {
+                let in_segment = branch.segments.contains_key(id) && planted(Planted::ForgetsTheOrder);
+                let reason = match live.slots.get(id).map(|needed| sources.cover(*id, *generation, needed)) {
+                    Some(None) if in_segment => Reason::Unreferenced,
+                    Some(None) => continue,
+                    Some(Some(newer)) => {
+                        self.covered.insert(*id, newer);
+                        Reason::Packed
+                    }
+                    None if live.replayed.contains(id) => continue,
+                    None if branch.log.dropped => Reason::Dropped,
+                    None => Reason::Unreferenced,
+                };
+                self.garbage.insert(key.clone(), reason);
+            }
+        }
+    }
+
+    /// Segments that a rebuilt one stands for, with its generation, which no standing intent says yet: before one does, the
+    /// rebuilt one is read back.
+    pub(super) fn unconfirmed(&self, world: &World, intents: &Intents) -> Vec<(SegmentId, u64)> {
+        let prefix = format!("groups/{}/", world.kept.group());
+        let known: BTreeSet<&str> = intents.names().collect();
+        let is_new = |key: &str| key.strip_prefix(&prefix).is_some_and(|name| !known.contains(name));
+        let of = |id: &SegmentId, generation: u64| {
+            let rebuilt = world.branches.get(&id.branch).and_then(|branch| branch.rebuilt.get(id));
+            let older = rebuilt.into_iter().flat_map(move |all| all.range(..generation)).map(|(_, key)| key.as_str());
+            world.segment(*id).into_iter().chain(older).any(|key| self.garbage.contains_key(key) && is_new(key))
+        };
+        let new = self.covered.iter().filter(|(id, generation)| of(id, **generation));
+        new.map(|(id, generation)| (*id, *generation)).take(UNCONFIRMED_MAX).collect()
     }
 
     fn maps(&mut self, world: &World, branch: &Branch, live: &Live) {
@@ -128,7 +188,8 @@ impl Plan {
         GcReport { total: self.total, needed: self.needed, sparse_maps: self.sparse.clone(), ..GcReport::default() }
     }
 
-    /// Garbage that no standing intent names, bounded to what one intent takes.
+    /// Garbage that no standing intent names, bounded to what one intent takes; without what rebuilt segments stand for, of
+    /// which [`Self::unconfirmed`] speaks.
     pub(super) fn doomed(&self, world: &World, intents: &Intents) -> Vec<Doomed> {
         let prefix = format!("groups/{}/", world.kept.group());
         let known: BTreeSet<&str> = intents.names().collect();
@@ -136,7 +197,8 @@ impl Plan {
             .iter()
             .filter_map(|(key, reason)| {
                 let name = key.strip_prefix(&prefix)?;
-                let new = !known.contains(name) && world.objects.contains_key(key);
+                let said = *reason != Reason::Packed;
+                let new = said && !known.contains(name) && world.objects.contains_key(key);
                 new.then(|| Doomed { name: name.to_owned(), size: world.size(key), reason: *reason })
             })
             .take(INTENT_OBJECTS_MAX)

@@ -16,7 +16,7 @@ use lifeboat_model::{BranchId, GroupId, PointId};
 use lifeboat_vault::Vault;
 use serde::Serialize;
 
-use super::live::Walk;
+use super::live::{Memory, Walk};
 use super::world::World;
 use super::{GcSettings, Kept, damaged, kept, record_place};
 use crate::cause;
@@ -124,9 +124,9 @@ async fn replace_list(reader: &Reader) -> Result<RepairedList> {
     let world = World::read_with(reader, true, Some(kept)).await?;
     let mut positions = world.positions(reader, &settings, now).await?;
     let mut walk = Walk::new(reader, &world, None);
-    let mut left_out = Vec::new();
+    let (mut rebuilt, mut left_out) = (Memory::default(), Vec::new());
     for (branch, at, point) in positions.listed() {
-        if lacks_objects(&world, &mut walk, branch, at).await? {
+        if lacks_objects(&mut walk, &mut rebuilt, branch, at).await? {
             positions.leave_out(branch, at, point);
             left_out.push(point);
         }
@@ -157,8 +157,8 @@ async fn sound_list(reader: &Reader, revision: u64) -> Result<Option<KeptPoints>
 }
 
 /// Whether something that the position needs is not in the vault; what is there and damaged doesn't count.
-async fn lacks_objects(world: &World, walk: &mut Walk<'_>, branch: BranchId, at: KeptPosition) -> Result<bool> {
-    match walk.is_there(branch, at, |id| world.has_segment(id)).await {
+async fn lacks_objects(walk: &mut Walk<'_>, rebuilt: &mut Memory, branch: BranchId, at: KeptPosition) -> Result<bool> {
+    match walk.is_there(branch, at, rebuilt).await {
         Ok(there) => Ok(!there),
         Err(error) if error.kind().is_unanswered() => Err(error),
         Err(error) => Ok(is_missing(&error)),

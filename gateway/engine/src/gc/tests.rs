@@ -2,6 +2,7 @@
 //! stores that deny deletes.
 
 mod history;
+mod rebuild;
 mod repair;
 mod space;
 
@@ -157,7 +158,12 @@ async fn what_was_dropped_goes_after_the_grace_and_not_before() {
 async fn a_dry_run_changes_nothing_and_says_the_same() {
     let mut history = aged(8).await;
     let before = history.objects().await;
-    let dry = GcSettings { retention: ONLY_THE_NEWEST.clone(), grace: Duration::ZERO, dry_run: true };
+    let dry = GcSettings {
+        retention: ONLY_THE_NEWEST.clone(),
+        grace: Duration::ZERO,
+        dry_run: true,
+        ..GcSettings::default()
+    };
     let report = history.run(&dry).await.unwrap();
     assert_eq!(history.objects().await, before);
     let real = history.collect_with(&ONLY_THE_NEWEST, HOUR).await.unwrap();
@@ -290,62 +296,79 @@ async fn two_collectors_at_once_do_no_more_than_one() {
     for moment in [3, 9, 15, 25, 40, 60] {
         let mut history = aged(12).await;
         history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
-        let (vault, group, runner) = (history.bench.vault.clone(), history.bench.group, history.runner());
-        let settings = GcSettings { retention: ONLY_THE_NEWEST.clone(), grace: Duration::ZERO, dry_run: false };
-        history.bench.hook.before(moment, async move {
-            for _ in 0..2 {
-                run(&vault, group, runner, &settings, &mut Memory::default()).await.map(drop).unwrap_or_default();
-            }
-        });
-        match history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await {
-            Ok(_) => {}
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Retry, "{error}"),
-        }
-        for _ in 0..3 {
-            history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
-        }
-        history.check(true).await.unwrap_or_else(|what| panic!("moment {moment}: {what}"));
+        beside_another(history, moment).await;
     }
 }
 
-/// A collector stalls at any moment, and the world goes on without it: points, maps, a fork, another collector, a takeover.
+/// A whole collection, and one more, at a moment of another. False if that was over before.
+async fn beside_another(mut history: History, moment: u64) -> bool {
+    let (vault, group, runner) = (history.bench.vault.clone(), history.bench.group, history.runner());
+    let settings = history.settings(&ONLY_THE_NEWEST, Duration::ZERO);
+    history.bench.hook.before(moment, async move {
+        for _ in 0..2 {
+            run(&vault, group, runner, &settings, &mut Memory::default()).await.map(drop).unwrap_or_default();
+        }
+    });
+    match history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Retry, "{error}"),
+    }
+    let ran = !history.bench.hook.waiting();
+    history.check(true).await.unwrap_or_else(|what| panic!("moment {moment}: {what}"));
+    for _ in 0..3 {
+        history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
+    }
+    history.check(true).await.unwrap_or_else(|what| panic!("moment {moment}: {what}"));
+    ran
+}
+
 #[tokio::test]
 async fn a_collector_that_wakes_up_late_deletes_nothing_needed() {
     for moment in (1..400).step_by(29) {
-        let history = Arc::new(tokio::sync::Mutex::new(aged(13).await));
-        let (bench, runner) = {
-            let mut history = history.lock().await;
-            history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
-            (history.bench.clone(), history.runner())
-        };
-        let inner = Arc::clone(&history);
-        bench.hook.before(moment, async move {
-            let mut history = inner.lock().await;
-            history.ship(0, 4).await;
-            history.fork(0).await;
-            history.write_map(0).await;
-            history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
-            history.take_over(0).await;
-            history.ship(0, 3).await;
-            history.write_map(0).await;
-            for _ in 0..2 {
-                history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
-            }
-        });
-        let settings = GcSettings { retention: ONLY_THE_NEWEST.clone(), grace: Duration::ZERO, dry_run: false };
-        let result = run(&bench.vault, bench.group, runner, &settings, &mut Memory::default()).await;
-        if bench.hook.waiting() {
+        if !stalled(aged(13).await, moment).await {
             break;
         }
-        if let Err(error) = result {
-            let expected = matches!(error.kind(), ErrorKind::Retry | ErrorKind::Fenced | ErrorKind::Tampered);
-            assert!(expected, "moment {moment}: {error}");
-        }
+    }
+}
+
+/// A collector stalls at a moment, and the world goes on without it: points, maps, a fork, other collectors, a takeover. False if
+/// the collection was over before.
+async fn stalled(history: History, moment: u64) -> bool {
+    let history = Arc::new(tokio::sync::Mutex::new(history));
+    let (bench, runner, settings) = {
         let mut history = history.lock().await;
-        history.check(true).await.unwrap_or_else(|what| panic!("moment {moment}: {what}"));
+        history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
+        (history.bench.clone(), history.runner(), history.settings(&ONLY_THE_NEWEST, Duration::ZERO))
+    };
+    let inner = Arc::clone(&history);
+    bench.hook.before(moment, async move {
+        let mut history = inner.lock().await;
+        history.ship(0, 4).await;
+        history.fork(0).await;
+        history.write_map(0).await;
+        history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
+        history.take_over(0).await;
+        history.ship(0, 3).await;
+        history.write_map(0).await;
+        for _ in 0..3 {
+            history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
+        }
+    });
+    let result = run(&bench.vault, bench.group, runner, &settings, &mut Memory::default()).await;
+    if bench.hook.waiting() {
+        return false;
+    }
+    if let Err(error) = result {
+        let expected = matches!(error.kind(), ErrorKind::Retry | ErrorKind::Fenced | ErrorKind::Tampered);
+        assert!(expected, "moment {moment}: {error}");
+    }
+    let mut history = history.lock().await;
+    history.check(true).await.unwrap_or_else(|what| panic!("moment {moment}: {what}"));
+    for _ in 0..2 {
         history.collect_with(&ONLY_THE_NEWEST, Duration::ZERO).await.unwrap();
         history.check(true).await.unwrap_or_else(|what| panic!("moment {moment}: {what}"));
     }
+    true
 }
 
 #[tokio::test]

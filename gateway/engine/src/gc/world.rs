@@ -39,6 +39,8 @@ pub(super) struct Branch {
     /// The end of its log, read after the listing.
     pub(super) end: Position,
     pub(super) segments: BTreeMap<SegmentId, String>,
+    /// By generation.
+    pub(super) rebuilt: BTreeMap<SegmentId, BTreeMap<u64, String>>,
     /// The newest first.
     pub(super) maps: Vec<(MapListing, String)>,
     pub(super) epochs: Vec<String>,
@@ -55,6 +57,7 @@ impl Branch {
 #[derive(Debug, Default)]
 struct Listed {
     segments: BTreeMap<SegmentId, String>,
+    rebuilt: BTreeMap<SegmentId, BTreeMap<u64, String>>,
     maps: Vec<(MapListing, String)>,
     epochs: Vec<String>,
     all: Vec<String>,
@@ -106,8 +109,8 @@ impl World {
             let log = if open && complete { complete_cuts(reader, branch, log.newest()).await? } else { log };
             let end = log.end(reader, log.newest()).await?.position;
             listed.maps.reverse();
-            let Listed { segments, maps, epochs, .. } = listed;
-            branches.insert(branch, Branch { log, end, segments, maps, epochs });
+            let Listed { segments, rebuilt, maps, epochs, .. } = listed;
+            branches.insert(branch, Branch { log, end, segments, rebuilt, maps, epochs });
         }
         let kept = match kept {
             Some(kept) => kept,
@@ -130,8 +133,15 @@ impl World {
         Ok(Self { objects, branches, leftovers, kept_objects, mark_objects, kept, marks })
     }
 
-    pub(super) fn has_segment(&self, id: SegmentId) -> bool {
-        self.branches.get(&id.branch).is_some_and(|branch| branch.segments.contains_key(&id))
+    /// The segment itself, by its whole name, if it is there.
+    pub(super) fn segment(&self, id: SegmentId) -> Option<&str> {
+        self.branches.get(&id.branch)?.segments.get(&id).map(String::as_str)
+    }
+
+    /// The number that the next rebuilding of a segment takes.
+    pub(super) fn next_generation(&self, id: SegmentId) -> u64 {
+        let rebuilt = self.branches.get(&id.branch).and_then(|branch| branch.rebuilt.get(&id));
+        rebuilt.and_then(|all| all.last_key_value()).map_or(0, |(newest, _)| *newest).saturating_add(1)
     }
 
     pub(super) fn size(&self, key: &str) -> u64 {
@@ -220,6 +230,11 @@ fn take(listed: &mut Listed, branch: BranchId, rest: &str, object: &ObjectMeta) 
     if rest.starts_with("log/") {
         if let Some((epoch, seq)) = names::parse_segment(rest) {
             listed.segments.insert(SegmentId { branch, epoch, seq }, object.key.clone());
+        }
+    } else if rest.starts_with("rebuilt/") {
+        if let Some((epoch, seq, generation)) = names::parse_rebuilt(rest) {
+            let of = listed.rebuilt.entry(SegmentId { branch, epoch, seq }).or_default();
+            of.insert(generation, object.key.clone());
         }
     } else if rest.starts_with("map/") {
         if let Some((lsn, id)) = names::parse_map(rest) {

@@ -2,6 +2,7 @@
 //!
 //! One collection at a time; what it remembers for the next one is bounded and lost with the process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_model::{BranchId, PointId};
@@ -14,8 +15,8 @@ use crate::marks::{self, Pin};
 use crate::points::PointInfo;
 
 impl Group {
-    /// Deletes what no kept point and no branch of the group needs, `grace` after it was found to be so. What is kept is
-    /// decided by the group's retention schedule. `dry_run` changes nothing and says what would be done.
+    /// Deletes what no kept point and no branch of the group needs, `grace` after it was found to be so or up to a quarter of it
+    /// later, and rebuilds sparse segments, within the pace at which the group may send. What is kept is decided by the group's retention schedule. `dry_run` changes nothing and says what would be done.
     ///
     /// # Errors
     /// `Fenced` unless the group is active here, `Retry` when the vault can't be reached or a collection is under way,
@@ -38,7 +39,17 @@ impl Group {
             (saved.state.branch, saved.state.epoch)
         };
         let runner = Runner { gateway: self.config.gateway, branch, epoch };
-        let settings = GcSettings { retention: self.settings.lock().retention.clone(), grace, dry_run };
+        let settings = {
+            let of = self.settings.lock();
+            GcSettings {
+                retention: of.retention.clone(),
+                grace,
+                gather: grace / 4,
+                dry_run,
+                pace: Arc::clone(&of.pace),
+                ..GcSettings::default()
+            }
+        };
         let mut report = gc::run(&self.config.vault, self.config.group, runner, &settings, &mut memory).await?;
         if !dry_run {
             *self.to_carry.lock() = Some(std::mem::take(&mut report.carry));

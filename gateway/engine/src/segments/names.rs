@@ -80,6 +80,21 @@ pub(crate) fn segment(group: GroupId, id: SegmentId) -> String {
     format!("groups/{group}/{}/log/{:08}-{:012}", id.branch, id.epoch.0, id.seq.0)
 }
 
+/// Below it are the rebuilt ones of a segment.
+pub(crate) fn rebuilt_of(group: GroupId, id: SegmentId) -> String {
+    format!("{}/{:08}-{:012}", rebuilt_all(group, id.branch), id.epoch.0, id.seq.0)
+}
+
+/// Below it are the rebuilt segments of a branch.
+pub(crate) fn rebuilt_all(group: GroupId, branch: BranchId) -> String {
+    format!("groups/{group}/{branch}/rebuilt")
+}
+
+/// A rebuilt segment.
+pub(crate) fn rebuilt(group: GroupId, id: SegmentId, generation: u64) -> String {
+    format!("{}/{generation:06}", rebuilt_of(group, id))
+}
+
 /// Below it are a branch's maps.
 pub(crate) fn maps(group: GroupId, branch: BranchId) -> String {
     format!("groups/{group}/{branch}/map")
@@ -108,6 +123,13 @@ pub(crate) fn parse_segment(key: &str) -> Option<(Epoch, SegmentSeq)> {
     Some((Epoch(number(epoch, 8)?), SegmentSeq(number(seq, 12)?)))
 }
 
+/// Epoch and number of the segment that a rebuilt one stands for, and its generation.
+pub(crate) fn parse_rebuilt(key: &str) -> Option<(Epoch, SegmentSeq, u64)> {
+    let (segment, generation) = key.rsplit_once('/')?;
+    let (epoch, seq) = parse_segment(segment)?;
+    Some((epoch, seq, number(generation, 6)?))
+}
+
 /// Position and id of a map object.
 pub(crate) fn parse_map(key: &str) -> Option<(Lsn, MapId)> {
     let (lsn, id) = key.rsplit('/').next()?.split_once('-')?;
@@ -130,6 +152,7 @@ mod tests {
         let (group, branch) = (GroupId::from_bytes([1; 16]), BranchId::from_bytes([2; 16]));
         let id = SegmentId { branch, epoch: Epoch(7), seq: SegmentSeq(12_345_678_901) };
         assert_eq!(parse_segment(&segment(group, id)), Some((id.epoch, id.seq)));
+        assert_eq!(parse_rebuilt(&rebuilt(group, id, 3)), Some((id.epoch, id.seq, 3)));
         assert_eq!(parse_epoch(&intent(group, branch, Epoch(3))), Some((Epoch(3), false)));
         assert_eq!(parse_epoch(&cut(group, branch, Epoch(3))), Some((Epoch(3), true)));
         let map_id = MapId::from_bytes([9; 16]);

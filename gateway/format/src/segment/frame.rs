@@ -12,7 +12,7 @@ use crate::seal;
 use crate::wire::{Put, len32, len64};
 
 pub(super) const WHAT: &str = "segment frame";
-pub(super) const FLAG_ZSTD: u8 = 1;
+pub(super) use crate::seal::FLAG_ZSTD;
 
 /// Identity of the segment that a frame belongs to, and how to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,10 +121,7 @@ pub fn prepare_frame(
     blocks.iter().for_each(|block| raw.put(block.data));
     let raw_len = len32(WHAT, raw.len())?;
 
-    let compressed = seal::compress(WHAT, context.level, &raw)?;
-    // Under 5 % saved isn't worth a decompression at every read.
-    let worth = compressed.len().saturating_mul(20) <= raw.len().saturating_mul(19);
-    let (mut stored, flags) = if worth { (compressed, FLAG_ZSTD) } else { (raw, 0) };
+    let (mut stored, flags) = seal::pack(WHAT, context.level, raw)?;
     key.0.seal(WHAT, u64::from(frame.0), &context.aad(frame, volume, raw_len, flags), &mut stored)?;
     Ok(PreparedFrame {
         place: context.place,

@@ -17,7 +17,7 @@ use super::{
     FIRST_KEY, FRAME_BLOCKS_MAX, FrameNo, RecoveryPoint, SEGMENT_FRAMES_MAX, SEGMENT_HEADER_LEN, SEGMENT_INDEX_LEN_MAX,
     SEGMENT_OPERATIONS_MAX, SegmentHeader, SegmentTrailer, TRAILER,
 };
-use crate::keys::{GroupKey, LABEL_INDEX, SealKey, TAG_LEN};
+use crate::keys::{GroupKey, LABEL_INDEX, SealKey};
 use crate::seal;
 use crate::wire::{Put, Reader, len64};
 use crate::{FormatError, GROUP_VOLUMES_MAX};
@@ -424,13 +424,11 @@ fn take_frame(reader: &mut Reader<'_>) -> Result<FrameEntry, FormatError> {
     if entry.flags & !FLAG_ZSTD != 0 {
         return Err(reader.corrupt("a frame has an unknown flag"));
     }
-    let plain_len = u64::from(entry.stored_len).checked_sub(len64(TAG_LEN));
-    let fits = match plain_len {
-        Some(len) if entry.is_compressed() => len > 0 && len < u64::from(entry.raw_len),
-        Some(len) => len == u64::from(entry.raw_len),
-        None => false,
-    };
-    if fits { Ok(entry) } else { Err(reader.corrupt("a frame's stored length is impossible")) }
+    if seal::frame_fits(entry.stored_len, entry.raw_len, entry.flags) {
+        Ok(entry)
+    } else {
+        Err(reader.corrupt("a frame's stored length is impossible"))
+    }
 }
 
 fn take_operation(reader: &mut Reader<'_>, volumes: &[SegmentVolume]) -> Result<Operation, FormatError> {

@@ -2,7 +2,7 @@
 
 use lifeboat_model::BLOCK_SIZE;
 
-use super::frame::{FLAG_ZSTD, FrameKey, WHAT};
+use super::frame::{FrameKey, WHAT};
 use super::{
     FrameContext, FrameNo, SEGMENT_HEADER_LEN, SegmentHeader, SegmentIndex, SegmentPlace, SegmentTrailer,
     SegmentVolume, TRAILER_LEN,
@@ -44,14 +44,7 @@ pub fn open_frame_with(
     let volume = index.volume_of(entry)?.volume;
     let aad = context.aad(frame, volume, entry.raw_len, entry.flags);
     let plain = key.0.open(WHAT, u64::from(frame.0), &aad, stored)?;
-    if entry.flags & FLAG_ZSTD != 0 {
-        return seal::decompress(WHAT, &plain, entry.raw_len);
-    }
-    if len64(plain.len()) == u64::from(entry.raw_len) {
-        Ok(plain)
-    } else {
-        Err(FormatError::Corrupt { what: WHAT, at: 0, why: "it has another length than its directory entry" })
-    }
+    seal::unpack(WHAT, plain, entry.flags, entry.raw_len)
 }
 
 /// A whole segment in memory, its header, index and trailer proved.

@@ -12,6 +12,7 @@ use lifeboat_format::map::{
     BlockLocation, InnerNode, LeafEditor, LogPosition, MapBuilder, MapFooter, MapParams, MapPlace, RetainedPoint,
     SealedMap, VolumeRoot,
 };
+use lifeboat_format::rebuilt::{RebuiltBuilder, RebuiltParams, RebuiltPlace, SealedRebuilt};
 use lifeboat_format::segment::{
     FrameBlock, FrameNo, PointVolume, RecoveryPoint, SealedSegment, SegmentBuilder, SegmentHash, SegmentParams,
     SegmentPlace,
@@ -117,6 +118,24 @@ pub(crate) fn segment(noise: bool) -> SealedSegment {
     }
     builder.push_point(point(1005)).expect("a point");
     builder.seal(Lsn(1005), TIME).expect("seals")
+}
+
+pub(crate) fn rebuilt_place() -> RebuiltPlace {
+    RebuiltPlace { segment: segment_place(), generation: 2 }
+}
+
+/// Blocks of two frames in one, and one of another volume; the last is raw with `noise`.
+pub(crate) fn rebuilt(noise: bool) -> SealedRebuilt {
+    let params =
+        RebuiltParams { place: rebuilt_place(), segment_hash: SegmentHash([0x78; 32]), salt: [0x89; 16], level: 1 };
+    let mut builder = RebuiltBuilder::new(params, &group_key());
+    let (hasher, data) = (hasher(), volume_keys().data);
+    let (one, two) = (text_block(1), text_block(2));
+    let three = if noise { noise_block(5) } else { text_block(3) };
+    let blocks = [(FrameNo(0), 1, hasher.block(&one), &one), (FrameNo(4), 15, hasher.block(&two), &two)];
+    builder.push_frame(VOLUME, (DATA_KEY, &data), &blocks).expect("a frame");
+    builder.push_frame(OTHER_VOLUME, (1, &data), &[(FrameNo(2), 0, hasher.block(&three), &three)]).expect("a frame");
+    builder.seal(TIME).expect("seals")
 }
 
 pub(crate) fn map_place() -> MapPlace {

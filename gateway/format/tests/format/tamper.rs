@@ -5,6 +5,7 @@ use lifeboat_format::epoch::{EpochCut, EpochIntent};
 use lifeboat_format::keys::GroupKey;
 use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, STATE_VERSION, newest_state};
 use lifeboat_format::map::MapObject;
+use lifeboat_format::rebuilt::RebuiltObject;
 use lifeboat_format::segment::{SEGMENT_VERSION, SegmentObject, TRAILER_LEN};
 use lifeboat_format::{FORMAT_VERSION, FormatError};
 use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, MapId, SegmentSeq, VaultId};
@@ -16,6 +17,11 @@ type Check = fn(&[u8]) -> Result<(), FormatError>;
 fn check_segment(bytes: &[u8]) -> Result<(), FormatError> {
     let keys = volume_keys();
     SegmentObject::open(bytes, &segment_place(), &group_key())?.verify(|_| Some(&keys))
+}
+
+fn check_rebuilt(bytes: &[u8]) -> Result<(), FormatError> {
+    let keys = volume_keys();
+    RebuiltObject::open(bytes, &rebuilt_place(), &group_key())?.verify(|_| Some(&keys))
 }
 
 fn check_map(bytes: &[u8]) -> Result<(), FormatError> {
@@ -34,6 +40,7 @@ fn objects() -> Vec<(&'static str, Vec<u8>, Check)> {
     vec![
         ("segment", segment(false).bytes, check_segment),
         ("segment of version 1", segment_v1(), check_segment),
+        ("rebuilt segment", rebuilt(false).bytes, check_rebuilt),
         ("map", map().bytes, check_map),
         ("intent of a branch", intent(true).encode(&group_key()), check_intent),
         ("intent of a fence", intent(false).encode(&group_key()), check_intent),
@@ -71,11 +78,13 @@ fn every_flipped_bit_is_found() {
 /// A raw frame is 4 KiB of payload: one bit a byte is enough, the tag doesn't know bits.
 #[test]
 fn every_changed_byte_of_a_raw_frame_is_found() {
-    let mut bytes = segment(true).bytes;
-    for at in 0..bytes.len() {
-        bytes[at] ^= 0x40;
-        assert!(check_segment(&bytes).is_err(), "byte {at}");
-        bytes[at] ^= 0x40;
+    let objects: [(Vec<u8>, Check); 2] = [(segment(true).bytes, check_segment), (rebuilt(true).bytes, check_rebuilt)];
+    for (mut bytes, check) in objects {
+        for at in 0..bytes.len() {
+            bytes[at] ^= 0x40;
+            assert!(check(&bytes).is_err(), "byte {at}");
+            bytes[at] ^= 0x40;
+        }
     }
 }
 
@@ -106,6 +115,22 @@ fn a_segment_under_another_name_is_found() {
     places[4].id.seq = SegmentSeq(15);
     for place in places {
         let error = SegmentObject::open(&bytes, &place, &group_key()).expect_err("another place");
+        assert!(matches!(error, FormatError::Misplaced { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_rebuilt_segment_under_another_name_is_found() {
+    let bytes = rebuilt(false).bytes;
+    let mut places = vec![rebuilt_place(); 6];
+    places[0].segment.vault = VaultId::from_bytes([9; 16]);
+    places[1].segment.group = GroupId::from_bytes([9; 16]);
+    places[2].segment.id.branch = BranchId::from_bytes([9; 16]);
+    places[3].segment.id.epoch = Epoch(2);
+    places[4].segment.id.seq = SegmentSeq(15);
+    places[5].generation = 1;
+    for place in places {
+        let error = RebuiltObject::open(&bytes, &place, &group_key()).expect_err("another place");
         assert!(matches!(error, FormatError::Misplaced { .. }), "{error}");
     }
 }

@@ -12,6 +12,7 @@ use lifeboat_format::inspect::describe;
 use lifeboat_format::journal::{BatchHeader, FileHeader, check_payload, decode_point};
 use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_state};
 use lifeboat_format::map::MapObject;
+use lifeboat_format::rebuilt::RebuiltObject;
 use lifeboat_format::segment::{FIRST_KEY, SegmentObject};
 use lifeboat_model::PointKind;
 
@@ -28,6 +29,7 @@ fn golden(name: &str) -> Vec<u8> {
 fn built() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("v2/segment.bin", segment(true).bytes),
+        ("v1/rebuilt.bin", rebuilt(true).bytes),
         ("v1/map.bin", map().bytes),
         ("v1/epoch-intent-branch.bin", intent(true).encode(&group_key())),
         ("v1/epoch-intent-fence.bin", intent(false).encode(&group_key())),
@@ -84,6 +86,13 @@ fn segments_of_every_version_decode_to_what_was_written() {
 /// What holds whatever happens to the writers: version 1 is read for ever.
 #[test]
 fn vectors_decode_to_what_was_written() {
+    let bytes = golden("v1/rebuilt.bin");
+    let object = RebuiltObject::open(&bytes, &rebuilt_place(), &group_key()).expect("opens");
+    let keys = volume_keys();
+    object.verify(|_| Some(&keys)).expect("every block equals its hash");
+    assert_eq!((&object.header, &object.index), (&rebuilt(true).header, &rebuilt(true).index));
+    assert_eq!(object.frame(1, &volume_keys().data).expect("a frame"), noise_block(5));
+
     let bytes = golden("v1/map.bin");
     let object = MapObject::open(&bytes, &map_place(), &group_key()).expect("opens");
     assert_eq!(object.header, map().header);
@@ -130,6 +139,7 @@ fn every_kind_is_described() {
         let text = description.to_string();
         let expected = match name {
             "v2/segment.bin" => "br-33333333333333333333333333333333",
+            "v1/rebuilt.bin" => "generation         2",
             "v1/map.bin" => "map-abababababababababababababababab",
             "v1/epoch-intent-branch.bin" => "forked at position 1005",
             "v1/epoch-intent-fence.bin" => "br-45454545454545454545454545454545",

@@ -10,7 +10,7 @@ use lifeboat_vault::{Clock, VaultOptions};
 
 use crate::branch::{Origin, drop_branch, fence, log_end};
 use crate::error::Result;
-use crate::gc::{GcReport, GcSettings, Memory, Runner, run};
+use crate::gc::{GcReport, GcSettings, Memory, RebuildRule, Runner, run};
 use crate::marks::{Pin, pin, unpin};
 use crate::points::{PointInfo, PointRetention, list_points};
 use crate::segments::{Reader, ReaderLimits};
@@ -34,8 +34,12 @@ pub(super) fn everything() -> PointRetention {
 }
 
 pub(super) fn settings(grace: Duration) -> GcSettings {
-    GcSettings { retention: retention(), grace, dry_run: false }
+    GcSettings { retention: retention(), grace, dry_run: false, ..GcSettings::default() }
 }
+
+/// Whatever has a dead block is rebuilt.
+pub(super) static EAGERLY: RebuildRule =
+    RebuildRule { always: 100, at_most: 100, space: 100, freed_min: 1, bytes_max: u64::MAX, segments_max: 1000 };
 
 struct Line {
     id: BranchId,
@@ -58,7 +62,9 @@ pub(super) struct History {
     models: HashMap<PointId, Model>,
     pinned: Vec<PointInfo>,
     memory: Memory,
+    pub(super) rebuild: RebuildRule,
     pub(super) deleted: u64,
+    pub(super) rebuilt: u64,
 }
 
 impl History {
@@ -78,7 +84,9 @@ impl History {
             models: HashMap::new(),
             pinned: Vec::new(),
             memory: Memory::default(),
+            rebuild: RebuildRule::default(),
             deleted: 0,
+            rebuilt: 0,
             bench,
         };
         history.begin(history.bench.branch, Script::new(seed), Open::New { origin: None }).await.unwrap();
@@ -267,25 +275,37 @@ impl History {
     }
 
     pub(super) async fn collect(&mut self, grace: Duration) -> Result<GcReport> {
-        self.run(&settings(grace)).await
+        self.collect_with(&retention(), grace).await
+    }
+
+    pub(super) fn settings(&self, retention: &PointRetention, grace: Duration) -> GcSettings {
+        GcSettings { retention: retention.clone(), grace, rebuild: self.rebuild, ..GcSettings::default() }
     }
 
     pub(super) async fn collect_with(&mut self, retention: &PointRetention, grace: Duration) -> Result<GcReport> {
-        self.run(&GcSettings { retention: retention.clone(), grace, dry_run: false }).await
+        self.run(&self.settings(retention, grace)).await
     }
 
     pub(super) async fn run(&mut self, settings: &GcSettings) -> Result<GcReport> {
         let runner = self.runner();
         let report = run(&self.bench.vault, self.bench.group, runner, settings, &mut self.memory).await?;
         self.deleted += report.deleted.objects;
+        self.rebuilt += report.rebuilt.objects;
         Ok(report)
     }
 
-    /// Objects that one more look finds to be garbage.
+    /// Objects that one more look finds to be garbage, without the lists of kept points that newer ones have replaced: a few
+    /// of those wait for something else to go.
     pub(super) async fn waste(&mut self) -> u64 {
-        let settings = GcSettings { retention: ONLY_THE_NEWEST.clone(), grace: Duration::ZERO, dry_run: true };
+        let settings = GcSettings {
+            retention: ONLY_THE_NEWEST.clone(),
+            grace: Duration::ZERO,
+            dry_run: true,
+            ..GcSettings::default()
+        };
         let report = self.run(&settings).await.unwrap();
-        report.total.objects - report.needed.objects
+        let lists = self.objects().await.iter().filter(|key| key.contains("/gc/kept/")).count();
+        report.total.objects - report.needed.objects - u64::try_from(lists.saturating_sub(1)).unwrap()
     }
 
     /// Every point that is offered, pinned ones among them, and the end of every branch are as the model says.
