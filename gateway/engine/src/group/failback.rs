@@ -370,7 +370,11 @@ impl Group {
         let sink = Sink::open(self, &target)?;
         let cursor = following.cursor.filter(|_| begun).map(|(volume, lba)| Cursor { volume, lba });
         sink.tell(cursor);
-        let stats = rehydrate(&target, source, &sink, cursor, RehydrateLimits::default()).await?;
+        let done = rehydrate(&target, source, &sink, cursor, RehydrateLimits::default()).await;
+        // What a sync under way makes durable counts for the next pass, whatever has ended this one.
+        let synced = sink.end_sync().await;
+        let stats = done?;
+        synced?;
         sink.finish().await?;
         self.settle(&target, &point)?;
         Ok(Rehydrated {
