@@ -142,6 +142,18 @@ pub(crate) struct SavedMap {
     pub(crate) sizes: BTreeMap<VolumeId, u64>,
 }
 
+/// What one of the files holds; none when it isn't there.
+pub(crate) fn read_file(disk: &Arc<dyn Disk>, name: &str) -> std::io::Result<Option<Result<Stored, FormatError>>> {
+    let file = match disk.open(name, false, Io::Buffered) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let length = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(DIRTY_BYTES_MAX);
+    let mut bytes = vec![0; length];
+    file.read_at(&mut bytes, 0)?;
+    Ok(Some(Stored::decode(&bytes)))
+}
+
 /// The files.
 #[derive(Debug)]
 pub(crate) struct DirtyFile {
@@ -182,15 +194,8 @@ impl DirtyFile {
 
     fn read(&self, name: &str) -> Result<Option<Stored>> {
         let context = |error| EngineError::io(format!("read {}", self.disk.path().join(name).display()), error);
-        let file = match self.disk.open(name, false, Io::Buffered) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(context(error)),
-        };
-        let length = usize::try_from(file.len().map_err(context)?).unwrap_or(usize::MAX).min(DIRTY_BYTES_MAX);
-        let mut bytes = vec![0; length];
-        file.read_at(&mut bytes, 0).map_err(context)?;
-        match Stored::decode(&bytes) {
+        let Some(read) = read_file(&self.disk, name).map_err(context)? else { return Ok(None) };
+        match read {
             Ok(map) if map.group == self.group => Ok(Some(map)),
             Ok(map) => Err(EngineError::new(
                 ErrorKind::Damaged,

@@ -4,22 +4,12 @@ mod lab;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lab::{Lab, volume};
+use lab::{Lab, checked, volume};
 use lifeboat_engine::check::Fault;
-use lifeboat_engine::check::local::{LocalReport, ReadOnlyDisk, check_group};
-use lifeboat_engine::disk::Disk;
 use lifeboat_model::Lsn;
-
-fn checked(dir: &Path) -> LocalReport {
-    let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk::new(dir));
-    let mut report = LocalReport::default();
-    check_group(&disk, &mut report);
-    report
-}
 
 /// The files of a group that wrote eight batches, each flushed, and shipped nothing.
 async fn stopped(lab: &Lab) -> PathBuf {

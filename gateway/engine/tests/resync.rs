@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_engine::check::Fault;
-use lifeboat_engine::check::local::{LocalReport, ReadOnlyDisk, check_group};
-use lifeboat_engine::disk::Disk;
 use lifeboat_engine::points::list_points;
 use lifeboat_engine::{
     BlockVolume, ErrorKind, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, ResyncCause, ResyncStatus,
@@ -19,7 +17,7 @@ use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BranchId, GatewayId, Lsn, PointKind};
 use lifeboat_vault::{Effect, OpKind, Rule};
 
-use lab::{Lab, PATIENCE, Random, assert_same, content, until};
+use lab::{Lab, PATIENCE, Random, assert_same, checked, content, until};
 
 const BLOCK: usize = 4096;
 const BLOCKS: usize = 512;
@@ -202,13 +200,6 @@ async fn a_resync_goes_on_over_restarts_and_progress_never_goes_back() {
     assert_same(&lab.content_at(&newest).await, &history.now(), "after the resync");
     every_point_is_exact(&lab, group.status().branch, &history).await;
     group.close(Duration::ZERO).await;
-}
-
-fn checked(dir: &Path) -> LocalReport {
-    let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk::new(dir));
-    let mut report = LocalReport::default();
-    check_group(&disk, &mut report);
-    report
 }
 
 /// The files of a map that counts: sound as they are, torn the one or the other, both, and of another group.

@@ -19,6 +19,29 @@ use crate::segments::{Reader, names};
 /// Deletes between two looks for a newer epoch.
 const DELETES_PER_LOOK: usize = 256;
 
+/// The intents that stand, the oldest first, by name: each as it was read, or why it can't be used.
+pub(super) async fn standing(reader: &Reader) -> Result<Vec<(String, Result<DeleteIntent>)>> {
+    let found = reader.vault().store().list(&names::delete_intents(reader.group())).await.map_err(cause::store)?;
+    let mut standing = Vec::new();
+    for object in found {
+        let Some(revision) = names::parse_revision(&object.key) else { continue };
+        let bytes = match reader.get(&object.key, RECORD_LEN_MAX).await {
+            // Another collector has finished it.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            bytes => bytes?,
+        };
+        let intent = DeleteIntent::decode(&bytes, &record_place(reader, &object.key), reader.key());
+        let intent = match intent.map_err(damaged(&object.key)) {
+            Ok(intent) if intent.revision != revision => {
+                Err(cause::tampered(format!("{} is another revision", object.key)))
+            }
+            intent => intent,
+        };
+        standing.push((object.key, intent));
+    }
+    Ok(standing)
+}
+
 /// The intents of a group, the oldest first.
 #[derive(Debug)]
 pub(super) struct Intents {
@@ -28,22 +51,8 @@ pub(super) struct Intents {
 
 impl Intents {
     pub(super) async fn read(reader: &Reader) -> Result<Self> {
-        let found = reader.vault().store().list(&names::delete_intents(reader.group())).await.map_err(cause::store)?;
-        let mut standing = Vec::new();
-        for object in found {
-            let Some(revision) = names::parse_revision(&object.key) else { continue };
-            let bytes = match reader.get(&object.key, RECORD_LEN_MAX).await {
-                // Another collector has finished it.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                bytes => bytes?,
-            };
-            let intent = DeleteIntent::decode(&bytes, &record_place(reader, &object.key), reader.key())
-                .map_err(damaged(&object.key))?;
-            if intent.revision != revision {
-                return Err(cause::tampered(format!("{} is another revision", object.key)));
-            }
-            standing.push((object.key, intent));
-        }
+        let found = standing(reader).await?;
+        let standing = found.into_iter().map(|(key, intent)| Ok((key, intent?))).collect::<Result<_>>()?;
         Ok(Self { standing, now_due: Vec::new() })
     }
 

@@ -43,12 +43,7 @@ impl Kept {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
                 Ok(bytes) => {
-                    let list = KeptPoints::decode(&bytes, &record_place(reader, &key), reader.key());
-                    let list = list.map_err(damaged(&key))?;
-                    if list.revision != revision {
-                        return Err(cause::tampered(format!("{key} is another revision")));
-                    }
-                    return Ok(Self::index(reader.group(), list));
+                    return Ok(Self::index(reader.group(), decode(reader, revision, &bytes)?));
                 }
             }
         }
@@ -109,6 +104,13 @@ impl Kept {
 /// Tenure and number decide: positions of a writer that was cut off may be higher than those that follow.
 fn after(at: KeptPosition, until: KeptPosition) -> bool {
     (at.epoch, at.seq) > (until.epoch, until.seq)
+}
+
+/// The list that stands under a revision's name.
+pub(super) fn decode(reader: &Reader, revision: u64, bytes: &[u8]) -> Result<KeptPoints> {
+    let key = names::kept_revision(reader.group(), revision);
+    let list = KeptPoints::decode(bytes, &record_place(reader, &key), reader.key()).map_err(damaged(&key))?;
+    if list.revision == revision { Ok(list) } else { Err(cause::tampered(format!("{key} is another revision"))) }
 }
 
 /// Writes a list. Nobody else can have written one of that revision: then their run is the one that counts.

@@ -140,13 +140,10 @@ impl<'a> Walk<'a> {
 
     /// Whether everything that one position needs is there, in segments or in rebuilt ones. Nodes that an earlier call found
     /// whole, with all that they name, are not read again.
-    pub(super) async fn is_there(&mut self, branch: BranchId, at: KeptPosition, rebuilt: &mut Memory) -> Result<bool> {
+    pub(super) async fn is_there(&mut self, branch: BranchId, at: KeptPosition, rebuilt: &Sources) -> Result<bool> {
         let before = self.seen.clone();
         self.live = Live::default();
-        let found = match self.position(branch, at).await {
-            Ok(()) => self.is_held(rebuilt).await,
-            Err(error) => Err(error),
-        };
+        let found = self.position(branch, at).await.map(|()| self.is_held(rebuilt));
         if !matches!(found, Ok(true)) {
             self.seen = before;
         }
@@ -154,11 +151,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether all that was found to be needed is there.
-    async fn is_held(&self, rebuilt: &mut Memory) -> Result<bool> {
-        let sources = Sources::read(self.reader, self.world, &self.live, &HashSet::new(), rebuilt).await?;
+    fn is_held(&self, rebuilt: &Sources) -> bool {
         let segment = |id: &SegmentId| self.world.segment(*id).is_some();
-        let holds = |(id, needed): (&SegmentId, &Slots)| segment(id) || sources.cover(*id, 0, needed).is_some();
-        Ok(self.live.replayed.iter().all(segment) && self.live.slots.iter().all(holds))
+        let holds = |(id, needed): (&SegmentId, &Slots)| segment(id) || rebuilt.cover(*id, 0, needed).is_some();
+        self.live.replayed.iter().all(segment) && self.live.slots.iter().all(holds)
     }
 
     /// What one position needs, through as many forks as it takes.

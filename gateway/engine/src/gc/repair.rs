@@ -11,14 +11,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifeboat_format::gc::{DeleteIntent, KeptPoints, KeptPosition, RECORD_LEN_MAX};
+use lifeboat_format::gc::{KeptPoints, KeptPosition, RECORD_LEN_MAX};
 use lifeboat_model::{BranchId, GroupId, PointId};
 use lifeboat_vault::Vault;
 use serde::Serialize;
 
-use super::live::{Memory, Walk};
+use super::live::Walk;
+use super::sources::Sources;
 use super::world::World;
-use super::{GcSettings, Kept, damaged, kept, record_place};
+use super::{GcSettings, Kept, intents, kept};
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::points::PointRetention;
@@ -77,24 +78,8 @@ pub async fn repair(vault: &Arc<Vault>, group: GroupId) -> Result<Repaired> {
 
 /// Delete intents that can't be used, and why.
 pub(crate) async fn intents(reader: &Reader) -> Result<Vec<(String, EngineError)>> {
-    let found = reader.vault().store().list(&names::delete_intents(reader.group())).await.map_err(cause::store)?;
-    let mut unusable = Vec::new();
-    for object in found {
-        let Some(revision) = names::parse_revision(&object.key) else { continue };
-        let bytes = match reader.get(&object.key, RECORD_LEN_MAX).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            bytes => bytes?,
-        };
-        let place = record_place(reader, &object.key);
-        match DeleteIntent::decode(&bytes, &place, reader.key()).map_err(damaged(&object.key)) {
-            Ok(intent) if intent.revision == revision => {}
-            Ok(_) => {
-                unusable.push((object.key.clone(), cause::tampered(format!("{} is another revision", object.key))))
-            }
-            Err(error) => unusable.push((object.key.clone(), error)),
-        }
-    }
-    Ok(unusable)
+    let standing = intents::standing(reader).await?;
+    Ok(standing.into_iter().filter_map(|(key, intent)| Some((key, intent.err()?))).collect())
 }
 
 /// Writes the list that follows the damaged newest one.
@@ -124,9 +109,11 @@ async fn replace_list(reader: &Reader) -> Result<RepairedList> {
     let world = World::read_with(reader, true, Some(kept)).await?;
     let mut positions = world.positions(reader, &settings, now).await?;
     let mut walk = Walk::new(reader, &world, None);
-    let (mut rebuilt, mut left_out) = (Memory::default(), Vec::new());
+    // What stands for a segment that is gone may have been made when the point was dropped already.
+    let rebuilt = Sources::of_gone(reader, &world).await?;
+    let mut left_out = Vec::new();
     for (branch, at, point) in positions.listed() {
-        if lacks_objects(&mut walk, &mut rebuilt, branch, at).await? {
+        if lacks_objects(&mut walk, &rebuilt, branch, at).await? {
             positions.leave_out(branch, at, point);
             left_out.push(point);
         }
@@ -149,15 +136,15 @@ async fn sound_list(reader: &Reader, revision: u64) -> Result<Option<KeptPoints>
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         bytes => bytes?,
     };
-    match KeptPoints::decode(&bytes, &record_place(reader, &key), reader.key()).map_err(damaged(&key)) {
-        Ok(list) => Ok((list.revision == revision).then_some(list)),
+    match kept::decode(reader, revision, &bytes) {
+        Ok(list) => Ok(Some(list)),
         Err(error) if error.kind() == ErrorKind::Tampered => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// Whether something that the position needs is not in the vault; what is there and damaged doesn't count.
-async fn lacks_objects(walk: &mut Walk<'_>, rebuilt: &mut Memory, branch: BranchId, at: KeptPosition) -> Result<bool> {
+async fn lacks_objects(walk: &mut Walk<'_>, rebuilt: &Sources, branch: BranchId, at: KeptPosition) -> Result<bool> {
     match walk.is_there(branch, at, rebuilt).await {
         Ok(there) => Ok(!there),
         Err(error) if error.kind().is_unanswered() => Err(error),

@@ -72,33 +72,31 @@ impl Sources {
         memory.rebuilt.retain(|key, _| there.contains(key) && !named.contains(&key.0));
         let mut unknown = wanted;
         unknown.retain(|(id, generation, _)| !memory.rebuilt.contains_key(&(*id, *generation)));
-        let read: Vec<Option<((SegmentId, u64), Source)>> = stream::iter(unknown)
-            .map(|(id, generation, len)| async move {
-                match reader.read_rebuilt(id, generation, len).await {
-                    Ok(rebuilt) => {
-                        let mut slots = Slots::new();
-                        for block in rebuilt.index.blocks() {
-                            let mask = slots.entry(block.frame.0).or_default();
-                            *mask |= 1_u16.checked_shl(u32::from(block.slot)).unwrap_or(0);
-                        }
-                        Ok(Some(((id, generation), Source { slots: Arc::new(slots), time: rebuilt.header.time })))
-                    }
-                    Err(error) => passed_over(error).map(|()| None),
-                }
-            })
-            .buffer_unordered(PARALLEL)
-            .try_collect()
-            .await?;
+        let read = load(reader, unknown).await?;
         let mut sources = Self::default();
         let mut frames: usize = memory.rebuilt.values().map(|source| source.slots.len()).sum();
         for ((id, generation), source) in &memory.rebuilt {
             sources.by.entry(*id).or_default().insert(*generation, source.clone());
         }
-        for ((id, generation), source) in read.into_iter().flatten() {
+        for ((id, generation), source) in read {
             frames = frames.saturating_add(source.slots.len());
             if frames <= MEMORY_FRAMES_MAX {
                 memory.rebuilt.insert((id, generation), source.clone());
             }
+            sources.by.entry(id).or_default().insert(generation, source);
+        }
+        Ok(sources)
+    }
+
+    /// Those of segments that are gone.
+    pub(super) async fn of_gone(reader: &Reader, world: &World) -> Result<Self> {
+        let rebuilt = world.branches.values().flat_map(|branch| &branch.rebuilt);
+        let wanted: Vec<(SegmentId, u64, u64)> = rebuilt
+            .filter(|(id, _)| world.segment(**id).is_none())
+            .flat_map(|(id, all)| all.iter().map(|(generation, key)| (*id, *generation, world.size(key))))
+            .collect();
+        let mut sources = Self::default();
+        for ((id, generation), source) in load(reader, wanted).await? {
             sources.by.entry(id).or_default().insert(generation, source);
         }
         Ok(sources)
@@ -116,6 +114,28 @@ impl Sources {
         let source = self.by.get(&id)?.get(&generation)?;
         Some(Filling { blocks: count(&source.slots), time: source.time })
     }
+}
+
+/// Reads rebuilt segments, of which a generation and a length are given; those that stand for nothing are left out.
+async fn load(reader: &Reader, wanted: Vec<(SegmentId, u64, u64)>) -> Result<Vec<((SegmentId, u64), Source)>> {
+    let read: Vec<Option<((SegmentId, u64), Source)>> = stream::iter(wanted)
+        .map(|(id, generation, len)| async move {
+            match reader.read_rebuilt(id, generation, len).await {
+                Ok(rebuilt) => {
+                    let mut slots = Slots::new();
+                    for block in rebuilt.index.blocks() {
+                        let mask = slots.entry(block.frame.0).or_default();
+                        *mask |= 1_u16.checked_shl(u32::from(block.slot)).unwrap_or(0);
+                    }
+                    Ok(Some(((id, generation), Source { slots: Arc::new(slots), time: rebuilt.header.time })))
+                }
+                Err(error) => passed_over(error).map(|()| None),
+            }
+        })
+        .buffer_unordered(PARALLEL)
+        .try_collect()
+        .await?;
+    Ok(read.into_iter().flatten().collect())
 }
 
 /// One that is gone or damaged stands for nothing: what it would have spared stays.

@@ -371,11 +371,12 @@ impl Group {
         let cursor = following.cursor.filter(|_| begun).map(|(volume, lba)| Cursor { volume, lba });
         sink.tell(cursor);
         let done = rehydrate(&target, source, &sink, cursor, RehydrateLimits::default()).await;
-        // What a sync under way makes durable counts for the next pass, whatever has ended this one.
+        // What a sync under way makes durable counts for the next pass, whatever has ended this one. It ends before the last one
+        // begins: what failed in it would not fail again.
         let synced = sink.end_sync().await;
         let stats = done?;
         synced?;
-        sink.finish().await?;
+        sink.start_sync().await.map_err(|_| closed(group))??;
         self.settle(&target, &point)?;
         Ok(Rehydrated {
             point,
@@ -548,17 +549,12 @@ impl Sink {
         crate::blocking::run(work).await.map_err(|_| closed(self.group.config.group))?
     }
 
+    /// Begins to make everything durable that was written.
     fn start_sync(&self) -> JoinHandle<Result<()>> {
         let images: Vec<Arc<Image>> = self.images.lock().values().cloned().collect();
         let group = self.group.config.group;
         let work = move || images.iter().try_for_each(|image| image.sync());
         tokio::spawn(async move { crate::blocking::run(work).await.map_err(|_| closed(group))? })
-    }
-
-    /// Makes everything durable. A sync that is under way ends first: what failed in it would not fail again.
-    async fn finish(&self) -> Result<()> {
-        self.end_sync().await?;
-        self.start_sync().await.map_err(|_| closed(self.group.config.group))?
     }
 
     /// Waits for the sync that is under way, and saves the cursor that it stands for.

@@ -2,11 +2,13 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lifeboat_engine::check::local::{LocalReport, ReadOnlyDisk, check_group};
+use lifeboat_engine::disk::Disk;
 use lifeboat_engine::machine::Host;
 use lifeboat_engine::points::PointInfo;
 use lifeboat_engine::view::PointView;
@@ -157,4 +159,12 @@ pub(crate) async fn scribble(volume: &Arc<dyn BlockVolume>, model: &mut [u8], ra
             volume.flush().await.expect("flushes");
         }
     }
+}
+
+/// What a check says of the local files of one group.
+pub(crate) fn checked(dir: &Path) -> LocalReport {
+    let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk::new(dir));
+    let mut report = LocalReport::default();
+    check_group(&disk, &mut report);
+    report
 }

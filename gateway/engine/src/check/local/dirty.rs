@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use lifeboat_format::FormatError;
-use lifeboat_format::dirty::{DIRTY_BYTES_MAX, DirtyMap};
+use lifeboat_format::dirty::DirtyMap;
 use lifeboat_format::local::{GroupState, Resync};
 
 use super::LocalReport;
 use crate::check::report::{Fault, of_format};
-use crate::dirty::NAMES;
-use crate::disk::{Disk, Io};
+use crate::dirty::{NAMES, read_file};
+use crate::disk::Disk;
 
 const KIND: &str = "dirty map";
 const ALL_DIRTY: &str = "nothing is lost: the next start takes every block of the group for one that the vault lacks, and the \
@@ -75,15 +75,9 @@ fn counts(map: &DirtyMap, state: &GroupState, resync: &Resync) -> bool {
 }
 
 fn read(disk: &Arc<dyn Disk>, name: &str) -> Found {
-    let read = disk.open(name, false, Io::Buffered).and_then(|file| {
-        let length = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(DIRTY_BYTES_MAX);
-        let mut bytes = vec![0; length];
-        file.read_at(&mut bytes, 0)?;
-        Ok(bytes)
-    });
-    match read {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Found::Missing,
+    match read_file(disk, name) {
         Err(error) => Found::Unreadable(error.to_string()),
-        Ok(bytes) => DirtyMap::decode(&bytes).map_or_else(Found::Broken, Found::Map),
+        Ok(None) => Found::Missing,
+        Ok(Some(read)) => read.map_or_else(Found::Broken, Found::Map),
     }
 }
