@@ -58,7 +58,10 @@ async fn watched(group: &Arc<Group>, branch: lifeboat_model::BranchId) -> (bool,
         seen.extend(group.status().progress);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    (pass.await.expect("joins").is_ok(), seen)
+    let ended = pass.await.expect("joins").is_ok();
+    // What its last sync made durable is told at the very end.
+    seen.extend(group.status().progress);
+    (ended, seen)
 }
 
 #[tokio::test(flavor = "multi_thread")]
