@@ -23,6 +23,7 @@ use crate::verbs::policy::PolicyArgs;
 use crate::verbs::resync::ResyncArgs;
 use crate::verbs::site::SiteArgs;
 use crate::verbs::status::StatusArgs;
+use crate::verbs::terraform::TerraformArgs;
 use crate::verbs::token::TokenArgs;
 use crate::verbs::vault::VaultArgs;
 use crate::verbs::volume::VolumeArgs;
@@ -59,6 +60,8 @@ pub(crate) enum Verb {
     Group(GroupArgs),
     /// Declare volumes: the disks that are protected
     Volume(VolumeArgs),
+    /// Write Terraform configuration for what is declared
+    Terraform(TerraformArgs),
     /// List, look into, take and verify recovery points
     Point(PointArgs),
     /// Copy what the vault lacks of a group, at once; compare it with the vault first
@@ -90,7 +93,7 @@ pub(crate) enum Verb {
 /// Tasks, and the verbs that do them.
 const TASKS: [(&str, &[&str]); 6] = [
     ("Run a gateway", &["serve", "status", "token"]),
-    ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume"]),
+    ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
     ("Recovery points", &["point", "resync"]),
     ("Fail over and back", &["failover", "change-point", "commit", "cleanup", "release", "resume", "failback"]),
     ("See what happens", &["job", "event"]),

@@ -61,6 +61,7 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Policy(args) => verbs::policy::run(args, output).await,
         Verb::Group(args) => verbs::group::run(args, output).await,
         Verb::Volume(args) => verbs::volume::run(args, output).await,
+        Verb::Terraform(args) => verbs::terraform::run(args, output).await,
         Verb::Point(args) => verbs::point::run(args, output).await,
         Verb::Failover(args) => verbs::failover::failover(args, output).await,
         Verb::ChangePoint(args) => verbs::failover::change_point(args, output).await,

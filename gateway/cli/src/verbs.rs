@@ -20,6 +20,7 @@ pub(crate) mod resync;
 pub(crate) mod site;
 pub(crate) mod status;
 pub(crate) mod storage;
+pub(crate) mod terraform;
 pub(crate) mod token;
 pub(crate) mod vault;
 pub(crate) mod vault_key;
