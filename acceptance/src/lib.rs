@@ -10,6 +10,7 @@
 pub mod binaries;
 pub mod cleanup;
 pub mod command;
+pub mod content;
 pub mod device;
 pub mod documents;
 pub mod estate;

@@ -152,7 +152,15 @@ impl Workspace {
     /// # Errors
     /// When it can't be run or overruns its deadline.
     pub fn run(&self, args: &[&str]) -> Result<Outcome> {
-        Run::new("terraform").args(args).envs(&self.environment).dir(&self.dir).within(COMMAND_WITHIN).outcome()
+        self.run_within(args, COMMAND_WITHIN)
+    }
+
+    /// Runs `terraform ARGS`, which may take so long.
+    ///
+    /// # Errors
+    /// When it can't be run or overruns its deadline.
+    pub fn run_within(&self, args: &[&str], limit: Duration) -> Result<Outcome> {
+        Run::new("terraform").args(args).envs(&self.environment).dir(&self.dir).within(limit).outcome()
     }
 
     fn ok(&self, args: &[&str]) -> Result<String> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use lifeboat_acceptance::content::{content, scribble};
 use lifeboat_acceptance::estate::Estate;
 use lifeboat_acceptance::eventually;
 use lifeboat_acceptance::gateway::Gateway;
@@ -13,31 +14,6 @@ use lifeboat_api::types::{CleanupRequest, CommitRequest, FailbackMode, FailoverK
 
 const SIZE: u64 = 32 << 20;
 const VOLUMES: [(&str, u64); 2] = [("data", SIZE), ("log", SIZE / 2)];
-
-/// Writes incompressible content into `blocks` blocks spread over the file, the same for the same seed.
-fn scribble(path: &Path, seed: u64, blocks: u64) -> Result<()> {
-    let file = File::options().write(true).open(path).with_context(|| format!("open {}", path.display()))?;
-    let total = file.metadata().context("size of the volume")?.len() / 4096;
-    let mut state = seed;
-    let mut random = move || {
-        // splitmix64: small, and the same everywhere.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    for _ in 0..blocks {
-        let lba = random() % total;
-        let bytes: Vec<u8> = (0..512).flat_map(|_| random().to_le_bytes()).collect();
-        file.write_all_at(&bytes, lba * 4096).with_context(|| format!("write block {lba}"))?;
-    }
-    file.sync_data().context("flush the volume")
-}
-
-fn content(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("read {}", path.display()))
-}
 
 fn contents(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>> {
     paths.iter().map(|path| content(path)).collect()

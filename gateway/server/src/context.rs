@@ -177,6 +177,11 @@ impl Context {
         self.instances.insert((group, name.to_owned()), Open { instance });
     }
 
+    /// Whether an instance of a group is here, open or not.
+    pub(crate) fn holds(&self, group: GroupId, name: &str) -> bool {
+        self.instances.get(group, name).is_some() || self.engine.exists(&self.state.group(group).join(name))
+    }
+
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

@@ -453,7 +453,8 @@ async fn open_wanted(
         // A home gateway that lost its state while the group is active elsewhere: the failback makes a new one.
         Ok(None) if !serves => return,
         Ok(None) => format!(
-            "this gateway serves the group {} but its local state is gone ({}): fail the group over, unplanned, to go on from the vault",
+            "this gateway serves the group {} but its local state is gone ({}): fail the group over, unplanned, to this gateway or \
+             another one, to go on from the vault",
             document.name,
             context.state.group(group).join(name).display()
         ),

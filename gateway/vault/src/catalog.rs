@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! absent ──create──> revision 1 ──update_spec──> revision + 1, generation + 1 ──delete──> tombstone ──purge──> absent
+//!                                                                                    └──restore──> revision + 1, generation + 1
 //!                        └──update_status──> revision + 1, same generation
 //! ```
 //! **Integrity.** Every revision carries a MAC over its content, its name and the vault. A document that was edited,
@@ -294,6 +295,37 @@ impl Catalog {
         .await
     }
 
+    /// Takes a deletion back: the document is there again with its name and spec, and the status that `change` makes of the
+    /// tombstone, under a new generation. One that is there is given as it is. [`VaultErrorKind::NotFound`] if there is no
+    /// trace of it.
+    pub async fn restore(
+        &self,
+        kind: &str,
+        id: &str,
+        change: &mut (dyn FnMut(&Document) -> Value + Send),
+    ) -> Result<Arc<Document>, VaultError> {
+        let name = Name::new(kind, id)?;
+        for _ in 0..WRITE_ATTEMPTS {
+            let looked = Instant::now();
+            let now = self.newest(&name).await?.ok_or_else(|| missing(&name))?;
+            if !now.deleted {
+                return Ok(now);
+            }
+            let next = Next {
+                name: now.name.clone(),
+                spec: now.spec.clone(),
+                status: change(&now),
+                deleted: false,
+                new_generation: true,
+            };
+            if let Some(written) = self.write(&name, Some(&now), next, looked).await? {
+                self.prune(&name, written.revision).await;
+                return Ok(written);
+            }
+        }
+        Err(busy(&name))
+    }
+
     /// Deletes every trace of a document that is a tombstone; one that is gone is fine. [`VaultErrorKind::Conflict`]
     /// if it is not deleted.
     pub async fn purge(&self, kind: &str, id: &str) -> Result<(), VaultError> {
@@ -352,10 +384,7 @@ impl Catalog {
                 return Ok(true);
             }
         }
-        Err(VaultError::new(
-            VaultErrorKind::Retry,
-            format!("{name} is being changed by others all the time: try again"),
-        ))
+        Err(busy(&name))
     }
 
     /// Whether a document of the catalog may have such a name.
@@ -413,10 +442,7 @@ impl Catalog {
                 return Ok(written);
             }
         }
-        Err(VaultError::new(
-            VaultErrorKind::Retry,
-            format!("{name} is being changed by others all the time: try again"),
-        ))
+        Err(busy(&name))
     }
 
     /// Writes the revision after `before`. `None`: somebody else has its name.
@@ -683,6 +709,10 @@ impl fmt::Display for Name {
 fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+fn busy(name: &Name) -> VaultError {
+    VaultError::new(VaultErrorKind::Retry, format!("{name} is being changed by others all the time: try again"))
 }
 
 fn missing(name: &Name) -> VaultError {

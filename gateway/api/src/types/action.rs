@@ -1,5 +1,6 @@
 //! Bodies of the verbs: `POST /v1/groups/{id}:verb`. Each answers 202 and a job.
 
+use lifeboat_model::{GroupId, Timestamp, VaultId, VolumeId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -156,4 +157,46 @@ pub struct UnpinRequest {}
 pub struct LabelRequest {
     /// What it is called from now on: at most 255 bytes; empty for nothing.
     pub label: String,
+}
+
+/// `:undelete`: takes the deletion of a group and of its volumes back. The gateway that gets the request serves them, from
+/// the vault; what else they need and was deleted too (policy, site, gateways) comes back with them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UndeleteRequest {
+    /// A time (the newest point not after it) or a point's id; the newest point from before the deletion when absent.
+    #[serde(default)]
+    pub point: Option<String>,
+}
+
+/// A group that was deleted and can come back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeletedGroup {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: GroupId,
+    /// The vault that keeps its history.
+    #[schema(value_type = String)]
+    pub vault_id: VaultId,
+    /// Its name; that of its volume, if it was made for a single one.
+    pub name: String,
+    /// When it was deleted, or the first of its volumes that would come back with it.
+    #[schema(value_type = String, format = DateTime)]
+    pub deleted: Timestamp,
+    /// Until when nothing of it is collected. Its recovery points are kept longer.
+    #[schema(value_type = String, format = DateTime)]
+    pub kept_until: Timestamp,
+    /// The volumes that come back with it.
+    pub volumes: Vec<DeletedVolume>,
+}
+
+/// A volume that was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeletedVolume {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: VolumeId,
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
 }

@@ -1,13 +1,17 @@
-//! `lifeboat group`: list, show, create, delete. Moving a group is in [`super::failover`].
+//! `lifeboat group`: list, show, create, delete, undelete. Moving a group is in [`super::failover`].
 
 use clap::{Args, Subcommand};
-use lifeboat_api::{AppConsistency, Client, Group, GroupSpec, Policy, Site, default_hook_timeout};
+use lifeboat_api::{
+    AppConsistency, Client, DeletedGroup, DeletedVolume, Group, GroupSpec, Policy, Site, UndeleteRequest,
+    default_hook_timeout,
+};
 
 use super::declared::{self, Listed, Named, Names};
 use crate::connect::ConnectionArgs;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::Output;
-use crate::render::{self, maybe};
+use crate::progress::settle;
+use crate::render::{self, Table, maybe};
 use crate::resolve::{self, find};
 
 /// Declare consistency groups: volumes that share one write order.
@@ -22,7 +26,11 @@ pub(crate) struct GroupArgs {
 #[derive(Subcommand, Debug)]
 enum GroupVerb {
     /// List the groups
-    List,
+    List {
+        /// Those that were deleted and can come back
+        #[arg(long)]
+        deleted: bool,
+    },
     /// Show one, by id or name, or by one of its volumes
     Show(Named),
     /// Declare a group
@@ -48,6 +56,17 @@ enum GroupVerb {
     },
     /// Delete a group that has no volumes
     Delete(Named),
+    /// Take the deletion of a group, or of a single volume, back: it is served by the gateway that is asked
+    Undelete {
+        #[command(flatten)]
+        named: Named,
+        /// A time (the newest point not after it) or a point's id; the newest point from before the deletion when left out
+        #[arg(long)]
+        point: Option<String>,
+        /// Print the job and don't wait for it
+        #[arg(long)]
+        no_wait: bool,
+    },
 }
 
 impl Listed for Group {
@@ -72,10 +91,41 @@ async fn show(client: &Client, output: Output, named: &Named) -> Result<()> {
     output.show(&group, || render::resource(&group))
 }
 
+const DELETED: &str = "/v1/deleted-groups";
+
+async fn list_deleted(client: &Client, output: Output) -> Result<()> {
+    let all: Vec<DeletedGroup> = client.list(DELETED, &[]).await?;
+    output.show(&all, || {
+        let mut table = Table::new(&["NAME", "DELETED", "KEPT UNTIL", "VOLUMES", "ID"]);
+        for group in &all {
+            let volumes: Vec<String> = group.volumes.iter().map(|volume| volume.name.clone()).collect();
+            let (deleted, kept) = (group.deleted.to_string(), group.kept_until.to_string());
+            table.row(vec![group.name.clone(), deleted, kept, declared::joined(&volumes), group.id.to_string()]);
+        }
+        table.or("no deleted group can come back")
+    })
+}
+
+/// The deleted group with this id or name, or with a volume of this id or name; of several the one that was deleted last.
+async fn find_deleted(client: &Client, text: &str) -> Result<DeletedGroup> {
+    let mut all: Vec<DeletedGroup> = client.list(DELETED, &[]).await?;
+    let is_named = |group: &DeletedGroup| {
+        let volume = |volume: &DeletedVolume| volume.name == text || volume.id.to_string() == text;
+        group.name == text || group.id.to_string() == text || group.volumes.iter().any(volume)
+    };
+    all.retain(is_named);
+    all.into_iter().max_by_key(|group| group.deleted).ok_or_else(|| {
+        Failure::not_found(format!(
+            "no deleted group {text:?} can come back: `lifeboat group list --deleted` shows those that can"
+        ))
+    })
+}
+
 pub(crate) async fn run(args: GroupArgs, output: Output) -> Result<()> {
     let client = args.connection.client()?;
     match args.verb {
-        GroupVerb::List => declared::list::<Group>(&client, output, "no group is declared").await,
+        GroupVerb::List { deleted: true } => list_deleted(&client, output).await,
+        GroupVerb::List { deleted: false } => declared::list::<Group>(&client, output, "no group is declared").await,
         GroupVerb::Show(named) => show(&client, output, &named).await,
         GroupVerb::Create { name, site, policy, pre_script, post_script, hook_timeout } => {
             let site: Site = find(&client, &site).await?;
@@ -86,5 +136,10 @@ pub(crate) async fn run(args: GroupArgs, output: Output) -> Result<()> {
             declared::create::<Group>(&client, output, &spec).await
         }
         GroupVerb::Delete(named) => declared::delete::<Group>(&client, output, &named, "deleted").await,
+        GroupVerb::Undelete { named, point, no_wait } => {
+            let group = find_deleted(&client, &named.target).await?;
+            let job = client.group_verb(&group.id.to_string(), "undelete", &UndeleteRequest { point }).await?;
+            settle(&client, output, job, !no_wait).await
+        }
     }
 }

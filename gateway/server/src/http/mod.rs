@@ -12,6 +12,7 @@ pub(crate) mod openapi;
 mod points;
 mod reads;
 mod resources;
+mod undelete;
 mod vaults;
 mod verbs;
 mod volume_keys;
@@ -57,6 +58,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .merge(collection_with::<Volumes>("/v1/volumes", |item| item.post(volume_keys::verb)))
         .merge(collection_with::<Groups>("/v1/groups", |item| item.post(verbs::group)))
         .route("/v1/groups/{id}/points/{point}", post(points::verb))
+        .route("/v1/deleted-groups", get(undelete::list))
         .route("/v1/points", get(reads::points))
         .route("/v1/points/{id}", get(reads::point))
         .route("/v1/jobs", get(reads::jobs))

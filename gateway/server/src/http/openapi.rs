@@ -55,6 +55,8 @@ use utoipa::OpenApi;
         api::PinRequest,
         api::UnpinRequest,
         api::LabelRequest,
+        api::UndeleteRequest,
+        api::DeletedGroup,
     ))
 )]
 struct Schemas;
@@ -139,7 +141,7 @@ const RESOURCES: [[Operation; 5]; 6] = [
     resource_operations!("/v1/volumes", "/v1/volumes/{id}", "volumes", "Volume", "VolumeSpec", "VolumeSpec"),
 ];
 
-const OTHERS: [Operation; 32] = [
+const OTHERS: [Operation; 34] = [
     operation(
         "get",
         "/v1/vaults/{id}/keys",
@@ -201,6 +203,24 @@ const OTHERS: [Operation; 32] = [
         Some("EraseRequest"),
         Shape::One,
         "VolumeErasure",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/groups/{id}:undelete",
+        "Takes the deletion of a group and of its volumes back.",
+        Some("UndeleteRequest"),
+        Shape::Begun,
+        "Job",
+        &[],
+    ),
+    operation(
+        "get",
+        "/v1/deleted-groups",
+        "Lists the deleted groups that can come back.",
+        None,
+        Shape::Page,
+        "DeletedGroup",
         &[],
     ),
     operation(

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::Shared;
 use super::body;
 use super::error::{ApiError, ApiResult};
+use super::undelete;
 use crate::context::Context;
 use crate::jobs::{self, plan};
 use crate::port::PointFact;
@@ -54,6 +55,10 @@ pub(crate) async fn group(
     let job = JobId::from_bytes(bytes);
     let (verb, id) = (verb.to_owned(), id.to_owned());
     let body = body::json(request).await?;
+    if verb == "undelete" {
+        let document = undelete::group(&context, &id, job, repeatable, &body).await?;
+        return accepted(&document);
+    }
     let (attached, document) = context.require(kind::GROUPS, "group", &id).await?;
     if repeatable && let Some((_, document)) = context.find(kind::JOBS, &job.to_string()).await {
         return accepted(&document);
@@ -76,7 +81,7 @@ pub(crate) async fn group(
             ProblemCode::NotFound,
             format!(
                 "a group has no verb {other:?}; there are failover, change-point, commit, cleanup, release, resume, failback, \
-                 point and resync"
+                 point, resync and undelete"
             ),
         )),
     }
@@ -91,17 +96,6 @@ fn accepted(document: &Document) -> ApiResult<Response> {
 impl Asked {
     fn name(&self) -> &str {
         &self.facts.spec.name
-    }
-
-    fn own(&self) -> ApiResult<GatewayId> {
-        self.context.own_gateway(&self.attached).ok_or_else(|| {
-            ApiError::conflict(format!(
-                "this gateway ({}{}) isn't declared in the vault: declare a gateway of this name{} first",
-                self.context.settings.name,
-                self.context.settings.site.as_ref().map(|site| format!(" at {site}")).unwrap_or_default(),
-                if self.context.settings.site.is_some() { " and site" } else { "" },
-            ))
-        })
     }
 
     fn active(&self) -> ApiResult<&ActiveRecord> {
@@ -125,9 +119,11 @@ impl Asked {
 
     async fn failover(self) -> ApiResult<Response> {
         let wanted: FailoverRequest = body::typed(&self.body)?;
-        let here = self.own()?;
+        let here = own(&self.context, &self.attached)?;
         let active = self.active()?.clone();
-        if active.gateway == here && wanted.kind != FailoverKind::Test {
+        // What it held locally may be lost: then the group comes back from the vault.
+        let lost = wanted.kind == FailoverKind::Unplanned && !self.context.holds(self.facts.id, &active.instance);
+        if active.gateway == here && wanted.kind != FailoverKind::Test && !lost {
             return Err(ApiError::conflict(format!(
                 "the group {} is active at this gateway already: ask the gateway that it is to go to (LIFEBOAT_ENDPOINT)",
                 self.name()
@@ -306,8 +302,20 @@ impl Asked {
     }
 }
 
+/// This gateway, as it is declared in the vault.
+pub(super) fn own(context: &Context, attached: &AttachedVault) -> ApiResult<GatewayId> {
+    context.own_gateway(attached).ok_or_else(|| {
+        ApiError::conflict(format!(
+            "this gateway ({}{}) isn't declared in the vault: declare a gateway of this name{} first",
+            context.settings.name,
+            context.settings.site.as_ref().map(|site| format!(" at {site}")).unwrap_or_default(),
+            if context.settings.site.is_some() { " and site" } else { "" },
+        ))
+    })
+}
+
 /// The point that a text names: `latest…`, a time, or an id.
-async fn find_point(
+pub(super) async fn find_point(
     context: &Context,
     attached: &AttachedVault,
     group: GroupId,

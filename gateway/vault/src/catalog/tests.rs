@@ -76,6 +76,30 @@ async fn a_document_lives_and_dies() {
 }
 
 #[tokio::test]
+async fn a_deletion_is_taken_back_once() {
+    let store = memory().await;
+    let (here, there) = (catalog(&store), catalog(&store));
+    let restored = |catalog: Catalog| async move {
+        catalog.restore("volume", "a", &mut |tombstone| json!({"was": tombstone.status})).await
+    };
+    assert_eq!(restored(here.clone()).await.unwrap_err().kind(), VaultErrorKind::NotFound);
+    let made = here.create("volume", "a", "db", json!({"gib": 1}), json!({"n": 1})).await.unwrap();
+    assert_eq!(restored(here.clone()).await.unwrap(), made, "it isn't deleted");
+    here.delete("volume", "a", None).await.unwrap();
+    assert_eq!(there.list_deleted("volume").await.unwrap().len(), 1);
+
+    let back = restored(here.clone()).await.unwrap();
+    assert_eq!((back.revision, back.generation, back.deleted, back.created), (3, 3, false, made.created));
+    assert_eq!((back.name.as_str(), &back.spec, &back.status), ("db", &json!({"gib": 1}), &json!({"was": {"n": 1}})));
+    assert_eq!(restored(there.clone()).await.unwrap(), back, "somebody else did it");
+    assert_eq!(there.get("volume", "a").await.unwrap(), back);
+    assert!(there.list_deleted("volume").await.unwrap().is_empty());
+    here.delete("volume", "a", Some(3)).await.unwrap();
+    here.purge("volume", "a").await.unwrap();
+    assert_eq!(restored(here).await.unwrap_err().kind(), VaultErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn kinds_and_ids_that_cannot_be_names_are_refused() {
     let catalog = catalog(&memory().await);
     let long = "x".repeat(65);

@@ -65,7 +65,7 @@ impl Kind for VolumeKind {
                 "A protected volume: a file of a fixed size in the mount of the gateway that serves it, shipped to the vault. \
                  Creating it waits until it is protected. It is in a consistency group, or by itself under a policy.\n\n\
                  A volume that holds data is never replaced silently: a change that would need it is refused at plan, unless \
-                 `allow_replace` is set.",
+                 `allow_replace` is set. Destroying it keeps its history in the vault: `lifeboat group undelete` brings it back.",
             )
             .attribute(Attribute::id())
             .attribute(
