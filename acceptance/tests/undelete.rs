@@ -30,7 +30,7 @@ fn local_groups(estate: &Estate, left: usize) -> Result<()> {
 }
 
 fn is_served(path: &Path, wanted: &[u8]) {
-    assert!(content(path).unwrap() == wanted, "{} isn't what it was", path.display());
+    assert!(content(path).expect("can be read") == wanted, "{} isn't what it was", path.display());
 }
 
 #[test]

@@ -384,7 +384,7 @@ impl Catalog {
                 return Ok(true);
             }
         }
-        Err(busy(&name))
+        Err(busy(name))
     }
 
     /// Whether a document of the catalog may have such a name.
