@@ -210,9 +210,11 @@ fn row(target: &'static str, what: &str, unit: &'static str, wanted: &'static st
     Row { target, what: what.to_owned(), ours: Vec::new(), beside: Vec::new(), baseline, unit, wanted }
 }
 
+type Part = fn(&mut Bench);
+
 fn main() {
     let mut bench = Bench::new();
-    let parts: [(&str, fn(&mut Bench)); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("large_writes", Bench::large_writes),
         ("durable_writes", Bench::durable_writes),
         ("small_writes", Bench::small_writes),
