@@ -75,6 +75,8 @@ use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::marks::Marks;
 use crate::pace::Pace;
+#[cfg(not(test))]
+use crate::planted::{self, Bug};
 use crate::points::PointRetention;
 use crate::segments::{Reader, ReaderLimits};
 use crate::ship::{self, CarriedBlock};
@@ -373,7 +375,12 @@ fn planted(bug: Planted) -> bool {
     PLANTED.get() == Some(bug)
 }
 
+/// The simulation wakes some of them as well.
 #[cfg(not(test))]
-const fn planted(_: Planted) -> bool {
-    false
+fn planted(bug: Planted) -> bool {
+    match bug {
+        Planted::ForgetsPins => planted::is(Bug::DropsPinned),
+        Planted::ForgetsReplay => planted::is(Bug::DeletesLive),
+        _ => false,
+    }
 }

@@ -18,16 +18,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Epoch, GroupId, Lsn, PointKind, Timestamp, VolumeId};
+use tokio::time::Instant;
 
 use crate::branch;
 use crate::disk::Disk;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::{Image, image_name};
 use crate::machine::{Host, Machine};
+use crate::planted::{self, Bug};
 use crate::points::PointInfo;
 use crate::record::Op;
 use crate::ship::{BranchWriter, Open, ShipError, ShipSettings};
@@ -399,6 +401,9 @@ impl Group {
                 image.extend(blocks)?;
                 running::submit(&path, &Op::Resize { volume: id, blocks }).await?;
                 running::flush(&path).await?;
+                if planted::is(Bug::ForgetsGrownSize) {
+                    return Ok(());
+                }
                 self.change_state(|state| {
                     state.volumes.iter_mut().filter(|volume| volume.id == id).for_each(|volume| volume.blocks = blocks);
                 })

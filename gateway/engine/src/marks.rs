@@ -8,7 +8,7 @@
 //! and the pin taken back; the argument why one side always sees the other is in `gc.rs`. A crash between the two leaves a
 //! pin on a point that may be gone: it protects what is left and offers nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -178,7 +178,7 @@ impl Marks {
     /// Reads them: one listing, and what the reader hasn't read before.
     pub(crate) async fn read(reader: &Reader) -> Result<Self> {
         let found = reader.vault().store().list(&names::marks(reader.group())).await.map_err(cause::store)?;
-        let mut newest: HashMap<PointId, u64> = HashMap::new();
+        let mut newest: BTreeMap<PointId, u64> = BTreeMap::new();
         for (point, revision) in found.iter().filter_map(|object| names::parse_mark(&object.key)) {
             let known = newest.entry(point).or_default();
             *known = revision.max(*known);

@@ -30,10 +30,34 @@ pub enum Bug {
     FailsOverWithoutFence,
     /// A pass moves what differs between two points and forgets what this gateway wrote besides.
     ForgetsOwnTail,
+    /// Journal files are given back before the vault has their records.
+    ReclaimsUnshipped,
+    /// A reader takes what lies behind an epoch's cut for history.
+    IgnoresCuts,
+    /// An orphan branch ends one record before the tail does.
+    TailOneShort,
+    /// The images count as written up to a record before they are synced.
+    ImageMarkAhead,
+    /// A pass counts as done before its images are synced.
+    PassBeforeSync,
+    /// A grown volume's size is not written to the group's state.
+    ForgetsGrownSize,
+    /// Segments name a volume's first data key, whichever they are written under.
+    NamesFirstKey,
+    /// Points that are taken while the vault lacks blocks are offered.
+    OffersPointsInResync,
+    /// A branch is taken over although it went on since the last pass.
+    TakesOverBehind,
+    /// A collection doesn't look at pins.
+    DropsPinned,
+    /// A collection takes what a kept point replays for garbage.
+    DeletesLive,
+    /// What a collection finds to be garbage is deleted by the next one, whenever that is.
+    DeletesWithoutGrace,
 }
 
 /// Every one.
-pub const BUGS: [Bug; 10] = [
+pub const BUGS: [Bug; 22] = [
     Bug::AcknowledgesBeforeSync,
     Bug::SkipsFenceLook,
     Bug::CountsBeforeLanding,
@@ -42,8 +66,20 @@ pub const BUGS: [Bug; 10] = [
     Bug::ForgetsZeroes,
     Bug::PointMissesARecord,
     Bug::PresentBeforeData,
-    Bug::FailsOverWithoutFence,
     Bug::ForgetsOwnTail,
+    Bug::FailsOverWithoutFence,
+    Bug::ReclaimsUnshipped,
+    Bug::IgnoresCuts,
+    Bug::TailOneShort,
+    Bug::ImageMarkAhead,
+    Bug::PassBeforeSync,
+    Bug::ForgetsGrownSize,
+    Bug::NamesFirstKey,
+    Bug::OffersPointsInResync,
+    Bug::TakesOverBehind,
+    Bug::DropsPinned,
+    Bug::DeletesLive,
+    Bug::DeletesWithoutGrace,
 ];
 
 thread_local! {

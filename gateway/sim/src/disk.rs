@@ -15,10 +15,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lifeboat_engine::disk::{Disk, DiskFile, Io};
+use lifeboat_engine::{EngineError, ErrorKind};
 use lifeboat_model::Timestamp;
 
 use crate::random::Random;
@@ -121,6 +122,8 @@ struct State {
     failed_syncs: u64,
     fault_hit: bool,
     lies: Vec<Lie>,
+    /// Files elsewhere on the machine that names can stand for.
+    sources: BTreeMap<PathBuf, usize>,
 }
 
 /// A simulated directory.
@@ -170,6 +173,7 @@ impl SimDisk {
             failed_syncs: 0,
             fault_hit: false,
             lies: Vec::new(),
+            sources: BTreeMap::new(),
         })
     }
 
@@ -221,6 +225,46 @@ impl SimDisk {
     /// Plants a lie; it stays over crashes.
     pub fn plant(&self, lie: Lie) {
         hold(&self.state).lies.push(lie);
+    }
+
+    /// A file elsewhere on the machine, which was there before and can be adopted.
+    pub fn add_source(&self, path: &Path, bytes: &[u8]) {
+        let mut state = hold(&self.state);
+        let mut node = Node::default();
+        node.view.write(bytes, 0);
+        node.durable = node.view.clone();
+        state.nodes.push(node);
+        let at = state.nodes.len() - 1;
+        state.sources.insert(path.to_owned(), at);
+    }
+
+    /// Names of the files, past every counter and fault.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        hold(&self.state).names.keys().cloned().collect()
+    }
+
+    /// Length of a file, past every counter and fault.
+    #[must_use]
+    pub fn length(&self, name: &str) -> Option<u64> {
+        let state = hold(&self.state);
+        Some(state.nodes[*state.names.get(name)?].view.len())
+    }
+
+    /// Changes a file behind everybody's back, for good: what a person or another program does to it. False when it isn't there.
+    pub fn scribble(&self, name: &str, offset: u64, bytes: &[u8]) -> bool {
+        let mut state = hold(&self.state);
+        let Some(&node) = state.names.get(name) else { return false };
+        let node = &mut state.nodes[node];
+        node.view.write(bytes, offset);
+        node.durable.write(bytes, offset);
+        true
+    }
+
+    /// Changes one bit of a file, as a medium that rots does. False when there is no such bit.
+    pub fn flip(&self, name: &str, bit: u64) -> bool {
+        let found = self.peek(name, bit / 8, 1).filter(|_| self.length(name).is_some_and(|len| bit / 8 < len));
+        found.is_some_and(|byte| self.scribble(name, bit / 8, &[byte[0] ^ (1 << (bit % 8))]))
     }
 
     /// Bytes of a file as the kernel shows them, past every counter and fault; `None` when it isn't there.
@@ -368,6 +412,38 @@ impl Disk for SimDisk {
 
     fn path(&self) -> PathBuf {
         PathBuf::from("/simulated")
+    }
+
+    fn hold(&self, name: &str, source: &Path) -> Result<Arc<dyn DiskFile>, EngineError> {
+        let state = hold(&self.state);
+        let Some(&node) = state.sources.get(source) else {
+            let why = format!("{} is not on this machine: put it there", source.display());
+            return Err(EngineError::new(ErrorKind::NotFound, why));
+        };
+        if state.names.iter().any(|(other, at)| *at == node && other != name) {
+            let why = format!("another volume has {}: one of them can have it", source.display());
+            return Err(EngineError::new(ErrorKind::Retry, why));
+        }
+        Ok(Arc::new(SimFile { state: Arc::clone(&self.state), node, name: name.to_owned(), io: Io::Buffered }))
+    }
+
+    fn adopt(&self, name: &str, source: &Path) -> io::Result<()> {
+        let mut state = hold(&self.state);
+        state.pass(Call::Change)?;
+        let node = *state.sources.get(source).ok_or(io::ErrorKind::NotFound)?;
+        if state.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.names.insert(name.to_owned(), node);
+        state.pending_names.push(NameChange::Create(name.to_owned(), node));
+        Ok(())
+    }
+
+    fn adopted(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        let mut state = hold(&self.state);
+        state.pass(Call::Read)?;
+        let Some(&node) = state.names.get(name) else { return Ok(None) };
+        Ok(state.sources.iter().find(|(_, at)| **at == node).map(|(path, _)| path.clone()))
     }
 
     /// A clock that moves with every call, and the same way in every run.

@@ -116,6 +116,9 @@ struct State {
     sent: BTreeMap<String, u64>,
     salts: BTreeMap<[u8; 16], u64>,
     late: Vec<Late>,
+    /// Creates of names with this in them are on their way until they are let land.
+    held_back: Option<&'static str>,
+    on_hold: Vec<(String, Bytes)>,
     random: Random,
     weather: Weather,
     planned: Option<PlannedTrouble>,
@@ -146,6 +149,8 @@ impl SimStore {
             sent: BTreeMap::new(),
             salts: BTreeMap::new(),
             late: Vec::new(),
+            held_back: None,
+            on_hold: Vec::new(),
             random: Random::new(seed),
             weather: Weather::default(),
             planned: None,
@@ -178,6 +183,19 @@ impl SimStore {
     pub fn has_lasting_trouble(&self) -> bool {
         let state = self.state();
         state.planned.is_some_and(|planned| planned.for_good && state.requests >= planned.at)
+    }
+
+    /// From now on creates of names with this in them get no answer, and land once they are let.
+    pub fn hold_back(&self, part: &'static str) {
+        self.state().held_back = Some(part);
+    }
+
+    /// What was held back lands now; gives the number of objects.
+    pub fn let_land(&self) -> usize {
+        let mut state = self.state();
+        state.held_back = None;
+        let held = std::mem::take(&mut state.on_hold);
+        held.into_iter().map(|(key, bytes)| usize::from(state.put(&key, bytes))).sum()
     }
 
     /// Requests so far.
@@ -366,17 +384,25 @@ const fn word(trouble: Trouble) -> &'static str {
 
 thread_local! {
     static START: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+    static LEAPT: std::cell::Cell<Duration> = const { std::cell::Cell::new(Duration::ZERO) };
 }
 
 /// Begins a run: its clock starts at a fixed moment.
 pub fn start_clock() {
     START.set(Some(Instant::now()));
+    LEAPT.set(Duration::ZERO);
 }
 
-/// The simulation's clock: the runtime's, from a fixed moment on.
+/// Sets the clock forward without anything happening meanwhile, as if every machine had slept. Timers go on as they were.
+pub fn leap(time: Duration) {
+    LEAPT.set(LEAPT.get() + time);
+}
+
+/// The simulation's clock: the runtime's, from a fixed moment on, and what was leapt over.
 #[must_use]
 pub fn now() -> Timestamp {
     let passed = START.get().map_or(Duration::ZERO, |start| Instant::now().saturating_duration_since(start));
+    let passed = passed + LEAPT.get();
     Timestamp::from_micros(1_700_000_000_000_000 + i64::try_from(passed.as_micros()).unwrap_or(i64::MAX))
 }
 
@@ -523,7 +549,14 @@ impl Link {
             Some(Trouble::Slow) => tokio::time::sleep(Duration::from_secs(90)).await,
             _ => {}
         }
-        way.create = None;
+        if let Some((key, bytes)) = way.create.take() {
+            let mut state = self.store.state();
+            if state.held_back.is_some_and(|part| key.contains(part)) {
+                state.on_hold.push((key.clone(), bytes));
+                drop(state);
+                return self.fail(StoreClass::Retry, &key, "connection reset");
+            }
+        }
         let done = {
             let mut state = self.store.state();
             state.land();

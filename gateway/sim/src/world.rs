@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_engine::points::PointRetention;
+use lifeboat_engine::branch::Position;
+use lifeboat_engine::points::{PointInfo, PointRetention};
 use lifeboat_engine::{BlockVolume, EngineError, ErrorKind, Group, GroupConfig, GroupSettings, VolumeSpec};
 use lifeboat_model::state::GroupState;
 use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, BranchId, GatewayId, GroupId, Lsn, PointKind, Timestamp, VolumeId};
@@ -34,10 +35,14 @@ use crate::store::{self, Link, SimStore, Weather};
 mod check;
 mod drive;
 mod history;
+mod long;
 mod moves;
+mod rot;
+mod story;
 
-pub use drive::{ERRNOS, EngineTally, Profile, Wrong, engine_run, scripted_run};
+pub use drive::{ERRNOS, EngineTally, Life, Profile, Wrong, engine_run, life_run, scripted_run};
 pub use history::{Change, History};
+pub use story::{Story, story_run};
 
 /// The volumes of the simulated group.
 pub const VOLUMES: usize = 2;
@@ -75,6 +80,8 @@ struct Confirmed {
     branch: BranchId,
     point: lifeboat_model::PointId,
     lsn: Lsn,
+    /// When it was.
+    at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -83,8 +90,19 @@ struct Known {
     /// Whose history a branch has.
     of_branch: BTreeMap<BranchId, usize>,
     confirmed: Vec<Confirmed>,
+    /// Points that are pinned until somebody unpins them.
+    pinned: Vec<PointInfo>,
+    held: Vec<Held>,
     next_stamp: u64,
     trace: Vec<String>,
+}
+
+/// A point that a third party is reading: what it needs stays for the grace of collections, also if the point is dropped.
+#[derive(Clone, Debug)]
+struct Held {
+    at: Position,
+    since: Timestamp,
+    stamps: Stamps,
 }
 
 /// A world.
@@ -96,6 +114,7 @@ pub struct World {
     gateways: [RefCell<Gateway>; 2],
     known: RefCell<Known>,
     settings: GroupSettings,
+    life: Life,
     /// Reads may come back changed on their way, so that "tampered" may be a matter of trying again.
     dirty_network: bool,
     /// The store or the disk breaks its promises: nothing wrong may be shown, and nothing more is asked.
@@ -188,13 +207,15 @@ impl World {
     ///
     /// # Errors
     /// When the vault can't be made.
-    pub fn new(seed: u64, dirty_network: bool, lenient: bool) -> Result<Rc<Self>, EngineError> {
+    pub fn new(seed: u64, life: Life, dirty_network: bool, lenient: bool) -> Result<Rc<Self>, EngineError> {
         store::start_clock();
         let mut random = Random::new(seed);
         let store = SimStore::new(random.next());
         vault_at(store.perfect_link(), true, random.next(), 0)?;
         let gateway = |name: &'static str, number: u8, random: &mut Random| -> Result<RefCell<Gateway>, EngineError> {
-            let skew = i64::try_from(random.below(7_200_000_000)).unwrap_or(0) - 3_600_000_000;
+            // Where points are dropped by their age, the model has to know that age.
+            let within = if life.thins() { 40_000_000 } else { 7_200_000_000 };
+            let skew = i64::try_from(random.below(within)).unwrap_or(0) - i64::try_from(within / 2).unwrap_or(0);
             let machine = SimMachine::new(random.next());
             let (link, vault) = connect(&store, name, random.next(), skew)?;
             Ok(RefCell::new(Gateway {
@@ -213,17 +234,25 @@ impl World {
             }))
         };
         let gateways = [gateway("home", 0xa1, &mut random)?, gateway("reco", 0xb2, &mut random)?];
-        let settings = GroupSettings {
+        let mut settings = GroupSettings {
             point_interval: Duration::from_millis(2000 + random.below(8000)),
             journal_bytes: (4 + random.below(5)) << 20,
             cache_bytes: 512 << 10 << random.below(2),
             retention: PointRetention { tiers: vec![(Duration::from_secs(1 << 30), Duration::ZERO)], max: 100_000 },
             ..GroupSettings::default()
         };
+        if life.thins() {
+            settings.retention = long::retention();
+        }
+        if life == Life::Resyncing {
+            settings.journal_bytes = 4 << 20;
+        }
         let known = Known {
             histories: Vec::new(),
             of_branch: BTreeMap::new(),
             confirmed: Vec::new(),
+            pinned: Vec::new(),
+            held: Vec::new(),
             next_stamp: 1,
             trace: Vec::new(),
         };
@@ -234,6 +263,7 @@ impl World {
             gateways,
             known: RefCell::new(known),
             settings,
+            life,
             dirty_network,
             lenient,
             tally: RefCell::default(),

@@ -14,6 +14,7 @@ use super::{GcReport, GcSettings, Planted, Run, damaged, record_place};
 use crate::branch;
 use crate::cause;
 use crate::error::{ErrorKind, Result};
+use crate::planted::{Bug, is};
 use crate::segments::{Reader, names};
 
 /// Deletes between two looks for a newer epoch.
@@ -58,7 +59,9 @@ impl Intents {
 
     /// Finds those whose grace has passed, once one of them has waited long enough for others; whether there are any.
     pub(super) fn find_due(&mut self, now: Timestamp, settings: &GcSettings) -> bool {
-        let aged = |intent: &DeleteIntent, age: Duration| now.seconds_since(intent.time) >= age.as_secs_f64();
+        let aged = |intent: &DeleteIntent, age: Duration| {
+            now.seconds_since(intent.time) >= age.as_secs_f64() || is(Bug::DeletesWithoutGrace)
+        };
         let pressing = settings.grace.saturating_add(settings.gather);
         if !self.standing.iter().any(|(_, intent)| aged(intent, pressing)) {
             return false;

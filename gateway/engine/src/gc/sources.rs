@@ -210,6 +210,8 @@ pub(super) async fn fills(
         let Filling { blocks, time } = filling.unwrap_or(Filling { blocks: needed, time: Timestamp::default() });
         fills.insert(*id, Fill { generation, size, blocks, needed, time, held });
     }
+    // In one order, so that a seed replays a run.
+    unknown.sort_unstable();
     let read: Vec<Option<(SegmentId, Filling)>> = stream::iter(unknown)
         .map(|(id, len)| async move {
             match reader.bare_index(id, len).await {

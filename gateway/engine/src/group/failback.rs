@@ -113,13 +113,13 @@ impl Group {
         };
         let there =
             |base: &super::Place| following.target.is_none() && base.lsn == end.lsn && brought == Some(base.lsn);
-        let Some(base) = following.base.filter(there) else {
+        let Some(base) = following.base.filter(|base| there(base) || planted::is(Bug::TakesOverBehind)) else {
             return Err(behind(self));
         };
         let settings = ship_settings(&self.settings.lock());
         let (writer, opened) =
             BranchWriter::open(vault, group, following.branch, self.config.gateway, Open::Continue, settings).await?;
-        if opened.end.lsn != base.lsn {
+        if opened.end.lsn != base.lsn && !planted::is(Bug::TakesOverBehind) {
             return Err(behind(self));
         }
         self.stop_running().await;
@@ -238,6 +238,7 @@ impl Group {
     /// (nobody writes any more, so that all of it together is one state), then a final point. After an earlier attempt it
     /// goes on where the records end, and copies all of those blocks again.
     async fn ship_tail(&self, path: &Arc<WritePath>, writer: &mut BranchWriter, tail_end: Lsn) -> Result<()> {
+        let tail_end = if planted::is(Bug::TailOneShort) { tail_end.previous() } else { tail_end };
         let mut hint = None;
         while writer.shipped().lsn < tail_end {
             let after = writer.shipped().lsn;
@@ -376,7 +377,9 @@ impl Group {
         let synced = sink.end_sync().await;
         let stats = done?;
         synced?;
-        sink.start_sync().await.map_err(|_| closed(group))??;
+        if !planted::is(Bug::PassBeforeSync) {
+            sink.start_sync().await.map_err(|_| closed(group))??;
+        }
         self.settle(&target, &point)?;
         Ok(Rehydrated {
             point,

@@ -12,12 +12,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lifeboat_format::local::{Resync, ResyncCause};
 use lifeboat_model::state::Health;
 use lifeboat_model::{BLOCK_SIZE_U64, Extent, Lsn, Timestamp, VolumeId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::running::{self, Running};
@@ -103,7 +104,7 @@ impl Group {
     /// # Errors
     /// `Retry` when that takes longer than `patience`; it goes on all the same.
     pub async fn resynced(&self, patience: Duration) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + patience;
+        let deadline = Instant::now() + patience;
         loop {
             let changed = self.resync.changed.notified();
             if self.state.lock().state.resync.is_none() {

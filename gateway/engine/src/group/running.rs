@@ -13,6 +13,7 @@ use crate::branch::Position;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
 use crate::machine::Drive;
+use crate::planted::{self, Bug};
 use crate::record::Op;
 use crate::segments::{Reader, ReaderLimits};
 use crate::sync::Lock;
@@ -136,14 +137,16 @@ impl Group {
         let saved = self.change_state(|state| {
             state.image_lsn = state.image_lsn.max(image);
             // The record that grew a volume may be behind the watermark from here on: its size must be in the state.
-            for volume in &mut state.volumes {
+            for volume in state.volumes.iter_mut().filter(|_| !planted::is(Bug::ForgetsGrownSize)) {
                 volume.blocks = path.image(volume.id).map_or(volume.blocks, |image| volume.blocks.max(image.blocks()));
             }
         });
         match saved {
             Ok(()) => {
                 let state = self.state.lock();
-                let upto = state.state.image_lsn.min(needed_after(&state.state));
+                let shipped = needed_after(&state.state);
+                let shipped = if planted::is(Bug::ReclaimsUnshipped) { state.state.image_lsn } else { shipped };
+                let upto = state.state.image_lsn.min(shipped);
                 drop(state);
                 path.reclaim(upto);
             }

@@ -5,11 +5,11 @@
 //! that is written in between is lost. A writer is answered late when the journal is nearly full.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use lifeboat_model::{BLOCK_SIZE_U64, Extent, VolumeId};
+use tokio::time::Instant;
 
 use super::Group;
 use super::running::{self, Running};
@@ -182,7 +182,7 @@ impl BlockVolume for GroupVolume {
             self.write_unaligned(&running, &image, offset, &data, &mut acks).await?;
         }
         wait(acks).await?;
-        let pause = running.path.pause(Instant::now(), len);
+        let pause = running.path.pause(Instant::now().into_std(), len);
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }

@@ -160,7 +160,8 @@ impl BranchWriter {
         let hasher = self.reader.hasher(volume).await?;
         let refused = |error| cause::object(&id.to_string(), error);
         let size = part.changes.blocks();
-        builder.add_volume(volume, part.before.unwrap_or(size), keys.key_id).map_err(refused)?;
+        let named = if planted::is(Bug::NamesFirstKey) { 1 } else { keys.key_id };
+        builder.add_volume(volume, part.before.unwrap_or(size), named).map_err(refused)?;
         if part.before != Some(size) {
             builder.push_resize(volume, size).map_err(refused)?;
         }

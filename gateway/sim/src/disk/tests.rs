@@ -100,3 +100,38 @@ fn one_seed_gives_one_disk() {
     };
     assert_eq!(make(), make());
 }
+
+#[test]
+fn a_source_is_one_names_alone_and_outlives_it() {
+    let disk = SimDisk::new(5);
+    let source = std::path::Path::new("/elsewhere/disk");
+    disk.add_source(source, &[7; 8192]);
+    assert_eq!(disk.hold("a", std::path::Path::new("/nowhere")).expect_err("missing").kind(), ErrorKind::NotFound);
+    let file = disk.hold("a", source).expect("is free");
+    disk.adopt("a", source).expect("links");
+    disk.sync_names().expect("syncs");
+    assert_eq!(disk.hold("b", source).expect_err("is taken").kind(), ErrorKind::Retry);
+    assert_eq!(disk.adopted("a").expect("says"), Some(source.to_owned()));
+    file.write_at(&[8; 4096], 0).expect("writes");
+    file.sync().expect("syncs");
+    let after = disk.crash(1, CrashKind::Power);
+    after.remove("a").expect("removes the link");
+    let again = after.hold("b", source).expect("is free again");
+    let mut bytes = [0; 8192];
+    again.read_at(&mut bytes, 0).expect("reads");
+    assert_eq!((bytes[0], bytes[4095], bytes[4096]), (8, 8, 7));
+}
+
+#[test]
+fn what_rots_or_is_scribbled_is_there_for_good() {
+    let disk = SimDisk::new(6);
+    let file = disk.open("a", true, Io::Buffered).expect("creates");
+    disk.sync_names().expect("syncs");
+    file.write_at(&[1; 4096], 0).expect("writes");
+    file.sync().expect("syncs");
+    assert!(disk.flip("a", 8 * 100 + 3) && disk.scribble("a", 200, &[9]));
+    assert!(!disk.flip("a", 8 * 4096) && !disk.flip("b", 0), "there is no such bit");
+    let found = read(&disk.crash(2, CrashKind::Power), "a", 4096);
+    assert_eq!((found[99], found[100], found[200]), (1, 9, 9));
+    assert_eq!(disk.length("a"), Some(4096));
+}

@@ -1,7 +1,7 @@
 //! What a third party sees: with the vault and its key alone, every recovery point of every branch.
 
-use lifeboat_engine::branch::{self, Position};
-use lifeboat_engine::points::{PointInfo, list_points_with};
+use lifeboat_engine::branch::{self, BranchInfo};
+use lifeboat_engine::points::list_points_with;
 use lifeboat_engine::segments::{Reader, ReaderLimits};
 use lifeboat_engine::view::PointView;
 use lifeboat_format::hash::{BlockHasher, RootHasher};
@@ -47,7 +47,7 @@ impl World {
         self.view_stamps(&view).await
     }
 
-    async fn view_stamps(&self, view: &Arc<PointView>) -> Result<Stamps, EngineError> {
+    pub(super) async fn view_stamps(&self, view: &Arc<PointView>) -> Result<Stamps, EngineError> {
         let mut stamps = Vec::new();
         for volume in 0..VOLUMES {
             stamps.push(match view.volume(volume_id(volume)) {
@@ -83,12 +83,21 @@ impl World {
                 promise!(point.lsn > before, "points of {} are out of order at {}", info.id, point.lsn);
                 before = point.lsn;
                 if point.branch == info.id {
-                    self.check_point(&reader, point).await?;
+                    promise!(
+                        self.lenient || is_within_cuts(&info, point),
+                        "the point at {} lies behind the cut of epoch {} of {}, and is offered",
+                        point.lsn,
+                        point.epoch,
+                        info.id
+                    );
+                    if self.looks_at(point, points.last()) {
+                        self.check_point(&reader, point).await?;
+                    }
                 }
             }
             let confirmed: Vec<Confirmed> = {
                 let known = self.known.borrow();
-                known.confirmed.iter().filter(|one| one.branch == info.id).cloned().collect()
+                known.confirmed.iter().filter(|one| one.branch == info.id && self.must_be_there(one)).cloned().collect()
             };
             for one in confirmed {
                 promise!(
@@ -98,6 +107,93 @@ impl World {
                     info.id
                 );
             }
+            self.check_pins(&info, &points)?;
+            if self.life.thins() {
+                self.check_head(&reader, &info).await?;
+            }
+        }
+        self.check_held().await
+    }
+
+    /// Whether a point is compared: all of them in a short life, in a long one the newest, the pinned, and some.
+    fn looks_at(&self, point: &PointInfo, newest: Option<&PointInfo>) -> bool {
+        !self.life.thins() || point.pinned || newest.is_some_and(|newest| newest.id == point.id) || self.one_in(4)
+    }
+
+    /// Whether no retention schedule can have dropped a point.
+    fn must_be_there(&self, one: &Confirmed) -> bool {
+        !self.life.thins() || store::now().seconds_since(one.at) <= long::YOUNG.as_secs_f64()
+    }
+
+    /// What was pinned is there and says so.
+    fn check_pins(&self, info: &BranchInfo, points: &[PointInfo]) -> Checked {
+        let known = self.known.borrow();
+        for pinned in known.pinned.iter().filter(|pinned| pinned.branch == info.id) {
+            promise!(
+                points.iter().any(|point| point.id == pinned.id && point.pinned),
+                "the point at {} of {} is pinned, and is not on its list",
+                pinned.lsn,
+                info.id
+            );
+        }
+        Ok(())
+    }
+
+    /// The end of a branch is a state of the history that it belongs to.
+    async fn check_head(&self, reader: &Arc<Reader>, info: &BranchInfo) -> Checked {
+        let end = match branch::log_end_with(reader, info.id).await {
+            Err(error) if error.kind() == ErrorKind::Retry => return Ok(()),
+            end => readable!(self, end, (), "the end of {}", info.id),
+        };
+        let view = PointView::open_at(reader, end).await;
+        let view = readable!(self, view, (), "the end of {} at {}", info.id, end.lsn);
+        let found = self.view_stamps(&view).await;
+        let found = readable!(self, found, (), "the content of {} at its end, {}", info.id, end.lsn);
+        promise!(
+            self.is_true_at(info.id, end.lsn, &found),
+            "the end of {} at {} holds {}, which nobody wrote",
+            info.id,
+            end.lsn,
+            shown(&found)
+        );
+        Ok(())
+    }
+
+    /// Whether a branch's history has had these contents at a record.
+    pub(super) fn is_true_at(&self, branch: BranchId, lsn: Lsn, found: &Stamps) -> bool {
+        self.histories_of(branch).into_iter().any(|history| {
+            self.history(history, |history| {
+                let (least, most) = history.held_at(lsn);
+                history.find(found, least, most).is_some()
+            })
+        })
+    }
+
+    fn histories_of(&self, branch: BranchId) -> Vec<usize> {
+        let known = self.known.borrow();
+        match known.of_branch.get(&branch) {
+            Some(history) => vec![*history],
+            // An orphan branch whose maker died before it could say its name.
+            None => (0..known.histories.len()).collect(),
+        }
+    }
+
+    /// Whoever reads a point goes on reading it for as long as the grace is, whatever was dropped.
+    async fn check_held(&self) -> Checked {
+        let now = store::now();
+        let held: Vec<Held> = {
+            let mut known = self.known.borrow_mut();
+            known.held.retain(|held| now.seconds_since(held.since) <= long::GRACE.as_secs_f64());
+            known.held.clone()
+        };
+        if held.is_empty() {
+            return Ok(());
+        }
+        let vault = readable!(self, self.blank_reader(), (), "the vault");
+        for held in held {
+            let found = self.stamps_at(&vault, held.at).await;
+            let found = readable!(self, found, (), "what is being read since {:?} at {}", held.since, held.at.lsn);
+            promise!(found == held.stamps, "what is being read at {} has changed", held.at.lsn);
         }
         Ok(())
     }
@@ -107,21 +203,8 @@ impl World {
         let view = readable!(self, PointView::open_point(reader, point).await, (), "the point at {lsn} of {branch}");
         let found = readable!(self, self.view_stamps(&view).await, (), "the content of the point at {lsn} of {branch}");
         self.tally.borrow_mut().points_compared += 1;
-        let histories: Vec<usize> = {
-            let known = self.known.borrow();
-            match known.of_branch.get(&point.branch) {
-                Some(history) => vec![*history],
-                // An orphan branch whose maker died before it could say its name.
-                None => (0..known.histories.len()).collect(),
-            }
-        };
-        let matches = histories.iter().any(|history| {
-            self.history(*history, |history| {
-                let (least, most) = history.held_at(point.lsn);
-                history.find(&found, least, most).is_some()
-            })
-        });
-        if !matches {
+        if !self.is_true_at(point.branch, point.lsn, &found) {
+            let histories = self.histories_of(point.branch);
             let (least, most) = self.history(histories[0], |history| history.held_at(point.lsn));
             let expected = self.history(histories[0], |history| history.state(most));
             return Err(Violation(format!(
@@ -184,4 +267,10 @@ impl World {
         );
         Ok(())
     }
+}
+
+/// What lies behind the cut of its epoch is in nobody's history.
+fn is_within_cuts(info: &BranchInfo, point: &PointInfo) -> bool {
+    let next = info.epochs.iter().find(|epoch| epoch.epoch == point.epoch.next());
+    next.and_then(|next| next.cut).is_none_or(|cut| point.seq <= cut.seq)
 }

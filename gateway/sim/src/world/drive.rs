@@ -8,8 +8,39 @@ use super::*;
 use crate::disk::{Errno, Fault};
 use crate::store::{PlannedTrouble, Trouble};
 
-const HOME: usize = 0;
-const RECO: usize = 1;
+pub(super) const HOME: usize = 0;
+pub(super) const RECO: usize = 1;
+
+/// What a run is about. A seed has one life; most are short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Minutes: writes, crashes, switches between the gateways.
+    Short,
+    /// Days: points are pinned and thinned, garbage is collected.
+    Collecting,
+    /// The vault lacks blocks: journals that are given up, disks that are adopted, and changed behind the gateway's back.
+    Resyncing,
+    /// Data keys are replaced, bits rot, some garbage is collected.
+    Decaying,
+}
+
+impl Life {
+    /// The life that a seed stands for: one in four is long.
+    #[must_use]
+    pub const fn of(seed: u64) -> Self {
+        match (seed % 4, seed / 12 % 3) {
+            (3, 0) => Self::Collecting,
+            (3, 1) => Self::Resyncing,
+            (3, _) => Self::Decaying,
+            _ => Self::Short,
+        }
+    }
+
+    /// Whether points are dropped by their age.
+    pub(super) const fn thins(self) -> bool {
+        matches!(self, Self::Collecting | Self::Decaying)
+    }
+}
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +74,28 @@ pub struct EngineTally {
     pub passes: u64,
     /// Branches that were taken over.
     pub takeovers: u64,
+    /// Collections of garbage.
+    pub collections: u64,
+    /// Objects that they deleted.
+    pub deleted: u64,
+    /// Segments that they rebuilt.
+    pub rebuilt: u64,
+    /// Points that were pinned.
+    pub pins: u64,
+    /// Data keys that were replaced.
+    pub rotations: u64,
+    /// Journals that were given up.
+    pub collapses: u64,
+    /// Resyncs that were waited for.
+    pub resyncs: u64,
+    /// Comparisons with the vault.
+    pub compares: u64,
+    /// Disks that were adopted.
+    pub adopted: u64,
+    /// Rotten files and objects that were refused.
+    pub rot_refused: u64,
+    /// Rotten files and objects that changed nothing.
+    pub rot_harmless: u64,
     /// Requests to the store.
     pub requests: u64,
     /// Hash over all of them.
@@ -60,6 +113,17 @@ impl EngineTally {
         self.failovers += other.failovers;
         self.passes += other.passes;
         self.takeovers += other.takeovers;
+        self.collections += other.collections;
+        self.deleted += other.deleted;
+        self.rebuilt += other.rebuilt;
+        self.pins += other.pins;
+        self.rotations += other.rotations;
+        self.collapses += other.collapses;
+        self.resyncs += other.resyncs;
+        self.compares += other.compares;
+        self.adopted += other.adopted;
+        self.rot_refused += other.rot_refused;
+        self.rot_harmless += other.rot_harmless;
         self.requests += other.requests;
         self.log_hash ^= other.log_hash;
     }
@@ -70,19 +134,28 @@ impl EngineTally {
 /// # Errors
 /// The promise that was broken, with the seed and the steps that led there.
 pub fn engine_run(seed: u64, profile: Profile) -> Checked<EngineTally> {
-    run(seed, seed.is_multiple_of(3), Strictness::Strict, move |world| async move { world.random_run(profile).await })
+    life_run(seed, Life::of(seed), profile)
+}
+
+/// The same with a life that may be another one than the seed's.
+///
+/// # Errors
+/// As [`engine_run`].
+pub fn life_run(seed: u64, life: Life, profile: Profile) -> Checked<EngineTally> {
+    let dirty = seed.is_multiple_of(3);
+    run((seed, life), dirty, Strictness::Strict, move |world| async move { world.random_run(profile).await })
 }
 
 /// Whether the store keeps its promises in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Strictness {
+pub(super) enum Strictness {
     Strict,
     /// It doesn't: then nothing wrong may be shown, and nothing more is asked.
     Lenient,
 }
 
-fn run<F: Future<Output = Checked>>(
-    seed: u64,
+pub(super) fn run<F: Future<Output = Checked>>(
+    (seed, life): (u64, Life),
     dirty_network: bool,
     strictness: Strictness,
     drive: impl FnOnce(Rc<World>) -> F,
@@ -93,7 +166,7 @@ fn run<F: Future<Output = Checked>>(
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let _one_thread = blocking::stay_on_this_thread();
         runtime.block_on(async {
-            let world = World::new(seed, dirty_network, strictness == Strictness::Lenient);
+            let world = World::new(seed, life, dirty_network, strictness == Strictness::Lenient);
             let world = world.map_err(|error| Violation(error.to_string()))?;
             let outcome = drive(Rc::clone(&world)).await;
             trace = world.trace();
@@ -108,7 +181,7 @@ fn run<F: Future<Output = Checked>>(
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
         Err(Violation(format!("panic: {text}")))
     });
-    outcome.map_err(|Violation(why)| Violation(format!("seed {seed:#x}: {why}\n  {}", trace.join("\n  "))))
+    outcome.map_err(|Violation(why)| Violation(format!("seed {seed:#x}, {life:?}: {why}\n  {}", trace.join("\n  "))))
 }
 
 impl World {
@@ -121,7 +194,10 @@ impl World {
         let steps = 4 + self.below(profile.steps);
         for _ in 0..steps {
             let trapped = self.trap();
-            self.step().await?;
+            match self.life {
+                Life::Short => self.step().await?,
+                _ => self.long_step(self.writer()).await?,
+            }
             self.spring(trapped).await?;
             if self.one_in(8) {
                 self.check_vault().await?;
@@ -131,7 +207,7 @@ impl World {
     }
 
     /// Everything is well again: what was promised must be there, and work must go on.
-    async fn finish(&self) -> Checked {
+    pub(super) async fn finish(&self) -> Checked {
         self.store.plan(None);
         self.calm(true);
         for gateway in [HOME, RECO] {
@@ -148,6 +224,10 @@ impl World {
             if self.state(gateway) == Some(GroupState::Active) {
                 self.burst(gateway, 3).await?;
                 let _ = self.take_point(gateway).await?;
+                if self.life.thins() {
+                    self.days_pass(gateway).await?;
+                    self.collect_twice(gateway).await?;
+                }
             }
         }
         self.must_come_home().await?;
@@ -214,7 +294,7 @@ impl World {
         Ok(())
     }
 
-    async fn crash_and_reopen(&self, gateway: usize) -> Checked {
+    pub(super) async fn crash_and_reopen(&self, gateway: usize) -> Checked {
         let kind = if self.one_in(2) { CrashKind::Kill } else { CrashKind::Power };
         self.note(format!("{} crashes: {kind:?}", self.name(gateway)));
         self.crash(gateway, kind)?;
@@ -230,7 +310,7 @@ impl World {
         Ok(())
     }
 
-    async fn burst(&self, gateway: usize, operations: u64) -> Checked {
+    pub(super) async fn burst(&self, gateway: usize, operations: u64) -> Checked {
         for _ in 0..operations {
             if !self.operate(gateway).await? || self.is_down(gateway) {
                 break;
@@ -242,8 +322,13 @@ impl World {
         Ok(())
     }
 
-    async fn step(&self) -> Checked {
-        let gateway = if self.state(RECO) == Some(GroupState::Active) { usize::from(!self.one_in(3)) } else { HOME };
+    /// A gateway that is written at.
+    fn writer(&self) -> usize {
+        if self.state(RECO) == Some(GroupState::Active) { usize::from(!self.one_in(3)) } else { HOME }
+    }
+
+    pub(super) async fn step(&self) -> Checked {
+        let gateway = self.writer();
         match self.below(20) {
             0..=8 => self.burst(gateway, 1 + self.below(14)).await,
             9 => {
@@ -458,7 +543,7 @@ pub fn scripted_run(seed: u64, wrong: Wrong) -> Checked<(u64, u64)> {
     let dirty = matches!(wrong, Wrong::Store(PlannedTrouble { trouble: Trouble::Corrupt | Trouble::Truncated, .. }));
     let calls = Rc::new(std::cell::Cell::new(0));
     let seen = Rc::clone(&calls);
-    let tally = run(seed, dirty, strictness, move |world| async move {
+    let tally = run((seed, Life::Short), dirty, strictness, move |world| async move {
         match wrong {
             Wrong::Nothing => {}
             Wrong::Store(planned) => world.store.plan(Some(planned)),

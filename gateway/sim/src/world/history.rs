@@ -39,6 +39,9 @@ pub enum Change {
     },
 }
 
+/// The place of what was changed behind the write order's back, until the vault has it.
+const NOT_COMPARED: Lsn = Lsn(u64::MAX - 1);
+
 #[derive(Clone, Debug)]
 struct Entry {
     change: Change,
@@ -89,6 +92,17 @@ impl History {
             last.upto = upto;
         }
         self.acked = self.entries.len();
+    }
+
+    /// Notes a change behind the write order's back: no crash takes it, and no point holds it before it was compared.
+    pub fn scribbled(&mut self, change: Change, after: Lsn) {
+        self.entries.push(Entry { change, after, upto: NOT_COMPARED });
+        (self.acked, self.flushed) = (self.entries.len(), self.entries.len());
+    }
+
+    /// The vault has what was changed behind the write order's back.
+    pub fn compared(&mut self, upto: Lsn) {
+        self.entries.iter_mut().filter(|entry| entry.upto == NOT_COMPARED).for_each(|entry| entry.upto = upto);
     }
 
     /// The last one that was asked for was refused before it had a place.

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use lifeboat_engine::branch;
-use lifeboat_engine::points::PointInfo;
 use lifeboat_engine::{FailOver, RehydrateMode};
 
 use super::check::readable;
@@ -28,7 +27,7 @@ impl World {
     }
 
     /// Whether something may stay undone for now: the trouble goes on, or the store has broken its promises.
-    fn forgiven(&self) -> bool {
+    pub(super) fn forgiven(&self) -> bool {
         self.lenient || self.store.has_lasting_trouble()
     }
 
@@ -54,10 +53,14 @@ impl World {
                 source: None,
             })
             .collect();
+        let mut volumes: Vec<VolumeSpec> = volumes;
+        let mut base: Stamps = sizes.iter().map(|blocks| vec![0; usize::try_from(*blocks).unwrap_or(0)]).collect();
+        if self.life == Life::Resyncing && self.one_in(2) {
+            (volumes[1].source, base[1]) = self.put_source(gateway, sizes[1])?;
+        }
         match Group::create(self.config(gateway), volumes).await {
             Ok(group) => {
                 self.note(format!("{} created the group, volumes of {sizes:?} blocks", self.name(gateway)));
-                let base = sizes.iter().map(|blocks| vec![0; usize::try_from(*blocks).unwrap_or(0)]).collect();
                 let history = self.add_history(History::new(base));
                 let branch = group.status().branch;
                 self.known.borrow_mut().of_branch.insert(branch, history);
@@ -70,6 +73,22 @@ impl World {
                 Ok(false)
             }
         }
+    }
+
+    /// A disk with content that is to become a volume: where it is, and what it holds.
+    fn put_source(&self, gateway: usize, blocks: u64) -> Checked<(Option<PathBuf>, Vec<u64>)> {
+        let config = self.config(gateway);
+        let opened = config.machine.open(&config.dir);
+        opened.map_err(|error| Violation(format!("no disk: {error}")))?;
+        let disk = self.gateways[gateway].borrow().machine.disk(&config.dir);
+        let Some(disk) = disk else { return Err(Violation("there is no disk".into())) };
+        let mut stamps: Vec<u64> = (self.new_stamps(blocks)..).take(usize::try_from(blocks).unwrap_or(0)).collect();
+        stamps.iter_mut().skip(3).step_by(5).for_each(|stamp| *stamp = 0);
+        let path = PathBuf::from("/simulated/source");
+        disk.add_source(&path, &bytes_of(&stamps));
+        self.note(format!("{} is to adopt a disk of {blocks} blocks", self.name(gateway)));
+        self.tally.borrow_mut().adopted += 1;
+        Ok((Some(path), stamps))
     }
 
     /// One operation of an application; false when the gateway takes no more of them.
@@ -96,25 +115,60 @@ impl World {
                 let trim = self.one_in(2);
                 (Some(change), front.zero(lba * BLOCK_SIZE_U64, many * BLOCK_SIZE_U64, trim).await)
             }
-            28 => {
-                let blocks = size + 1 + self.below(3);
-                let change = Change::Grow { volume, blocks };
-                self.history(local, |history| history.ask(change.clone(), after));
-                (Some(change), group.grow_volume(volume_id(volume), blocks * BLOCK_SIZE_U64).await)
-            }
-            29..=32 => {
-                let acked = self.history(local, |history| history.acked);
-                let done = front.flush().await;
-                if done.is_ok() {
-                    self.history(local, |history| history.flushed = history.flushed.max(acked));
-                }
-                self.note(format!("{} flush: {}", self.name(gateway), outcome_word(&done)));
-                (None, done)
-            }
+            28 => return self.grow(gateway, volume, size + 1 + self.below(3)).await,
+            29..=32 => return self.flush(gateway, volume).await,
             33..=35 => return self.read_and_compare(gateway, local).await,
             _ => return self.take_point(gateway).await,
         };
-        if let Some(change) = &change {
+        self.settle(gateway, local, change.as_ref(), outcome)
+    }
+
+    /// Writes blocks that nobody has written before; false when the gateway takes no more of them.
+    pub(super) async fn write_blocks(&self, gateway: usize, volume: usize, place: (u64, u64)) -> Checked<bool> {
+        let (Some(group), Some(local)) = (self.group(gateway), self.gateways[gateway].borrow().local) else {
+            return Ok(false);
+        };
+        let Some(front) = group.volume(volume_id(volume)) else { return Ok(false) };
+        let (change, outcome) = self.write(&front, local, volume, place, self.last_lsn(gateway)).await;
+        self.settle(gateway, local, change.as_ref(), outcome)
+    }
+
+    /// Makes a volume longer; false when the gateway takes no more operations.
+    pub(super) async fn grow(&self, gateway: usize, volume: usize, blocks: u64) -> Checked<bool> {
+        let (Some(group), Some(local)) = (self.group(gateway), self.gateways[gateway].borrow().local) else {
+            return Ok(false);
+        };
+        let change = Change::Grow { volume, blocks };
+        let after = self.last_lsn(gateway);
+        self.history(local, |history| history.ask(change.clone(), after));
+        let outcome = group.grow_volume(volume_id(volume), blocks * BLOCK_SIZE_U64).await;
+        self.settle(gateway, local, Some(&change), outcome)
+    }
+
+    /// Flushes; false when the gateway takes no more operations.
+    pub(super) async fn flush(&self, gateway: usize, volume: usize) -> Checked<bool> {
+        let (Some(group), Some(local)) = (self.group(gateway), self.gateways[gateway].borrow().local) else {
+            return Ok(false);
+        };
+        let Some(front) = group.volume(volume_id(volume)) else { return Ok(false) };
+        let acked = self.history(local, |history| history.acked);
+        let done = front.flush().await;
+        if done.is_ok() {
+            self.history(local, |history| history.flushed = history.flushed.max(acked));
+        }
+        self.note(format!("{} flush: {}", self.name(gateway), outcome_word(&done)));
+        self.settle(gateway, local, None, done)
+    }
+
+    /// Notes what became of an operation; false when the gateway takes no more of them.
+    fn settle(
+        &self,
+        gateway: usize,
+        local: usize,
+        change: Option<&Change>,
+        outcome: Result<(), EngineError>,
+    ) -> Checked<bool> {
+        if let Some(change) = change {
             self.note(format!("{} {change:?}: {}", self.name(gateway), outcome_word(&outcome)));
         }
         self.tally.borrow_mut().operations += 1;
@@ -145,16 +199,19 @@ impl World {
         (lba, blocks): (u64, u64),
         after: Lsn,
     ) -> (Option<Change>, Result<(), EngineError>) {
-        let stamp = {
-            let mut known = self.known.borrow_mut();
-            known.next_stamp += blocks;
-            known.next_stamp - blocks
-        };
+        let stamp = self.new_stamps(blocks);
         let change = Change::Write { volume, lba, blocks, stamp };
         self.history(local, |history| history.ask(change.clone(), after));
         let stamps: Vec<u64> = (stamp..stamp + blocks).collect();
         let done = front.write(lba * BLOCK_SIZE_U64, Bytes::from(bytes_of(&stamps))).await;
         (Some(change), done)
+    }
+
+    /// The first of so many stamps that no block has had.
+    pub(super) fn new_stamps(&self, blocks: u64) -> u64 {
+        let mut known = self.known.borrow_mut();
+        known.next_stamp += blocks;
+        known.next_stamp - blocks
     }
 
     async fn read_and_compare(&self, gateway: usize, local: usize) -> Checked<bool> {
@@ -181,7 +238,12 @@ impl World {
     pub(super) async fn take_point(&self, gateway: usize) -> Checked<bool> {
         let Some(group) = self.group(gateway) else { return Ok(false) };
         let branch = group.status().branch;
-        let taken = tokio::time::timeout(Duration::from_secs(600), group.take_point(PointKind::Manual, "asked")).await;
+        // What a person asked for is kept as long as anything is: then little would be garbage.
+        let kind = match self.life.thins() && !self.one_in(3) {
+            true => PointKind::CrashConsistent,
+            false => PointKind::Manual,
+        };
+        let taken = tokio::time::timeout(Duration::from_secs(600), group.take_point(kind, "asked")).await;
         match taken {
             Ok(Ok(point)) => {
                 self.note(format!("{} point at {} landed", self.name(gateway), point.lsn));
@@ -204,7 +266,7 @@ impl World {
             return;
         }
         self.tally.borrow_mut().points += 1;
-        self.known.borrow_mut().confirmed.push(Confirmed { branch, point: point.id, lsn: point.lsn });
+        self.known.borrow_mut().confirmed.push(Confirmed { branch, point: point.id, lsn: point.lsn, at: store::now() });
     }
 
     /// Opens a gateway's group again, and compares what it finds with what must be there.
