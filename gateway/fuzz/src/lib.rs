@@ -17,6 +17,7 @@ use lifeboat_format::inspect::describe;
 use lifeboat_format::journal::{BatchHeader, FileHeader, JOURNAL_BLOCK, check_payload, decode_point, encode_point};
 use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_state};
 use lifeboat_format::map::{MapHeader, MapObject, MapTrailer};
+use lifeboat_format::rebuilt::{REBUILT_HEADER_LEN, RebuiltHeader, RebuiltObject};
 use lifeboat_format::segment::{SegmentHeader, SegmentObject, SegmentTrailer};
 use lifeboat_model::{Timestamp, VolumeId};
 use lifeboat_vault::{Access, KeySource, Vault, VaultOptions, VaultSettings, open_store};
@@ -34,6 +35,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("segment-trailer", segment_trailer),
     ("segment-index", segment_index),
     ("segment-frame", segment_frame),
+    ("rebuilt", rebuilt),
+    ("rebuilt-header", rebuilt_header),
+    ("rebuilt-index", rebuilt_index),
     ("map", map),
     ("map-header", map_header),
     ("map-trailer", map_trailer),
@@ -112,6 +116,32 @@ fn segment_index(data: &[u8]) {
 
 fn segment_frame(data: &[u8]) {
     sealed::frame(data);
+}
+
+fn rebuilt(data: &[u8]) {
+    let _ = RebuiltObject::open(data, &sealed::rebuilt_place(), &sealed::group_key());
+}
+
+fn rebuilt_header(data: &[u8]) {
+    let _ = RebuiltHeader::decode_any(data);
+    let bytes = sealed::checksum_at(data, REBUILT_HEADER_LEN, REBUILT_HEADER_LEN - 4);
+    if let Ok(header) = RebuiltHeader::decode_any(&bytes) {
+        assert_eq!(header.encode(), bytes);
+    }
+}
+
+fn rebuilt_index(data: &[u8]) {
+    let bytes = sealed::rebuilt(data);
+    if let Ok(object) = RebuiltObject::open(&bytes, &sealed::rebuilt_place(), &sealed::group_key()) {
+        let keys = sealed::volume_keys();
+        let _ = object.verify(|_| Some(&keys));
+        let index = &object.index;
+        assert_eq!(index.blocks().count(), index.block_count());
+        for block in index.blocks() {
+            let found = index.slots_of(block.frame).find(|at| at.slot == block.slot);
+            assert_eq!(found.and_then(|at| index.block(at)), Some(block), "a block is found by its place");
+        }
+    }
 }
 
 fn map(data: &[u8]) {
@@ -323,6 +353,9 @@ mod tests {
         let bytes = sealed::segment(&seed("segment-index/all"));
         let object = SegmentObject::open(&bytes, &place, &group).expect("an index");
         assert_eq!((object.index.frames.len(), object.index.operations.len()), (1, 5));
+        let bytes = sealed::rebuilt(&seed("rebuilt-index/two"));
+        let object = RebuiltObject::open(&bytes, &sealed::rebuilt_place(), &group).expect("an index");
+        assert_eq!((object.index.frames.len(), object.index.block_count()), (2, 3));
         let bytes = sealed::map(&seed("map-footer/head"));
         let object = MapObject::open(&bytes, &sealed::map_place(), &group).expect("a footer");
         assert_eq!((object.footer.roots.len(), object.footer.points.len()), (1, 1));

@@ -8,6 +8,7 @@ use lifeboat_format::gc::RecordPlace;
 use lifeboat_format::hash::BlockHasher;
 use lifeboat_format::keys::{DataKey, GroupKey, HashKey, Salt, VolumeKeys, commitment, derive};
 use lifeboat_format::map::{MAP_HEADER_LEN, MapHeader, MapKeys, MapObjectRef, MapPlace, Node, NodeRef};
+use lifeboat_format::rebuilt::{REBUILT_HEADER_LEN, RebuiltHeader, RebuiltPlace};
 use lifeboat_format::segment::{
     FrameNo, SEGMENT_HEADER_LEN, SEGMENT_VERSION, SegmentHash, SegmentHeader, SegmentObject, SegmentPlace, TRAILER_LEN,
 };
@@ -35,6 +36,10 @@ pub(crate) fn hasher() -> BlockHasher {
 pub(crate) fn segment_place() -> SegmentPlace {
     let id = SegmentId { branch: BranchId::from_bytes([4; 16]), epoch: Epoch(1), seq: SegmentSeq(1) };
     SegmentPlace { vault: VaultId::from_bytes([2; 16]), group: GroupId::from_bytes([3; 16]), id }
+}
+
+pub(crate) fn rebuilt_place() -> RebuiltPlace {
+    RebuiltPlace { segment: segment_place(), generation: 1 }
 }
 
 pub(crate) fn map_place() -> MapPlace {
@@ -269,6 +274,32 @@ fn sealed_segment(raw: &[u8], count: u32, payload: &[u8]) -> Vec<u8> {
     close(&header, payload, &index, len32(raw), count, *b"LBSE")
 }
 
+/// A rebuilt segment whose index, before compression, is `raw`. Frames that it names are filled with zeroes.
+pub(crate) fn rebuilt(raw: &[u8]) -> Vec<u8> {
+    let header = RebuiltHeader {
+        place: rebuilt_place(),
+        time: Timestamp::from_micros(1),
+        salt: SALT,
+        commitment: commitment(&group_key(), &SALT),
+        segment_hash: SegmentHash([2; 32]),
+    }
+    .encode();
+    let volumes = usize::try_from(u32_at(raw, 0)).unwrap_or(0).min(200);
+    let mut at = 4 + volumes * 20;
+    let count = u32_at(raw, at);
+    at += 4;
+    let mut payload = 0_usize;
+    for _ in 0..count.min(1000) {
+        payload = payload.saturating_add(usize::try_from(u32_at(raw, at)).unwrap_or(0));
+        let Some(blocks) = raw.get(at + 7) else { break };
+        at += 8 + usize::from(*blocks) * 5;
+    }
+    let aad = [&header[..], &len32(raw).to_le_bytes(), &count.to_le_bytes()].concat();
+    let key = derive(group_key().expose(), &SALT, b"lifeboat/v1/index");
+    let index = encrypt(key, 0, &aad, &compress(raw));
+    close(&header, &vec![0; payload.min(1 << 20)], &index, len32(raw), count, *b"LBRE")
+}
+
 /// A segment with one frame of sixteen blocks, compressed: the fuzzer's bytes are what a decompressor gets.
 pub(crate) fn frame(data: &[u8]) {
     let data = data.get(..data.len().min(60_000)).unwrap_or_default();
@@ -398,6 +429,7 @@ pub(crate) fn any(data: &[u8]) -> Vec<u8> {
         Some(b"LBGS") => state(data),
         Some(b"LBPB") => checksum_at(data, data.len().max(4096), 4092),
         Some(b"LBSG") => checksum_at(data, data.len().max(SEGMENT_HEADER_LEN + TRAILER_LEN), 192),
+        Some(b"LBRS") => checksum_at(data, data.len().max(REBUILT_HEADER_LEN + TRAILER_LEN), REBUILT_HEADER_LEN - 4),
         Some(b"LBMP") => checksum_at(data, data.len().max(MAP_HEADER_LEN + TRAILER_LEN), 128),
         Some(b"LBEI") => epoch(data, 78),
         Some(b"LBEC") => epoch(data, 118),
