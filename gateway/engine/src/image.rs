@@ -1,4 +1,5 @@
-//! The local image of one volume: a sparse file, and for a branch volume the map of what it holds already. Or a file or block
+//! The local image of one volume: a sparse file (several for one of many TiB: [`parts`]), and for a branch volume the map of
+//! what it holds already. Or a file or block
 //! device that was there before and was adopted in place: the image's name is a link to it then.
 //!
 //! A *whole* image holds every block. A *lazy* one belongs to a branch volume at a recovery site: blocks that are not
@@ -6,6 +7,8 @@
 //! bit a block. Order on disk: data, sync, bits, sync. A bit that is lost costs a second read from the vault when the
 //! block was fetched; when it was written here, the journal still has the record, because the image watermark moves only
 //! after the bits are durable.
+
+mod parts;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use crate::disk::{Disk, DiskFile, Io};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::planted::{self, Bug};
 use crate::sync::Lock;
+use parts::{PART_BYTES, Parts};
 
 /// Where the bits begin in a presence file.
 const BITS_AT: u64 = 4096;
@@ -61,10 +65,8 @@ impl Image {
     /// Makes an empty image of that many blocks, replacing one that is there. `lazy`: every block is absent.
     pub fn create(disk: &Arc<dyn Disk>, volume: VolumeId, blocks: u64, lazy: bool) -> Result<Self> {
         let context = |error| EngineError::io(format!("create the image of {volume}"), error);
-        for name in [image_name(volume), presence_name(volume)] {
-            disk.remove(&name).map_err(context)?;
-        }
-        let file = disk.open(&image_name(volume), true, Io::Buffered).map_err(context)?;
+        Self::remove(disk, volume)?;
+        let file = open_own(disk, volume, true).map_err(context)?;
         file.set_len(blocks * BLOCK_SIZE_U64).map_err(context)?;
         file.sync().map_err(context)?;
         let presence = if lazy { Some(Lock::new(Presence::create(disk, volume, blocks)?)) } else { None };
@@ -141,7 +143,7 @@ impl Image {
             |error| EngineError::io(format!("open the image of {volume} in {}", disk.path().display()), error);
         let file = match disk.adopted(&image_name(volume)).map_err(context)? {
             Some(source) => open_adopted(disk, volume, &source, blocks)?,
-            None => disk.open(&image_name(volume), false, Io::Buffered).map_err(context)?,
+            None => open_own(disk, volume, false).map_err(context)?,
         };
         if file.len().map_err(context)? < blocks * BLOCK_SIZE_U64 {
             file.set_len(blocks * BLOCK_SIZE_U64).map_err(context)?;
@@ -348,11 +350,20 @@ impl Image {
 
     /// Deletes the files of a volume; of an adopted one only the link.
     pub fn remove(disk: &Arc<dyn Disk>, volume: VolumeId) -> Result<()> {
-        [image_name(volume), presence_name(volume)]
-            .iter()
-            .try_for_each(|name| disk.remove(name))
+        Parts::remove(disk, &image_name(volume))
+            .and_then(|()| disk.remove(&presence_name(volume)))
             .map_err(|error| EngineError::io(format!("delete the image of {volume}"), error))
     }
+}
+
+/// An image that is no adopted source.
+fn open_own(disk: &Arc<dyn Disk>, volume: VolumeId, create: bool) -> std::io::Result<Arc<dyn DiskFile>> {
+    Ok(Arc::new(Parts::open(disk, &image_name(volume), create, PART_BYTES)?.mend()?))
+}
+
+/// Bytes of an image, which is left as it is.
+pub(crate) fn image_len(disk: &Arc<dyn Disk>, volume: VolumeId) -> std::io::Result<u64> {
+    Parts::open(disk, &image_name(volume), false, PART_BYTES)?.len()
 }
 
 /// An adopted source grows before its volume does: one that is shorter now was cut short by somebody else.

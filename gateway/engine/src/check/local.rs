@@ -24,7 +24,7 @@ use serde::Serialize;
 use super::report::{Damage, Fault, Note, of_format};
 use crate::disk::{Disk, Io};
 use crate::error::{EngineError, Result};
-use crate::image::image_name;
+use crate::image::{image_len, image_name};
 pub use journal::JournalReport;
 pub use read_only::ReadOnlyDisk;
 
@@ -205,7 +205,7 @@ fn check_volume(disk: &Arc<dyn Disk>, volume: &StateVolume, report: &mut LocalRe
     let path = disk.path().join(&name);
     report.files = report.files.saturating_add(1);
     let wanted = volume.blocks.saturating_mul(BLOCK_SIZE_U64);
-    match disk.open(&name, false, Io::Buffered).and_then(|file| file.len()) {
+    match image_len(disk, volume.id) {
         Ok(len) if len < wanted => report.note(
             &path,
             format!(
