@@ -21,8 +21,8 @@ use lifeboat_api::validate::Validate;
 use lifeboat_api::{Client, ClientError, ClientErrorKind, Resource as ApiResource, Vault};
 use serde::Serialize;
 use tf_provider_sdk::{
-    Context, CreateRequest, Diagnostic, Diagnostics, Object, Path, PlanChange, Resource, Result, Schema, UpdateRequest,
-    async_trait, import_by_id,
+    Context, CreateRequest, Diagnostic, Diagnostics, IdentitySchema, Object, Path, PlanChange, Resource, Result,
+    Schema, Type, UpdateRequest, async_trait, import_by_id,
 };
 
 use crate::link::Link;
@@ -261,6 +261,14 @@ impl<K: Kind> Resource<Link> for Declared<K> {
 
     fn schema(&self) -> Schema {
         K::schema()
+    }
+
+    fn identity_schema(&self) -> Option<IdentitySchema> {
+        Some(IdentitySchema::new().required("id", Type::String, "The id that the gateways know it by."))
+    }
+
+    fn identity(&self, state: &Object) -> Option<Object> {
+        Some(Object::new().with("id", state.value("id")?.clone()))
     }
 
     async fn validate_config(&self, _: &Context, config: &Object) -> Result<()> {

@@ -6,7 +6,7 @@ mod session;
 use fake_gateway::{FakeGateway, problem};
 use serde_json::{Value as Json, json};
 use session::Session;
-use tf_provider_sdk::Object;
+use tf_provider_sdk::{Object, Value, tfplugin5 as pb};
 
 const SITE: &str = "lifeboat_site";
 const VOLUME: &str = "lifeboat_volume";
@@ -194,6 +194,51 @@ async fn what_is_gone_leaves_the_state() {
     let (_gateway, mut session) = started(&[]).await;
     let read = session.read(SITE, &site_state("x")).await;
     assert!(read.said.is_empty() && read.state.is_none(), "{:?}", read.said);
+    session.end().await;
+}
+
+#[tokio::test]
+async fn everything_has_an_identity_that_it_can_be_imported_by() {
+    let (gateway, mut session) = started(&[]).await;
+    let schemas = session
+        .client
+        .get_resource_identity_schemas(pb::get_resource_identity_schemas::Request {})
+        .await
+        .unwrap()
+        .into_inner();
+    let schema = session.client.get_schema(pb::get_provider_schema::Request {}).await.unwrap().into_inner();
+    for name in schema.resource_schemas.keys() {
+        let attributes = &schemas.identity_schemas[name].identity_attributes;
+        assert!(attributes.len() == 1 && attributes[0].name == "id", "{name}: {attributes:?}");
+    }
+    let item = id("site", 1);
+    let identity = Some(pb::ResourceIdentityData {
+        identity_data: Some(pb::DynamicValue::encode(&Value::Object(Object::new().with("id", item.as_str())))),
+    });
+    let imported = session
+        .client
+        .import_resource_state(pb::import_resource_state::Request {
+            type_name: SITE.into(),
+            identity: identity.clone(),
+            ..Default::default()
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(imported.diagnostics.is_empty(), "{:?}", imported.diagnostics);
+    gateway.answers(&format!("GET /v1/sites/{item}"), 200, site_view(1, "at home"));
+    let read = session
+        .client
+        .read_resource(pb::read_resource::Request {
+            type_name: SITE.into(),
+            current_state: imported.imported_resources[0].state.clone(),
+            ..Default::default()
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(read.diagnostics.is_empty(), "{:?}", read.diagnostics);
+    assert_eq!(read.new_identity, identity);
     session.end().await;
 }
 
