@@ -237,7 +237,7 @@ impl Client {
     /// The only resource of that kind with that name; `None` when there is none.
     ///
     /// # Errors
-    /// `Conflict` when several vaults have one, and the others.
+    /// `Conflict` when there are several, and the others.
     pub async fn find_by_name<R: Resource + Collection>(&self, name: &str) -> Result<Option<R>, ClientError> {
         let mut found: Vec<R> = self.list(R::PATH, &[("name", name.to_owned())]).await?;
         if found.len() > 1 {
@@ -324,6 +324,8 @@ collections! {
     Policy => "/v1/policies",
     Group => "/v1/groups",
     Volume => "/v1/volumes",
+    Network => "/v1/networks",
+    NetworkMapping => "/v1/network-mappings",
 }
 
 fn item_path<R: Collection>(id: &str) -> Result<String, ClientError> {

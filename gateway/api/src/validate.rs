@@ -3,6 +3,10 @@
 //! Every function takes the path of the field and adds to a list, so that all that is wrong is said at once. Nothing
 //! here looks anything up: a rule that needs the vault (a name that is taken, an id that doesn't exist) is the server's.
 
+mod network;
+
+pub use network::SUBNETS_MAX;
+
 use std::time::Duration;
 
 use lifeboat_model::{Day, Hours};

@@ -18,6 +18,8 @@ use crate::verbs::gateway::GatewayArgs;
 use crate::verbs::group::GroupArgs;
 use crate::verbs::inspect::InspectArgs;
 use crate::verbs::job::JobArgs;
+use crate::verbs::network::NetworkArgs;
+use crate::verbs::network_mapping::NetworkMappingArgs;
 use crate::verbs::point::PointArgs;
 use crate::verbs::policy::PolicyArgs;
 use crate::verbs::resync::ResyncArgs;
@@ -62,6 +64,10 @@ pub(crate) enum Verb {
     Volume(VolumeArgs),
     /// Write Terraform configuration for what is declared
     Terraform(TerraformArgs),
+    /// Declare networks: what the interfaces of machines join
+    Network(NetworkArgs),
+    /// Declare what becomes of a network's interfaces at another site
+    NetworkMapping(NetworkMappingArgs),
     /// List, look into, take and verify recovery points
     Point(PointArgs),
     /// Copy what the vault lacks of a group, at once; compare it with the vault first
@@ -91,9 +97,10 @@ pub(crate) enum Verb {
 }
 
 /// Tasks, and the verbs that do them.
-const TASKS: [(&str, &[&str]); 6] = [
+const TASKS: [(&str, &[&str]); 7] = [
     ("Run a gateway", &["serve", "status", "token"]),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
+    ("Declare how it recovers", &["network", "network-mapping"]),
     ("Recovery points", &["point", "resync"]),
     ("Fail over and back", &["failover", "change-point", "commit", "cleanup", "release", "resume", "failback"]),
     ("See what happens", &["job", "event"]),
@@ -124,7 +131,7 @@ fn command() -> Command {
     for (task, names) in TASKS {
         let _ = writeln!(verbs, "{task}:");
         for name in names {
-            let _ = writeln!(verbs, "  {name:<14}{}", about(name).unwrap_or_default());
+            let _ = writeln!(verbs, "  {name:<17}{}", about(name).unwrap_or_default());
         }
         verbs.push('\n');
     }

@@ -62,6 +62,8 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Group(args) => verbs::group::run(args, output).await,
         Verb::Volume(args) => verbs::volume::run(args, output).await,
         Verb::Terraform(args) => verbs::terraform::run(args, output).await,
+        Verb::Network(args) => verbs::network::run(args, output).await,
+        Verb::NetworkMapping(args) => verbs::network_mapping::run(args, output).await,
         Verb::Point(args) => verbs::point::run(args, output).await,
         Verb::Failover(args) => verbs::failover::failover(args, output).await,
         Verb::ChangePoint(args) => verbs::failover::change_point(args, output).await,

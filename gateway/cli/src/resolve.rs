@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use lifeboat_api::client::{Collection, Query};
 use lifeboat_api::validate::parse_duration;
-use lifeboat_api::{Client, Gateway, Group, Page, Policy, Resource, Site, Vault, Volume};
-use lifeboat_model::{GatewayId, GroupId, PolicyId, SiteId, Timestamp, VaultId, VolumeId};
+use lifeboat_api::{Client, Gateway, Group, Network, NetworkMapping, Page, Policy, Resource, Site, Vault, Volume};
+use lifeboat_model::{GatewayId, GroupId, NetworkId, NetworkMappingId, PolicyId, SiteId, Timestamp, VaultId, VolumeId};
 use serde::de::DeserializeOwned;
 
 use crate::failure::{Exit, Failure, Result};
@@ -37,12 +37,14 @@ nouns! {
     Policy, PolicyId, "policy";
     Group, GroupId, "group";
     Volume, VolumeId, "volume";
+    Network, NetworkId, "network";
+    NetworkMapping, NetworkMappingId, "network-mapping";
 }
 
 /// The object with this id or name.
 ///
 /// # Errors
-/// `NotFound`, `Conflict` when several vaults have one of that name, and the client's.
+/// `NotFound`, `Conflict` when there are several of that name, and the client's.
 pub(crate) async fn find<R: Noun>(client: &Client, text: &str) -> Result<R> {
     if text.parse::<R::Id>().is_ok() {
         return Ok(client.read(text).await?);
@@ -85,6 +87,17 @@ pub(crate) async fn group(client: &Client, text: &str) -> Result<String> {
             format!("the volume {} has no group yet: wait until it is protected", volume.spec.name),
         )
     })
+}
+
+/// The network with this id or name; `SITE/NAME` where several sites have one of that name.
+///
+/// # Errors
+/// As for [`find`].
+pub(crate) async fn network(client: &Client, text: &str) -> Result<Network> {
+    let Some((site, name)) = text.split_once('/') else { return find(client, text).await };
+    let all: Vec<Network> = client.list(Network::PATH, &[("name", name.to_owned())]).await?;
+    let found = all.into_iter().find(|network| network.status.site.as_deref() == Some(site));
+    found.ok_or_else(|| unknown::<Network>(text))
 }
 
 /// The vault that was named, or the only one that is attached.

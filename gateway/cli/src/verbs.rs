@@ -14,6 +14,8 @@ pub(crate) mod group;
 pub(crate) mod inspect;
 pub(crate) mod job;
 pub(crate) mod key;
+pub(crate) mod network;
+pub(crate) mod network_mapping;
 pub(crate) mod point;
 pub(crate) mod policy;
 pub(crate) mod resync;

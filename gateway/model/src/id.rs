@@ -103,6 +103,12 @@ ids! {
     PointId, "pt", "recovery point";
     /// A map object in the vault.
     MapId, "map", "map";
+    /// A network of a site.
+    NetworkId, "net", "network";
+    /// A network mapping.
+    NetworkMappingId, "nmap", "network mapping";
+    /// A machine.
+    MachineId, "mch", "machine";
     /// A recovery plan.
     PlanId, "plan", "recovery plan";
     /// A job.

@@ -3,6 +3,7 @@
 //! Owns what every other crate must agree on and nothing else: no I/O, no async, no clock, no randomness
 //! beyond minting identifiers. A type lives here when at least two crates name it.
 
+mod address;
 mod extent;
 mod hours;
 mod id;
@@ -11,11 +12,12 @@ mod position;
 pub mod state;
 mod time;
 
+pub use address::{Cidr, Mac, ParseCidrError, ParseMacError};
 pub use extent::{Extent, ExtentSet};
 pub use hours::{Day, Hours, HoursError};
 pub use id::{
-    BranchId, EventId, GatewayId, GroupId, JobId, MapId, ParseIdError, PlanId, PointId, PolicyId, SiteId, VaultId,
-    VolumeId,
+    BranchId, EventId, GatewayId, GroupId, JobId, MachineId, MapId, NetworkId, NetworkMappingId, ParseIdError, PlanId,
+    PointId, PolicyId, SiteId, VaultId, VolumeId,
 };
 pub use point::{BlockHash, PointKind, RootHash};
 pub use position::{Epoch, Lsn, SegmentId, SegmentSeq};

@@ -23,10 +23,12 @@ pub(crate) mod kind {
     pub(crate) const POLICIES: &str = "policies";
     pub(crate) const GROUPS: &str = "groups";
     pub(crate) const VOLUMES: &str = "volumes";
+    pub(crate) const NETWORKS: &str = "networks";
+    pub(crate) const MAPPINGS: &str = "network-mappings";
     pub(crate) const JOBS: &str = "jobs";
     pub(crate) const EVENTS: &str = "events";
     /// Those that a gateway keeps a copy of.
-    pub(crate) const ALL: [&str; 7] = [VAULTS, SITES, GATEWAYS, POLICIES, GROUPS, VOLUMES, JOBS];
+    pub(crate) const ALL: [&str; 9] = [VAULTS, SITES, GATEWAYS, POLICIES, GROUPS, VOLUMES, NETWORKS, MAPPINGS, JOBS];
 }
 
 /// The directory of a group's instance at its home gateway.

@@ -51,6 +51,8 @@ pub(crate) struct AttachedVault {
     snapshot: RwLock<Arc<Snapshot>>,
     /// One at a time takes a copy, so that an older one never replaces a newer.
     refreshing: tokio::sync::Mutex<()>,
+    /// One at a time declares what must not clash with what others declare.
+    declaring: tokio::sync::Mutex<()>,
     /// One at a time finishes a rotation of the master key.
     rewrapping: tokio::sync::Mutex<()>,
     /// When it was last tidied up.
@@ -66,6 +68,7 @@ impl AttachedVault {
             opened: RwLock::new(opened),
             snapshot: RwLock::default(),
             refreshing: tokio::sync::Mutex::default(),
+            declaring: tokio::sync::Mutex::default(),
             rewrapping: tokio::sync::Mutex::default(),
             tidied: std::sync::Mutex::default(),
             trouble: RwLock::default(),
@@ -122,6 +125,14 @@ impl AttachedVault {
                 tracing::warn!(vault = %self.id(), %error, "a rotation of the master key can't be completed yet")
             }
         }
+    }
+
+    /// Alone among those at this gateway who declare what must not clash, with a copy of the catalog that has what the
+    /// others declared. Two gateways at once can still let a clash pass: who shows the objects looks for it.
+    pub(crate) async fn alone(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, VaultError> {
+        let one = self.declaring.lock().await;
+        self.refresh().await?;
+        Ok(one)
     }
 
     fn set_trouble(&self, trouble: Option<String>) {

@@ -3,6 +3,10 @@
 //! For a group that this gateway serves the engine itself is asked; for others the account that the serving gateway left
 //! in the catalog is told, with its time.
 
+mod network;
+
+pub(crate) use network::{declared as declared_network, mapping, mapping_name, network};
+
 use std::time::Duration;
 
 use lifeboat_api::validate::parse_duration;

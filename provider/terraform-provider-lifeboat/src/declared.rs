@@ -55,6 +55,14 @@ impl Dependent {
     }
 }
 
+/// Everything of a kind that may lie in the way. A gateway of an earlier version doesn't know the kind, and so has none of it.
+pub(crate) async fn all<R: ApiResource + Collection>(api: &Client) -> std::result::Result<Vec<R>, ClientError> {
+    match api.list(R::PATH, &[]).await {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        found => found,
+    }
+}
+
 /// One kind of object: what is particular to it.
 #[async_trait]
 pub(crate) trait Kind: Send + Sync + 'static {
@@ -178,7 +186,8 @@ fn state_of<K: Kind>(plan: &Object, found: &K::View) -> Object {
 fn called<K: Kind>(state: &Object) -> String {
     match state.get::<Option<String>>("name") {
         Ok(Some(name)) => format!("{} {name}", K::NOUN),
-        _ => format!("{} {}", K::NOUN, state.get::<String>("id").unwrap_or_default()),
+        // What has no name has an id, once it is there.
+        _ => format!("{} {}", K::NOUN, state.get::<String>("id").unwrap_or_default()).trim_end().to_owned(),
     }
 }
 

@@ -107,6 +107,8 @@ impl Provider for LifeboatProvider {
             Declared::<resources::PolicyKind>::boxed(),
             Declared::<resources::GroupKind>::boxed(),
             Declared::<resources::VolumeKind>::boxed(),
+            Declared::<resources::NetworkKind>::boxed(),
+            Declared::<resources::NetworkMappingKind>::boxed(),
         ]
     }
 

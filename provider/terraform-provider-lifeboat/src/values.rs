@@ -2,15 +2,14 @@
 //!
 //! One description of a body serves twice. At apply everything is known, and what isn't is a fault. At plan and in
 //! `terraform validate` values may be unknown: a neutral value, which no rule objects to, stands in for each of them, so
-//! that the API's own rules judge what is known already. Faults are gathered with the attribute's path, all of them.
+//! that the API's own rules judge what is known already. Each attribute has its own stand-in, so that no two seem to be the
+//! same. Faults are gathered with the attribute's path, all of them.
 
 use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::str::FromStr;
 
 use tf_provider_sdk::{Diagnostic, Diagnostics, FromValue, Number, Object, Path, Value};
-
-/// A name, title, or anything else that only has to be there.
-pub(crate) const NEUTRAL_NAME: &str = "neutral";
 
 /// Attributes to read API fields from.
 #[derive(Debug)]
@@ -79,9 +78,16 @@ impl<'a> Values<'a> {
         T::from_value(value).map_err(|error| self.fault(path, error.message)).ok()
     }
 
+    /// A number that no other attribute has.
+    fn own_number(&self, path: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.base.join(&Path::from(path)).to_string().hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// A name or a title.
     pub(crate) fn name(&self, path: &str) -> String {
-        self.required(path, NEUTRAL_NAME.to_owned())
+        self.required(path, format!("neutral-{:x}", self.own_number(path)))
     }
 
     /// An identifier; `prefix` is that of its kind.
@@ -90,7 +96,21 @@ impl<'a> Values<'a> {
         T: FromStr,
         T::Err: std::fmt::Display,
     {
-        self.read_id(path, &self.required(path, neutral_id(prefix)), prefix)
+        self.read_id(path, &self.required(path, self.neutral_id(path, prefix)), prefix)
+    }
+
+    /// An identifier that may be left out.
+    pub(crate) fn optional_id<T>(&self, path: &str, prefix: &str) -> Option<T>
+    where
+        T: FromStr,
+        T::Err: std::fmt::Display,
+    {
+        self.optional::<String>(path).map(|text| self.read_id(path, &text, prefix))
+    }
+
+    /// An identifier of the right form, and nothing's.
+    fn neutral_id(&self, path: &str, prefix: &str) -> String {
+        format!("{prefix}-{:032x}", self.own_number(path))
     }
 
     /// The identifier that `text` is.
@@ -100,8 +120,8 @@ impl<'a> Values<'a> {
         T::Err: std::fmt::Display,
     {
         let read = text.parse().map_err(|error| self.fault(path, error)).ok();
-        read.or_else(|| neutral_id(prefix).parse().ok())
-            .expect("an identifier of zeros under the right prefix can be read")
+        read.or_else(|| self.neutral_id(path, prefix).parse().ok())
+            .expect("an identifier of digits under the right prefix can be read")
     }
 
     /// One of the words of `all`.
@@ -145,11 +165,6 @@ impl<'a> Values<'a> {
         let values = element.as_object()?;
         Some(Values { values, config: values, base, lenient: self.lenient, faults: self.faults })
     }
-}
-
-/// The identifier of zeros: of the right form, and nothing's.
-fn neutral_id(prefix: &str) -> String {
-    format!("{prefix}-{:032x}", 0)
 }
 
 const GIB_BITS: u32 = 30;
@@ -199,19 +214,33 @@ mod tests {
     }
 
     #[test]
+    fn no_two_unknown_values_seem_to_be_the_same() {
+        let block = || Object::new().with("id", Value::Unknown);
+        let object = block().with("other", Value::Unknown).with("disk", vec![block(), block()]);
+        let faults = RefCell::default();
+        let values = Values::configured(&object, &faults);
+        let mut seen = vec![values.name("id"), values.name("other")];
+        seen.extend(values.blocks("disk").iter().map(|disk| disk.name("id")));
+        let count = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), count, "{seen:?}");
+    }
+
+    #[test]
     fn unknown_values_are_neutral_at_plan_and_faults_at_apply() {
         let object = Object::new().with("name", Value::Unknown).with("size", "no number");
         let faults = RefCell::default();
         let values = Values::configured(&object, &faults);
-        assert_eq!(values.name("name"), NEUTRAL_NAME);
-        assert!(values.is_unknown("name"));
+        let neutral = values.name("name");
+        assert!(values.is_unknown("name") && neutral.starts_with("neutral-"), "{neutral}");
         assert!(faults.borrow().is_empty());
         assert_eq!(values.optional::<u32>("size"), None);
         assert_eq!(faults.borrow().len(), 1);
 
         let faults = RefCell::default();
         let values = Values::planned(&object, &object, &faults);
-        assert_eq!(values.name("name"), NEUTRAL_NAME);
+        assert_eq!(values.name("name"), neutral);
         assert!(faults.borrow().to_string().contains("(name)"), "{}", faults.borrow());
     }
 }

@@ -120,7 +120,7 @@ impl ClientError {
     }
 
     pub(super) fn ambiguous(path: &str, name: &str) -> Self {
-        Self::new(ClientErrorKind::Conflict, format!("{path}: several vaults have one named {name:?}; use its id"))
+        Self::new(ClientErrorKind::Conflict, format!("{path}: there are several named {name:?}; use an id"))
     }
 
     pub(super) fn problem(problem: Problem) -> Self {

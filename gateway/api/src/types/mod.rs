@@ -8,6 +8,7 @@
 mod action;
 mod group;
 mod job;
+mod network;
 mod place;
 mod policy;
 mod vault;
@@ -16,6 +17,7 @@ mod volume;
 pub use action::*;
 pub use group::*;
 pub use job::*;
+pub use network::*;
 pub use place::*;
 pub use policy::*;
 pub use vault::*;
@@ -25,8 +27,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Declares the read view of a resource: id, generation, times, spec, status.
+///
+/// Its name is the spec's, unless another part is named as what people call it.
 macro_rules! resource {
     ($(#[$doc:meta])* $name:ident, $id:ty, $spec:ty, $status:ty) => {
+        crate::types::resource! { $(#[$doc])* $name, $id, $spec, $status, spec }
+    };
+    ($(#[$doc:meta])* $name:ident, $id:ty, $spec:ty, $status:ty, $named_by:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
         pub struct $name {
@@ -56,7 +63,7 @@ macro_rules! resource {
                 self.generation
             }
             fn name(&self) -> &str {
-                &self.spec.name
+                &self.$named_by.name
             }
         }
     };

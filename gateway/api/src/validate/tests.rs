@@ -1,9 +1,9 @@
 //! The rules, one by one: what passes, what is refused, and under which field.
 
-use lifeboat_model::{GatewayId, GroupId, PolicyId, VaultId};
+use lifeboat_model::{GatewayId, GroupId, NetworkId, PolicyId, SiteId, VaultId};
 
 use super::*;
-use crate::VolumeSource;
+use crate::{AddressRule, NetworkMappingSpec, NetworkSpec, Subnet, SubnetMapping, VolumeSource};
 
 fn fields(body: &impl Validate) -> Vec<String> {
     body.validate().err().unwrap_or_default().into_iter().map(|error| error.field).collect()
@@ -249,4 +249,55 @@ fn compression_is_one_of_three() {
     for text in ["", "zstd", "zstd:", "zstd:0", "zstd:20", "zstd:+3", "AUTO"] {
         assert!(parse_compression(text).is_err(), "{text:?}");
     }
+}
+
+fn subnet(name: &str, cidr: &str, gateway: Option<&str>) -> Subnet {
+    Subnet { name: name.into(), cidr: cidr.into(), gateway: gateway.map(Into::into) }
+}
+
+#[test]
+fn subnets_of_a_network_are_apart_and_hold_their_router() {
+    let network = |subnet| NetworkSpec { site_id: SiteId::new(), name: "servers".into(), bridge: None, subnet };
+    let sound = network(vec![
+        subnet("web", "10.20.0.0/24", Some("10.20.0.1")),
+        subnet("db", "10.20.1.0/24", None),
+        subnet("six", "fd00:20::/64", Some("fd00:20::1")),
+    ]);
+    assert_eq!(fields(&sound), Vec::<String>::new());
+    assert_eq!(sound.subnet_of("10.20.1.7".parse().expect("an address")).map(|found| found.name.as_str()), Some("db"));
+    assert!(sound.subnet_of("10.20.2.7".parse().expect("an address")).is_none());
+    let cases = [
+        (network(vec![subnet("web", "10.20.0.0", None)]), "subnet[0].cidr"),
+        (network(vec![subnet("web", "10.20.0.7/24", None)]), "subnet[0].cidr"),
+        (network(vec![subnet("web", "10.20.0.0/24", Some("10.20.1.1"))]), "subnet[0].gateway"),
+        (network(vec![subnet("web", "10.20.0.0/24", Some("10.20.0.255"))]), "subnet[0].gateway"),
+        (network(vec![subnet("web", "10.20.0.0/24", Some("router"))]), "subnet[0].gateway"),
+        (network(vec![subnet("web", "10.0.0.0/8", None), subnet("db", "10.20.1.0/24", None)]), "subnet[1].cidr"),
+        (network(vec![subnet("web", "10.20.0.0/24", None), subnet("web", "10.20.1.0/24", None)]), "subnet[1].name"),
+        (NetworkSpec { bridge: Some("br/0".into()), ..network(vec![]) }, "bridge"),
+        (NetworkSpec { bridge: Some("a-bridge-too-long".into()), ..network(vec![]) }, "bridge"),
+        (NetworkSpec { name: " servers".into(), ..network(vec![]) }, "name"),
+    ];
+    for (wrong, field) in cases {
+        assert_eq!(fields(&wrong), [field], "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_mapping_leads_elsewhere_and_names_a_subnet_once() {
+    let mapping = NetworkMappingSpec {
+        source_network_id: NetworkId::new(),
+        target_network_id: NetworkId::new(),
+        test_network_id: Some(NetworkId::new()),
+        subnet: vec![SubnetMapping { source: "web".into(), target: "dmz".into() }],
+        address_rule: AddressRule::default(),
+    };
+    assert_eq!(fields(&mapping), Vec::<String>::new());
+    let target_network_id = mapping.source_network_id;
+    assert_eq!(fields(&NetworkMappingSpec { target_network_id, ..mapping.clone() }), ["target_network_id"]);
+    let test_network_id = Some(mapping.target_network_id);
+    assert_eq!(fields(&NetworkMappingSpec { test_network_id, ..mapping.clone() }), ["test_network_id"]);
+    let twice = SubnetMapping { source: "web".into(), target: "db".into() };
+    let subnet = mapping.subnet.iter().cloned().chain([twice]).collect();
+    assert_eq!(fields(&NetworkMappingSpec { subnet, ..mapping }), ["subnet[1].source"]);
 }

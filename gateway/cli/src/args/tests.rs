@@ -51,38 +51,43 @@ Disaster recovery as code: protects volumes, and brings them up elsewhere
 Usage: lifeboat VERB [OPTIONS]
 
 Run a gateway:
-  serve         Run a gateway
-  status        Show how the gateway and everything that it protects is
-  token         The administrator's token of the gateway on this machine
+  serve            Run a gateway
+  status           Show how the gateway and everything that it protects is
+  token            The administrator's token of the gateway on this machine
 
 Declare what is protected:
-  vault         Open, create and look at vaults
-  site          Declare sites: places that can lose everything at once
-  gateway       Declare gateways: the processes that serve volumes
-  policy        Declare replication policies: how often, how long, how fast
-  group         Declare consistency groups: volumes that share one write order
-  volume        Declare volumes: the disks that are protected
+  vault            Open, create and look at vaults
+  site             Declare sites: places that can lose everything at once
+  gateway          Declare gateways: the processes that serve volumes
+  policy           Declare replication policies: how often, how long, how fast
+  group            Declare consistency groups: volumes that share one write order
+  volume           Declare volumes: the disks that are protected
+  terraform        Write Terraform configuration for what is declared
+
+Declare how it recovers:
+  network          Declare networks: what the interfaces of machines join
+  network-mapping  Declare what becomes of a network's interfaces at another site
 
 Recovery points:
-  point         List, look into, take and verify recovery points
-  resync        Copy what the vault lacks of a group, at once; compare it with the vault first
+  point            List, look into, take and verify recovery points
+  resync           Copy what the vault lacks of a group, at once; compare it with the vault first
 
 Fail over and back:
-  failover      Bring a group up at the gateway that is asked
-  change-point  Go on from another recovery point after a failover
-  commit        Make the last failover final
-  cleanup       End test failovers and drop what was written in them
-  release       Stop writing in order, ship everything, give the group up
-  resume        Start again after a release, at the same gateway
-  failback      Bring a group back to its home gateway
+  failover         Bring a group up at the gateway that is asked
+  change-point     Go on from another recovery point after a failover
+  commit           Make the last failover final
+  cleanup          End test failovers and drop what was written in them
+  release          Stop writing in order, ship everything, give the group up
+  resume           Start again after a release, at the same gateway
+  failback         Bring a group back to its home gateway
 
 See what happens:
-  job           See what is being done, stop it, try it again
-  event         See what happened
+  job              See what is being done, stop it, try it again
+  event            See what happened
 
 Look inside:
-  check         Prove the local files of a gateway that is stopped; `vault check` proves a vault
-  inspect       Say what a file of a gateway or an object of a vault is
+  check            Prove the local files of a gateway that is stopped; `vault check` proves a vault
+  inspect          Say what a file of a gateway or an object of a vault is
 ";
     assert!(help.starts_with(expected), "{help}");
     assert!(help.contains("--output") && help.contains("5 unreachable"), "{help}");
@@ -118,6 +123,10 @@ fn the_lines_of_the_contract_parse() {
         "volume create --name db --gateway primary --policy standard --size 1GiB",
         "volume create --name db --gateway primary --group ledger --size 1GiB --no-wait",
         "volume delete db",
+        "network create --name servers --site onprem --bridge br0 --subnet web=10.20.0.0/24,10.20.0.1 --subnet db=10.20.1.0/24",
+        "network show onprem/servers",
+        "network-mapping create --source onprem/servers --target recovery/servers --test isolated --subnet db=data",
+        "network-mapping list --output json",
         "point list --group ledger --from 2h --to 2026-11-20T10:05:00Z --kind manual --limit 1 --output json",
         "point show --group ledger",
         "point take --group ledger --label before",
@@ -157,6 +166,7 @@ fn what_makes_no_sense_is_one_line_that_leads_to_the_help() {
     assert!(both.contains("--policy"), "{both}");
     assert!(refused("lifeboat vault open file:///v --key a --key-file b").contains("--key-file"));
     assert!(refused("lifeboat job show 12").contains("job id"));
+    assert!(refused("lifeboat network create --name n --site s --subnet web").contains("NAME=CIDR"));
     assert!(refused("lifeboat failover planned --group g --point latest").contains("--point"));
 }
 

@@ -27,6 +27,13 @@ impl ApiError {
         Self::new(ProblemCode::Conflict, detail)
     }
 
+    /// A field that clashes with what is there.
+    pub(crate) fn conflict_at(field: &str, message: impl Into<String>) -> Self {
+        let problem = Problem::new(ProblemCode::Conflict, "");
+        let Problem { detail, errors, .. } = Problem::invalid_field(field, message);
+        Problem { detail, errors, ..problem }.into()
+    }
+
     pub(crate) fn not_found(what: &str, id: &str) -> Self {
         Self::new(ProblemCode::NotFound, format!("there is no {what} {id} here; list them to see what there is"))
     }

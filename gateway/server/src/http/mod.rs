@@ -33,7 +33,7 @@ use lifeboat_api::ProblemCode;
 
 use crate::context::Context;
 use error::ApiError;
-use resources::{Gateways, Groups, Policies, Sites, Volumes};
+use resources::{Gateways, Groups, Mappings, Networks, Policies, Sites, Volumes};
 
 /// How long a request may take, besides what it asked to wait.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,6 +57,8 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .merge(collection::<Policies>("/v1/policies"))
         .merge(collection_with::<Volumes>("/v1/volumes", |item| item.post(volume_keys::verb)))
         .merge(collection_with::<Groups>("/v1/groups", |item| item.post(verbs::group)))
+        .merge(collection::<Networks>("/v1/networks"))
+        .merge(collection::<Mappings>("/v1/network-mappings"))
         .route("/v1/groups/{id}/points/{point}", post(points::verb))
         .route("/v1/deleted-groups", get(undelete::list))
         .route("/v1/points", get(reads::points))

@@ -36,6 +36,10 @@ use utoipa::OpenApi;
         api::VolumeKey,
         api::EraseRequest,
         api::VolumeErasure,
+        api::Network,
+        api::NetworkSpec,
+        api::NetworkMapping,
+        api::NetworkMappingSpec,
         api::Point,
         api::Job,
         api::Event,
@@ -132,13 +136,22 @@ macro_rules! resource_operations {
     };
 }
 
-const RESOURCES: [[Operation; 5]; 6] = [
+const RESOURCES: [[Operation; 5]; 8] = [
     resource_operations!("/v1/vaults", "/v1/vaults/{id}", "vaults", "Vault", "VaultCreate", "VaultSpec"),
     resource_operations!("/v1/sites", "/v1/sites/{id}", "sites", "Site", "SiteSpec", "SiteSpec"),
     resource_operations!("/v1/gateways", "/v1/gateways/{id}", "gateways", "Gateway", "GatewaySpec", "GatewaySpec"),
     resource_operations!("/v1/policies", "/v1/policies/{id}", "policies", "Policy", "PolicySpec", "PolicySpec"),
     resource_operations!("/v1/groups", "/v1/groups/{id}", "groups", "Group", "GroupSpec", "GroupSpec"),
     resource_operations!("/v1/volumes", "/v1/volumes/{id}", "volumes", "Volume", "VolumeSpec", "VolumeSpec"),
+    resource_operations!("/v1/networks", "/v1/networks/{id}", "networks", "Network", "NetworkSpec", "NetworkSpec"),
+    resource_operations!(
+        "/v1/network-mappings",
+        "/v1/network-mappings/{id}",
+        "network mappings",
+        "NetworkMapping",
+        "NetworkMappingSpec",
+        "NetworkMappingSpec"
+    ),
 ];
 
 const OTHERS: [Operation; 34] = [

@@ -1,8 +1,13 @@
-//! Sites, gateways, policies, groups and volumes: one way to list, create, read, change and delete them.
+//! Everything that is declared in a vault: one way to list, create, read, change and delete it.
 //!
 //! A [`Kind`] adds what is particular: which references must exist, what can't be changed, what is in the way of a
 //! deletion, how it is shown.
 
+mod networks;
+
+pub(crate) use networks::{Mappings, Networks};
+
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -35,6 +40,8 @@ pub(crate) trait Kind: Send + Sync + 'static {
     const KIND: &'static str;
     /// What people call it.
     const WHAT: &'static str;
+    /// Whether one can clash with what others declare, by more than its name: one at a time is declared then.
+    const CLASHES: bool = false;
     /// What is declared.
     type Spec: DeserializeOwned + Serialize + Validate + Clone + Send + Sync;
     /// What is shown.
@@ -42,13 +49,25 @@ pub(crate) trait Kind: Send + Sync + 'static {
 
     /// The text form of an id.
     fn id(bytes: [u8; 16]) -> String;
-    fn name(spec: &Self::Spec) -> &str;
+    /// The name of its documents.
+    fn name(spec: &Self::Spec) -> Cow<'_, str>;
     fn view(context: &Context, vault: &AttachedVault, document: &Document) -> Result<Self::View, VaultError>;
 
     /// The vault that it goes to; refuses references that don't exist.
     async fn admit(context: &Context, spec: &Self::Spec) -> ApiResult<Arc<AttachedVault>>;
 
-    /// Refuses what would get in the way of what else a new one needs.
+    /// What people call it.
+    fn called(_: &AttachedVault, document: &Document) -> String {
+        document.name.clone()
+    }
+
+    /// Another than `id` that has its name.
+    async fn namesake(vault: &AttachedVault, id: &str, spec: &Self::Spec) -> ApiResult<Option<Arc<Document>>> {
+        let found = vault.vault()?.catalog().find_by_name(Self::KIND, &Self::name(spec)).await?;
+        Ok(found.filter(|other| other.id != id))
+    }
+
+    /// Refuses what would get in the way of what else a new one needs, or clashes with what is there.
     async fn prepare(_: &AttachedVault, _id: &str, _: &Self::Spec) -> ApiResult<()> {
         Ok(())
     }
@@ -87,7 +106,7 @@ pub(crate) async fn list<K: Kind>(State(context): Shared, request: Request) -> A
             vault.refresh().await?;
         }
         for document in vault.snapshot().of(K::KIND) {
-            if query.text("name").is_none_or(|name| name == document.name) {
+            if query.text("name").is_none_or(|name| name == K::called(&vault, document)) {
                 documents.push((Arc::clone(&vault), Arc::clone(document)));
             }
         }
@@ -130,17 +149,18 @@ pub(crate) async fn create<K: Kind>(State(context): Shared, request: Request) ->
         return repeated::<K>(&context, &vault, &document, &value);
     }
     let vault = K::admit(&context, &spec).await?;
+    let _alone = if K::CLASHES { Some(vault.alone().await?) } else { None };
     let catalog = vault.vault()?;
     let name = K::name(&spec);
-    if let Some(other) = catalog.catalog().find_by_name(K::KIND, name).await? {
-        return Err(name_taken(K::WHAT, name, &other));
+    if let Some(other) = K::namesake(&vault, &id, &spec).await? {
+        return Err(name_taken(K::WHAT, &name, &other));
     }
     K::prepare(&vault, &id, &spec).await?;
-    match catalog.catalog().create(K::KIND, &id, name, value.clone(), serde_json::json!({})).await {
+    match catalog.catalog().create(K::KIND, &id, &name, value.clone(), serde_json::json!({})).await {
         Ok(document) => {
             K::created(&vault, &document).await?;
             context.wrote(&vault).await;
-            tracing::info!(kind = K::KIND, id, name, "declared");
+            tracing::info!(kind = K::KIND, id, %name, "declared");
             show::<K>(&context, &vault, &document, StatusCode::CREATED)
         }
         Err(error) if repeatable && error.kind() == VaultErrorKind::Conflict => {
@@ -173,15 +193,7 @@ fn repeated<K: Kind>(
 }
 
 pub(crate) fn name_taken(what: &str, name: &str, other: &Document) -> ApiError {
-    let mut problem = lifeboat_api::Problem::invalid_field(
-        "name",
-        format!("there is a {what} named {name:?} already ({})", other.id),
-    );
-    problem.code = ProblemCode::Conflict;
-    problem.status = ProblemCode::Conflict.status();
-    problem.title = ProblemCode::Conflict.title().to_owned();
-    problem.kind = format!("urn:lifeboat:problem:{}", ProblemCode::Conflict.as_str());
-    problem.into()
+    ApiError::conflict_at("name", format!("there is a {what} named {name:?} already ({})", other.id))
 }
 
 pub(crate) async fn update<K: Kind>(
@@ -199,21 +211,22 @@ pub(crate) async fn update<K: Kind>(
     body::merge(&mut merged, &patch);
     let new: K::Spec = body::typed(&merged)?;
     new.validate()?;
+    let _alone = if K::CLASHES { Some(vault.alone().await?) } else { None };
     K::admit_change(&context, &vault, &id, &old, &new).await?;
     let catalog = vault.vault()?;
     let name = K::name(&new);
     if name != K::name(&old)
-        && let Some(other) = catalog.catalog().find_by_name(K::KIND, name).await?.filter(|other| other.id != id)
+        && let Some(other) = K::namesake(&vault, &id, &new).await?
     {
-        return Err(name_taken(K::WHAT, name, &other));
+        return Err(name_taken(K::WHAT, &name, &other));
     }
-    let written = catalog.catalog().update_spec(K::KIND, &id, generation, name, to_value(&new)?).await;
+    let written = catalog.catalog().update_spec(K::KIND, &id, generation, &name, to_value(&new)?).await;
     let document = written.map_err(|error| match error.kind() {
         VaultErrorKind::Conflict => ApiError::new(ProblemCode::PreconditionFailed, error.to_string()),
         _ => error.into(),
     })?;
     context.wrote(&vault).await;
-    tracing::info!(kind = K::KIND, id, name, generation = document.generation, "changed");
+    tracing::info!(kind = K::KIND, id, %name, generation = document.generation, "changed");
     show::<K>(&context, &vault, &document, StatusCode::OK)
 }
 
@@ -228,7 +241,7 @@ pub(crate) async fn delete<K: Kind>(
     vault.refresh().await?;
     let blockers = K::blockers(&vault, &document);
     if !blockers.is_empty() {
-        return Err(in_the_way(K::WHAT, &document.name, blockers));
+        return Err(in_the_way(K::WHAT, &K::called(&vault, &document), blockers));
     }
     let catalog = vault.vault()?;
     catalog.catalog().delete(K::KIND, &id, Some(generation)).await.map_err(|error| match error.kind() {
@@ -308,8 +321,8 @@ impl Kind for Sites {
     fn id(bytes: [u8; 16]) -> String {
         SiteId::from_bytes(bytes).to_string()
     }
-    fn name(spec: &SiteSpec) -> &str {
-        &spec.name
+    fn name(spec: &SiteSpec) -> Cow<'_, str> {
+        (&spec.name).into()
     }
     fn view(_: &Context, vault: &AttachedVault, document: &Document) -> Result<Site, VaultError> {
         view::site(vault, document)
@@ -325,6 +338,7 @@ impl Kind for Sites {
         let snapshot = vault.snapshot();
         let mut blockers = named("gateway", view::referring(&snapshot, kind::GATEWAYS, "site_id", &document.id));
         blockers.extend(named("group", view::referring(&snapshot, kind::GROUPS, "site_id", &document.id)));
+        blockers.extend(named("network", view::referring(&snapshot, kind::NETWORKS, "site_id", &document.id)));
         blockers
     }
 }
@@ -343,8 +357,8 @@ impl Kind for Gateways {
     fn id(bytes: [u8; 16]) -> String {
         GatewayId::from_bytes(bytes).to_string()
     }
-    fn name(spec: &GatewaySpec) -> &str {
-        &spec.name
+    fn name(spec: &GatewaySpec) -> Cow<'_, str> {
+        (&spec.name).into()
     }
     fn view(context: &Context, _: &AttachedVault, document: &Document) -> Result<Gateway, VaultError> {
         view::gateway(context, document)
@@ -391,8 +405,8 @@ impl Kind for Policies {
     fn id(bytes: [u8; 16]) -> String {
         PolicyId::from_bytes(bytes).to_string()
     }
-    fn name(spec: &PolicySpec) -> &str {
-        &spec.name
+    fn name(spec: &PolicySpec) -> Cow<'_, str> {
+        (&spec.name).into()
     }
     fn view(_: &Context, vault: &AttachedVault, document: &Document) -> Result<Policy, VaultError> {
         view::policy(vault, document)
@@ -436,8 +450,8 @@ impl Kind for Groups {
     fn id(bytes: [u8; 16]) -> String {
         GroupId::from_bytes(bytes).to_string()
     }
-    fn name(spec: &GroupSpec) -> &str {
-        &spec.name
+    fn name(spec: &GroupSpec) -> Cow<'_, str> {
+        (&spec.name).into()
     }
     fn view(context: &Context, vault: &AttachedVault, document: &Document) -> Result<Group, VaultError> {
         view::group(context, vault, document)
@@ -503,8 +517,8 @@ impl Kind for Volumes {
     fn id(bytes: [u8; 16]) -> String {
         VolumeId::from_bytes(bytes).to_string()
     }
-    fn name(spec: &VolumeSpec) -> &str {
-        &spec.name
+    fn name(spec: &VolumeSpec) -> Cow<'_, str> {
+        (&spec.name).into()
     }
     fn view(context: &Context, vault: &AttachedVault, document: &Document) -> Result<Volume, VaultError> {
         view::volume(context, vault, document)

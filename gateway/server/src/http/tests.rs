@@ -1,5 +1,7 @@
 //! The HTTP side as a stranger meets it: raw requests to the router, every answer looked at.
 
+mod networks;
+
 use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -63,6 +65,27 @@ impl Api {
         self.send(self.request("GET", path).body(Body::empty()).expect("sound")).await
     }
 
+    /// What the answer to a POST that declares something says.
+    async fn declare(&self, path: &str, body: &Value) -> Value {
+        let answer = self.post(path, body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
+        answer.body
+    }
+
+    /// Deletes what was declared and not changed since.
+    async fn delete(&self, collection: &str, object: &Value) -> Answer {
+        let path = format!("/v1/{collection}/{}", object["id"].as_str().expect("id"));
+        let generation = self.get(&path).await.etag;
+        self.change("DELETE", &path, &generation, &json!({})).await
+    }
+
+    /// Changes what was declared, as it is now.
+    async fn patch(&self, collection: &str, object: &Value, patch: &Value) -> Answer {
+        let path = format!("/v1/{collection}/{}", object["id"].as_str().expect("id"));
+        let generation = self.get(&path).await.etag;
+        self.change("PATCH", &path, &generation, patch).await
+    }
+
     async fn vault(&self) -> Value {
         let create = vault_create(&self.dir.path().join("vault"), false);
         let answer = self.post("/v1/vaults", &serde_json::to_value(&create).expect("plain")).await;
@@ -79,6 +102,13 @@ fn problem(answer: &Answer, status: u16, code: &str) {
     assert_eq!(answer.body["code"], code);
     assert_eq!(answer.body["type"], format!("urn:lifeboat:problem:{code}"));
     assert!(answer.body["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+}
+
+/// It is refused with this code, under this field.
+#[track_caller]
+fn blamed(answer: &Answer, status: u16, code: &str, field: &str) {
+    problem(answer, status, code);
+    assert_eq!(answer.body["errors"][0]["field"], field, "{}", answer.body);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -280,6 +280,7 @@ pub(crate) async fn delete(State(context): Shared, Path(id): Path<String>, reque
         (kind::POLICIES, "policy"),
         (kind::GROUPS, "group"),
         (kind::VOLUMES, "volume"),
+        (kind::NETWORKS, "network"),
     ] {
         blockers.extend(snapshot.of(kind).iter().map(|document| format!("{what} {} ({})", document.name, document.id)));
     }

@@ -2,6 +2,8 @@
 
 mod gateway;
 mod group;
+mod network;
+mod network_mapping;
 mod policy;
 mod site;
 mod vault;
@@ -9,6 +11,8 @@ mod volume;
 
 pub(crate) use gateway::GatewayKind;
 pub(crate) use group::GroupKind;
+pub(crate) use network::NetworkKind;
+pub(crate) use network_mapping::NetworkMappingKind;
 pub(crate) use policy::PolicyKind;
 pub(crate) use site::SiteKind;
 pub(crate) use vault::VaultKind;

@@ -1,10 +1,10 @@
 //! `lifeboat_site`: a place that can lose everything at once.
 
-use lifeboat_api::{Client, ClientError, Gateway, Group, Site, SiteSpec};
+use lifeboat_api::{Client, ClientError, Gateway, Group, Network, Site, SiteSpec};
 use tf_provider_sdk::{Attribute, Object, Schema, Type, async_trait};
 
 use super::{REPLACES, anchor, observed, short_timeouts};
-use crate::declared::{Dependent, Kind};
+use crate::declared::{Dependent, Kind, all};
 use crate::values::Values;
 
 #[derive(Debug)]
@@ -53,11 +53,14 @@ impl Kind for SiteKind {
     async fn dependents(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {
         let gateways: Vec<Gateway> = api.list("/v1/gateways", &[]).await?;
         let groups: Vec<Group> = api.list("/v1/groups", &[]).await?;
+        let networks: Vec<Network> = all(api).await?;
         let gateways = gateways.iter().filter(|gateway| gateway.spec.site_id.to_string() == id);
         let groups = groups.iter().filter(|group| group.spec.site_id.to_string() == id && !group.status.implicit);
+        let networks = networks.iter().filter(|network| network.spec.site_id.to_string() == id);
         Ok(gateways
             .map(|gateway| Dependent::new("gateway", gateway))
             .chain(groups.map(|group| Dependent::new("consistency group", group)))
+            .chain(networks.map(|network| Dependent::new("network", network)))
             .collect())
     }
 }
