@@ -1,12 +1,17 @@
-//! What is declared of a recovery, through the real `terraform`: networks and mappings, from create to destroy.
+//! What is declared of a recovery, through the real `terraform`: networks and mappings, machines, recovery plans, from create to
+//! destroy.
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lifeboat_acceptance::binaries::repository;
 use lifeboat_acceptance::estate::Api;
+use lifeboat_acceptance::eventually;
 use lifeboat_acceptance::gateway::Gateway;
 use lifeboat_acceptance::scratch::Scratch;
 use lifeboat_acceptance::terraform::{Diagnostic, Plan, Tier, Workspace};
 use lifeboat_api::client::Collection;
-use lifeboat_api::types::{Network, NetworkMapping, Resource};
+use lifeboat_api::types::{Machine, Network, NetworkMapping, Plan as RecoveryPlan, Readiness, Resource};
 
 /// A gateway that Terraform talks to, and a workspace.
 struct Bench {
@@ -165,12 +170,12 @@ fn deleted_elsewhere<R: Resource + Collection>(api: &Api, id: &str) -> Result<()
     .context("delete it elsewhere")
 }
 
-/// Whether an error is said of this line of the configuration, or of the block that it begins or stands in.
+/// Whether an error is said of this line of the configuration, or of the block around it.
 fn blames(diagnostics: &[Diagnostic], configuration: &str, line: &str, part: &str) -> bool {
     let wanted = configuration.lines().position(|found| found.contains(line)).map(|at| at as u64 + 1);
     diagnostics.iter().any(|said| {
         let at = said.range.as_ref().map(|range| range.start.line);
-        let near = at.zip(wanted).is_some_and(|(at, wanted)| (at..=at + 3).contains(&wanted));
+        let near = at.zip(wanted).is_some_and(|(at, wanted)| at.abs_diff(wanted) <= 3);
         said.severity == "error" && near && format!("{} {}", said.summary, said.detail).contains(part)
     })
 }
@@ -303,5 +308,431 @@ fn networks_that_cannot_be_are_refused_where_it_stands() {
         let configuration = bench.configuration(&[NETWORKS, MAPPING]).replace(there, instead);
         let said = bench.refused(&configuration).unwrap();
         assert!(blames(&said, &configuration, line, part), "{line}: {said:#?}");
+    }
+}
+
+const MACHINES: &str = r#"
+resource "lifeboat_gateway" "primary" {
+  site_id = lifeboat_site.onprem.id
+  name    = "primary"
+}
+
+resource "lifeboat_replication_policy" "standard" {
+  vault_id                = lifeboat_vault.main.id
+  name                    = "standard"
+  recovery_point_interval = "1s"
+  retention {
+    every = "all"
+    for   = "1h"
+  }
+}
+
+resource "lifeboat_consistency_group" "erp" {
+  vault_id  = lifeboat_vault.main.id
+  site_id   = lifeboat_site.onprem.id
+  name      = "erp"
+  policy_id = lifeboat_replication_policy.standard.id
+}
+
+resource "lifeboat_volume" "disk" {
+  count      = 3
+  group_id   = lifeboat_consistency_group.erp.id
+  gateway_id = lifeboat_gateway.primary.id
+  name       = "disk${count.index}"
+  size_gib   = 0.0625
+}
+
+resource "lifeboat_machine" "db" {
+  site_id    = lifeboat_site.onprem.id
+  name       = "db"
+  group_id   = lifeboat_consistency_group.erp.id
+  cpus       = 2
+  memory_mib = 2048
+  disk {
+    volume_id = lifeboat_volume.disk[1].id
+  }
+  disk {
+    volume_id = lifeboat_volume.disk[0].id
+    boot      = true
+  }
+  network_interface {
+    network_id = lifeboat_network.source.id
+    address    = "10.20.1.11"
+  }
+  target {
+    memory_mib = 1024
+  }
+}
+
+resource "lifeboat_machine" "web" {
+  site_id    = lifeboat_site.onprem.id
+  name       = "web"
+  group_id   = lifeboat_consistency_group.erp.id
+  cpus       = 1
+  memory_mib = 512
+  firmware   = "uefi"
+  disk {
+    volume_id = lifeboat_volume.disk[2].id
+  }
+  network_interface {
+    network_id = lifeboat_network.source.id
+    mac        = "52:54:00:AA:00:01"
+    address    = "10.20.0.11"
+  }
+}
+"#;
+
+const PLAN: &str = r#"
+resource "lifeboat_recovery_plan" "erp" {
+  vault_id       = lifeboat_vault.main.id
+  name           = "erp"
+  source_site_id = lifeboat_site.onprem.id
+  target_site_id = lifeboat_site.recovery.id
+
+  shutdown {
+    pre_action {
+      name        = "warn"
+      type        = "manual"
+      instruction = "Tell the users."
+      kinds       = ["planned"]
+    }
+  }
+
+  boot_group {
+    name        = "second in the alphabet"
+    machine_ids = [lifeboat_machine.db.id]
+    post_action {
+      name   = "z"
+      type   = "script"
+      script = "check-database"
+    }
+    post_action {
+      name       = "a"
+      type       = "http"
+      url        = "https://monitoring.example/hook"
+      directions = ["failover"]
+      timeout    = "90s"
+    }
+  }
+  boot_group {
+    name        = "first in the alphabet"
+    machine_ids = [lifeboat_machine.web.id]
+  }
+
+  depends_on = [lifeboat_network_mapping.out]
+}
+"#;
+
+const OF_MACHINES: [&str; 2] = ["lifeboat_machine.db", "lifeboat_machine.web"];
+const OF_PLANS: [&str; 1] = ["lifeboat_recovery_plan.erp"];
+
+#[test]
+fn machines_are_created_changed_in_place_imported_and_destroyed() {
+    let bench = Bench::new("tf-machines").unwrap();
+    let workspace = &bench.workspace;
+    let configuration = bench.configuration(&[NETWORKS, MACHINES]);
+    workspace
+        .step(
+            &configuration,
+            |plan| {
+                for address in OF_MACHINES {
+                    ensure!(plan.actions(address)? == ["create"], "{address} should be created");
+                }
+                Ok(())
+            },
+            |state| {
+                let db = state.attributes("lifeboat_machine.db")?;
+                ensure!(db["state"] == "protected" && db["active_site"] == "onprem", "{db}");
+                ensure!(db["disk"][0]["boot"].is_null() && db["disk"][1]["boot"] == true, "order of the disks: {db}");
+                ensure!(db["mac_addresses"][0].as_str().is_some_and(|mac| mac.starts_with("02:")), "{db}");
+                ensure!(db["network_interface"][0]["mac"].is_null(), "{db}");
+                let web = state.attributes("lifeboat_machine.web")?;
+                ensure!(web["network_interface"][0]["mac"] == "52:54:00:AA:00:01", "as it was written: {web}");
+                ensure!(web["mac_addresses"][0] == "52:54:00:aa:00:01", "{web}");
+                Ok(())
+            },
+        )
+        .unwrap();
+    let state = workspace.state().unwrap();
+    let given = state.attributes("lifeboat_machine.db").unwrap()["mac_addresses"][0].clone();
+
+    // Everything but site and group changes in place. An address can pass from one machine to another in one run.
+    let changed = configuration
+        .replace("address    = \"10.20.1.11\"", "address    = \"10.20.0.11\"")
+        .replace("mac        = \"52:54:00:AA:00:01\"\n    address    = \"10.20.0.11\"", "address    = \"10.20.0.12\"")
+        .replace("memory_mib = 2048", "memory_mib = 4096")
+        .replace("name       = \"web\"", "name       = \"www\"");
+    workspace
+        .step(
+            &changed,
+            |plan| {
+                for address in OF_MACHINES {
+                    ensure!(plan.actions(address)? == ["update"], "{address} should be changed in place");
+                }
+                ensure!(plan.changes() == 2, "{} changes", plan.changes());
+                Ok(())
+            },
+            |state| {
+                let db = state.attributes("lifeboat_machine.db")?;
+                ensure!(db["mac_addresses"][0] == given, "a hardware address that was given stays: {db}");
+                ensure!(state.attributes("lifeboat_machine.web")?["mac_addresses"][0] != "52:54:00:aa:00:01");
+                Ok(())
+            },
+        )
+        .unwrap();
+
+    let state = workspace.state().unwrap();
+    for address in OF_MACHINES {
+        let id = state.text(address, "id").unwrap();
+        workspace.forget(address).unwrap();
+        workspace.import(address, id).with_context(|| format!("import {address}")).unwrap();
+    }
+
+    // Changed and deleted elsewhere, and changed between plan and apply.
+    let api = bench.api().unwrap();
+    let id = |address: &str| state.text(address, "id").unwrap().to_owned();
+    changed_elsewhere::<Machine>(&api, &id("lifeboat_machine.db"), &serde_json::json!({"cpus": 7})).unwrap();
+    deleted_elsewhere::<Machine>(&api, &id("lifeboat_machine.web")).unwrap();
+    let plan = workspace.plan().unwrap();
+    assert_eq!(plan.actions("lifeboat_machine.db").unwrap(), ["update"]);
+    assert_eq!(plan.actions("lifeboat_machine.web").unwrap(), ["create"]);
+    assert_eq!(plan.changes(), 2);
+    changed_elsewhere::<Machine>(&api, &id("lifeboat_machine.db"), &serde_json::json!({"cpus": 9})).unwrap();
+    workspace.apply().unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    let db = api.call(async |client| client.read::<Machine>(&id("lifeboat_machine.db")).await).unwrap();
+    assert_eq!(db.spec.cpus, 2);
+
+    let kept = bench.configuration(&[
+        NETWORKS,
+        changed
+            .split_once("resource \"lifeboat_gateway\"")
+            .map(|(_, rest)| {
+                "resource \"lifeboat_gateway\"".to_owned() + rest.split("resource \"lifeboat_machine\"").next().unwrap()
+            })
+            .unwrap()
+            .as_str(),
+    ]);
+    imported_by_blocks(workspace, &kept, &OF_MACHINES).unwrap();
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn machines_that_clash_are_refused_where_it_stands() {
+    let bench = Bench::new("tf-machines-refused").unwrap();
+    let workspace = &bench.workspace;
+    // What is known without a gateway's help.
+    let boot = "volume_id = lifeboat_volume.disk[1].id";
+    let cases = [
+        (
+            boot,
+            "volume_id = lifeboat_volume.disk[1].id\n    boot      = true",
+            "volume_id = lifeboat_volume.disk[0].id",
+            "boots from disk[0]",
+        ),
+        ("address    = \"10.20.1.11\"", "address    = \"10.20.1\"", "address    = \"10.20.1\"", "is no address"),
+        ("memory_mib = 1024", "memory_mib = 32", "memory_mib = 32", "between 64"),
+    ];
+    for (there, instead, line, part) in cases {
+        let configuration = bench.configuration(&[NETWORKS, MACHINES]).replacen(there, instead, 1);
+        let said = bench.refused(&configuration).unwrap();
+        assert!(blames(&said, &configuration, line, part), "{line}: {said:#?}");
+    }
+    // Of two that want the same, one is refused: which of them is planned first isn't known.
+    let same = "mac        = \"52:54:00:aa:00:01\"";
+    let configuration = bench.configuration(&[NETWORKS, MACHINES]).replace("address    = \"10.20.1.11\"", same);
+    let said = bench.refused(&configuration).unwrap();
+    let found = blames(&said, &configuration, same, "is the machine web's already")
+        || blames(&said, &configuration, "52:54:00:AA:00:01", "is the machine db's already");
+    assert!(found, "{said:#?}");
+
+    // What is known once the networks are there: an address that another machine has.
+    workspace.step(&bench.configuration(&[NETWORKS]), |_| Ok(()), |_| Ok(())).unwrap();
+    let clash = bench.configuration(&[NETWORKS, MACHINES]).replace("10.20.1.11", "10.20.0.11");
+    let said = bench.refused(&clash).unwrap();
+    let clashes = said.iter().filter(|said| said.detail.contains("10.20.0.11 is the machine"));
+    assert_eq!(clashes.count(), 1, "{said:#?}");
+    assert!(said.iter().any(|said| said.summary.contains("clashes with another")), "{said:#?}");
+
+    // What only the gateway knows is refused by it, under the attribute.
+    let router = bench.configuration(&[NETWORKS, MACHINES]).replace("10.20.0.11", "10.20.0.1");
+    workspace.write(&router).unwrap();
+    let outcome = workspace.run(&["apply", "-no-color", "-auto-approve"]).unwrap();
+    let said = format!("{}{}", outcome.stdout, outcome.stderr).replace(['\n', '\u{2502}'], " ");
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        !outcome.status.success() && said.contains("10.20.0.1 is the address of the router of the subnet web"),
+        "{said}"
+    );
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn plans_are_created_changed_in_place_imported_and_destroyed() {
+    let bench = Bench::new("tf-plans").unwrap();
+    let workspace = &bench.workspace;
+    let foundation = bench.configuration(&[NETWORKS, MAPPING, MACHINES]);
+    let configuration = foundation.clone() + PLAN;
+    let alphabet = |state: &serde_json::Value| {
+        let groups = &state["boot_group"];
+        ensure!(groups[0]["name"] == "second in the alphabet", "order of the boot groups: {groups}");
+        let actions = &groups[0]["post_action"];
+        ensure!(actions[0]["name"] == "z" && actions[1]["name"] == "a", "order of the actions: {actions}");
+        Ok(())
+    };
+    workspace
+        .step(
+            &configuration,
+            |plan| {
+                ensure!(plan.actions(OF_PLANS[0])? == ["create"], "the plan should be created");
+                Ok(())
+            },
+            |state| {
+                let plan = state.attributes(OF_PLANS[0])?;
+                ensure!(plan["shutdown"]["timeout"] == "5m", "{plan}");
+                ensure!(plan["readiness"] == "not-ready", "nobody is at the recovery site: {plan}");
+                ensure!(
+                    plan["reasons"].to_string().contains("no gateway of the site recovery has registered"),
+                    "{plan}"
+                );
+                alphabet(plan)
+            },
+        )
+        .unwrap();
+
+    // Groups, actions and the name change in place.
+    let changed = configuration
+        .replace("machine_ids = [lifeboat_machine.web.id]", "volume_ids  = [lifeboat_volume.disk[2].id]")
+        .replace("timeout    = \"90s\"", "kinds      = [\"unplanned\"]")
+        .replace("  name           = \"erp\"\n  source", "  name           = \"all\"\n  source");
+    workspace
+        .step(
+            &changed,
+            |plan| {
+                ensure!(plan.actions(OF_PLANS[0])? == ["update"], "the plan should be changed in place");
+                ensure!(plan.changes() == 1, "{} changes", plan.changes());
+                Ok(())
+            },
+            |state| {
+                let plan = state.attributes(OF_PLANS[0])?;
+                ensure!(plan["name"] == "all" && plan["boot_group"][1]["machine_ids"].is_null(), "{plan}");
+                alphabet(plan)
+            },
+        )
+        .unwrap();
+
+    let state = workspace.state().unwrap();
+    let id = state.text(OF_PLANS[0], "id").unwrap().to_owned();
+    workspace.forget(OF_PLANS[0]).unwrap();
+    workspace.import(OF_PLANS[0], &id).unwrap();
+
+    let api = bench.api().unwrap();
+    changed_elsewhere::<RecoveryPlan>(&api, &id, &serde_json::json!({"shutdown": null})).unwrap();
+    assert_eq!(workspace.plan().unwrap().actions(OF_PLANS[0]).unwrap(), ["update"]);
+    changed_elsewhere::<RecoveryPlan>(&api, &id, &serde_json::json!({"name": "between"})).unwrap();
+    workspace.apply().unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    deleted_elsewhere::<RecoveryPlan>(&api, &id).unwrap();
+    assert_eq!(workspace.plan().unwrap().actions(OF_PLANS[0]).unwrap(), ["create"]);
+    workspace.apply().unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    imported_by_blocks(workspace, &foundation, &OF_PLANS).unwrap();
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn plans_that_cannot_work_are_refused_where_it_stands() {
+    let bench = Bench::new("tf-plans-refused").unwrap();
+    let workspace = &bench.workspace;
+    let foundation = bench.configuration(&[NETWORKS, MACHINES]);
+    let cases = [
+        ("script = \"check-database\"", "script = \"../check\"", "script = \"../check\"", "can't be a name"),
+        (
+            "      url        = \"https://monitoring.example/hook\"\n",
+            "",
+            "name       = \"a\"",
+            "is required when type is `http`",
+        ),
+        ("machine_ids = [lifeboat_machine.web.id]", "", "name        = \"first in the alphabet\"", "needs 1 to"),
+    ];
+    for (there, instead, line, part) in cases {
+        let plan = PLAN.replace(there, instead);
+        assert_ne!(plan, PLAN, "{there} is not there");
+        let configuration = bench.configuration(&[NETWORKS, MAPPING, MACHINES]) + &plan;
+        let said = bench.refused(&configuration).unwrap();
+        assert!(blames(&said, &configuration, line, part), "{line}: {said:#?}");
+    }
+
+    // The machines are there, and their network leads nowhere.
+    workspace.step(&foundation, |_| Ok(()), |_| Ok(())).unwrap();
+    let plan = PLAN.replace("  depends_on = [lifeboat_network_mapping.out]\n", "");
+    let unmapped = foundation.clone() + &plan;
+    let said = bench.refused(&unmapped).unwrap();
+    assert!(blames(&said, &unmapped, "machine_ids = [lifeboat_machine.db.id]", "has no mapping"), "{said:#?}");
+    let same =
+        unmapped.replace("target_site_id = lifeboat_site.recovery.id", "target_site_id = lifeboat_site.onprem.id");
+    let said = bench.refused(&same).unwrap();
+    assert!(blames(&said, &same, "target_site_id = lifeboat_site.onprem.id", "must be another site"), "{said:#?}");
+
+    // With its mapping it works, and is in the way of whoever takes away what it boots.
+    workspace.step(&bench.configuration(&[NETWORKS, MAPPING, MACHINES, PLAN]), |_| Ok(()), |_| Ok(())).unwrap();
+    workspace.forget(OF_PLANS[0]).unwrap();
+    let outcome =
+        workspace.run(&["plan", "-destroy", "-no-color", "-target=lifeboat_machine.db"]).unwrap().ok().unwrap();
+    assert!(outcome.contains("recovery plan erp (plan-"), "{outcome}");
+    let api = bench.api().unwrap();
+    let plan = api.call(async |client| client.find_by_name::<RecoveryPlan>("erp").await).unwrap().unwrap();
+    deleted_elsewhere::<RecoveryPlan>(&api, &plan.id.to_string()).unwrap();
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn the_example_of_a_recovery_plan_becomes_ready_as_written() {
+    let bench = Bench::new("tf-plan-example").unwrap();
+    let (workspace, dir) = (&bench.workspace, bench.scratch.path());
+    let url = format!("file://{}/vault", dir.display());
+    let key = dir.join("vault.key").display().to_string();
+    let variables = format!("vault_url = \"{url}\"\nvault_key_file = \"{key}\"\n");
+    workspace.copy(&repository().join("examples/recovery-plan")).unwrap();
+    std::fs::write(workspace.dir().join("terraform.tfvars"), &variables).unwrap();
+    assert!(workspace.plan().unwrap().changes() >= 15);
+    workspace.apply().unwrap();
+    workspace.plan_is_empty(false).unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    let state = workspace.state().unwrap();
+    assert_eq!(state.text("lifeboat_recovery_plan.shop", "readiness").unwrap(), "not-ready");
+
+    // The gateway at the recovery site opens the vault, and nothing is missing any more.
+    let standby = Gateway::start("recovery", "standby", &dir.join("recovery")).unwrap();
+    standby.run(&["vault", "open", &url, "--key-file", &key]).unwrap().ok().unwrap();
+    let api = bench.api().unwrap();
+    eventually("the plan to be ready", Duration::from_secs(60), || {
+        let plan = api.call(async |client| client.find_by_name::<RecoveryPlan>("shop").await)?;
+        let status = plan.context("the plan is declared")?.status;
+        Ok((status.readiness == Readiness::Ready && status.reasons.is_empty()).then_some(()))
+    })
+    .unwrap();
+    let listed = bench.gateway.json(&["plan", "list"]).unwrap();
+    assert_eq!(listed[0]["status"]["state"], "protected", "{listed}");
+    let shown = bench.gateway.run(&["machine", "show", "shop"]).unwrap().ok().unwrap();
+    assert!(shown.contains("10.20.0.11") && shown.contains("mac_addresses"), "{shown}");
+    workspace.plan_is_empty(true).unwrap();
+
+    // What was declared is written anew by the command line, and plans empty.
+    let export = dir.join("export");
+    let out = export.display().to_string();
+    bench.gateway.json(&["terraform", "export", "--out", &out]).unwrap();
+    let anew = Workspace::new(&export, Tier::Attached, bench.gateway.client_environment()).unwrap();
+    assert_eq!(anew.plan().unwrap().changes(), 0);
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn the_example_of_several_machines_can_be_planned() {
+    let bench = Bench::new("tf-machines-example").unwrap();
+    bench.workspace.copy(&repository().join("examples/multi-machine-group")).unwrap();
+    let plan = bench.workspace.plan().unwrap();
+    for address in ["lifeboat_machine.erp[\"db\"]", "lifeboat_machine.erp[\"web\"]", "lifeboat_recovery_plan.erp"] {
+        assert_eq!(plan.actions(address).unwrap(), ["create"]);
     }
 }

@@ -326,6 +326,8 @@ collections! {
     Volume => "/v1/volumes",
     Network => "/v1/networks",
     NetworkMapping => "/v1/network-mappings",
+    Machine => "/v1/machines",
+    Plan => "/v1/plans",
 }
 
 fn item_path<R: Collection>(id: &str) -> Result<String, ClientError> {

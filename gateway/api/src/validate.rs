@@ -3,9 +3,13 @@
 //! Every function takes the path of the field and adds to a list, so that all that is wrong is said at once. Nothing
 //! here looks anything up: a rule that needs the vault (a name that is taken, an id that doesn't exist) is the server's.
 
+mod machine;
 mod network;
+mod plan;
 
+pub use machine::{DISKS_MAX, INTERFACES_MAX};
 pub use network::SUBNETS_MAX;
+pub use plan::BOOT_GROUPS_MAX;
 
 use std::time::Duration;
 

@@ -18,8 +18,10 @@ use crate::verbs::gateway::GatewayArgs;
 use crate::verbs::group::GroupArgs;
 use crate::verbs::inspect::InspectArgs;
 use crate::verbs::job::JobArgs;
+use crate::verbs::machine::MachineArgs;
 use crate::verbs::network::NetworkArgs;
 use crate::verbs::network_mapping::NetworkMappingArgs;
+use crate::verbs::plan::PlanArgs;
 use crate::verbs::point::PointArgs;
 use crate::verbs::policy::PolicyArgs;
 use crate::verbs::resync::ResyncArgs;
@@ -64,10 +66,14 @@ pub(crate) enum Verb {
     Volume(VolumeArgs),
     /// Write Terraform configuration for what is declared
     Terraform(TerraformArgs),
+    /// Declare machines: what boots from protected volumes
+    Machine(MachineArgs),
     /// Declare networks: what the interfaces of machines join
     Network(NetworkArgs),
     /// Declare what becomes of a network's interfaces at another site
     NetworkMapping(NetworkMappingArgs),
+    /// Declare recovery plans: what comes up at another site, and in what order
+    Plan(PlanArgs),
     /// List, look into, take and verify recovery points
     Point(PointArgs),
     /// Copy what the vault lacks of a group, at once; compare it with the vault first
@@ -100,7 +106,7 @@ pub(crate) enum Verb {
 const TASKS: [(&str, &[&str]); 7] = [
     ("Run a gateway", &["serve", "status", "token"]),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
-    ("Declare how it recovers", &["network", "network-mapping"]),
+    ("Declare how it recovers", &["machine", "network", "network-mapping", "plan"]),
     ("Recovery points", &["point", "resync"]),
     ("Fail over and back", &["failover", "change-point", "commit", "cleanup", "release", "resume", "failback"]),
     ("See what happens", &["job", "event"]),

@@ -4,8 +4,12 @@ use std::str::FromStr;
 
 use lifeboat_api::client::{Collection, Query};
 use lifeboat_api::validate::parse_duration;
-use lifeboat_api::{Client, Gateway, Group, Network, NetworkMapping, Page, Policy, Resource, Site, Vault, Volume};
-use lifeboat_model::{GatewayId, GroupId, NetworkId, NetworkMappingId, PolicyId, SiteId, Timestamp, VaultId, VolumeId};
+use lifeboat_api::{
+    Client, Gateway, Group, Machine, Network, NetworkMapping, Page, Plan, Policy, Resource, Site, Vault, Volume,
+};
+use lifeboat_model::{
+    GatewayId, GroupId, MachineId, NetworkId, NetworkMappingId, PlanId, PolicyId, SiteId, Timestamp, VaultId, VolumeId,
+};
 use serde::de::DeserializeOwned;
 
 use crate::failure::{Exit, Failure, Result};
@@ -39,6 +43,8 @@ nouns! {
     Volume, VolumeId, "volume";
     Network, NetworkId, "network";
     NetworkMapping, NetworkMappingId, "network-mapping";
+    Machine, MachineId, "machine";
+    Plan, PlanId, "plan";
 }
 
 /// The object with this id or name.

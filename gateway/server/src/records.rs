@@ -25,10 +25,13 @@ pub(crate) mod kind {
     pub(crate) const VOLUMES: &str = "volumes";
     pub(crate) const NETWORKS: &str = "networks";
     pub(crate) const MAPPINGS: &str = "network-mappings";
+    pub(crate) const MACHINES: &str = "machines";
+    pub(crate) const PLANS: &str = "plans";
     pub(crate) const JOBS: &str = "jobs";
     pub(crate) const EVENTS: &str = "events";
     /// Those that a gateway keeps a copy of.
-    pub(crate) const ALL: [&str; 9] = [VAULTS, SITES, GATEWAYS, POLICIES, GROUPS, VOLUMES, NETWORKS, MAPPINGS, JOBS];
+    pub(crate) const ALL: [&str; 11] =
+        [VAULTS, SITES, GATEWAYS, POLICIES, GROUPS, VOLUMES, NETWORKS, MAPPINGS, MACHINES, PLANS, JOBS];
 }
 
 /// The directory of a group's instance at its home gateway.

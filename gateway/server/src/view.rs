@@ -3,9 +3,13 @@
 //! For a group that this gateway serves the engine itself is asked; for others the account that the serving gateway left
 //! in the catalog is told, with its time.
 
+mod machine;
 mod network;
+mod plan;
 
-pub(crate) use network::{declared as declared_network, mapping, mapping_name, network};
+pub(crate) use machine::{machine, machine_with, machines, misfits, place};
+pub(crate) use network::{declared as declared_network, mapping, mapping_name, network, site_name};
+pub(crate) use plan::{plan, plan_misfits};
 
 use std::time::Duration;
 

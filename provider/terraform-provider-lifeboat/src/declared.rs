@@ -25,9 +25,10 @@ use tf_provider_sdk::{
     Schema, Type, UpdateRequest, async_trait, import_by_id,
 };
 
+use crate::claims::Claim;
 use crate::link::Link;
 use crate::values::Values;
-use crate::wording::{self, Rename, failed};
+use crate::wording::{self, Rename, failed, sentence};
 
 /// How often a change is tried again because someone else was faster.
 const STALE_TRIES_MAX: u32 = 5;
@@ -39,6 +40,27 @@ const GIVING_WAY_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long it waits for the rest while nothing changes: the same run may destroy it, in an order that Terraform doesn't know
 /// where the configuration has ids in the place of references.
 const STANDING_STILL_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long a change has waited for what it clashes with: the same run may be about to take that away, in an order that
+/// Terraform doesn't know.
+#[derive(Debug, Default)]
+struct Patience {
+    waited: Duration,
+}
+
+impl Patience {
+    /// Waits a moment, if it makes sense after this error.
+    async fn has_for(&mut self, cx: &Context, error: &ClientError, doing: &str) -> Result<bool> {
+        if !wording::clashes(error) || self.waited >= STANDING_STILL_TIME_MAX {
+            return Ok(false);
+        }
+        let waiting = format!("waiting to {doing} ({error})");
+        cx.progress(waiting.clone());
+        cx.sleep(&waiting, LOOK_INTERVAL).await?;
+        self.waited += LOOK_INTERVAL;
+        Ok(true)
+    }
+}
 
 /// Something that lies in the way of a destroy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,8 +118,19 @@ pub(crate) trait Kind: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What only one object can have, of what is planned.
+    fn claims(_plan: &PlanChange) -> Result<Vec<Claim>> {
+        Ok(Vec::new())
+    }
+
+    /// Tells what others of the same run may count on.
+    fn announce(_link: &Link, _plan: &PlanChange) {}
+
+    /// Whether [`Kind::foresee`] looks at changes, too.
+    const FORESEES_CHANGES: bool = false;
+
     /// Refuses a create that can't work as things are. What can't be found out is no reason to refuse.
-    async fn foresee(_api: &Client, _plan: &PlanChange) -> Result<()> {
+    async fn foresee(_link: &Link, _api: &Client, _plan: &PlanChange) -> Result<()> {
         Ok(())
     }
 
@@ -189,6 +222,20 @@ fn called<K: Kind>(state: &Object) -> String {
         // What has no name has an id, once it is there.
         _ => format!("{} {}", K::NOUN, state.get::<String>("id").unwrap_or_default()).trim_end().to_owned(),
     }
+}
+
+/// Refuses what another object of the same run is planned to have. What stays as it is counts as well.
+fn claim<K: Kind>(link: &Link, plan: &PlanChange) -> Result<()> {
+    let Some(planned) = plan.planned().filter(|planned| planned.is_known("name")) else { return Ok(()) };
+    let refused = link.claims.take(&called::<K>(planned), K::claims(plan)?);
+    let mut found = Diagnostics::new();
+    for (Claim { path, what, value, .. }, holder) in refused {
+        let detail = format!("{what} {value} is the {holder}'s already. Give one of the two another.");
+        found.push(
+            Diagnostic::error(format!("The {} clashes with another", called::<K>(planned)), sentence(&detail)).at(path),
+        );
+    }
+    found.into_result()
 }
 
 /// What a plan of a destroy has to say.
@@ -285,14 +332,16 @@ impl<K: Kind> Resource<Link> for Declared<K> {
     }
 
     async fn modify_plan(&self, link: &Link, cx: &Context, plan: &mut PlanChange) -> Result<()> {
+        claim::<K>(link, plan)?;
+        K::announce(link, plan);
         if plan.is_unchanged() {
             return Ok(());
         }
         K::judge(plan)?;
         // Without a client, apply says what is wrong.
         let Ok(api) = link.api() else { return Ok(()) };
-        if plan.is_create() {
-            return cx.run("looking for what exists already", K::foresee(api, plan)).await?;
+        if plan.is_create() || (plan.is_update() && K::FORESEES_CHANGES) {
+            return cx.run("looking for what exists already", K::foresee(link, api, plan)).await?;
         }
         if plan.is_destroy() {
             return plan_destroy::<K>(link, api, cx, plan).await;
@@ -305,13 +354,17 @@ impl<K: Kind> Resource<Link> for Declared<K> {
         let spec = spec_of::<K>(&request.plan, &request.config)?;
         let doing = format!("create the {}", called::<K>(&request.plan));
         // Not to be stopped half-way: what was created must get into the state.
-        let found: K::View = match api.post(K::View::PATH, &spec).await {
-            Ok(found) => found,
-            Err(error) => {
-                return Err(match K::explain(api, &spec, &error).await {
-                    Some(explained) => explained,
-                    None => explain_conflict::<K>(api, &request.plan, &doing, &error).await,
-                });
+        let mut patience = Patience::default();
+        let found: K::View = loop {
+            match api.post(K::View::PATH, &spec).await {
+                Ok(found) => break found,
+                Err(error) if patience.has_for(cx, &error, &doing).await? => {}
+                Err(error) => {
+                    return Err(match K::explain(api, &spec, &error).await {
+                        Some(explained) => explained,
+                        None => explain_conflict::<K>(api, &request.plan, &doing, &error).await,
+                    });
+                }
             }
         };
         let state = state_of::<K>(&request.plan, &found);
@@ -355,6 +408,7 @@ impl<K: Kind> Resource<Link> for Declared<K> {
         K::before_patch(api, &spec, &request).await?;
         let patch = K::patch(&spec).map_err(|error| Diagnostic::from_error(format!("Cannot {doing}"), &error))?;
         let mut tries = 0;
+        let mut patience = Patience::default();
         let found: K::View = loop {
             tries += 1;
             let changed = async {
@@ -364,6 +418,7 @@ impl<K: Kind> Resource<Link> for Declared<K> {
             match changed.await {
                 Ok(found) => break found,
                 Err(error) if wording::is_stale(&error) && tries < STALE_TRIES_MAX => cx.check()?,
+                Err(error) if patience.has_for(cx, &error, &doing).await? => {}
                 Err(error) => return Err(failed(&doing, &error, K::RENAME)),
             }
         };

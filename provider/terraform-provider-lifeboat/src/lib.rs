@@ -15,6 +15,7 @@
 //! what the gateway was told, and the next refresh reads it.
 
 mod actions;
+mod claims;
 mod data_sources;
 mod declared;
 mod feasibility;

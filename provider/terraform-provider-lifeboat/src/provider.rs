@@ -109,6 +109,8 @@ impl Provider for LifeboatProvider {
             Declared::<resources::VolumeKind>::boxed(),
             Declared::<resources::NetworkKind>::boxed(),
             Declared::<resources::NetworkMappingKind>::boxed(),
+            Declared::<resources::MachineKind>::boxed(),
+            Declared::<resources::RecoveryPlanKind>::boxed(),
         ]
     }
 
@@ -121,6 +123,7 @@ impl Provider for LifeboatProvider {
             Box::new(data_sources::Gateways),
             Box::new(data_sources::Jobs),
             Box::new(data_sources::Feasibility),
+            Box::new(data_sources::RecoveryPlanOf),
         ]
     }
 

@@ -146,6 +146,11 @@ impl<'a> Values<'a> {
         bytes
     }
 
+    /// How many elements a list has, also those that aren't known yet.
+    pub(crate) fn count(&self, path: &str) -> usize {
+        self.values.at(path).and_then(Value::as_elements).map_or(0, <[Value]>::len)
+    }
+
     /// The nested blocks of a kind, in order.
     pub(crate) fn blocks(&self, name: &str) -> Vec<Values<'a>> {
         let elements = self.values.value(name).and_then(Value::as_elements).unwrap_or_default();

@@ -38,6 +38,13 @@ pub(crate) fn is_stale(error: &ClientError) -> bool {
     error.as_problem().is_some_and(|problem| problem.code == ProblemCode::PreconditionFailed)
 }
 
+/// Whether what was asked for clashes with what is there, in more than its name: what is there may be about to change.
+pub(crate) fn clashes(error: &ClientError) -> bool {
+    let problem = error.as_problem().filter(|problem| problem.code == ProblemCode::Conflict);
+    problem
+        .is_some_and(|problem| !problem.errors.is_empty() && problem.errors.iter().all(|error| error.field != "name"))
+}
+
 /// One diagnostic for each field that the gateway refused.
 fn refused_fields(summary: &str, problem: &Problem, rename: Rename) -> Diagnostics {
     problem.errors.iter().map(|error| field_fault(summary, error, rename)).collect()

@@ -355,3 +355,101 @@ async fn a_gateway_waits_for_the_group_that_goes_at_the_same_time() {
     assert!(destroyed.said.is_empty() && destroyed.state.is_none(), "{:?}", destroyed.said);
     session.end().await;
 }
+
+const MACHINE: &str = "lifeboat_machine";
+const PLAN: &str = "lifeboat_recovery_plan";
+
+fn machine_spec() -> Json {
+    json!({
+        "site_id": id("site", 1), "name": "web", "group_id": id("grp", 1), "cpus": 1, "memory_mib": 512,
+        "firmware": "bios", "disk": [{"volume_id": id("vol", 1), "boot": null}],
+        "network_interface": [
+            {"network_id": id("net", 1), "mac": null, "address": "10.20.0.11", "test_address": null},
+        ],
+        "target": null,
+    })
+}
+
+fn machine_view() -> Json {
+    let status = json!({
+        "state": "protected", "active_site_id": id("site", 1), "active_site": "onprem", "health": "healthy",
+        "reasons": [], "mac_addresses": ["02:01:02:03:04:05"],
+    });
+    view(&id("mch", 1), 1, machine_spec(), status)
+}
+
+fn machine() -> Object {
+    let interface = Object::new().with("network_id", id("net", 1)).with("address", "10.20.0.11");
+    Object::new()
+        .with("site_id", id("site", 1))
+        .with("name", "web")
+        .with("group_id", id("grp", 1))
+        .with("cpus", 1_u64)
+        .with("memory_mib", 512_u64)
+        .with("disk", vec![Object::new().with("volume_id", id("vol", 1))])
+        .with("network_interface", vec![interface])
+}
+
+fn taken() -> Json {
+    let field = json!([{"field": "network_interface[0].address", "message": "10.20.0.11 is the machine db's already"}]);
+    problem("conflict", 409, "10.20.0.11 is the machine db's already", json!({"errors": field}))
+}
+
+#[tokio::test]
+async fn an_address_that_the_same_run_gives_up_is_waited_for() {
+    let (gateway, mut session) = started(&[]).await;
+    gateway.answers("POST /v1/machines", 409, taken()).answers("POST /v1/machines", 409, taken()).answers(
+        "POST /v1/machines",
+        201,
+        machine_view(),
+    );
+    let created = session.create(MACHINE, &machine()).await;
+    assert!(created.said.is_empty(), "{:?}", created.said);
+    assert_eq!(gateway.asked("POST /v1/machines").len(), 3);
+    session.end().await;
+}
+
+#[tokio::test]
+async fn an_address_that_stays_taken_is_refused_under_its_attribute() {
+    let (gateway, mut session) = started(&[]).await;
+    gateway.answers("POST /v1/machines", 409, taken());
+    let refused = session.create(MACHINE, &machine()).await;
+    assert_one(
+        &refused.said,
+        &["network_interface[0].address: Cannot create the machine web", "the machine db's already"],
+    );
+    assert!(refused.state.is_none() && gateway.asked("POST /v1/machines").len() > 1);
+    session.end().await;
+}
+
+#[tokio::test]
+async fn a_plan_counts_on_a_mapping_that_the_same_run_makes() {
+    let (gateway, mut session) = started(&[]).await;
+    let network = |last: u8, site: u8| {
+        let spec = json!({"site_id": id("site", site), "name": "servers", "bridge": null, "subnet": []});
+        view(&id("net", last), 1, spec, json!({"site": null, "mapping_ids": []}))
+    };
+    gateway
+        .answers("GET /v1/machines", 200, json!({"items": [machine_view()]}))
+        .answers("GET /v1/networks", 200, json!({"items": [network(1, 1), network(2, 2), network(3, 3)]}))
+        .answers("GET /v1/network-mappings", 200, empty_page());
+    let plan = Object::new()
+        .with("vault_id", id("vlt", 1))
+        .with("name", "erp")
+        .with("source_site_id", id("site", 1))
+        .with("target_site_id", id("site", 2))
+        .with("boot_group", vec![Object::new().with("machine_ids", vec![id("mch", 1)])]);
+    let refused = session.plan(PLAN, None, Some(&plan)).await;
+    let at = "boot_group[0].machine_ids[0]: A network leads nowhere";
+    assert_one(&refused.said, &[at, "The network servers of the machine web", "depends_on"]);
+
+    let mapping =
+        |target: u8| Object::new().with("source_network_id", id("net", 1)).with("target_network_id", id("net", target));
+    let elsewhere = session.plan("lifeboat_network_mapping", None, Some(&mapping(3))).await;
+    assert!(elsewhere.said.is_empty(), "{:?}", elsewhere.said);
+    assert_one(&session.plan(PLAN, None, Some(&plan)).await.said, &[at]);
+    session.plan("lifeboat_network_mapping", None, Some(&mapping(2))).await;
+    let accepted = session.plan(PLAN, None, Some(&plan)).await;
+    assert!(accepted.said.is_empty(), "{:?}", accepted.said);
+    session.end().await;
+}

@@ -272,3 +272,161 @@ async fn bad_gateways_and_groups_are_refused_under_their_attribute() {
         .with("name", "a b");
     assert_one(&validate("lifeboat_consistency_group", group).await, "name: ", "can't be a name");
 }
+
+fn subnet(name: &str, cidr: impl Into<String>) -> Object {
+    Object::new().with("name", name).with("cidr", cidr.into())
+}
+
+fn network() -> Object {
+    let subnets = vec![subnet("web", "10.20.0.0/24").with("gateway", "10.20.0.1"), subnet("db", "10.20.1.0/24")];
+    Object::new().with("site_id", id("site", 1)).with("name", "servers").with("subnet", subnets)
+}
+
+fn mapping() -> Object {
+    Object::new().with("source_network_id", id("net", 1)).with("target_network_id", id("net", 2))
+}
+
+fn machine(name: &str, address: &str) -> Object {
+    let interface = Object::new().with("network_id", id("net", 1)).with("address", address);
+    Object::new()
+        .with("site_id", id("site", 1))
+        .with("name", name)
+        .with("group_id", id("grp", 1))
+        .with("cpus", 2_u64)
+        .with("memory_mib", 2048_u64)
+        .with("disk", vec![Object::new().with("volume_id", Value::Unknown)])
+        .with("network_interface", vec![interface])
+}
+
+fn machine_state(name: &str, address: &str) -> Object {
+    machine(name, address)
+        .with("id", id("mch", 1))
+        .with("disk", vec![Object::new().with("volume_id", id("vol", 1))])
+        .with("firmware", "bios")
+        .with("state", "protected")
+        .with("active_site", "onprem")
+        .with("health", "healthy")
+        .with("mac_addresses", vec!["02:01:02:03:04:05".to_owned()])
+}
+
+fn boot_group(action: Object) -> Object {
+    Object::new().with("machine_ids", vec![id("mch", 1)]).with("pre_action", vec![action])
+}
+
+fn recovery_plan(groups: Vec<Object>) -> Object {
+    Object::new()
+        .with("vault_id", id("vlt", 1))
+        .with("name", "erp")
+        .with("source_site_id", id("site", 1))
+        .with("target_site_id", id("site", 2))
+        .with("boot_group", groups)
+}
+
+fn action(kind: &str) -> Object {
+    Object::new().with("name", "a").with("type", kind)
+}
+
+const NETWORK: &str = "lifeboat_network";
+const MAPPING: &str = "lifeboat_network_mapping";
+const MACHINE: &str = "lifeboat_machine";
+const PLAN: &str = "lifeboat_recovery_plan";
+
+#[tokio::test]
+async fn what_recovers_is_accepted_known_or_not() {
+    let nothing = Vec::<String>::new();
+    assert_eq!(validate(NETWORK, network()).await, nothing);
+    let unknown = |name: &str| subnet(name, "x").with("cidr", Value::Unknown).with("gateway", "10.20.0.1");
+    assert_eq!(validate(NETWORK, network().with("subnet", vec![unknown("a"), unknown("b")])).await, nothing);
+    assert_eq!(validate(MAPPING, mapping()).await, nothing);
+    let both = mapping()
+        .with("source_network_id", Value::Unknown)
+        .with("target_network_id", Value::Unknown)
+        .with("test_network_id", Value::Unknown)
+        .with("address_rule", Value::Unknown);
+    assert_eq!(validate(MAPPING, both).await, nothing);
+    assert_eq!(validate(MACHINE, machine("web", "10.20.0.11")).await, nothing);
+    let disks = vec![Object::new().with("volume_id", Value::Unknown), Object::new().with("volume_id", Value::Unknown)];
+    assert_eq!(validate(MACHINE, machine("web", "10.20.0.11").with("disk", disks)).await, nothing);
+    assert_eq!(validate(MACHINE, machine("web", "10.20.0.11").with("disk", Value::Unknown)).await, nothing);
+    assert_eq!(validate(PLAN, recovery_plan(vec![boot_group(action("script").with("script", "x"))])).await, nothing);
+    let open = Object::new().with("machine_ids", vec![Value::Unknown, Value::Unknown]);
+    let open_action = action("script").with("type", Value::Unknown).with("url", Value::Unknown);
+    assert_eq!(validate(PLAN, recovery_plan(vec![open, boot_group(open_action)])).await, nothing);
+    let unknown = Object::new().with("machine_ids", Value::Unknown);
+    assert_eq!(validate(PLAN, recovery_plan(vec![unknown]).with("target_site_id", Value::Unknown)).await, nothing);
+    let generated = recovery_plan(vec![]).with("boot_group", Value::Unknown).with("source_site_id", Value::Unknown);
+    assert_eq!(validate(PLAN, generated.with("target_site_id", Value::Unknown)).await, nothing);
+}
+
+#[tokio::test]
+async fn what_cannot_recover_is_refused_under_its_attribute() {
+    let overlap = network().with("subnet", vec![subnet("a", "10.0.0.0/8"), subnet("b", "10.1.0.0/16")]);
+    assert_one(&validate(NETWORK, overlap).await, "subnet[1].cidr: ", "overlaps 10.0.0.0/8");
+    let outside = network().with("subnet", vec![subnet("a", "10.0.0.0/24").with("gateway", "10.0.1.1")]);
+    assert_one(&validate(NETWORK, outside).await, "subnet[0].gateway: ", "a host in 10.0.0.0/24");
+    let same = mapping().with("target_network_id", id("net", 1));
+    assert_one(&validate(MAPPING, same).await, "target_network_id: ", "must be another network");
+    assert_one(&validate(MAPPING, mapping().with("address_rule", "keep")).await, "address_rule: ", "next-free");
+
+    let boot = |volume: u8| Object::new().with("volume_id", id("vol", volume)).with("boot", true);
+    let disks = |disks: Vec<Object>| machine("web", "10.20.0.11").with("disk", disks);
+    assert_one(&validate(MACHINE, disks(vec![boot(1), boot(2)])).await, "disk[1].boot: ", "boots from disk[0] already");
+    let twice = validate(MACHINE, disks(vec![boot(1), boot(1).with("boot", false)])).await;
+    assert_one(&twice, "disk[1].volume_id: ", "is the volume of disk[0] already");
+    assert_one(
+        &validate(MACHINE, machine("web", "10.20.0.256")).await,
+        "network_interface[0].address: ",
+        "is no address",
+    );
+    let wide = machine("web", "10.20.0.11").with("target", Object::new().with("cpus", 1024_u64));
+    assert_one(&validate(MACHINE, wide).await, "target.cpus: ", "between 1 and 512");
+    assert_one(
+        &validate(MACHINE, machine("web", "10.20.0.11").with("firmware", "efi")).await,
+        "firmware: ",
+        "bios, uefi",
+    );
+
+    let with = |action: Object| recovery_plan(vec![boot_group(action)]);
+    let at = "boot_group[0].pre_action[0]";
+    assert_one(&validate(PLAN, with(action("script"))).await, &format!("{at}.script: "), "is required");
+    let extra = action("http").with("url", "https://x").with("instruction", "y");
+    assert_one(&validate(PLAN, with(extra)).await, &format!("{at}.instruction: "), "goes with type `manual` only");
+    assert_one(&validate(PLAN, with(action("mail"))).await, &format!("{at}.type: "), "script, manual, http");
+    let kinds = action("script").with("script", "x").with("kinds", vec!["drill".to_owned()]);
+    assert_one(&validate(PLAN, with(kinds)).await, &format!("{at}.kinds[0]: "), "test, planned, unplanned");
+    let again =
+        vec![boot_group(action("script").with("script", "x")), Object::new().with("machine_ids", vec![id("mch", 1)])];
+    assert_one(
+        &validate(PLAN, recovery_plan(again)).await,
+        "boot_group[1].machine_ids[0]: ",
+        "in boot_group[0] already",
+    );
+    let here =
+        recovery_plan(vec![boot_group(action("script").with("script", "x"))]).with("target_site_id", id("site", 1));
+    assert_one(&validate(PLAN, here).await, "target_site_id: ", "must be another site");
+}
+
+#[tokio::test]
+async fn two_machines_of_a_configuration_cannot_have_the_same() {
+    let mut session = Session::start().await;
+    session.configure_unknown().await;
+    let first = session.plan(MACHINE, None, Some(&machine("web1", "10.20.0.11"))).await;
+    assert!(first.said.is_empty(), "{:?}", first.said);
+    let second = session.plan(MACHINE, None, Some(&machine("web2", "10.20.0.11"))).await;
+    assert_one(&second.said, "network_interface[0].address: The machine web2 clashes", "is the machine web1's already");
+    // One that stays as it is has its address as well, and one that gives it up has it no more.
+    let state = machine_state("web1", "10.20.0.11");
+    let mut config = state.clone();
+    for computed in ["id", "firmware", "state", "active_site", "health", "mac_addresses"] {
+        config.remove(computed);
+    }
+    let unchanged = session.plan(MACHINE, Some(&state), Some(&config)).await;
+    assert!(unchanged.said.is_empty(), "{:?}", unchanged.said);
+    assert_eq!(session.plan(MACHINE, None, Some(&machine("web2", "10.20.0.11"))).await.said.len(), 1);
+    let elsewhere = Object::new().with("network_id", id("net", 1)).with("address", "10.20.0.12");
+    let moved = session.plan(MACHINE, Some(&state), Some(&config.with("network_interface", vec![elsewhere]))).await;
+    assert!(moved.said.is_empty() && moved.planned.unwrap().is_unknown("mac_addresses"), "{:?}", moved.said);
+    let second = session.plan(MACHINE, None, Some(&machine("web2", "10.20.0.11"))).await;
+    assert!(second.said.is_empty(), "{:?}", second.said);
+    session.end().await;
+}

@@ -1,9 +1,13 @@
 //! The rules, one by one: what passes, what is refused, and under which field.
 
-use lifeboat_model::{GatewayId, GroupId, NetworkId, PolicyId, SiteId, VaultId};
+use lifeboat_model::{GatewayId, GroupId, MachineId, NetworkId, PolicyId, SiteId, VaultId, VolumeId};
 
 use super::*;
-use crate::{AddressRule, NetworkMappingSpec, NetworkSpec, Subnet, SubnetMapping, VolumeSource};
+use crate::{
+    ActionType, AddressRule, BootGroup, FailoverKind, Firmware, MachineDisk, MachineSpec, MachineTarget,
+    NetworkInterface, NetworkMappingSpec, NetworkSpec, PlanAction, PlanDirection, PlanShutdown, PlanSpec, Subnet,
+    SubnetMapping, VolumeSource,
+};
 
 fn fields(body: &impl Validate) -> Vec<String> {
     body.validate().err().unwrap_or_default().into_iter().map(|error| error.field).collect()
@@ -300,4 +304,114 @@ fn a_mapping_leads_elsewhere_and_names_a_subnet_once() {
     let twice = SubnetMapping { source: "web".into(), target: "db".into() };
     let subnet = mapping.subnet.iter().cloned().chain([twice]).collect();
     assert_eq!(fields(&NetworkMappingSpec { subnet, ..mapping }), ["subnet[1].source"]);
+}
+
+/// A change that makes a body wrong, and the field that is to blame then.
+type Case<'a, T> = (&'a dyn Fn(&mut T), &'a str);
+
+fn machine() -> MachineSpec {
+    let disk = |boot| MachineDisk { volume_id: VolumeId::new(), boot };
+    let interface = |mac: Option<&str>, address: Option<&str>| NetworkInterface {
+        network_id: NetworkId::new(),
+        mac: mac.map(Into::into),
+        address: address.map(Into::into),
+        test_address: None,
+    };
+    MachineSpec {
+        site_id: SiteId::new(),
+        name: "web".into(),
+        group_id: GroupId::new(),
+        cpus: 2,
+        memory_mib: 2048,
+        firmware: Firmware::Bios,
+        disk: vec![disk(None), disk(Some(false))],
+        network_interface: vec![interface(Some("52:54:00:00:00:01"), Some("10.20.0.11")), interface(None, None)],
+        target: Some(MachineTarget { cpus: Some(1), memory_mib: None, anti_affinity_group: Some("web".into()) }),
+    }
+}
+
+#[test]
+fn a_machine_boots_from_one_of_its_disks_and_repeats_nothing() {
+    let sound = machine();
+    assert_eq!(fields(&sound), Vec::<String>::new());
+    assert_eq!(sound.boot_disk(), Some(0));
+    let changed = |change: &dyn Fn(&mut MachineSpec)| {
+        let mut spec = machine();
+        change(&mut spec);
+        spec
+    };
+    assert_eq!(changed(&|spec| spec.disk[1].boot = Some(true)).boot_disk(), Some(1));
+    assert_eq!(changed(&|spec| spec.disk[0].boot = Some(false)).boot_disk(), None);
+    let again = |spec: &mut MachineSpec| {
+        let first = spec.network_interface[0].clone();
+        spec.network_interface[1] = NetworkInterface { mac: Some("52:54:00:00:00:02".into()), ..first };
+    };
+    let cases: [Case<'_, MachineSpec>; 9] = [
+        (&|spec| spec.disk[0].boot = Some(false), "disk[0].boot"),
+        (&|spec| spec.disk.iter_mut().for_each(|disk| disk.boot = Some(true)), "disk[1].boot"),
+        (&|spec| spec.disk[1].volume_id = spec.disk[0].volume_id, "disk[1].volume_id"),
+        (&|spec| spec.disk.clear(), "disk"),
+        (&|spec| spec.network_interface[1].mac = Some("52:54:00:00:00:01".into()), "network_interface[1].mac"),
+        (&again, "network_interface[1].address"),
+        (&|spec| spec.network_interface[1].test_address = Some("x".into()), "network_interface[1].test_address"),
+        (&|spec| spec.memory_mib = 32, "memory_mib"),
+        (&|spec| spec.target = Some(MachineTarget { cpus: Some(0), ..MachineTarget::default() }), "target.cpus"),
+    ];
+    for (change, field) in cases {
+        assert_eq!(fields(&changed(change)), [field]);
+    }
+}
+
+#[test]
+fn a_plan_has_each_of_its_members_once_and_actions_their_argument() {
+    let action = |kind: ActionType| PlanAction {
+        name: "a".into(),
+        kind,
+        script: (kind == ActionType::Script).then(|| "check".into()),
+        url: (kind == ActionType::Http).then(|| "https://example.org/hook".into()),
+        instruction: (kind == ActionType::Manual).then(|| "Call them.".into()),
+        directions: vec![PlanDirection::Failback],
+        kinds: vec![FailoverKind::Test],
+        timeout: Some("90s".into()),
+    };
+    let group = |name: &str| BootGroup {
+        name: Some(name.into()),
+        machine_ids: vec![MachineId::new()],
+        volume_ids: vec![VolumeId::new()],
+        pre_action: ActionType::ALL.map(|kind| PlanAction { name: kind.as_str().into(), ..action(kind) }).into(),
+        post_action: Vec::new(),
+    };
+    let sound = PlanSpec {
+        vault_id: VaultId::new(),
+        name: "erp".into(),
+        source_site_id: SiteId::new(),
+        target_site_id: SiteId::new(),
+        shutdown: Some(PlanShutdown { timeout: "10m".into(), pre_action: Vec::new(), post_action: Vec::new() }),
+        boot_group: vec![group("db"), group("web")],
+    };
+    assert_eq!(fields(&sound), Vec::<String>::new());
+    let cases: [Case<'_, PlanSpec>; 9] = [
+        (&|plan| plan.target_site_id = plan.source_site_id, "target_site_id"),
+        (&|plan| plan.boot_group.clear(), "boot_group"),
+        (&|plan| plan.boot_group[1].name = Some("db".into()), "boot_group[1].name"),
+        (
+            &|plan| plan.boot_group[1].machine_ids = plan.boot_group[0].machine_ids.clone(),
+            "boot_group[1].machine_ids[0]",
+        ),
+        (&|plan| plan.boot_group[1].volume_ids = plan.boot_group[0].volume_ids.clone(), "boot_group[1].volume_ids[0]"),
+        (&|plan| plan.boot_group[0].pre_action[0].script = None, "boot_group[0].pre_action[0].script"),
+        (&|plan| plan.boot_group[0].pre_action[1].url = Some("https://x".into()), "boot_group[0].pre_action[1].url"),
+        (&|plan| plan.boot_group[0].pre_action[2].url = Some("https:///x".into()), "boot_group[0].pre_action[2].url"),
+        (&|plan| plan.shutdown.as_mut().expect("is there").timeout = "2d".into(), "shutdown.timeout"),
+    ];
+    for (change, field) in cases {
+        let mut plan = sound.clone();
+        change(&mut plan);
+        assert_eq!(fields(&plan), [field]);
+    }
+    let mut empty = sound;
+    empty.boot_group[0].machine_ids.clear();
+    assert_eq!(fields(&empty), Vec::<String>::new(), "a volume alone is something");
+    empty.boot_group[0].volume_ids.clear();
+    assert_eq!(fields(&empty), ["boot_group[0].machine_ids"]);
 }

@@ -65,8 +65,10 @@ Declare what is protected:
   terraform        Write Terraform configuration for what is declared
 
 Declare how it recovers:
+  machine          Declare machines: what boots from protected volumes
   network          Declare networks: what the interfaces of machines join
   network-mapping  Declare what becomes of a network's interfaces at another site
+  plan             Declare recovery plans: what comes up at another site, and in what order
 
 Recovery points:
   point            List, look into, take and verify recovery points
@@ -124,6 +126,9 @@ fn the_lines_of_the_contract_parse() {
         "volume create --name db --gateway primary --group ledger --size 1GiB --no-wait",
         "volume delete db",
         "network create --name servers --site onprem --bridge br0 --subnet web=10.20.0.0/24,10.20.0.1 --subnet db=10.20.1.0/24",
+        "machine create --name web --group erp --cpus 2 --memory 4GiB --disk web-root --disk web-data --interface servers=10.20.0.11",
+        "plan create --name erp --source onprem --target recovery --boot db --boot web1,web2,volume:share",
+        "plan show erp --output json",
         "network show onprem/servers",
         "network-mapping create --source onprem/servers --target recovery/servers --test isolated --subnet db=data",
         "network-mapping list --output json",

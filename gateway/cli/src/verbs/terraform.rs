@@ -49,13 +49,17 @@ struct Kind {
 }
 
 /// What is exported, each after what it refers to.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 10] = [
     Kind { path: "/v1/vaults", resource: "lifeboat_vault" },
     Kind { path: "/v1/sites", resource: "lifeboat_site" },
     Kind { path: "/v1/gateways", resource: "lifeboat_gateway" },
     Kind { path: "/v1/policies", resource: "lifeboat_replication_policy" },
     Kind { path: "/v1/groups", resource: "lifeboat_consistency_group" },
     Kind { path: "/v1/volumes", resource: "lifeboat_volume" },
+    Kind { path: "/v1/networks", resource: "lifeboat_network" },
+    Kind { path: "/v1/network-mappings", resource: "lifeboat_network_mapping" },
+    Kind { path: "/v1/machines", resource: "lifeboat_machine" },
+    Kind { path: "/v1/plans", resource: "lifeboat_recovery_plan" },
 ];
 
 const HEAD: &str = "\

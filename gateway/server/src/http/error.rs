@@ -29,9 +29,13 @@ impl ApiError {
 
     /// A field that clashes with what is there.
     pub(crate) fn conflict_at(field: &str, message: impl Into<String>) -> Self {
-        let problem = Problem::new(ProblemCode::Conflict, "");
-        let Problem { detail, errors, .. } = Problem::invalid_field(field, message);
-        Problem { detail, errors, ..problem }.into()
+        Self::clash(vec![FieldError { field: field.to_owned(), message: message.into() }])
+    }
+
+    /// Fields that clash with what is there: they could stand so if that were otherwise.
+    pub(crate) fn clash(errors: Vec<FieldError>) -> Self {
+        let Problem { detail, errors, .. } = Problem::invalid(errors);
+        Problem { errors, ..Problem::new(ProblemCode::Conflict, detail) }.into()
     }
 
     pub(crate) fn not_found(what: &str, id: &str) -> Self {

@@ -33,7 +33,7 @@ use lifeboat_api::ProblemCode;
 
 use crate::context::Context;
 use error::ApiError;
-use resources::{Gateways, Groups, Mappings, Networks, Policies, Sites, Volumes};
+use resources::{Gateways, Groups, Machines, Mappings, Networks, Plans, Policies, Sites, Volumes};
 
 /// How long a request may take, besides what it asked to wait.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -59,6 +59,8 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .merge(collection_with::<Groups>("/v1/groups", |item| item.post(verbs::group)))
         .merge(collection::<Networks>("/v1/networks"))
         .merge(collection::<Mappings>("/v1/network-mappings"))
+        .merge(collection::<Machines>("/v1/machines"))
+        .merge(collection::<Plans>("/v1/plans"))
         .route("/v1/groups/{id}/points/{point}", post(points::verb))
         .route("/v1/deleted-groups", get(undelete::list))
         .route("/v1/points", get(reads::points))

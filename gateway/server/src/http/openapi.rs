@@ -40,6 +40,10 @@ use utoipa::OpenApi;
         api::NetworkSpec,
         api::NetworkMapping,
         api::NetworkMappingSpec,
+        api::Machine,
+        api::MachineSpec,
+        api::Plan,
+        api::PlanSpec,
         api::Point,
         api::Job,
         api::Event,
@@ -136,7 +140,7 @@ macro_rules! resource_operations {
     };
 }
 
-const RESOURCES: [[Operation; 5]; 8] = [
+const RESOURCES: [[Operation; 5]; 10] = [
     resource_operations!("/v1/vaults", "/v1/vaults/{id}", "vaults", "Vault", "VaultCreate", "VaultSpec"),
     resource_operations!("/v1/sites", "/v1/sites/{id}", "sites", "Site", "SiteSpec", "SiteSpec"),
     resource_operations!("/v1/gateways", "/v1/gateways/{id}", "gateways", "Gateway", "GatewaySpec", "GatewaySpec"),
@@ -152,6 +156,8 @@ const RESOURCES: [[Operation; 5]; 8] = [
         "NetworkMappingSpec",
         "NetworkMappingSpec"
     ),
+    resource_operations!("/v1/machines", "/v1/machines/{id}", "machines", "Machine", "MachineSpec", "MachineSpec"),
+    resource_operations!("/v1/plans", "/v1/plans/{id}", "recovery plans", "Plan", "PlanSpec", "PlanSpec"),
 ];
 
 const OTHERS: [Operation; 34] = [

@@ -3,9 +3,13 @@
 //! A [`Kind`] adds what is particular: which references must exist, what can't be changed, what is in the way of a
 //! deletion, how it is shown.
 
+mod machines;
 mod networks;
+mod plans;
 
+pub(crate) use machines::Machines;
 pub(crate) use networks::{Mappings, Networks};
+pub(crate) use plans::Plans;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -339,6 +343,9 @@ impl Kind for Sites {
         let mut blockers = named("gateway", view::referring(&snapshot, kind::GATEWAYS, "site_id", &document.id));
         blockers.extend(named("group", view::referring(&snapshot, kind::GROUPS, "site_id", &document.id)));
         blockers.extend(named("network", view::referring(&snapshot, kind::NETWORKS, "site_id", &document.id)));
+        blockers.extend(named("machine", view::referring(&snapshot, kind::MACHINES, "site_id", &document.id)));
+        blockers.extend(named("plan", view::referring(&snapshot, kind::PLANS, "source_site_id", &document.id)));
+        blockers.extend(named("plan", view::referring(&snapshot, kind::PLANS, "target_site_id", &document.id)));
         blockers
     }
 }
@@ -484,6 +491,7 @@ impl Kind for Groups {
             return named("volume", snapshot.of(kind::VOLUMES).iter().filter(|volume| volume.name == document.name));
         }
         let mut blockers = named("volume", view::referring(&snapshot, kind::VOLUMES, "group_id", &document.id));
+        blockers.extend(named("machine", view::referring(&snapshot, kind::MACHINES, "group_id", &document.id)));
         if let Some(job) = record.job {
             blockers.push(format!("job {job}, which is running"));
         }
@@ -620,7 +628,10 @@ impl Kind for Volumes {
         };
         let group = view::group_of(id, &spec).to_string();
         let snapshot = vault.snapshot();
-        let Some(group) = snapshot.get(kind::GROUPS, &group) else { return Vec::new() };
+        let mut blockers = plans::that_boot(&snapshot, &document.id);
+        blockers
+            .extend(view::machine_with(&snapshot, id).map(|(id, machine)| format!("machine {} ({id})", machine.name)));
+        let Some(group) = snapshot.get(kind::GROUPS, &group) else { return blockers };
         let record: GroupRecord = status(group);
         let running = record.job.filter(|job| {
             snapshot.get(kind::JOBS, &job.to_string()).is_some_and(|job| {
@@ -628,7 +639,7 @@ impl Kind for Volumes {
                 !record.is_over()
             })
         });
-        let mut blockers: Vec<String> = running.map(|job| format!("job {job}, which is running")).into_iter().collect();
+        blockers.extend(running.map(|job| format!("job {job}, which is running")));
         blockers.extend(record.tests.iter().map(|test| format!("test failover {}: clean it up", test.branch)));
         blockers
     }

@@ -281,6 +281,8 @@ pub(crate) async fn delete(State(context): Shared, Path(id): Path<String>, reque
         (kind::GROUPS, "group"),
         (kind::VOLUMES, "volume"),
         (kind::NETWORKS, "network"),
+        (kind::MACHINES, "machine"),
+        (kind::PLANS, "plan"),
     ] {
         blockers.extend(snapshot.of(kind).iter().map(|document| format!("{what} {} ({})", document.name, document.id)));
     }

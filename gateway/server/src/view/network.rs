@@ -13,7 +13,8 @@ pub(crate) fn declared(snapshot: &Snapshot, network: NetworkId) -> Option<Networ
     snapshot.get(kind::NETWORKS, &network.to_string())?.spec_as().ok()
 }
 
-fn site_name(snapshot: &Snapshot, site: SiteId) -> Option<String> {
+/// The name of a site.
+pub(crate) fn site_name(snapshot: &Snapshot, site: SiteId) -> Option<String> {
     Some(snapshot.get(kind::SITES, &site.to_string())?.name.clone())
 }
 

@@ -13,12 +13,12 @@ use crate::wording::{failed, same};
 /// What one request for jobs asks for at most.
 const PAGE_MAX: u64 = 1000;
 
-fn computed(attribute: Attribute, text: &str) -> Attribute {
+pub(super) fn computed(attribute: Attribute, text: &str) -> Attribute {
     attribute.computed().description(text.to_owned())
 }
 
 /// `id` and `name`, one of which finds the object.
-fn handle(schema: Schema, noun: &str) -> Schema {
+pub(super) fn handle(schema: Schema, noun: &str) -> Schema {
     let by = |name: &str, other: &str| {
         Attribute::string(name).optional().computed().description(format!("The {noun}'s {name}; this or `{other}`."))
     };
@@ -26,7 +26,7 @@ fn handle(schema: Schema, noun: &str) -> Schema {
 }
 
 /// The object that the configuration names.
-async fn found<R>(api: &Client, cx: &Context, config: &Object, noun: &str) -> Result<R>
+pub(super) async fn found<R>(api: &Client, cx: &Context, config: &Object, noun: &str) -> Result<R>
 where
     R: ApiResource + Collection + Sync,
 {

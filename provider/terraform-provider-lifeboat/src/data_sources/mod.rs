@@ -3,11 +3,13 @@
 mod feasibility;
 mod inventory;
 mod protection_status;
+mod recovery_plan;
 mod recovery_points;
 
 pub(crate) use feasibility::Feasibility;
 pub(crate) use inventory::{Gateways, Jobs, SiteOf, VaultOf};
 pub(crate) use protection_status::ProtectionStatusOf;
+pub(crate) use recovery_plan::RecoveryPlanOf;
 pub(crate) use recovery_points::RecoveryPoints;
 
 use lifeboat_api::Point;

@@ -1,10 +1,10 @@
 //! `lifeboat_consistency_group`: volumes that share one write order.
 
-use lifeboat_api::{AppConsistency, Client, ClientError, Group, GroupSpec, Volume, default_hook_timeout};
+use lifeboat_api::{AppConsistency, Client, ClientError, Group, GroupSpec, Machine, Volume, default_hook_timeout};
 use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, Schema, async_trait};
 
 use super::{REPLACES, anchor, short_timeouts};
-use crate::declared::{Dependent, Kind};
+use crate::declared::{Dependent, Kind, all};
 use crate::values::Values;
 
 #[derive(Debug)]
@@ -94,7 +94,14 @@ impl Kind for GroupKind {
 
     async fn dependents(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {
         let volumes: Vec<Volume> = api.list("/v1/volumes", &[]).await?;
+        let machines: Vec<Machine> = all(api).await?;
+        let machines = machines.iter().filter(|machine| machine.spec.group_id.to_string() == id);
         let inside = |volume: &&Volume| volume.spec.group_id.is_some_and(|group| group.to_string() == id);
-        Ok(volumes.iter().filter(inside).map(|volume| Dependent::new("volume", volume)).collect())
+        Ok(volumes
+            .iter()
+            .filter(inside)
+            .map(|volume| Dependent::new("volume", volume))
+            .chain(machines.map(|machine| Dependent::new("machine", machine)))
+            .collect())
     }
 }

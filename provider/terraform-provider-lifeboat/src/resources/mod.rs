@@ -2,18 +2,22 @@
 
 mod gateway;
 mod group;
+mod machine;
 mod network;
 mod network_mapping;
 mod policy;
+mod recovery_plan;
 mod site;
 mod vault;
 mod volume;
 
 pub(crate) use gateway::GatewayKind;
 pub(crate) use group::GroupKind;
+pub(crate) use machine::MachineKind;
 pub(crate) use network::NetworkKind;
 pub(crate) use network_mapping::NetworkMappingKind;
 pub(crate) use policy::PolicyKind;
+pub(crate) use recovery_plan::RecoveryPlanKind;
 pub(crate) use site::SiteKind;
 pub(crate) use vault::VaultKind;
 pub(crate) use volume::VolumeKind;

@@ -2,7 +2,7 @@
 //!
 //! Subnets are ordered: the order of the blocks is the order in the API, both ways.
 
-use lifeboat_api::{Client, ClientError, Network, NetworkMapping, NetworkSpec, Subnet};
+use lifeboat_api::{Client, ClientError, Machine, Network, NetworkMapping, NetworkSpec, Subnet};
 use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, Schema, async_trait};
 
 use super::{REPLACES, anchor, short_timeouts};
@@ -83,7 +83,12 @@ impl Kind for NetworkKind {
     async fn dependents(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {
         let network: Network = api.read(id).await?;
         let mappings: Vec<NetworkMapping> = all(api).await?;
+        let machines: Vec<Machine> = all(api).await?;
         let touching = mappings.iter().filter(|mapping| network.status.mapping_ids.contains(&mapping.id));
-        Ok(touching.map(|mapping| Dependent::new("network mapping", mapping)).collect())
+        let inside = |machine: &&Machine| machine.spec.network_interface.iter().any(|one| one.network_id == network.id);
+        Ok(touching
+            .map(|mapping| Dependent::new("network mapping", mapping))
+            .chain(machines.iter().filter(inside).map(|machine| Dependent::new("machine", machine)))
+            .collect())
     }
 }

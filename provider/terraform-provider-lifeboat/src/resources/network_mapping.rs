@@ -1,10 +1,11 @@
 //! `lifeboat_network_mapping`: what becomes of an interface when its machine fails over.
 
 use lifeboat_api::{AddressRule, NetworkMapping, NetworkMappingSpec, SubnetMapping};
-use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, Schema, async_trait};
+use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, PlanChange, Schema, async_trait};
 
 use super::{REPLACES, anchor, short_timeouts};
 use crate::declared::Kind;
+use crate::link::Link;
 use crate::values::Values;
 
 #[derive(Debug)]
@@ -72,6 +73,13 @@ impl Kind for NetworkMappingKind {
             test_network_id: values.optional_id("test_network_id", "net"),
             subnet: values.blocks("subnet").iter().map(subnet).collect(),
             address_rule: address_rule(values),
+        }
+    }
+
+    /// A recovery plan that is planned later finds where the network leads.
+    fn announce(link: &Link, plan: &PlanChange) {
+        if let (Some(_), Ok(source)) = (plan.planned(), plan.get::<String>("source_network_id")) {
+            link.expect_mapping(source, plan.get("target_network_id").ok());
         }
     }
 

@@ -1,6 +1,6 @@
 //! `lifeboat_site`: a place that can lose everything at once.
 
-use lifeboat_api::{Client, ClientError, Gateway, Group, Network, Site, SiteSpec};
+use lifeboat_api::{Client, ClientError, Gateway, Group, Machine, Network, Plan, Site, SiteSpec};
 use tf_provider_sdk::{Attribute, Object, Schema, Type, async_trait};
 
 use super::{REPLACES, anchor, observed, short_timeouts};
@@ -54,13 +54,21 @@ impl Kind for SiteKind {
         let gateways: Vec<Gateway> = api.list("/v1/gateways", &[]).await?;
         let groups: Vec<Group> = api.list("/v1/groups", &[]).await?;
         let networks: Vec<Network> = all(api).await?;
+        let machines: Vec<Machine> = all(api).await?;
+        let plans: Vec<Plan> = all(api).await?;
         let gateways = gateways.iter().filter(|gateway| gateway.spec.site_id.to_string() == id);
         let groups = groups.iter().filter(|group| group.spec.site_id.to_string() == id && !group.status.implicit);
         let networks = networks.iter().filter(|network| network.spec.site_id.to_string() == id);
+        let machines = machines.iter().filter(|machine| machine.spec.site_id.to_string() == id);
+        let plans = plans.iter().filter(|plan| {
+            [plan.spec.source_site_id, plan.spec.target_site_id].iter().any(|site| site.to_string() == id)
+        });
         Ok(gateways
             .map(|gateway| Dependent::new("gateway", gateway))
             .chain(groups.map(|group| Dependent::new("consistency group", group)))
             .chain(networks.map(|network| Dependent::new("network", network)))
+            .chain(machines.map(|machine| Dependent::new("machine", machine)))
+            .chain(plans.map(|plan| Dependent::new("recovery plan", plan)))
             .collect())
     }
 }

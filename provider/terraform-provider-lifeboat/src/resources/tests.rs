@@ -180,3 +180,80 @@ fn the_group_of_a_single_volume_is_not_declared() {
     let config = state.clone().with("group_id", Value::Null);
     assert_eq!(spec_of::<VolumeKind>(&state, &config), spec);
 }
+
+#[test]
+fn a_network_and_its_mapping_keep_the_order_of_their_subnets() {
+    let spec = json!({
+        "site_id": id("site", 1), "name": "servers", "bridge": null,
+        "subnet": [
+            {"name": "web", "cidr": "10.20.0.0/24", "gateway": "10.20.0.1"},
+            {"name": "db", "cidr": "10.20.1.0/24", "gateway": null},
+        ],
+    });
+    let state = round_trip::<NetworkKind>("net", spec, json!({"site": "onprem", "mapping_ids": []}));
+    assert_eq!(state.at("subnet[1].name").and_then(Value::as_str), Some("db"));
+    let spec = json!({
+        "source_network_id": id("net", 1), "target_network_id": id("net", 2), "test_network_id": null,
+        "subnet": [{"source": "db", "target": "data"}, {"source": "web", "target": "dmz"}], "address_rule": "next-free",
+    });
+    let status = json!({"name": "a/x to b/y", "source_site_id": id("site", 1), "target_site_id": id("site", 2)});
+    round_trip::<NetworkMappingKind>("nmap", spec, status);
+}
+
+#[test]
+fn a_machine_comes_back_as_declared_with_what_it_was_given() {
+    let interface = |mac: Json, address: Json| json!({"network_id": id("net", 1), "mac": mac, "address": address, "test_address": null});
+    let spec = json!({
+        "site_id": id("site", 1), "name": "web", "group_id": id("grp", 1), "cpus": 2, "memory_mib": 4096,
+        "firmware": "uefi",
+        "disk": [{"volume_id": id("vol", 2), "boot": null}, {"volume_id": id("vol", 1), "boot": true}],
+        "network_interface": [
+            interface(json!("52:54:00:AA:bb:cc"), json!("10.20.0.11")), interface(Json::Null, Json::Null),
+        ],
+        "target": {"cpus": 1, "memory_mib": null, "anti_affinity_group": "web"},
+    });
+    let status = json!({
+        "state": "protected", "active_site_id": id("site", 1), "active_site": "onprem", "health": "healthy", "reasons": [],
+        "mac_addresses": ["52:54:00:aa:bb:cc", "02:01:02:03:04:05"],
+    });
+    let state = round_trip::<MachineKind>("mch", spec, status);
+    assert_eq!(state.at("network_interface[0].mac").and_then(Value::as_str), Some("52:54:00:AA:bb:cc"), "as written");
+    assert_eq!(state.at("network_interface[1].mac"), Some(&Value::Null), "what was given is not declared");
+    assert_eq!(state.at("mac_addresses[1]").and_then(Value::as_str), Some("02:01:02:03:04:05"));
+    assert_eq!(state.at("disk[0].volume_id").and_then(Value::as_str), Some(id("vol", 2).as_str()));
+}
+
+#[test]
+fn a_plan_keeps_the_order_of_groups_and_actions() {
+    let action = |name: &str, kind: &str, argument: &str| {
+        let mut action = json!({
+            "name": name, "type": kind, "script": null, "url": null, "instruction": null, "directions": [], "kinds": [],
+            "timeout": null,
+        });
+        action[argument] = json!("https://neutral");
+        action
+    };
+    let mut script = action("b", "script", "script");
+    script["directions"] = json!(["failback", "failover"]);
+    script["kinds"] = json!(["unplanned", "test"]);
+    script["timeout"] = json!("90s");
+    let spec = json!({
+        "vault_id": id("vlt", 1), "name": "erp", "source_site_id": id("site", 1), "target_site_id": id("site", 2),
+        "shutdown": {"timeout": "10m", "pre_action": [action("z", "manual", "instruction")], "post_action": []},
+        "boot_group": [
+            {"name": "db", "machine_ids": [id("mch", 2), id("mch", 1)], "volume_ids": [], "pre_action": [],
+             "post_action": [script, action("a", "http", "url")]},
+            {"name": null, "machine_ids": [], "volume_ids": [id("vol", 1)], "pre_action": [], "post_action": []},
+        ],
+    });
+    let status = json!({
+        "state": "protected", "active_site_id": null, "active_site": null, "readiness": "not-ready", "reasons": ["x"],
+    });
+    let state = round_trip::<RecoveryPlanKind>("plan", spec, status);
+    let text = |path: &str| state.at(path).and_then(Value::as_str).map(str::to_owned);
+    assert_eq!(text("boot_group[0].post_action[0].name").as_deref(), Some("b"));
+    assert_eq!(text("boot_group[0].post_action[0].kinds[1]").as_deref(), Some("test"));
+    assert_eq!(text("boot_group[0].machine_ids[0]"), Some(id("mch", 2)));
+    assert_eq!(state.at("boot_group[1].machine_ids"), Some(&Value::Null));
+    assert_eq!(text("shutdown.pre_action[0].name").as_deref(), Some("z"));
+}

@@ -16,6 +16,7 @@ use tf_provider_sdk::{
 
 use super::{anchor, observed, short_timeouts};
 use crate::declared::{Dependent, Kind};
+use crate::link::Link;
 use crate::values::Values;
 use crate::wording::{failed, same};
 
@@ -196,7 +197,7 @@ impl Kind for VaultKind {
         Err(plan.requires_replace().iter().map(refusal).collect())
     }
 
-    async fn foresee(api: &Client, plan: &PlanChange) -> Result<()> {
+    async fn foresee(_: &Link, api: &Client, plan: &PlanChange) -> Result<()> {
         let Ok(url) = plan.get::<String>("storage_url") else { return Ok(()) };
         match attached_at(api, &url).await {
             Some(vault) => Err(exists(&url, Some(&vault))),

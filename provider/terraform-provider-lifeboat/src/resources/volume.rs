@@ -8,14 +8,15 @@
 //! A volume that holds data is replaced only with `allow_replace`, and never shrinks. A failover changes what is observed
 //! (`path`, `active_site`), nothing that is declared: the next plan is empty.
 
-use lifeboat_api::{Client, ClientError, Group, ProtectionState, Volume, VolumeSource, VolumeSpec};
+use lifeboat_api::{Client, ClientError, Group, Machine, Plan, ProtectionState, Volume, VolumeSource, VolumeSpec};
 use tf_provider_sdk::{
     Attribute, Block, Context, Diagnostic, Diagnostics, NestedBlock, Number, Object, PlanChange, Result, Schema,
     Timeouts, async_trait, modify,
 };
 
 use super::{MINUTE, anchor, observed};
-use crate::declared::{Kind, LOOK_INTERVAL};
+use crate::declared::{Dependent, Kind, LOOK_INTERVAL, all};
+use crate::link::Link;
 use crate::values::{Values, bytes_to_gib};
 use crate::wording::{failed, sentence};
 
@@ -198,7 +199,7 @@ impl Kind for VolumeKind {
 
     /// A create may be the second half of a replacement that no change of an attribute asked for: the volume is tainted,
     /// or `-replace` was given. The plan doesn't say so, but the volume is still there.
-    async fn foresee(api: &Client, plan: &PlanChange) -> Result<()> {
+    async fn foresee(_: &Link, api: &Client, plan: &PlanChange) -> Result<()> {
         let (Ok(name), Ok(gateway)) = (plan.get::<String>("name"), plan.get::<String>("gateway_id")) else {
             return Ok(());
         };
@@ -222,6 +223,19 @@ impl Kind for VolumeKind {
             format!("the test failover {0}; end it with: lifeboat cleanup --group {name} --branch {0}", test.branch_id)
         });
         Ok(tests.collect())
+    }
+
+    async fn dependents(api: &Client, id: &str) -> std::result::Result<Vec<Dependent>, ClientError> {
+        let machines: Vec<Machine> = all(api).await?;
+        let plans: Vec<Plan> = all(api).await?;
+        let is_disk = |machine: &&Machine| machine.spec.disk.iter().any(|disk| disk.volume_id.to_string() == id);
+        let boots = |plan: &&Plan| plan.spec.volumes().any(|(_, _, volume)| volume.to_string() == id);
+        Ok(machines
+            .iter()
+            .filter(is_disk)
+            .map(|machine| Dependent::new("machine", machine))
+            .chain(plans.iter().filter(boots).map(|plan| Dependent::new("recovery plan", plan)))
+            .collect())
     }
 
     async fn settle(api: &Client, cx: &Context, mut found: Volume, spec: &VolumeSpec) -> Result<Volume> {

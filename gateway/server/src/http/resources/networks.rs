@@ -4,11 +4,12 @@
 //! subnet of its source.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lifeboat_api::{Network, NetworkMapping, NetworkMappingSpec, NetworkSpec};
-use lifeboat_model::{NetworkId, NetworkMappingId};
+use lifeboat_api::{MachineSpec, Network, NetworkMapping, NetworkMappingSpec, NetworkSpec};
+use lifeboat_model::{MachineId, NetworkId, NetworkMappingId};
 use lifeboat_vault::{Document, VaultError};
 
 use super::{ApiError, ApiResult, Kind, fixed, referred, same_vault};
@@ -33,6 +34,23 @@ fn mappings_at<'a>(
             ends.iter().flatten().any(|end| end.to_string() == network)
         },
     )
+}
+
+/// The machines that have an interface in a network.
+fn machines_in(snapshot: &Snapshot, network: &str) -> impl Iterator<Item = (MachineId, MachineSpec)> {
+    view::machines(snapshot)
+        .filter(move |(_, machine)| machine.network_interface.iter().any(|one| one.network_id.to_string() == network))
+}
+
+/// The addresses that machines have in a network, with the machine's name.
+fn addresses_in(snapshot: &Snapshot, network: &str) -> Vec<(String, IpAddr)> {
+    let mut found = Vec::new();
+    for (_, machine) in machines_in(snapshot, network) {
+        let here = machine.network_interface.iter().filter(|one| one.network_id.to_string() == network);
+        let addresses = here.filter_map(|one| one.address.as_ref()?.parse().ok());
+        found.extend(addresses.map(|address| (machine.name.clone(), address)));
+    }
+    found
 }
 
 #[async_trait]
@@ -87,6 +105,12 @@ impl Kind for Networks {
                 return Err(ApiError::conflict_at("subnet", message));
             }
         }
+        for (machine, address) in addresses_in(&snapshot, id) {
+            if let Err(message) = view::place(new, address) {
+                let message = format!("can't be so while the machine {machine} is there: {message}");
+                return Err(ApiError::conflict_at("subnet", message));
+            }
+        }
         Ok(())
     }
 
@@ -95,6 +119,7 @@ impl Kind for Networks {
         let mappings = mappings_at(&snapshot, &document.id);
         mappings
             .map(|(mapping, spec)| format!("network mapping {} ({})", view::mapping_name(&snapshot, &spec), mapping.id))
+            .chain(machines_in(&snapshot, &document.id).map(|(id, machine)| format!("machine {} ({id})", machine.name)))
             .collect()
     }
 }

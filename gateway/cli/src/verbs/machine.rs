@@ -1,0 +1,170 @@
+//! `lifeboat machine`: list, show, create, delete.
+//!
+//! The command line declares what most machines need; what is different at another site is Terraform's.
+
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+use lifeboat_api::{Client, Firmware, Group, Machine, MachineDisk, MachineSpec, NetworkInterface, Volume};
+
+use super::declared::{self, Listed, Named, Names};
+use crate::connect::ConnectionArgs;
+use crate::failure::{Failure, Result};
+use crate::output::Output;
+use crate::render::{maybe, parse_size, size};
+use crate::resolve::{self, find};
+
+const MIB: u64 = 1 << 20;
+
+/// Declare machines: what boots from protected volumes.
+#[derive(Args, Debug)]
+pub(crate) struct MachineArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(subcommand)]
+    verb: MachineVerb,
+}
+
+#[derive(Subcommand, Debug)]
+enum MachineVerb {
+    /// List the machines
+    List,
+    /// Show one
+    Show(Named),
+    /// Declare a machine
+    Create(Wanted),
+    /// Delete a machine that is in no plan; its volumes stay
+    Delete(Named),
+}
+
+#[derive(Args, Debug)]
+struct Wanted {
+    /// Its name, unique in the vault
+    #[arg(long)]
+    name: String,
+    /// The consistency group of its volumes, by id or name; the machine is of its site
+    #[arg(long)]
+    group: String,
+    /// Processors
+    #[arg(long, default_value_t = 1)]
+    cpus: u32,
+    /// Memory, for example 4GiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: u64,
+    /// What starts it: bios or uefi
+    #[arg(long, default_value = "bios", value_parser = firmware)]
+    firmware: Firmware,
+    /// A volume that is a disk, by id or name, in the order in which the machine sees them; it boots from the first
+    #[arg(long = "disk", value_name = "VOLUME", required = true)]
+    disks: Vec<String>,
+    /// A network that an interface joins, by id, name or SITE/NAME, and its address; may be repeated
+    #[arg(long = "interface", value_name = "NETWORK[=ADDRESS]")]
+    interfaces: Vec<Interface>,
+}
+
+fn firmware(text: &str) -> Result<Firmware, String> {
+    [Firmware::Bios, Firmware::Uefi]
+        .into_iter()
+        .find(|firmware| firmware.as_str() == text)
+        .ok_or_else(|| "expected bios or uefi".to_owned())
+}
+
+/// An interface: `NETWORK` or `NETWORK=ADDRESS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Interface {
+    network: String,
+    address: Option<String>,
+}
+
+impl FromStr for Interface {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (network, address) = match text.split_once('=') {
+            Some((network, address)) => (network, Some(address.to_owned())),
+            None => (text, None),
+        };
+        if network.is_empty() || address.as_deref() == Some("") {
+            return Err("expected NETWORK or NETWORK=ADDRESS, for example servers=10.20.0.11".to_owned());
+        }
+        Ok(Self { network: network.to_owned(), address })
+    }
+}
+
+impl Listed for Machine {
+    const HEAD: &'static [&'static str] =
+        &["NAME", "STATE", "HEALTH", "ACTIVE SITE", "CPUS", "MEMORY", "DISKS", "INTERFACES", "ID"];
+
+    fn cells(&self, _: &Names) -> Vec<String> {
+        let (spec, status) = (&self.spec, &self.status);
+        vec![
+            spec.name.clone(),
+            status.state.to_string(),
+            status.health.to_string(),
+            maybe(status.active_site.as_ref()),
+            spec.cpus.to_string(),
+            size(spec.memory_mib.saturating_mul(MIB)),
+            spec.disk.len().to_string(),
+            spec.network_interface.len().to_string(),
+            self.id.to_string(),
+        ]
+    }
+}
+
+async fn create(client: &Client, output: Output, wanted: Wanted) -> Result<()> {
+    if !wanted.memory.is_multiple_of(MIB) {
+        return Err(Failure::usage("--memory must be a whole number of MiB, for example 512MiB or 4GiB"));
+    }
+    let group: Group = client.read(&resolve::group(client, &wanted.group).await?).await?;
+    let mut disk = Vec::new();
+    for volume in &wanted.disks {
+        disk.push(MachineDisk { volume_id: find::<Volume>(client, volume).await?.id, boot: None });
+    }
+    let mut network_interface = Vec::new();
+    for Interface { network, address } in wanted.interfaces {
+        let network_id = resolve::network(client, &network).await?.id;
+        network_interface.push(NetworkInterface { network_id, mac: None, address, test_address: None });
+    }
+    let spec = MachineSpec {
+        site_id: group.spec.site_id,
+        name: wanted.name,
+        group_id: group.id,
+        cpus: wanted.cpus,
+        memory_mib: wanted.memory / MIB,
+        firmware: wanted.firmware,
+        disk,
+        network_interface,
+        target: None,
+    };
+    declared::create::<Machine>(client, output, &spec).await
+}
+
+pub(crate) async fn run(args: MachineArgs, output: Output) -> Result<()> {
+    let client = args.connection.client()?;
+    match args.verb {
+        MachineVerb::List => declared::list::<Machine>(&client, output, "no machine is declared").await,
+        MachineVerb::Show(named) => declared::show::<Machine>(&client, output, &named).await,
+        MachineVerb::Create(wanted) => create(&client, output, wanted).await,
+        MachineVerb::Delete(named) => declared::delete::<Machine>(&client, output, &named, "deleted").await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_may_have_an_address() {
+        let interface = |address: Option<&str>| Interface {
+            network: "onprem/servers".into(),
+            address: address.map(ToOwned::to_owned),
+        };
+        assert_eq!("onprem/servers".parse(), Ok(interface(None)));
+        assert_eq!("onprem/servers=10.20.0.11".parse(), Ok(interface(Some("10.20.0.11"))));
+        for wrong in ["", "=10.20.0.11", "servers="] {
+            assert!(wrong.parse::<Interface>().is_err(), "{wrong:?}");
+        }
+        assert_eq!(firmware("uefi"), Ok(Firmware::Uefi));
+        assert!(firmware("UEFI").is_err());
+    }
+}

@@ -1,0 +1,78 @@
+//! Machines: what they need is there, theirs alone, and of their site.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lifeboat_api::{Machine, MachineSpec};
+use lifeboat_model::MachineId;
+use lifeboat_vault::{Document, VaultError};
+
+use super::{ApiError, ApiResult, Kind, fixed, plans, referred, same_vault};
+use crate::context::Context;
+use crate::records::kind;
+use crate::vaults::AttachedVault;
+use crate::view;
+
+/// See [`Machine`].
+#[derive(Debug)]
+pub(crate) struct Machines;
+
+/// Refuses a machine that doesn't fit to what else is declared: with what can't be, else with what is taken.
+fn fits(vault: &AttachedVault, id: &str, spec: &MachineSpec) -> ApiResult<()> {
+    let machine: MachineId = id.parse().map_err(|_| ApiError::not_found(Machines::WHAT, id))?;
+    let found = view::misfits(&vault.snapshot(), machine, spec);
+    if !found.wrong.is_empty() {
+        return Err(found.wrong.into());
+    }
+    if !found.taken.is_empty() {
+        return Err(ApiError::clash(found.taken));
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Kind for Machines {
+    const KIND: &'static str = kind::MACHINES;
+    const WHAT: &'static str = "machine";
+    const CLASHES: bool = true;
+    type Spec = MachineSpec;
+    type View = Machine;
+
+    fn id(bytes: [u8; 16]) -> String {
+        MachineId::from_bytes(bytes).to_string()
+    }
+    fn name(spec: &MachineSpec) -> Cow<'_, str> {
+        (&spec.name).into()
+    }
+    fn view(context: &Context, vault: &AttachedVault, document: &Document) -> Result<Machine, VaultError> {
+        view::machine(context, vault, document)
+    }
+
+    async fn admit(context: &Context, spec: &MachineSpec) -> ApiResult<Arc<AttachedVault>> {
+        let (vault, _) = referred(context, kind::SITES, "site_id", "site", &spec.site_id).await?;
+        let (of_group, _) = referred(context, kind::GROUPS, "group_id", "group", &spec.group_id).await?;
+        same_vault("group_id", &vault, &of_group)?;
+        Ok(vault)
+    }
+
+    async fn prepare(vault: &AttachedVault, id: &str, spec: &MachineSpec) -> ApiResult<()> {
+        fits(vault, id, spec)
+    }
+
+    async fn admit_change(
+        _: &Context,
+        vault: &AttachedVault,
+        id: &str,
+        old: &MachineSpec,
+        new: &MachineSpec,
+    ) -> ApiResult<()> {
+        fixed("site_id", &old.site_id, &new.site_id)?;
+        fixed("group_id", &old.group_id, &new.group_id)?;
+        fits(vault, id, new)
+    }
+
+    fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
+        plans::that_boot(&vault.snapshot(), &document.id)
+    }
+}

@@ -1,0 +1,248 @@
+//! Machines and recovery plans: what they need, what is theirs alone, what is in the way, and what their status says.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Api, blamed, problem};
+use crate::testing::policy_spec;
+
+/// Two sites with networks and a mapping; at the first a gateway that nobody runs, two groups and three volumes.
+struct World {
+    api: Api,
+    vault: Value,
+    east: Value,
+    west: Value,
+    servers: Value,
+    mapping: Value,
+    group: Value,
+    other_group: Value,
+    volumes: Vec<Value>,
+    files: Value,
+}
+
+async fn world() -> World {
+    let api = Api::start().await;
+    let vault = api.vault().await;
+    let site = async |name: &str| api.declare("/v1/sites", &json!({"vault_id": vault["id"], "name": name})).await;
+    let (east, west) = (site("east").await, site("west").await);
+    let network = async |site: &Value, name: &str, range: &str, router: Value| {
+        let subnet = json!([{"name": "web", "cidr": range, "gateway": router}]);
+        api.declare("/v1/networks", &json!({"site_id": site["id"], "name": name, "subnet": subnet})).await
+    };
+    let servers = network(&east, "servers", "10.20.0.0/24", json!("10.20.0.1")).await;
+    let target = network(&west, "servers", "10.30.0.0/24", Value::Null).await;
+    let isolated = network(&west, "isolated", "10.40.0.0/24", Value::Null).await;
+    let mapping = json!({
+        "source_network_id": servers["id"], "target_network_id": target["id"], "test_network_id": isolated["id"],
+    });
+    let mapping = api.declare("/v1/network-mappings", &mapping).await;
+    let gateway = api.declare("/v1/gateways", &json!({"site_id": east["id"], "name": "elsewhere"})).await;
+    let policy = policy_spec(&serde_json::from_value(vault.clone()).expect("a vault"));
+    let policy = api.declare("/v1/policies", &serde_json::to_value(policy).expect("plain")).await;
+    let group = async |name: &str| {
+        let body = json!({"vault_id": vault["id"], "site_id": east["id"], "name": name, "policy_id": policy["id"]});
+        api.declare("/v1/groups", &body).await
+    };
+    let (first, second) = (group("erp").await, group("mail").await);
+    let volume = async |name: &str, group: &Value| {
+        let body = json!({"name": name, "gateway_id": gateway["id"], "size_bytes": 1 << 20, "group_id": group["id"]});
+        api.declare("/v1/volumes", &body).await
+    };
+    let mut volumes = Vec::new();
+    for name in ["a", "b", "c"] {
+        volumes.push(volume(name, &first).await);
+    }
+    let files = volume("files", &second).await;
+    World { api, vault, east, west, servers, mapping, group: first, other_group: second, volumes, files }
+}
+
+impl World {
+    /// A machine with one disk and one interface.
+    fn machine(&self, name: &str, disk: usize, address: &str) -> Value {
+        json!({
+            "site_id": self.east["id"], "name": name, "group_id": self.group["id"], "cpus": 2, "memory_mib": 2048,
+            "disk": [{"volume_id": self.volumes[disk]["id"]}],
+            "network_interface": [{"network_id": self.servers["id"], "address": address}],
+        })
+    }
+
+    fn plan(&self, groups: Value) -> Value {
+        json!({
+            "vault_id": self.vault["id"], "name": "erp", "source_site_id": self.east["id"],
+            "target_site_id": self.west["id"], "boot_group": groups,
+        })
+    }
+}
+
+fn changed(body: &Value, pointer: &str, value: Value) -> Value {
+    let mut body = body.clone();
+    let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+    body.pointer_mut(parent).expect("is there")[name] = value;
+    body
+}
+
+fn reasons(object: &Value) -> String {
+    object["status"]["reasons"].to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_has_what_it_needs_to_itself() {
+    let world = world().await;
+    let api = &world.api;
+    let web = world.machine("web", 0, "10.20.0.11");
+    let absent = json!("vol-00000000000000000000000000000000");
+    for (pointer, value, field) in [
+        ("/cpus", json!(0), "cpus"),
+        ("/memory_mib", json!(1), "memory_mib"),
+        ("/firmware", json!("efi"), "firmware"),
+        ("/disk", json!([]), "disk"),
+        ("/disk/0/boot", json!(false), "disk[0].boot"),
+        ("/disk/0/volume_id", absent, "disk[0].volume_id"),
+        ("/disk/0/volume_id", world.files["id"].clone(), "disk[0].volume_id"),
+        ("/site_id", world.west["id"].clone(), "group_id"),
+        ("/group_id", world.other_group["id"].clone(), "disk[0].volume_id"),
+        ("/network_interface/0/address", json!("10.21.0.1"), "network_interface[0].address"),
+        ("/network_interface/0/address", json!("10.20.0.1"), "network_interface[0].address"),
+        ("/network_interface/0/address", json!("10.20.0.255"), "network_interface[0].address"),
+        ("/network_interface/0/test_address", json!("10.20.0.11"), "network_interface[0].test_address"),
+        ("/network_interface/0/mac", json!("01:00:5e:00:00:01"), "network_interface[0].mac"),
+        ("/target", json!({"cpus": 4096}), "target.cpus"),
+    ] {
+        blamed(&api.post("/v1/machines", &changed(&web, pointer, value)).await, 422, "invalid", field);
+    }
+    let two = json!([
+        {"volume_id": world.volumes[0]["id"], "boot": true}, {"volume_id": world.volumes[1]["id"], "boot": true},
+    ]);
+    blamed(&api.post("/v1/machines", &changed(&web, "/disk", two)).await, 422, "invalid", "disk[1].boot");
+
+    let made = api.declare("/v1/machines", &web).await;
+    assert_eq!(made["status"]["state"], "unprotected", "nobody serves its volume: {made}");
+    assert!(reasons(&made).contains("has not registered"), "{made}");
+    let mac = made["status"]["mac_addresses"][0].as_str().expect("one was given").to_owned();
+    assert!(mac.starts_with("02:"), "{mac}");
+    let again = api.get(&format!("/v1/machines/{}", made["id"].as_str().expect("id"))).await.body;
+    assert_eq!(again["status"]["mac_addresses"][0], mac, "it stays");
+
+    let second = world.machine("web2", 1, "10.20.0.12");
+    for (pointer, value, field) in [
+        ("/network_interface/0/address", json!("10.20.0.11"), "network_interface[0].address"),
+        ("/network_interface/0/mac", json!(mac.to_uppercase()), "network_interface[0].mac"),
+        ("/disk/0/volume_id", world.volumes[0]["id"].clone(), "disk[0].volume_id"),
+        ("/name", json!("web"), "name"),
+    ] {
+        blamed(&api.post("/v1/machines", &changed(&second, pointer, value)).await, 409, "conflict", field);
+    }
+    let second = api.declare("/v1/machines", &second).await;
+    let taken = json!({"network_interface": [{"network_id": world.servers["id"], "address": "10.20.0.11"}]});
+    blamed(&api.patch("machines", &second, &taken).await, 409, "conflict", "network_interface[0].address");
+    let moved = json!({"group_id": world.other_group["id"]});
+    blamed(&api.patch("machines", &second, &moved).await, 422, "invalid", "group_id");
+    let grown = api.patch("machines", &second, &json!({"cpus": 4, "network_interface": []})).await;
+    assert_eq!(grown.status, StatusCode::OK, "{}", grown.body);
+
+    // What it uses stays, and so does the range that its address is in.
+    let shrunk = json!({"subnet": [{"name": "web", "cidr": "10.20.0.128/25"}]});
+    blamed(&api.patch("networks", &world.servers, &shrunk).await, 409, "conflict", "subnet");
+    for (collection, object) in [("volumes", &world.volumes[0]), ("groups", &world.group), ("networks", &world.servers)]
+    {
+        let refused = api.delete(collection, object).await;
+        problem(&refused, 409, "conflict");
+        assert!(refused.body["blockers"].to_string().contains("machine web (mch-"), "{}", refused.body);
+    }
+    for machine in [&made, &second] {
+        assert_eq!(api.delete("machines", machine).await.status, StatusCode::NO_CONTENT);
+    }
+    assert_eq!(api.delete("volumes", &world.volumes[0]).await.status, StatusCode::NO_CONTENT);
+    world.api.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_machines_that_want_one_address_at_once_one_gets_it() {
+    let world = world().await;
+    let bodies: Vec<Value> = (0..3).map(|disk| world.machine(&format!("web{disk}"), disk, "10.20.0.11")).collect();
+    let answers = futures::future::join_all(bodies.iter().map(|body| world.api.post("/v1/machines", body))).await;
+    let made = answers.iter().filter(|answer| answer.status == StatusCode::CREATED).count();
+    assert_eq!(made, 1, "{:?}", answers.iter().map(|answer| &answer.body).collect::<Vec<_>>());
+    world.api.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_is_of_its_source_and_says_what_it_lacks() {
+    let world = world().await;
+    let api = &world.api;
+    let db = api.declare("/v1/machines", &world.machine("db", 0, "10.20.0.11")).await;
+    let web = api.declare("/v1/machines", &world.machine("web", 1, "10.20.0.12")).await;
+    let sound = world.plan(json!([
+        {"name": "databases", "machine_ids": [db["id"]], "post_action": [{"name": "check", "type": "script", "script": "check"}]},
+        {"volume_ids": [world.files["id"]]},
+    ]));
+    let action = |action: Value| json!([{"machine_ids": [db["id"]], "pre_action": [action]}]);
+    for (pointer, value, field) in [
+        ("/boot_group", json!([]), "boot_group"),
+        ("/boot_group", json!([{}]), "boot_group[0].machine_ids"),
+        ("/boot_group/1/machine_ids", json!([db["id"]]), "boot_group[1].machine_ids[0]"),
+        ("/boot_group/1/volume_ids", json!([world.volumes[0]["id"]]), "boot_group[1].volume_ids[0]"),
+        ("/boot_group/1/machine_ids", json!(["mch-00000000000000000000000000000000"]), "boot_group[1].machine_ids[0]"),
+        ("/boot_group/1/name", json!("databases"), "boot_group[1].name"),
+        ("/target_site_id", world.east["id"].clone(), "target_site_id"),
+        ("/boot_group", action(json!({"name": "a", "type": "script"})), "boot_group[0].pre_action[0].script"),
+        (
+            "/boot_group",
+            action(json!({"name": "a", "type": "manual", "script": "x", "instruction": "y"})),
+            "boot_group[0].pre_action[0].script",
+        ),
+        (
+            "/boot_group",
+            action(json!({"name": "a", "type": "http", "url": "ftp://x"})),
+            "boot_group[0].pre_action[0].url",
+        ),
+        (
+            "/boot_group",
+            action(json!({"name": "a", "type": "http", "url": "https://x", "timeout": "soon"})),
+            "boot_group[0].pre_action[0].timeout",
+        ),
+        (
+            "/boot_group",
+            action(json!({"name": "a", "type": "http", "url": "https://x", "kinds": ["drill"]})),
+            "boot_group[0].pre_action[0].kinds[0]",
+        ),
+        ("/shutdown", json!({"timeout": "0s"}), "shutdown.timeout"),
+    ] {
+        blamed(&api.post("/v1/plans", &changed(&sound, pointer, value)).await, 422, "invalid", field);
+    }
+    let backwards = changed(&sound, "/source_site_id", world.west["id"].clone());
+    let backwards = changed(&backwards, "/target_site_id", world.east["id"].clone());
+    blamed(&api.post("/v1/plans", &backwards).await, 422, "invalid", "boot_group[0].machine_ids[0]");
+
+    let made = api.declare("/v1/plans", &sound).await;
+    assert_eq!((&made["status"]["state"], &made["status"]["readiness"]), (&json!("unprotected"), &json!("not-ready")));
+    let said = reasons(&made);
+    for part in [
+        "the machine web moves with the group erp, and is in no boot group",
+        "the group erp has no recovery point",
+        "the volume files is pending",
+        "no gateway of the site west has registered",
+    ] {
+        assert!(said.contains(part), "{part:?} not in {said}");
+    }
+    assert!(!said.contains("has no mapping"), "{said}");
+    let with_web = json!({"boot_group": [{"machine_ids": [db["id"], web["id"]]}, {"volume_ids": [world.files["id"]]}]});
+    let changed_plan = api.patch("plans", &made, &with_web).await;
+    assert!(changed_plan.status == StatusCode::OK && !reasons(&changed_plan.body).contains("is in no boot group"));
+
+    // A mapping that goes is missed; while it is gone no plan is declared that needs it.
+    assert_eq!(api.delete("network-mappings", &world.mapping).await.status, StatusCode::NO_CONTENT);
+    let now = api.get("/v1/plans?name=erp").await.body["items"][0].clone();
+    assert!(reasons(&now).contains("the network servers of the machine db has no mapping"), "{now}");
+    let unmapped = api.patch("plans", &made, &json!({"name": "other"})).await;
+    blamed(&unmapped, 409, "conflict", "boot_group[0].machine_ids[0]");
+
+    for (collection, object) in [("machines", &db), ("volumes", &world.files), ("sites", &world.west)] {
+        let refused = api.delete(collection, object).await;
+        problem(&refused, 409, "conflict");
+        assert!(refused.body["blockers"].to_string().contains("plan erp (plan-"), "{}", refused.body);
+    }
+    assert_eq!(api.delete("plans", &made).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(api.delete("machines", &db).await.status, StatusCode::NO_CONTENT);
+    world.api.gateway.stop().await;
+}
