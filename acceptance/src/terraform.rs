@@ -133,18 +133,12 @@ impl Workspace {
         std::fs::write(&path, configuration).with_context(|| format!("write {}", path.display()))
     }
 
-    /// Copies every file of a directory (an example) into the workspace.
+    /// Copies a directory (an example), with the modules in it, into the workspace.
     ///
     /// # Errors
     /// When a file can't be copied.
     pub fn copy(&self, example: &Path) -> Result<()> {
-        for entry in std::fs::read_dir(example).with_context(|| format!("list {}", example.display()))? {
-            let path = entry.with_context(|| format!("list {}", example.display()))?.path();
-            if let (true, Some(name)) = (path.is_file(), path.file_name()) {
-                std::fs::copy(&path, self.dir.join(name)).with_context(|| format!("copy {}", path.display()))?;
-            }
-        }
-        Ok(())
+        copy_into(example, &self.dir)
     }
 
     /// Runs `terraform ARGS`, whatever its exit code.
@@ -323,6 +317,20 @@ impl Workspace {
         ensure!(left.trim().is_empty(), "still in the state after destroy:\n{left}");
         Ok(())
     }
+}
+
+fn copy_into(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
+        let path = entry.with_context(|| format!("list {}", from.display()))?.path();
+        let Some(name) = path.file_name() else { continue };
+        if path.is_dir() {
+            copy_into(&path, &to.join(name))?;
+        } else {
+            std::fs::copy(&path, to.join(name)).with_context(|| format!("copy {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The state, from `terraform show -json`.

@@ -17,6 +17,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use lifeboat_api::{EncryptionKey, EncryptionView, KeySourceKind, Secret};
@@ -29,6 +30,8 @@ use serde::{Deserialize, Serialize};
 pub struct StateDir {
     path: PathBuf,
     process_id: String,
+    /// Held while the list of attached vaults is changed.
+    attaching: Mutex<()>,
     /// Keeps the lock; the kernel gives it back when the process ends, however it ends.
     lock: File,
 }
@@ -135,7 +138,7 @@ impl StateDir {
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(|error| anyhow::anyhow!("the state directory {} can't be written: {error}", path.display()))?;
-        let mut state = Self { path, process_id: String::new(), lock };
+        let mut state = Self { path, process_id: String::new(), attaching: Mutex::new(()), lock };
         state.process_id = state.text_or_make("process.id", || Ok(uuid::Uuid::new_v4().to_string()))?;
         Ok(state)
     }
@@ -262,12 +265,16 @@ impl StateDir {
         })
     }
 
-    /// Remembers the vaults that this gateway is attached to.
+    /// Changes which vaults this gateway remembers that it is attached to. One change at a time: two requests may attach
+    /// two vaults at once, and neither may forget the other's.
     ///
     /// # Errors
-    /// The disk is full, or can't be written.
-    pub fn set_attachments(&self, attachments: &[Attachment]) -> anyhow::Result<()> {
-        let text = serde_json::to_vec_pretty(attachments).context("writing down the attached vaults")?;
+    /// The file is damaged, the disk is full or can't be written; nothing has changed then.
+    pub fn change_attachments(&self, change: impl FnOnce(&mut Vec<Attachment>)) -> anyhow::Result<()> {
+        let _alone = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attachments = self.attachments()?;
+        change(&mut attachments);
+        let text = serde_json::to_vec_pretty(&attachments).context("writing down the attached vaults")?;
         self.write("vaults.json", &text, 0o600)
     }
 
@@ -306,11 +313,39 @@ mod tests {
     fn secrets_are_readable_by_their_owner_only() {
         let directory = tempfile::tempdir().expect("tempdir");
         let state = StateDir::take(directory.path()).expect("free");
-        state.set_attachments(&[]).expect("written");
+        state.change_attachments(|_| {}).expect("written");
         for name in ["vaults.json", "process.id"] {
             let mode = fs::metadata(directory.path().join(name)).expect("there").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
+    }
+
+    #[test]
+    fn vaults_that_are_attached_at_the_same_time_are_all_remembered() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let state = StateDir::take(directory.path()).expect("free");
+        let attachment = |number: u8| Attachment {
+            id: VaultId::from_bytes([number; 16]),
+            name: format!("vault-{number}"),
+            url: format!("file:///srv/{number}"),
+            endpoint: None,
+            region: None,
+            credentials: None,
+            proxy: None,
+            key_source: KeySourceKind::KeyFile,
+            passphrase: None,
+            key_file: Some("/etc/vault.key".to_owned()),
+            kms_key: None,
+        };
+        std::thread::scope(|threads| {
+            for number in 1..=8 {
+                let (state, attachment) = (&state, attachment(number));
+                threads.spawn(move || state.change_attachments(|all| all.push(attachment)).expect("written"));
+            }
+        });
+        let mut ids: Vec<VaultId> = state.attachments().expect("read").into_iter().map(|one| one.id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (1..=8).map(|number| VaultId::from_bytes([number; 16])).collect::<Vec<_>>());
     }
 
     #[test]

@@ -305,8 +305,4 @@ impl Vaults {
     pub(crate) fn get(&self, id: VaultId) -> Option<Arc<AttachedVault>> {
         self.attached.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
-
-    pub(crate) fn attachments(&self) -> Vec<Attachment> {
-        self.all().iter().map(|vault| vault.attachment.clone()).collect()
-    }
 }

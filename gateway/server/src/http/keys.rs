@@ -133,15 +133,11 @@ const fn word(key: &EncryptionKey) -> &'static str {
 async fn remember(context: &Arc<Context>, attached: &AttachedVault, key: &EncryptionKey) -> ApiResult<()> {
     let mut attachment = attached.attachment.clone();
     attachment.set_key(key);
-    let mut attachments = context.vaults.attachments();
-    for known in &mut attachments {
-        if known.id == attachment.id {
-            *known = attachment.clone();
-        }
-    }
     context
         .state
-        .set_attachments(&attachments)
+        .change_attachments(|all| {
+            all.iter_mut().filter(|known| known.id == attachment.id).for_each(|known| *known = attachment.clone());
+        })
         .map_err(|error| ApiError::new(ProblemCode::Internal, format!("{error:#}; this gateway keeps its old key")))?;
     let renewed = Arc::new(AttachedVault::new(attachment, Some(attached.vault()?)));
     renewed.refresh().await?;

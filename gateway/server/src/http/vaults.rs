@@ -107,11 +107,12 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
         )));
     }
     describe(&vault, &attachment, &wanted).await?;
-    let mut attachments = context.vaults.attachments();
-    attachments.push(attachment.clone());
     context
         .state
-        .set_attachments(&attachments)
+        .change_attachments(|all| {
+            all.retain(|other| other.id != attachment.id);
+            all.push(attachment.clone());
+        })
         .map_err(|error| ApiError::new(ProblemCode::Internal, format!("{error:#}; the vault isn't attached")))?;
     let attached = Arc::new(AttachedVault::new(attachment, Some(vault)));
     attached.refresh().await?;
@@ -140,12 +141,12 @@ async fn renew(context: &Context, already: &AttachedVault, given: Attachment) ->
             attachment.url
         )));
     }
-    let mut attachments = context.vaults.attachments();
-    attachments.retain(|other| other.id != attachment.id);
-    attachments.push(attachment.clone());
     context
         .state
-        .set_attachments(&attachments)
+        .change_attachments(|all| {
+            all.retain(|other| other.id != attachment.id);
+            all.push(attachment.clone());
+        })
         .map_err(|error| ApiError::new(ProblemCode::Internal, format!("{error:#}; nothing was changed")))?;
     let renewed = Arc::new(AttachedVault::new(attachment, Some(vault)));
     renewed.refresh().await?;
@@ -294,11 +295,9 @@ pub(crate) async fn delete(State(context): Shared, Path(id): Path<String>, reque
         Err(error) if error.kind() == VaultErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    let attachments: Vec<_> =
-        context.vaults.attachments().into_iter().filter(|other| other.id != attached.id()).collect();
     context
         .state
-        .set_attachments(&attachments)
+        .change_attachments(|all| all.retain(|other| other.id != attached.id()))
         .map_err(|error| ApiError::new(ProblemCode::Internal, format!("{error:#}")))?;
     context.vaults.remove(attached.id());
     context.wake.notify_one();
