@@ -233,6 +233,44 @@ fn what_is_imported_by_blocks_needs_no_configuration_by_hand() {
     workspace.destroy().unwrap();
 }
 
+/// A state as an older provider left it: attributes and blocks that were added since aren't in it, and one that was removed is.
+#[test]
+fn a_state_of_an_older_provider_plans_empty() {
+    let bench = Bench::new("tf-upgrade", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    workspace.step(&bench.standard(), |_| Ok(()), |_| Ok(())).unwrap();
+    let pulled = workspace.run(&["state", "pull"]).unwrap().ok().unwrap();
+    let mut state: serde_json::Value = serde_json::from_str(&pulled).unwrap();
+    let newer = [
+        ("lifeboat_vault", "storage_credentials_version"),
+        ("lifeboat_replication_policy", "compression"),
+        ("lifeboat_replication_policy", "bandwidth_limit"),
+        ("lifeboat_replication_policy", "resync"),
+        ("lifeboat_consistency_group", "app_consistency"),
+        ("lifeboat_volume", "source"),
+        ("lifeboat_volume", "cache_gib"),
+        ("lifeboat_volume", "allow_replace"),
+    ];
+    for resource in state["resources"].as_array_mut().unwrap() {
+        let kind = resource["type"].as_str().unwrap().to_owned();
+        let attributes = resource["instances"][0]["attributes"].as_object_mut().unwrap();
+        for (_, name) in newer.iter().filter(|(of, _)| *of == kind) {
+            assert!(attributes.remove(*name).is_some(), "{kind} has no {name}: {attributes:?}");
+        }
+        attributes.insert("of_another_time".to_owned(), "gone".into());
+    }
+    state["serial"] = (state["serial"].as_u64().unwrap() + 1).into();
+    let older = workspace.dir().join("older.tfstate");
+    std::fs::write(&older, state.to_string()).unwrap();
+    workspace.run(&["state", "push", "older.tfstate"]).unwrap().ok().unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    // What a refresh wrote is a state of today.
+    workspace.run(&["apply", "-no-color", "-auto-approve", "-refresh-only"]).unwrap().ok().unwrap();
+    let state = workspace.run(&["state", "pull"]).unwrap().ok().unwrap();
+    assert!(!state.contains("of_another_time") && state.contains("\"allow_replace\""), "{state}");
+    workspace.destroy().unwrap();
+}
+
 #[test]
 fn every_resource_that_disappears_is_planned_again() {
     let bench = Bench::new("tf-gone", Tier::Attached).unwrap();
