@@ -86,6 +86,16 @@ long_lives! {
         Decaying, |did: &EngineTally| did.rotations > 5 && did.rot_refused > 5 && did.rot_harmless > 5,
 }
 
+/// Seeds that found something once: 0x4e43 a write that waited for ever at a machine that had stopped within a collapse.
+const FOUND: [u64; 1] = [0x4e43];
+
+#[test]
+fn seeds_that_found_something_keep_every_promise() {
+    for seed in FOUND {
+        engine_run(seed, Profile::default()).unwrap_or_else(|violation| panic!("{violation}"));
+    }
+}
+
 #[test]
 fn a_fresh_seed_keeps_every_promise() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is behind 1970");

@@ -11,6 +11,8 @@ use super::*;
 
 /// How often a move is tried before the weather is made calm, and after.
 const TRIES: (u32, u32) = (4, 40);
+/// The longest that a write may wait, however full the journal is.
+const WRITE_PATIENCE: Duration = Duration::from_secs(600);
 
 impl World {
     /// Whether an error is one that bad networks, crashes and other gateways cause.
@@ -203,7 +205,12 @@ impl World {
         let change = Change::Write { volume, lba, blocks, stamp };
         self.history(local, |history| history.ask(change.clone(), after));
         let stamps: Vec<u64> = (stamp..stamp + blocks).collect();
-        let done = front.write(lba * BLOCK_SIZE_U64, Bytes::from(bytes_of(&stamps))).await;
+        // A journal that is full waits for the vault or for its collapse, and on a machine that has stopped for neither.
+        let done = front.write(lba * BLOCK_SIZE_U64, Bytes::from(bytes_of(&stamps)));
+        let done = tokio::time::timeout(WRITE_PATIENCE, done).await.unwrap_or_else(|_| {
+            let why = format!("a write waited longer than {WRITE_PATIENCE:?}");
+            Err(EngineError::new(ErrorKind::Invalid, why))
+        });
         (Some(change), done)
     }
 
