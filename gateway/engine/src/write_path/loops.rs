@@ -1,0 +1,124 @@
+//! The threads of a write path: what each waits for, and what it does when it has its turn.
+
+use super::*;
+
+/// What a round of upkeep came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep {
+    /// Something was taken to the images.
+    pub destaged: bool,
+    /// The disk had failed, or the journal was full: trying again at once would change nothing.
+    pub failing: bool,
+}
+
+/// What the loops of a write path would do now.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// They end.
+    pub stopping: bool,
+    /// A batch waits to be committed.
+    pub commit: bool,
+    /// A flush waits for a sync.
+    pub sync: bool,
+    /// Upkeep can't wait for its next turn.
+    pub upkeep: bool,
+}
+
+impl WritePath {
+    /// Ends the loops below.
+    pub fn stop(&self) {
+        self.core.lock().stopping = true;
+        self.commit_wanted.notify_all();
+        self.sync_wanted.notify_all();
+        self.upkeep_wanted.notify_all();
+    }
+
+    /// Commits batches as they come, until [`WritePath::stop`].
+    pub fn commit_loop(&self) {
+        loop {
+            let mut core = self.core.lock();
+            while !core.stopping && !core.commit_due() {
+                core = wait(&self.commit_wanted, core, Duration::from_secs(1));
+            }
+            if core.stopping {
+                return;
+            }
+            drop(core);
+            // The cause is in the group's state, and everybody who waited was told.
+            let _ = self.commit();
+        }
+    }
+
+    /// Syncs when a flush wants it, until [`WritePath::stop`].
+    pub fn sync_loop(&self) {
+        loop {
+            let mut core = self.core.lock();
+            while !core.stopping && !core.sync_due() {
+                core = wait(&self.sync_wanted, core, Duration::from_secs(1));
+            }
+            if core.stopping {
+                return;
+            }
+            drop(core);
+            let _ = self.sync();
+        }
+    }
+
+    /// Prepares journal files and destages: when the overlay is a quarter full, when a writer waits, and every
+    /// `interval` otherwise; until [`WritePath::stop`]. `after` runs after each round, with whether anything was destaged.
+    pub fn upkeep_loop(&self, interval: Duration, mut after: impl FnMut(bool)) {
+        loop {
+            let mut core = self.core.lock();
+            if !core.stopping && !core.wants_upkeep(&self.limits) {
+                core = wait(&self.upkeep_wanted, core, interval);
+            }
+            if core.stopping {
+                return;
+            }
+            drop(core);
+            let done = self.upkeep();
+            after(done.destaged);
+            if done.failing && !done.destaged {
+                let core = self.core.lock();
+                if core.stopping {
+                    return;
+                }
+                drop(wait(&self.upkeep_wanted, core, interval));
+            }
+        }
+    }
+
+    /// One round of [`WritePath::upkeep_loop`].
+    pub fn upkeep(&self) -> Upkeep {
+        let failing = {
+            let core = self.core.lock();
+            core.is_poisoned() || core.journal_full.is_some()
+        };
+        if let Err(error) = self.prepare() {
+            tracing::warn!(group = %self.group, %error, "no further journal file could be prepared");
+        }
+        let destaged = match self.destage() {
+            Ok(destaged) => destaged,
+            Err(error) => {
+                tracing::warn!(group = %self.group, %error, "writing to the images failed");
+                false
+            }
+        };
+        Upkeep { destaged, failing }
+    }
+
+    /// What the loops would do now, for whoever drives them in steps.
+    pub fn due(&self) -> Due {
+        let core = self.core.lock();
+        Due {
+            stopping: core.stopping,
+            commit: core.commit_due(),
+            sync: core.sync_due(),
+            upkeep: core.wants_upkeep(&self.limits),
+        }
+    }
+}
+
+fn wait<'a>(condvar: &Condvar, guard: MutexGuard<'a, Core>, timeout: Duration) -> MutexGuard<'a, Core> {
+    condvar.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
+}

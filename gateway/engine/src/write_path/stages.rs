@@ -1,0 +1,237 @@
+//! The stages of a write: into the journal, made durable, taken to the images, its records given back.
+
+use super::*;
+
+impl WritePath {
+    /// Takes the next batch to the journal and acknowledges it; false when there was none.
+    ///
+    /// # Errors
+    /// What the disk says; the group is poisoned then.
+    pub fn commit(&self) -> Result<bool> {
+        let mut journal = self.journal.lock();
+        let (mut queued, durable) = {
+            let mut core = self.core.lock();
+            if let Mode::Poisoned(why) = &core.mode {
+                return Err(poisoned(self.group, why));
+            }
+            let next = core
+                .sealed
+                .pop_front()
+                .or_else(|| (!core.open.batch.is_empty()).then(|| std::mem::replace(&mut core.open, Queued::new())));
+            match next {
+                Some(queued) => (queued, core.durable),
+                None => return Ok(false),
+            }
+        };
+        let bytes = queued.batch.bytes() as u64;
+        let epoch = *self.epoch.lock();
+        if let Err(error) = journal.append(&mut queued.batch, epoch, durable, self.disk.now()) {
+            // Under the lock: the next batch would be appended in this one's place.
+            self.poison(&error);
+            drop(journal);
+            for ack in queued.acks {
+                let _ = ack.send(Err(poisoned(self.group, &error.to_string())));
+            }
+            return Err(error);
+        }
+        let mut core = self.core.lock();
+        core.written = journal.next_lsn().previous();
+        core.queued_bytes = core.queued_bytes.saturating_sub(bytes);
+        core.spare_ready = journal.spare_bytes() > 0;
+        core.file_room = journal.file_room();
+        core.journal_bytes = journal.written_bytes();
+        let wake_upkeep = !core.spare_ready;
+        let wake_sync = core.sync_due();
+        drop(core);
+        drop(journal);
+        for ack in queued.acks {
+            let _ = ack.send(Ok(()));
+        }
+        if wake_sync {
+            self.sync_wanted.notify_one();
+        }
+        if wake_upkeep {
+            self.upkeep_wanted.notify_one();
+        }
+        self.room.notify_waiters();
+        Ok(true)
+    }
+
+    /// Makes everything committed so far durable, and answers the flushes that waited for it.
+    ///
+    /// # Errors
+    /// What the disk says; the group is poisoned then.
+    pub fn sync(&self) -> Result<Lsn> {
+        let serial = self.syncing.lock();
+        let ticket = self.journal.lock().begin_sync();
+        let durable = match ticket.finish() {
+            Ok(durable) => durable,
+            Err(error) => {
+                // Before the next sync may begin: it would find no file to sync, and succeed.
+                let error = EngineError::io(format!("sync the journal of {}", self.group), error);
+                self.poison(&error);
+                return Err(error);
+            }
+        };
+        let mut core = self.core.lock();
+        if let Mode::Poisoned(why) = &core.mode {
+            return Err(poisoned(self.group, why));
+        }
+        core.durable = core.durable.max(durable);
+        let durable = core.durable;
+        let (done, waiting) = std::mem::take(&mut core.flushes).into_iter().partition(|(upto, _)| *upto <= durable);
+        core.flushes = waiting;
+        drop(core);
+        drop(serial);
+        let done: Vec<(Lsn, AckSender)> = done;
+        for (_, ack) in done {
+            let _ = ack.send(Ok(()));
+        }
+        Ok(durable)
+    }
+
+    /// Commits and syncs until `upto` is durable.
+    ///
+    /// # Errors
+    /// As [`WritePath::commit`] and [`WritePath::sync`].
+    pub fn make_durable(&self, upto: Lsn) -> Result<()> {
+        while self.core.lock().written < upto {
+            if !self.commit()? && self.core.lock().written < upto {
+                // Another thread has the batch in its hands.
+                std::thread::yield_now();
+            }
+        }
+        if self.core.lock().durable < upto {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything submitted so far to the images and makes it durable there; false when there was nothing.
+    ///
+    /// # Errors
+    /// `NoSpace` when an image can't grow into a full disk: nothing is lost, try again. Anything else poisons the group.
+    pub fn destage(&self) -> Result<bool> {
+        let _serial = self.destaging.lock();
+        let (frozen_at, work) = {
+            let mut core = self.core.lock();
+            if let Mode::Poisoned(why) = &core.mode {
+                return Err(poisoned(self.group, why));
+            }
+            if core.frozen_at.is_none() && core.volumes.values().all(|entry| entry.overlay.is_empty()) {
+                // Points and sizes alone leave nothing for the images.
+                core.image = core.image.max(core.durable);
+                return Ok(false);
+            }
+            let frozen_at = core.frozen_at.unwrap_or(core.next.previous());
+            core.frozen_at = Some(frozen_at);
+            let work: Vec<(Arc<Image>, Vec<Run>)> = core
+                .volumes
+                .values_mut()
+                .map(|entry| (Arc::clone(&entry.image), entry.overlay.freeze_at(frozen_at)))
+                .filter(|(_, runs)| !runs.is_empty())
+                .collect();
+            (frozen_at, work)
+        };
+        self.make_durable(frozen_at)?;
+        if let Err(error) = write_images(&work) {
+            if error.kind() != ErrorKind::NoSpace {
+                self.poison(&error);
+            }
+            return Err(error);
+        }
+        let mut core = self.core.lock();
+        core.volumes.values_mut().for_each(|entry| entry.overlay.thaw());
+        core.frozen_at = None;
+        core.image = frozen_at;
+        drop(core);
+        self.room.notify_waiters();
+        Ok(true)
+    }
+
+    /// Prepares the journal's next file when none is ready.
+    pub fn prepare(&self) -> Result<()> {
+        let (name, length) = {
+            let mut journal = self.journal.lock();
+            if journal.spare_bytes() > 0 {
+                self.note_spare(&journal, None);
+                return Ok(());
+            }
+            if !journal.may_grow() {
+                let text = format!(
+                    "the journal of {} is at its limit of {} MiB: writes wait until the vault has taken more of it",
+                    self.group,
+                    self.limits.journal.limit_bytes >> 20
+                );
+                self.note_spare(&journal, Some(EngineErrorNote { kind: ErrorKind::Retry, text }));
+                return Ok(());
+            }
+            journal.reserve_name()
+        };
+        let made = Journal::fill_spare(&self.disk, name, length);
+        let mut journal = self.journal.lock();
+        match made {
+            Ok(spare) => {
+                journal.add_spare(spare);
+                self.note_spare(&journal, None);
+                Ok(())
+            }
+            Err(error) => {
+                self.note_spare(&journal, Some(EngineErrorNote { kind: error.kind(), text: error.to_string() }));
+                Err(error)
+            }
+        }
+    }
+
+    fn note_spare(&self, journal: &Journal, full: Option<EngineErrorNote>) {
+        let mut core = self.core.lock();
+        core.spare_ready = journal.spare_bytes() > 0;
+        core.file_room = journal.file_room();
+        core.journal_bytes = journal.written_bytes();
+        core.journal_full = full;
+        drop(core);
+        self.room.notify_waiters();
+    }
+
+    /// Gives journal files back whose records are in the images, and in the vault or collapsed.
+    pub fn reclaim(&self, upto: Lsn) {
+        let _nobody_reads = self.reading.lock();
+        let mut journal = self.journal.lock();
+        journal.reclaim(upto);
+        self.note_spare(&journal, None);
+    }
+
+    /// Takes the group out of service: nothing is acknowledged from here on.
+    fn poison(&self, error: &EngineError) {
+        let mut core = self.core.lock();
+        if matches!(core.mode, Mode::Poisoned(_)) {
+            return;
+        }
+        tracing::error!(group = %self.group, %error, "the group takes no more writes: its disk failed");
+        core.mode = Mode::Poisoned(error.to_string());
+        let mut acks: Vec<AckSender> = core.flushes.drain(..).map(|(_, ack)| ack).collect();
+        acks.append(&mut core.open.acks);
+        let sealed: Vec<AckSender> = core.sealed.iter_mut().flat_map(|queued| queued.acks.drain(..)).collect();
+        acks.extend(sealed);
+        drop(core);
+        for ack in acks {
+            let _ = ack.send(Err(poisoned(self.group, &error.to_string())));
+        }
+        self.room.notify_waiters();
+    }
+}
+
+fn write_images(work: &[(Arc<Image>, Vec<Run>)]) -> Result<()> {
+    for (image, runs) in work {
+        for run in runs {
+            match &run.content {
+                Content::Data(data) => image.write(run.extent.lba, data)?,
+                Content::Zero => image.zero(run.extent)?,
+            }
+        }
+    }
+    if planted::is(Bug::ImageMarkAhead) {
+        return Ok(());
+    }
+    work.iter().try_for_each(|(image, _)| image.sync())
+}
