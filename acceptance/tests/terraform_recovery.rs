@@ -423,6 +423,17 @@ resource "lifeboat_recovery_plan" "erp" {
 }
 "#;
 
+/// What others may ask.
+const OBSERVED: &str = r#"
+data "lifeboat_recovery_plan" "erp" {
+  id = lifeboat_recovery_plan.erp.id
+}
+
+data "lifeboat_protection_status" "db" {
+  machine_id = lifeboat_machine.db.id
+}
+"#;
+
 const OF_MACHINES: [&str; 2] = ["lifeboat_machine.db", "lifeboat_machine.web"];
 const OF_PLANS: [&str; 1] = ["lifeboat_recovery_plan.erp"];
 
@@ -572,7 +583,7 @@ fn plans_are_created_changed_in_place_imported_and_destroyed() {
     let bench = Bench::new("tf-plans").unwrap();
     let workspace = &bench.workspace;
     let foundation = bench.configuration(&[NETWORKS, MAPPING, MACHINES]);
-    let configuration = foundation.clone() + PLAN;
+    let configuration = foundation.clone() + PLAN + OBSERVED;
     let alphabet = |state: &serde_json::Value| {
         let groups = &state["boot_group"];
         ensure!(groups[0]["name"] == "second in the alphabet", "order of the boot groups: {groups}");
@@ -595,6 +606,11 @@ fn plans_are_created_changed_in_place_imported_and_destroyed() {
                     plan["reasons"].to_string().contains("no gateway of the site recovery has registered"),
                     "{plan}"
                 );
+                let read = state.attributes("data.lifeboat_recovery_plan.erp")?;
+                ensure!(read["readiness"] == "not-ready", "{read}");
+                ensure!(read["boot_groups"][1]["name"] == "first in the alphabet", "{read}");
+                let status = state.attributes("data.lifeboat_protection_status.db")?;
+                ensure!(status["state"] == "protected", "{status}");
                 alphabet(plan)
             },
         )
@@ -725,14 +741,4 @@ fn the_example_of_a_recovery_plan_becomes_ready_as_written() {
     let anew = Workspace::new(&export, Tier::Attached, bench.gateway.client_environment()).unwrap();
     assert_eq!(anew.plan().unwrap().changes(), 0);
     workspace.destroy().unwrap();
-}
-
-#[test]
-fn the_example_of_several_machines_can_be_planned() {
-    let bench = Bench::new("tf-machines-example").unwrap();
-    bench.workspace.copy(&repository().join("examples/multi-machine-group")).unwrap();
-    let plan = bench.workspace.plan().unwrap();
-    for address in ["lifeboat_machine.erp[\"db\"]", "lifeboat_machine.erp[\"web\"]", "lifeboat_recovery_plan.erp"] {
-        assert_eq!(plan.actions(address).unwrap(), ["create"]);
-    }
 }

@@ -51,7 +51,7 @@ pub(crate) struct AttachedVault {
     snapshot: RwLock<Arc<Snapshot>>,
     /// One at a time takes a copy, so that an older one never replaces a newer.
     refreshing: tokio::sync::Mutex<()>,
-    /// One at a time declares what must not clash with what others declare.
+    /// One at a time declares what must not clash with what others declare, or deletes what others may need.
     declaring: tokio::sync::Mutex<()>,
     /// One at a time finishes a rotation of the master key.
     rewrapping: tokio::sync::Mutex<()>,

@@ -242,7 +242,8 @@ pub(crate) async fn delete<K: Kind>(
     let generation = body::if_match(request.headers())?;
     let (vault, document) = context.require(K::KIND, K::WHAT, &id).await?;
     body::check_generation(generation, document.generation)?;
-    vault.refresh().await?;
+    // Nobody declares meanwhile what needs it.
+    let _alone = vault.alone().await?;
     let blockers = K::blockers(&vault, &document);
     if !blockers.is_empty() {
         return Err(in_the_way(K::WHAT, &K::called(&vault, &document), blockers));

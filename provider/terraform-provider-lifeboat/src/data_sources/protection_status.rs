@@ -1,6 +1,6 @@
-//! `lifeboat_protection_status`: how well a group or a volume is protected, as the gateway that answers knows it.
+//! `lifeboat_protection_status`: how well a group, a volume or a machine is protected, as the gateway that answers knows it.
 
-use lifeboat_api::{Page, ProtectionStatus, ResyncStatus};
+use lifeboat_api::{Machine, Page, ProtectionStatus, ResyncStatus};
 use tf_provider_sdk::{
     Attribute, Context, DataSource, Diagnostic, Object, Result, Schema, Type, Value, async_trait, validate,
 };
@@ -21,9 +21,10 @@ impl DataSource<Link> for ProtectionStatusOf {
     fn schema(&self) -> Schema {
         let computed = |attribute: Attribute, text: &str| attribute.computed().description(text.to_owned());
         Schema::new()
-            .description("How well a consistency group, or the group of a volume, is protected now.")
-            .attribute(Attribute::string("group_id").optional().description("The group; this or `volume_id`."))
-            .attribute(Attribute::string("volume_id").optional().description("The volume; this or `group_id`."))
+            .description("How well a consistency group, or the group of a volume or of a machine, is protected now.")
+            .attribute(Attribute::string("group_id").optional().description("The group; this or one of the others."))
+            .attribute(Attribute::string("volume_id").optional().description("The volume; this or one of the others."))
+            .attribute(Attribute::string("machine_id").optional().description("The machine; this or one of the others."))
             .attribute(computed(
                 Attribute::string("state"),
                 "`pending`, `creating`, `protected`, `failing-over`, `failed-over`, `failing-back`, `deleting` or `failed`.",
@@ -66,15 +67,16 @@ impl DataSource<Link> for ProtectionStatusOf {
                 Attribute::string("observed"),
                 "When this was observed (RFC 3339): the present, unless another gateway serves the group.",
             ))
-            .rule(validate::exactly_one_of(["group_id", "volume_id"]))
+            .rule(validate::exactly_one_of(["group_id", "volume_id", "machine_id"]))
     }
 
     async fn read(&self, link: &Link, cx: &Context, mut config: Object) -> Result<Object> {
         let api = link.api()?;
-        let group: Option<String> = config.get("group_id")?;
-        let (attribute, query) = match group {
-            Some(id) => ("group_id", ("group", id)),
-            None => ("volume_id", ("volume", config.get::<String>("volume_id")?)),
+        let said = |name: &str| config.get::<Option<String>>(name);
+        let (attribute, query) = match (said("group_id")?, said("machine_id")?) {
+            (Some(id), _) => ("group_id", ("group", id)),
+            (None, Some(id)) => ("machine_id", ("group", group_of(link, cx, &id).await?)),
+            (None, None) => ("volume_id", ("volume", config.get::<String>("volume_id")?)),
         };
         let id = query.1.clone();
         let page: Page<ProtectionStatus> = cx
@@ -87,6 +89,19 @@ impl DataSource<Link> for ProtectionStatusOf {
         };
         describe(status, &mut config);
         Ok(config)
+    }
+}
+
+/// The group of a machine's volumes.
+async fn group_of(link: &Link, cx: &Context, id: &str) -> Result<String> {
+    let api = link.api()?;
+    match cx.run("reading the machine", api.read::<Machine>(id)).await? {
+        Ok(machine) => Ok(machine.spec.group_id.to_string()),
+        Err(error) if error.is_not_found() => {
+            let detail = format!("The gateway {} knows no machine {id}: check the id.", api.endpoint());
+            Err(Diagnostic::error("No such machine", detail).at("machine_id").into())
+        }
+        Err(error) => Err(failed("read the machine", &error, crate::wording::same)),
     }
 }
 
