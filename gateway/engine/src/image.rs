@@ -109,6 +109,7 @@ impl Image {
             std::io::ErrorKind::InvalidInput => invalid(error.to_string()),
             _ => context(error),
         })?;
+        file.sync().map_err(context)?;
         Self::remove(disk, volume)?;
         disk.adopt(&image_name(volume), source).map_err(context)?;
         disk.sync_names().map_err(context)?;
@@ -183,6 +184,8 @@ impl Image {
         }
         self.file
             .set_len(blocks * BLOCK_SIZE_U64)
+            // Durable before the group's state can say so: a source that is shorter than that is refused.
+            .and_then(|()| self.file.sync())
             .map_err(|error| EngineError::io(format!("grow the image of {}", self.volume), error))?;
         if let Some(presence) = &self.presence {
             presence.lock().grow(old, blocks);
