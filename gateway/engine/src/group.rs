@@ -547,6 +547,7 @@ impl Group {
             state.epoch = opened.epoch;
             state.shipped = place(opened.end);
         })?;
+        self.want_release(false);
         path.set_read_only(None);
         self.start_shipping(Some(writer));
         Ok(())

@@ -86,9 +86,10 @@ long_lives! {
         Decaying, |did: &EngineTally| did.rotations > 5 && did.rot_refused > 5 && did.rot_harmless > 5,
 }
 
-/// Seeds that found something once: 0x4e43 and 0x4e63 a write that waited for ever at a machine that had stopped
-/// within a collapse; 0x4f1b and 0x4f3f an adopted disk that had grown, lost that with the power, and was refused.
-const FOUND: [u64; 4] = [0x4e43, 0x4e63, 0x4f1b, 0x4f3f];
+/// Seeds that found something once: 0x4e43 and 0x4e63 a write that waited for ever at a machine that had stopped within a collapse;
+/// 0x5017 and 0x50ab a journal that was never given up, since its gateway had been released in the same life; 0x4f1b and 0x4f3f an
+/// adopted disk that had grown, lost that with the power, and was refused.
+const FOUND: [u64; 6] = [0x4e43, 0x4e63, 0x5017, 0x50ab, 0x4f1b, 0x4f3f];
 
 #[test]
 fn seeds_that_found_something_keep_every_promise() {

@@ -142,6 +142,8 @@ impl Group {
             let mut observed = self.observed.lock();
             observed.last_point = opened.last_point;
             observed.fenced_by = None;
+            // It may have been released in this life: a full journal would never be given up.
+            observed.release_wanted = false;
             observed.progress = None;
             observed.open_points.clear();
             observed.placed = None;
