@@ -43,6 +43,26 @@ impl StateFile {
         Ok(created)
     }
 
+    /// Whether a crash came within the first write of a state, so that nothing could rely on it yet: it goes into the second slot,
+    /// every later one into the other, and neither slot was ever whole.
+    pub(crate) fn is_begun_only(disk: &Arc<dyn Disk>) -> Result<bool> {
+        let context = |error| EngineError::io(format!("open {}", disk.path().join(NAME).display()), error);
+        let file = disk.open(NAME, false, Io::Buffered).map_err(context)?;
+        if file.len().map_err(context)? < 2 * STATE_SLOT as u64 {
+            return Ok(true);
+        }
+        let mut slots = vec![0; 2 * STATE_SLOT];
+        file.read_at(&mut slots, 0).map_err(context)?;
+        let (first, second) = slots.split_at(STATE_SLOT);
+        if first.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        match newest_state(first, second).map_err(format_error("the state of the group")) {
+            Ok(found) => Ok(found.is_none()),
+            Err(error) => Ok(error.kind() == ErrorKind::Damaged),
+        }
+    }
+
     /// Reads the newest state.
     ///
     /// # Errors

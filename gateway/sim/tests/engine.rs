@@ -88,8 +88,9 @@ long_lives! {
 
 /// Seeds that found something once: 0x4e43 and 0x4e63 a write that waited for ever at a machine that had stopped within a collapse;
 /// 0x5017 and 0x50ab a journal that was never given up, since its gateway had been released in the same life; 0x4f1b and 0x4f3f an
-/// adopted disk that had grown, lost that with the power, and was refused.
-const FOUND: [u64; 6] = [0x4e43, 0x4e63, 0x5017, 0x50ab, 0x4f1b, 0x4f3f];
+/// adopted disk that had grown, lost that with the power, and was refused; 0x4e4a a failover that was refused for good, since a
+/// crash had torn the first write of its state.
+const FOUND: [u64; 7] = [0x4e4a, 0x4e43, 0x4e63, 0x5017, 0x50ab, 0x4f1b, 0x4f3f];
 
 #[test]
 fn seeds_that_found_something_keep_every_promise() {

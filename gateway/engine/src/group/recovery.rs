@@ -101,6 +101,11 @@ impl Group {
             return Ok(Before::default());
         }
         let disk = local_disk(config)?;
+        if StateFile::is_begun_only(&disk)? {
+            // Of an earlier attempt that a crash ended: it has made nothing that counts here.
+            Self::forget_at(config)?;
+            return Ok(Before::default());
+        }
         let (_, saved) = StateFile::open(&disk, config.group)?;
         if saved.branch == branch && saved.phase == Phase::Active {
             return Ok(Before { active: Some(Self::open(config.clone()).await?), orphan: None });
