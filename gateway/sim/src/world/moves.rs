@@ -416,7 +416,7 @@ impl World {
                 self.calm(true);
             }
             if self.is_down(to) || attempt > TRIES.1 {
-                promise!(self.lenient || self.is_down(to), "{}: the fork can't be read", self.name(to));
+                promise!(self.forgiven() || self.is_down(to), "{}: the fork can't be read", self.name(to));
                 // The base is known by the point all the same.
                 let Some(found) = self.stamps_at_end(branch).await? else { return Ok(false) };
                 break found;
