@@ -132,11 +132,12 @@ pub(super) async fn group(
     for (kind, document) in &needed {
         catalog.restore(kind, &document.id, &mut |document| document.status.clone()).await?;
     }
+    attached.refresh().await?;
+    // A gateway that nobody declared is refused while the volumes are still deleted.
+    let here = own(context, &attached)?;
     for (_, _, document) in &group.volumes {
         catalog.restore(kind::VOLUMES, &document.id, &mut |document| document.status.clone()).await?;
     }
-    attached.refresh().await?;
-    let here = own(context, &attached)?;
     let back = GroupRecord {
         job: Some(job),
         failed_job: None,
