@@ -82,3 +82,14 @@ fn the_disk_fails_along_a_story() {
     }
     assert!(broken.is_empty(), "{} runs failed:\n{}", broken.len(), broken.join("\n"));
 }
+
+/// A group whose making fails once its first point is in the vault: what is there holds what was asked for, nothing else.
+#[test]
+fn the_disk_fails_for_good_while_the_group_is_made() {
+    for at in 10..=24 {
+        let fault = Fault { at, errno: ERRNOS[0], for_good: true, short: at % 2 == 0 };
+        if let Err(violation) = scripted_run(SEED, Wrong::Disk(fault)) {
+            panic!("{violation}");
+        }
+    }
+}

@@ -205,8 +205,14 @@ impl World {
         self.tally.borrow_mut().points_compared += 1;
         if !self.is_true_at(point.branch, point.lsn, &found) {
             let histories = self.histories_of(point.branch);
-            let (least, most) = self.history(histories[0], |history| history.held_at(point.lsn));
-            let expected = self.history(histories[0], |history| history.state(most));
+            let Some(first) = histories.first() else {
+                return Err(Violation(format!(
+                    "{} has a point at {}, and nobody wrote anything",
+                    point.branch, point.lsn
+                )));
+            };
+            let (least, most) = self.history(*first, |history| history.held_at(point.lsn));
+            let expected = self.history(*first, |history| history.state(most));
             return Err(Violation(format!(
                 "the point at {} of {} holds {}, no state after {least} to {most} operations; the last is {}",
                 point.lsn,

@@ -72,6 +72,9 @@ impl World {
             }
             Err(error) => {
                 self.excuse(gateway, "create", &error)?;
+                // What it got as far as may be in the vault: a branch of its own that holds what was asked for, and that nobody
+                // was told of.
+                self.add_history(History::new(base));
                 Ok(false)
             }
         }
