@@ -17,13 +17,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lifeboat-vault", &["lifeboat-format", "lifeboat-model"]),
     ("lifeboat-engine", &["lifeboat-vault", "lifeboat-format", "lifeboat-model"]),
     ("lifeboat-export", &["lifeboat-engine", "lifeboat-model"]),
+    ("lifeboat-compute", &["lifeboat-model"]),
     ("lifeboat-api", &["lifeboat-model"]),
-    ("lifeboat-server", &["lifeboat-api", "lifeboat-export", "lifeboat-engine", "lifeboat-vault", "lifeboat-model"]),
+    (
+        "lifeboat-server",
+        &["lifeboat-api", "lifeboat-compute", "lifeboat-export", "lifeboat-engine", "lifeboat-vault", "lifeboat-model"],
+    ),
     (
         "lifeboat-cli",
         &[
             "lifeboat-server",
             "lifeboat-api",
+            "lifeboat-compute",
             "lifeboat-export",
             "lifeboat-engine",
             "lifeboat-vault",
@@ -125,6 +130,7 @@ fn planted_violations_are_found() {
     for (from, to, kind) in [
         ("lifeboat-model", "lifeboat-format", None),
         ("lifeboat-export", "lifeboat-vault", None),
+        ("lifeboat-compute", "lifeboat-api", None),
         ("lifeboat-api", "lifeboat-engine", None),
         ("tf-provider-sdk", "lifeboat-model", None),
         ("terraform-provider-lifeboat", "lifeboat-server", Some("dev")),
