@@ -1,4 +1,5 @@
-//! The one translation from the engine's error kinds to the numbers that applications see.
+//! The one translation from the engine's error kinds to the numbers that applications see: errno in the mount, and NBD's
+//! own, which are a few of them.
 //!
 //! | Kind | errno | Meaning for the application |
 //! |---|---|---|
@@ -11,10 +12,59 @@
 //! | Closed | ESTALE | the volume was closed; open it again |
 //! | WrongKey | ENOKEY | the vault's key is missing |
 //! | NewerFormat | EOPNOTSUPP | written by a newer Lifeboat |
+//!
+//! Over NBD, Fenced is EPERM, NewerFormat ENOTSUP, NotFound and Closed are ESHUTDOWN, Invalid past the end of the volume is
+//! ENOSPC for a write; what NBD has no number for is EIO.
 
 use std::fmt;
 
 use lifeboat_engine::ErrorKind;
+
+/// An error number of the NBD protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NbdError(u32);
+
+impl NbdError {
+    /// Written to a recovery point or a fenced volume.
+    pub const EPERM: Self = Self(1);
+    /// Bytes that can't be had or trusted.
+    pub const EIO: Self = Self(5);
+    /// A wrong request.
+    pub const EINVAL: Self = Self(22);
+    /// A write past the end, or the gateway's disk is full.
+    pub const ENOSPC: Self = Self(28);
+    /// Written by a newer Lifeboat.
+    pub const ENOTSUP: Self = Self(95);
+    /// The volume has gone; the connection ends.
+    pub const ESHUTDOWN: Self = Self(108);
+
+    /// The number.
+    #[must_use]
+    pub const fn code(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Debug for NbdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NbdError({})", self.0)
+    }
+}
+
+/// NBD's number for an engine error of this kind. `Retry` has been retried before it comes here.
+#[must_use]
+pub const fn nbd_error_of(kind: ErrorKind) -> NbdError {
+    match kind {
+        ErrorKind::NoSpace => NbdError::ENOSPC,
+        ErrorKind::Fenced => NbdError::EPERM,
+        ErrorKind::Invalid => NbdError::EINVAL,
+        ErrorKind::NotFound | ErrorKind::Closed => NbdError::ESHUTDOWN,
+        ErrorKind::NewerFormat => NbdError::ENOTSUP,
+        ErrorKind::WrongKey | ErrorKind::Damaged | ErrorKind::Tampered | ErrorKind::Retry | ErrorKind::Denied => {
+            NbdError::EIO
+        }
+    }
+}
 
 /// An error number as in errno(3), positive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

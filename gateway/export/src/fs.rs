@@ -15,8 +15,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fmt::Display;
-use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -24,18 +22,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_engine::{BlockVolume, EngineError, ErrorKind};
 use lifeboat_model::Timestamp;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::errno::{Errno, Named, errno_of};
+use crate::errno::{Errno, Named};
 use crate::inode::{self, Inodes, Node};
 use crate::options::MountOptions;
 use crate::tree::{Dir, ExportTree, FILE_SUFFIX, File, Space};
-
-const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(1);
-/// The same kind of error on the same file is logged once in this time: a poisoned group fails every write.
-const LOG_EVERY: Duration = Duration::from_secs(10);
+use crate::trouble::{Logged, Patience, report};
 
 /// Attributes of a file or directory, as the kernel needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +89,7 @@ struct OpenFile {
     file: File,
     volume: Arc<dyn BlockVolume>,
     writable: bool,
-    logged: Mutex<Option<(ErrorKind, Instant)>>,
+    logged: Logged,
 }
 
 /// The file system over a tree.
@@ -111,7 +103,7 @@ pub struct ExportFs {
     files: RwLock<HashMap<u64, Arc<OpenFile>>>,
     listings: Mutex<HashMap<u64, Arc<[ListedName]>>>,
     next_handle: AtomicU64,
-    closing: CancellationToken,
+    patience: Patience,
 }
 
 impl std::fmt::Debug for ExportFs {
@@ -124,6 +116,7 @@ impl ExportFs {
     /// A file system that nobody uses yet.
     #[must_use]
     pub fn new(tree: Arc<dyn ExportTree>, options: MountOptions) -> Self {
+        let patience = Patience::new(options.retry_for);
         Self {
             uid: options.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
             gid: options.gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),
@@ -134,7 +127,7 @@ impl ExportFs {
             files: RwLock::default(),
             listings: Mutex::default(),
             next_handle: AtomicU64::new(1),
-            closing: CancellationToken::new(),
+            patience,
         }
     }
 
@@ -209,8 +202,11 @@ impl ExportFs {
         if cached && writable {
             return Err(Errno::EROFS);
         }
-        let volume =
-            self.retry(|| self.tree.open(&file)).await.map_err(|error| report(&file, &error, None, Named::ByInode))?;
+        let volume = self
+            .patience
+            .retry(|| self.tree.open(&file))
+            .await
+            .map_err(|error| report(&file, &error, None, Named::ByInode))?;
         if writable && volume.read_only() {
             return Err(Errno::EROFS);
         }
@@ -218,7 +214,7 @@ impl ExportFs {
             return Err(Errno::EPERM);
         }
         let handle = self.next_handle();
-        let open = Arc::new(OpenFile { inode, file, volume, writable, logged: Mutex::new(None) });
+        let open = Arc::new(OpenFile { inode, file, volume, writable, logged: Logged::default() });
         self.files.write().unwrap_or_else(PoisonError::into_inner).insert(handle, open);
         Ok(Opened { handle, cached })
     }
@@ -239,7 +235,7 @@ impl ExportFs {
         if len == 0 {
             return Ok(Bytes::new());
         }
-        let data = self.retry(|| open.volume.read(offset, len)).await.map_err(|error| open.report(&error))?;
+        let data = self.patience.retry(|| open.volume.read(offset, len)).await.map_err(|error| open.report(&error))?;
         if data.len() == len as usize {
             return Ok(data);
         }
@@ -265,10 +261,10 @@ impl ExportFs {
             return Ok(0);
         }
         let data = data.slice(..len);
-        self.retry(|| open.volume.write(offset, data.clone())).await.map_err(|error| open.report(&error))?;
+        self.patience.retry(|| open.volume.write(offset, data.clone())).await.map_err(|error| open.report(&error))?;
         // O_SYNC contains the bit of O_DSYNC.
         if flags & libc::O_DSYNC != 0 {
-            self.retry(|| open.volume.flush()).await.map_err(|error| open.report(&error))?;
+            self.patience.retry(|| open.volume.flush()).await.map_err(|error| open.report(&error))?;
         }
         Ok(len)
     }
@@ -282,7 +278,7 @@ impl ExportFs {
         if matches!(open.file, File::Point { .. }) {
             return Ok(());
         }
-        self.retry(|| open.volume.flush()).await.map_err(|error| open.report(&error))
+        self.patience.retry(|| open.volume.flush()).await.map_err(|error| open.report(&error))
     }
 
     /// fallocate(2): punching a hole and zeroing a range make zeroes; plain allocation inside the volume does nothing, as
@@ -311,7 +307,7 @@ impl ExportFs {
         if !zero || len == 0 {
             return if open.volume.read_only() { Err(Errno::EROFS) } else { Ok(()) };
         }
-        self.retry(|| open.volume.zero(offset, len, trim)).await.map_err(|error| open.report(&error))
+        self.patience.retry(|| open.volume.zero(offset, len, trim)).await.map_err(|error| open.report(&error))
     }
 
     /// Opens a directory and reads all its names.
@@ -322,9 +318,11 @@ impl ExportFs {
         let dir = self.dir(inode)?;
         let names = match dir {
             Dir::Root => ["volumes", "points", "branches"].map(str::to_owned).to_vec(),
-            _ => {
-                self.retry(|| self.tree.list(&dir)).await.map_err(|error| report(&dir, &error, None, Named::ByInode))?
-            }
+            _ => self
+                .patience
+                .retry(|| self.tree.list(&dir))
+                .await
+                .map_err(|error| report(&dir, &error, None, Named::ByInode))?,
         };
         let suffix = if inode::holds_files(&dir) { FILE_SUFFIX } else { "" };
         let mut listing: Vec<ListedName> = names
@@ -381,7 +379,7 @@ impl ExportFs {
 
     /// Ends every wait for a retry: the mount is being taken down.
     pub fn close(&self) {
-        self.closing.cancel();
+        self.patience.end();
     }
 
     /// Flushes every file that is open for writing, and returns how many could not be.
@@ -440,13 +438,13 @@ impl ExportFs {
     async fn stat(&self, node: &Node, named: Named) -> Result<([u8; 16], Attr), Errno> {
         match node {
             Node::Dir(dir @ (Dir::PointGroup { .. } | Dir::Point { .. } | Dir::Branch { .. })) => {
-                let stat = self.retry(|| self.tree.stat_dir(dir)).await;
+                let stat = self.patience.retry(|| self.tree.stat_dir(dir)).await;
                 let stat = stat.map_err(|error| report(dir, &error, None, named))?;
                 Ok((stat.identity, self.dir_attr(node, stat.modified)))
             }
             Node::Dir(_) => Ok(([0; 16], self.dir_attr(node, None))),
             Node::File(file) => {
-                let stat = self.retry(|| self.tree.stat_file(file)).await;
+                let stat = self.patience.retry(|| self.tree.stat_file(file)).await;
                 let stat = stat.map_err(|error| report(file, &error, None, named))?;
                 Ok((stat.identity, self.file_attr(0, node, stat.size_bytes, stat.read_only, stat.modified)))
             }
@@ -483,68 +481,12 @@ impl ExportFs {
             ttl: if node.is_point() { self.options.point_ttl } else { self.options.volume_ttl },
         }
     }
-
-    /// Asks again while the engine answers `Retry`, until the time is up or the mount is taken down.
-    async fn retry<T, F, A>(&self, mut ask: F) -> Result<T, EngineError>
-    where
-        F: FnMut() -> A,
-        A: Future<Output = Result<T, EngineError>>,
-    {
-        let mut deadline = None;
-        let mut pause = RETRY_FIRST;
-        loop {
-            let error = match ask().await {
-                Err(error) if error.kind() == ErrorKind::Retry => error,
-                answer => return answer,
-            };
-            let now = Instant::now();
-            let deadline = *deadline.get_or_insert(now + self.options.retry_for);
-            if now >= deadline {
-                return Err(error);
-            }
-            tokio::select! {
-                () = self.closing.cancelled() => return Err(error),
-                () = tokio::time::sleep_until(deadline.min(now + pause)) => {}
-            }
-            pause = (pause * 2).min(RETRY_MAX);
-        }
-    }
 }
 
 impl OpenFile {
     fn report(&self, error: &EngineError) -> Errno {
         report(&self.file, error, Some(&self.logged), Named::ByInode)
     }
-}
-
-/// Logs an error where it leaves our hands, and gives its number.
-fn report(
-    path: &dyn Display,
-    error: &EngineError,
-    logged: Option<&Mutex<Option<(ErrorKind, Instant)>>>,
-    named: Named,
-) -> Errno {
-    let errno = errno_of(error.kind(), named);
-    if let Some(logged) = logged {
-        let mut logged = lock(logged);
-        if logged.is_some_and(|(kind, at)| kind == error.kind() && at.elapsed() < LOG_EVERY) {
-            return errno;
-        }
-        *logged = Some((error.kind(), Instant::now()));
-    }
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Fenced => {
-            tracing::debug!(file = %path, ?errno, %error, "request refused");
-        }
-        ErrorKind::Retry | ErrorKind::Closed => tracing::warn!(file = %path, ?errno, %error, "request failed"),
-        ErrorKind::NoSpace
-        | ErrorKind::Denied
-        | ErrorKind::Damaged
-        | ErrorKind::Tampered
-        | ErrorKind::WrongKey
-        | ErrorKind::NewerFormat => tracing::error!(file = %path, ?errno, %error, "request failed"),
-    }
-    errno
 }
 
 /// The tables stay whole when a task panics between two of their operations.

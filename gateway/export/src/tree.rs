@@ -1,4 +1,5 @@
-//! The name space that the server lends to the mount: which directories and files there are, and the volumes behind them.
+//! The name space that the server lends to the mount and to NBD: which directories and files there are, and the volumes
+//! behind them.
 //!
 //! ```text
 //! /                              Dir::Root
@@ -161,6 +162,12 @@ pub trait ExportTree: Send + Sync + 'static {
     /// The volume behind a file. Its `read_only` decides whether it may be opened for writing. It is held until the file's
     /// last close; one that ends before that answers `Closed` or `NotFound`, and the application sees ESTALE.
     async fn open(&self, file: &File) -> Result<Arc<dyn BlockVolume>, EngineError>;
+
+    /// Whether a file that [`Self::open`] does not find is to come by itself: it is declared here, and its group is being
+    /// opened. NBD clients wait for such a file for a while; in the mount it is simply not there yet.
+    fn expects(&self, _file: &File) -> bool {
+        false
+    }
 
     /// What `df` shows for the mount.
     fn space(&self) -> Space {

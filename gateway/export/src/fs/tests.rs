@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
+
 use super::*;
+use crate::errno::errno_of;
 use support::{MemoryTree, MemoryVolume, branch, point, volume};
 
 #[path = "../../tests/support/mod.rs"]

@@ -126,6 +126,8 @@ type Exported = (File, [u8; 16], Arc<MemoryVolume>);
 pub struct MemoryTree {
     files: Mutex<BTreeMap<String, Exported>>,
     pub stats: AtomicU64,
+    /// Whether what isn't there is to come.
+    pub expecting: AtomicBool,
 }
 
 impl MemoryTree {
@@ -137,7 +139,7 @@ impl MemoryTree {
         self.files.lock().unwrap().remove(&file.to_string());
     }
 
-    fn get(&self, file: &File) -> Result<([u8; 16], Arc<MemoryVolume>)> {
+    pub fn get(&self, file: &File) -> Result<([u8; 16], Arc<MemoryVolume>)> {
         let files = self.files.lock().unwrap();
         let found = files.get(&file.to_string()).map(|(_, identity, volume)| (*identity, Arc::clone(volume)));
         found.ok_or_else(|| EngineError::new(ErrorKind::NotFound, format!("no {file}")))
@@ -189,6 +191,10 @@ impl ExportTree for MemoryTree {
 
     async fn open(&self, file: &File) -> Result<Arc<dyn BlockVolume>> {
         Ok(self.get(file)?.1)
+    }
+
+    fn expects(&self, _file: &File) -> bool {
+        self.expecting.load(Ordering::SeqCst)
     }
 
     fn space(&self) -> Space {
