@@ -27,7 +27,7 @@ pub enum RunState {
     Absent,
     /// It runs.
     Running,
-    /// It stands still and goes on once the reason is gone, or after [`Driver::start`].
+    /// It stands still, with everything in its memory, until [`Driver::start`] lets it go on.
     Paused {
         /// Why, for a person.
         reason: String,
@@ -64,8 +64,9 @@ pub trait Driver: Send + Sync + Debug {
 
     /// Starts the machine, and returns when it runs; its operating system may still be booting.
     ///
-    /// One that runs already under this id is left as it is, also when it was ordered differently. What a crash left of
-    /// an earlier start is cleaned away first.
+    /// One that runs already under this id is left as it is, also when it was ordered differently. One that is paused
+    /// goes on; if it can't, it is switched off and started anew. What a crash left of an earlier start is cleaned away
+    /// first.
     ///
     /// # Errors
     /// It doesn't run. Nothing but its directory is left of it then.

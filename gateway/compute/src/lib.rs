@@ -5,6 +5,7 @@
 //! ```text
 //! order     what to start: processors, memory, disks, interfaces; names of runs
 //! driver    the interface that every driver keeps, and what each call promises
+//! qemu      a QEMU process for each machine on this host, which outlives the gateway
 //! script    programs of the administrator's: any hypervisor, any cloud
 //! runs      a directory for each run: what was ordered, found again after a restart
 //! turns     one call at a time that changes a run
@@ -16,10 +17,12 @@
 //! new driver over the same directory finds them all, and every call can be repeated: what was done already is found
 //! done. A call that is given up (its future dropped) leaves a run that the same call takes further.
 
+mod blocking;
 mod driver;
 mod error;
 mod order;
 mod program;
+mod qemu;
 mod runs;
 mod script;
 mod turns;
@@ -27,4 +30,5 @@ mod turns;
 pub use driver::{Driver, RunState, StopOutcome};
 pub use error::{ComputeError, ErrorKind};
 pub use order::{Disk, DiskSource, Firmware, Interface, Join, Order, ParseRunIdError, RunId};
+pub use qemu::{Acceleration, QemuDriver, QemuSettings, UefiFiles};
 pub use script::{ScriptDriver, ScriptLimits};

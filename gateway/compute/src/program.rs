@@ -21,6 +21,7 @@ const REST_LIMIT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
     pub(crate) input: Vec<u8>,
     pub(crate) environment: Vec<(&'static str, OsString)>,
     pub(crate) limit: Duration,
@@ -58,6 +59,7 @@ impl Call {
         let checked = tokio::task::spawn_blocking(move || check(&program)).await;
         checked.map_err(|error| Unrun::Unusable(format!("{shown}: {error}")))?.map_err(Unrun::Unusable)?;
         let mut child = tokio::process::Command::new(&self.program)
+            .args(self.arguments)
             .envs(self.environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::blocking::blocking;
 use crate::program::{Call, Ended, Unrun, check};
 use crate::runs::Runs;
 use crate::turns::Turns;
@@ -102,6 +103,7 @@ impl ScriptDriver {
         environment.extend(more.environment);
         let call = Call {
             program: self.programs.join(program),
+            arguments: Vec::new(),
             input,
             environment,
             limit: more.limit,
@@ -309,15 +311,6 @@ impl More {
 
 fn first_line(output: &[u8]) -> String {
     String::from_utf8_lossy(output).lines().next().unwrap_or_default().trim().chars().take(200).collect()
-}
-
-/// Runs what blocks off the threads that serve others.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ComputeError> + Send + 'static,
-) -> Result<T, ComputeError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| ComputeError::fatal(format!("work ended early: {error}")))?
 }
 
 #[cfg(test)]

@@ -1,0 +1,197 @@
+//! What this host offers to machines: QEMU, hardware virtualization that works, UEFI, memory, rights.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::Order;
+use crate::program::{Call, Unrun};
+
+/// How a machine's processors are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceleration {
+    /// The host's own, by the kernel.
+    Kvm,
+    /// Emulated, ten to thirty times slower.
+    Emulated,
+}
+
+/// UEFI for machines: the code, and the variables that every run gets a copy of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UefiFiles {
+    /// Read only.
+    pub code: PathBuf,
+    /// Copied for each run.
+    pub variables: PathBuf,
+}
+
+/// Where distributions put UEFI for machines: Debian, Fedora, Arch, openSUSE.
+const UEFI: &[(&str, &str)] = &[
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
+    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+    ("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
+];
+
+/// Longest that the trial may take. Where KVM works it takes some 200 ms. Where a hypervisor below only pretends, it
+/// takes 3.5 s when it ends at all, which emulation does in 100 ms; operating systems don't start there.
+const TRIAL_LIMIT: Duration = Duration::from_secs(2);
+/// Beside a machine's own memory: QEMU itself, and the translated code of an emulated machine.
+const BESIDE_MIB: u64 = 128;
+
+/// The program by the name given, or the first of its name on the path.
+pub(super) fn program(name: &Path) -> Result<PathBuf, String> {
+    let on_path = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| path.is_file())
+    };
+    let found = if name.is_absolute() { Some(name.to_owned()).filter(|path| path.is_file()) } else { on_path() };
+    found.ok_or_else(|| {
+        format!("{} is not installed here: install QEMU (Debian: apt-get install qemu-system-x86)", name.display())
+    })
+}
+
+/// UEFI for machines, from where it was said to be or where distributions put it.
+pub(super) fn uefi(given: Option<&UefiFiles>) -> Result<UefiFiles, String> {
+    let usual = UEFI.iter().map(|(code, variables)| UefiFiles { code: code.into(), variables: variables.into() });
+    let there = |files: &UefiFiles| files.code.is_file() && files.variables.is_file();
+    match given {
+        Some(given) if there(given) => Ok(given.clone()),
+        Some(given) => Err(format!("UEFI for machines is not at {}: correct the path", given.code.display())),
+        None => usual.into_iter().find(there).ok_or_else(|| {
+            "UEFI for machines is not installed here: install OVMF (Debian: apt-get install ovmf)".to_owned()
+        }),
+    }
+}
+
+/// Tries whether KVM runs a machine at all: one whose boot sector ends it at once.
+///
+/// A device node and even a virtual processor prove nothing on a host that is itself a machine.
+pub(super) async fn acceleration(qemu: &Path, scratch: &Path) -> (Acceleration, String) {
+    let emulated = |why: String| (Acceleration::Emulated, why);
+    if !Path::new("/dev/kvm").exists() {
+        return emulated("there is no /dev/kvm".to_owned());
+    }
+    let disk = scratch.join(format!(".kvm-trial-{}", std::process::id()));
+    let written = fs::create_dir_all(scratch).and_then(|()| fs::write(&disk, boot_sector()));
+    if let Err(error) = written {
+        return emulated(format!("{} can't be written: {error}", disk.display()));
+    }
+    let began = Instant::now();
+    let tried = trial(qemu, &disk).run().await;
+    let _ = fs::remove_file(&disk);
+    match tried {
+        Ok(ended) if ended.status.code() == Some(33) => (Acceleration::Kvm, format!("tried in {:?}", began.elapsed())),
+        Ok(ended) => emulated(format!("a trial with KVM ended with {}: {}", ended.status, ended.said)),
+        Err(Unrun::TooSlow { .. }) => emulated(format!("KVM takes longer than {TRIAL_LIMIT:?} for what takes moments")),
+        Err(Unrun::Unusable(error)) => emulated(error),
+    }
+}
+
+fn trial(qemu: &Path, disk: &Path) -> Call {
+    let drive = format!("if=ide,format=raw,file={}", disk.display().to_string().replace(',', ",,"));
+    let arguments = [
+        "-accel",
+        "kvm",
+        "-machine",
+        "pc",
+        "-cpu",
+        "host",
+        "-m",
+        "64",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-device",
+        "isa-debug-exit,iobase=0xf4,iosize=4",
+        "-drive",
+        &drive,
+    ];
+    Call {
+        program: qemu.to_owned(),
+        arguments: arguments.map(Into::into).to_vec(),
+        input: Vec::new(),
+        environment: Vec::new(),
+        limit: TRIAL_LIMIT,
+        output_bytes: 1 << 10,
+    }
+}
+
+/// `mov al, 16; out 0xf4, al; hlt`: QEMU's debug port ends it with twice that and one.
+fn boot_sector() -> Vec<u8> {
+    let mut disk = vec![0xb0, 0x10, 0xe6, 0xf4, 0xf4];
+    disk.resize(510, 0);
+    disk.extend([0x55, 0xaa]);
+    disk.resize(64 << 10, 0);
+    disk
+}
+
+/// What speaks against the machine's size here.
+pub(super) fn room(order: &Order, acceleration: Acceleration) -> Vec<String> {
+    let mut against = Vec::new();
+    let name = &order.name;
+    let available_mib = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_mib(&text));
+    if let Some(available_mib) = available_mib.filter(|mib| *mib < order.memory_mib.saturating_add(BESIDE_MIB)) {
+        let wanted = order.memory_mib;
+        against.push(format!(
+            "machine {name}: it wants {wanted} MiB, and this host has {available_mib} MiB to give, of which {BESIDE_MIB} go \
+             to QEMU: free memory or give the machine less"
+        ));
+    }
+    let processors =
+        std::thread::available_parallelism().map_or(u32::MAX, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    if acceleration == Acceleration::Kvm && order.cpus > processors {
+        against.push(format!(
+            "machine {name}: it wants {} processors, and this host has {processors}: give it fewer",
+            order.cpus
+        ));
+    }
+    against
+}
+
+fn available_mib(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib >> 10)
+}
+
+/// Whether this process may make taps, and why not.
+pub(super) fn may_make_taps() -> Result<(), String> {
+    const CAP_NET_ADMIN: u32 = 12;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
+    if effective >> CAP_NET_ADMIN & 1 == 0 {
+        return Err("a bridge needs the right CAP_NET_ADMIN: run the gateway as root or give it that".to_owned());
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return Err("a bridge needs /dev/net/tun: load the kernel's module (modprobe tun)".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order::tests::order;
+
+    #[test]
+    fn what_is_not_installed_says_how_to_install_it() {
+        let missing = program(Path::new("qemu-system-nowhere")).expect_err("missing");
+        assert!(missing.contains("qemu-system-nowhere") && missing.contains("apt-get install"), "{missing}");
+        assert!(program(Path::new("sh")).expect("on the path").is_absolute());
+        let files = UefiFiles { code: "/nowhere/code.fd".into(), variables: "/nowhere/vars.fd".into() };
+        assert!(uefi(Some(&files)).expect_err("missing").contains("/nowhere/code.fd"));
+    }
+
+    #[test]
+    fn a_machine_that_is_too_large_is_spoken_against() {
+        let mut order = order("mach_1");
+        assert_eq!(available_mib("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"), Some(2));
+        order.memory_mib = 1 << 40;
+        order.cpus = 1 << 20;
+        assert_eq!(room(&order, Acceleration::Kvm).len(), 2);
+        assert_eq!(room(&order, Acceleration::Emulated).len(), 1, "an emulated machine has one processor anyway");
+    }
+}
