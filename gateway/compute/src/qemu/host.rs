@@ -37,6 +37,8 @@ const UEFI: &[(&str, &str)] = &[
 /// Longest that the trial may take. Where KVM works it takes some 200 ms. Where a hypervisor below only pretends, it
 /// takes 3.5 s when it ends at all, which emulation does in 100 ms; operating systems don't start there.
 const TRIAL_LIMIT: Duration = Duration::from_secs(2);
+/// What QEMU ends with when the trial's boot sector writes 16 to its debug port.
+const TRIAL_CODE: i32 = 33;
 /// Beside a machine's own memory: QEMU itself, and the translated code of an emulated machine.
 const BESIDE_MIB: u64 = 128;
 
@@ -79,25 +81,27 @@ pub(super) async fn acceleration(qemu: &Path, scratch: &Path) -> (Acceleration, 
         return emulated(format!("{} can't be written: {error}", disk.display()));
     }
     let began = Instant::now();
-    let tried = trial(qemu, &disk).run().await;
+    let tried = trial(qemu, &disk, "kvm", "host").run().await;
     let _ = fs::remove_file(&disk);
     match tried {
-        Ok(ended) if ended.status.code() == Some(33) => (Acceleration::Kvm, format!("tried in {:?}", began.elapsed())),
+        Ok(ended) if ended.status.code() == Some(TRIAL_CODE) => {
+            (Acceleration::Kvm, format!("tried in {:?}", began.elapsed()))
+        }
         Ok(ended) => emulated(format!("a trial with KVM ended with {}: {}", ended.status, ended.said)),
         Err(Unrun::TooSlow { .. }) => emulated(format!("KVM takes longer than {TRIAL_LIMIT:?} for what takes moments")),
         Err(Unrun::Unusable(error)) => emulated(error),
     }
 }
 
-fn trial(qemu: &Path, disk: &Path) -> Call {
+fn trial(qemu: &Path, disk: &Path, accelerator: &str, processor: &str) -> Call {
     let drive = format!("if=ide,format=raw,file={}", disk.display().to_string().replace(',', ",,"));
     let arguments = [
         "-accel",
-        "kvm",
+        accelerator,
         "-machine",
         "pc",
         "-cpu",
-        "host",
+        processor,
         "-m",
         "64",
         "-nodefaults",
@@ -119,7 +123,7 @@ fn trial(qemu: &Path, disk: &Path) -> Call {
     }
 }
 
-/// `mov al, 16; out 0xf4, al; hlt`: QEMU's debug port ends it with twice that and one.
+/// `mov al, 16; out 0xf4, al; hlt`: the debug port ends QEMU, with twice that and one.
 fn boot_sector() -> Vec<u8> {
     let mut disk = vec![0xb0, 0x10, 0xe6, 0xf4, 0xf4];
     disk.resize(510, 0);
@@ -183,6 +187,22 @@ mod tests {
         assert!(program(Path::new("sh")).expect("on the path").is_absolute());
         let files = UefiFiles { code: "/nowhere/code.fd".into(), variables: "/nowhere/vars.fd".into() };
         assert!(uefi(Some(&files)).expect_err("missing").contains("/nowhere/code.fd"));
+    }
+
+    #[tokio::test]
+    async fn the_trial_ends_at_once_where_processors_work() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let disk = dir.path().join("a, trial");
+        fs::write(&disk, boot_sector()).expect("written");
+        let qemu = program(Path::new("qemu-system-x86_64")).expect("installed");
+        let mut call = trial(&qemu, &disk, "tcg", "max");
+        call.limit = Duration::from_secs(60);
+        assert_eq!(call.run().await.expect("ended").status.code(), Some(TRIAL_CODE));
+        // A disk without a boot sector starts nothing: what ends the trial is the machine.
+        fs::write(&disk, vec![0; 64 << 10]).expect("written");
+        let mut call = trial(&qemu, &disk, "tcg", "max");
+        call.limit = Duration::from_secs(1);
+        assert!(matches!(call.run().await, Err(Unrun::TooSlow { .. })));
     }
 
     #[test]

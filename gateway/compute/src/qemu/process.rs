@@ -108,9 +108,12 @@ mod tests {
         }
     }
 
-    fn sleeper(run: &Path) -> Child {
+    /// A process that waits and, like QEMU, starts no other.
+    fn waiting(run: &Path) -> Child {
+        let made = std::process::Command::new("mkfifo").arg(run.join("never")).status().expect("run");
+        assert!(made.success());
         // To the shell the arguments after the script mean nothing; to whoever looks they are those of a machine.
-        let arguments = ["-c", "sleep 600; :", "-pidfile", "pid"].map(OsString::from);
+        let arguments = ["-c", "read line < never", "-pidfile", "pid"].map(OsString::from);
         spawn(Path::new("/bin/sh"), &arguments, run).expect("started")
     }
 
@@ -120,7 +123,7 @@ mod tests {
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         fs::create_dir(&one).expect("made");
         fs::create_dir(&two).expect("made");
-        let mut child = sleeper(&one);
+        let mut child = waiting(&one);
         until("found without its pid", || Process::find(&one).is_some()).await;
         // Another run's file has that pid, as after a reboot.
         fs::write(two.join(PID_FILE), child.id().expect("it runs").to_string()).expect("written");
