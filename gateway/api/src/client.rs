@@ -259,7 +259,15 @@ impl Client {
     /// # Errors
     /// `Conflict` when the group's state doesn't allow it, and the others.
     pub async fn group_verb(&self, group: &str, verb: &str, body: &impl Serialize) -> Result<Job, ClientError> {
-        let path = format!("{}:{verb}", item_path::<Group>(group)?);
+        self.verb::<Group>(group, verb, body).await
+    }
+
+    /// A verb on a group, a plan or a machine, which begins a job.
+    ///
+    /// # Errors
+    /// `Conflict` when its state doesn't allow it, and the others.
+    pub async fn verb<R: Collection>(&self, id: &str, verb: &str, body: &impl Serialize) -> Result<Job, ClientError> {
+        let path = format!("{}:{verb}", item_path::<R>(id)?);
         self.post(&path, body).await
     }
 

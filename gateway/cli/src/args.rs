@@ -12,7 +12,7 @@ use crate::serve::ServeArgs;
 use crate::verbs::check::LocalArgs;
 use crate::verbs::event::EventArgs;
 use crate::verbs::failover::{
-    ChangePointArgs, CleanupArgs, CommitArgs, FailbackArgs, FailoverArgs, ReleaseArgs, ResumeArgs,
+    ChangePointArgs, CleanupArgs, CommitArgs, FailbackArgs, FailoverArgs, ReleaseArgs, ReprotectArgs, ResumeArgs,
 };
 use crate::verbs::gateway::GatewayArgs;
 use crate::verbs::group::GroupArgs;
@@ -78,7 +78,7 @@ pub(crate) enum Verb {
     Point(PointArgs),
     /// Copy what the vault lacks of a group, at once; compare it with the vault first
     Resync(ResyncArgs),
-    /// Bring a group up at the gateway that is asked
+    /// Bring a plan, a machine or a group up at the gateway that is asked
     Failover(FailoverArgs),
     /// Go on from another recovery point after a failover
     ChangePoint(ChangePointArgs),
@@ -90,7 +90,9 @@ pub(crate) enum Verb {
     Release(ReleaseArgs),
     /// Start again after a release, at the same gateway
     Resume(ResumeArgs),
-    /// Bring a group back to its home gateway
+    /// Bring the home copies forward while the recovery side runs
+    Reprotect(ReprotectArgs),
+    /// Bring a plan, a machine or a group back home
     Failback(FailbackArgs),
     /// See what is being done, stop it, try it again
     Job(JobArgs),
@@ -108,7 +110,10 @@ const TASKS: [(&str, &[&str]); 7] = [
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
     ("Declare how it recovers", &["machine", "network", "network-mapping", "plan"]),
     ("Recovery points", &["point", "resync"]),
-    ("Fail over and back", &["failover", "change-point", "commit", "cleanup", "release", "resume", "failback"]),
+    (
+        "Fail over and back",
+        &["failover", "change-point", "commit", "cleanup", "release", "resume", "reprotect", "failback"],
+    ),
     ("See what happens", &["job", "event"]),
     ("Look inside", &["check", "inspect"]),
 ];

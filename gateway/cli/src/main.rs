@@ -73,6 +73,7 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Cleanup(args) => verbs::failover::cleanup(args, output).await,
         Verb::Release(args) => verbs::failover::release(args, output).await,
         Verb::Resume(args) => verbs::failover::resume(args, output).await,
+        Verb::Reprotect(args) => verbs::failover::reprotect(args, output).await,
         Verb::Failback(args) => verbs::failover::failback(args, output).await,
         Verb::Resync(args) => verbs::resync::run(args, output).await,
         Verb::Job(args) => verbs::job::run(args, output).await,

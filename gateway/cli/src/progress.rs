@@ -86,11 +86,11 @@ pub(crate) fn verdict(job: &Job) -> Option<Failure> {
             let cause = job.cause.as_deref().unwrap_or("no cause is known");
             Some(Failure::failed(format!(
                 "the {} of {} failed: {cause}; `lifeboat job show {}` shows its steps",
-                job.kind, job.group, job.id
+                job.kind, job.name, job.id
             )))
         }
         JobState::Cancelled => {
-            Some(Failure::failed(format!("the {} of {} was cancelled ({})", job.kind, job.group, job.id)))
+            Some(Failure::failed(format!("the {} of {} was cancelled ({})", job.kind, job.name, job.id)))
         }
         JobState::Queued | JobState::Running | JobState::Succeeded => None,
     }
@@ -98,7 +98,7 @@ pub(crate) fn verdict(job: &Job) -> Option<Failure> {
 
 /// A job in half a line.
 pub(crate) fn headline(job: &Job) -> String {
-    format!("{} of {}: {}", job.kind, job.group, job.state)
+    format!("{} of {}: {}", job.kind, job.name, job.state)
 }
 
 /// What a job found and did, for people.
@@ -125,6 +125,12 @@ pub(crate) fn summary(job: &Job) -> String {
     for path in &result.paths {
         add("volume", Some(path.clone()));
     }
+    for machine in &result.machines {
+        let addresses: Vec<&str> = machine.interfaces.iter().filter_map(|one| one.address.as_deref()).collect();
+        let at = if addresses.is_empty() { String::new() } else { format!(" at {}", addresses.join(", ")) };
+        add("machine", Some(format!("{}{at}", machine.name)));
+    }
+    add("notes", result.notes.clone());
     format!("{}\n{}", clean(&first), fields(&pairs))
 }
 
@@ -136,14 +142,8 @@ fn current(job: &Job) -> Option<(usize, &lifeboat_api::JobStep)> {
 /// Where a job is, in one line.
 fn line(job: &Job) -> String {
     let Some((index, step)) = current(job) else { return clean(&headline(job)) };
-    let mut text = format!(
-        "{} of {}: step {} of {}, {}",
-        job.kind,
-        job.group,
-        index.saturating_add(1),
-        job.steps.len(),
-        step.name
-    );
+    let mut text =
+        format!("{} of {}: step {} of {}, {}", job.kind, job.name, index.saturating_add(1), job.steps.len(), step.name);
     if !step.message.is_empty() {
         text = format!("{text}: {}", step.message);
     }

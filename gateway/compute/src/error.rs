@@ -26,15 +26,20 @@ impl ComputeError {
         self.kind
     }
 
+    /// A failure of a driver's.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
     pub(crate) fn retry(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Retry, message: message.into() }
+        Self::new(ErrorKind::Retry, message)
     }
 
     pub(crate) fn refused(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Refused, message: message.into() }
+        Self::new(ErrorKind::Refused, message)
     }
 
     pub(crate) fn fatal(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Fatal, message: message.into() }
+        Self::new(ErrorKind::Fatal, message)
     }
 }

@@ -63,6 +63,41 @@ impl Cidr {
         let reserved = address == self.first || (address.is_ipv4() && address == self.last());
         self.contains(address) && (small || !reserved)
     }
+
+    /// The number of leading bits that all of its addresses share.
+    #[must_use]
+    pub const fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// The address in this range that has the place which `address` has in `from`; `None` when the two aren't equally large.
+    #[must_use]
+    pub fn counterpart(&self, from: &Self, address: IpAddr) -> Option<IpAddr> {
+        if self.prefix != from.prefix || !from.contains(address) {
+            return None;
+        }
+        match (self.first, with_host_bits(address, self.prefix, false), address) {
+            (IpAddr::V4(own), IpAddr::V4(theirs), IpAddr::V4(address)) => {
+                Some(IpAddr::V4(Ipv4Addr::from(u32::from(own) | (u32::from(address) ^ u32::from(theirs)))))
+            }
+            (IpAddr::V6(own), IpAddr::V6(theirs), IpAddr::V6(address)) => {
+                Some(IpAddr::V6(Ipv6Addr::from(u128::from(own) | (u128::from(address) ^ u128::from(theirs)))))
+            }
+            _ => None,
+        }
+    }
+
+    /// The addresses that interfaces can have, in their order.
+    pub fn hosts(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let range = *self;
+        let next = move |address: &IpAddr| match *address {
+            IpAddr::V4(address) => u32::from(address).checked_add(1).map(|bits| IpAddr::V4(Ipv4Addr::from(bits))),
+            IpAddr::V6(address) => u128::from(address).checked_add(1).map(|bits| IpAddr::V6(Ipv6Addr::from(bits))),
+        };
+        std::iter::successors(Some(self.first), next)
+            .take_while(move |address| range.contains(*address))
+            .filter(move |address| range.has_host(*address))
+    }
 }
 
 /// The address with the bits beyond the prefix all set or all cleared.
@@ -185,6 +220,26 @@ mod tests {
             cidr("fd00::/64").has_host(ip("fd00::ffff:ffff:ffff:ffff")) && !cidr("fd00::/64").has_host(ip("fd00::"))
         );
         assert!(cidr("0.0.0.0/0").contains(ip("255.255.255.255")) && cidr("::/0").contains(ip("ff::1")));
+    }
+
+    #[test]
+    fn an_address_keeps_its_place_in_a_range_of_the_same_size() {
+        let (home, away) = (cidr("10.20.0.0/24"), cidr("192.168.7.0/24"));
+        assert_eq!(away.counterpart(&home, ip("10.20.0.15")), Some(ip("192.168.7.15")));
+        assert_eq!(cidr("192.168.0.0/16").counterpart(&home, ip("10.20.0.15")), None, "another size");
+        assert_eq!(away.counterpart(&home, ip("10.21.0.15")), None, "from elsewhere");
+        let (v6, other) = (cidr("fd00:1::/64"), cidr("fd00:2::/64"));
+        assert_eq!(other.counterpart(&v6, ip("fd00:1::abcd")), Some(ip("fd00:2::abcd")));
+        assert_eq!(home.counterpart(&v6, ip("fd00:1::1")), None);
+    }
+
+    #[test]
+    fn hosts_come_in_their_order_without_the_reserved_ones() {
+        let hosts = |text: &str| cidr(text).hosts().map(|address| address.to_string()).collect::<Vec<_>>();
+        assert_eq!(hosts("10.0.0.0/30"), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(hosts("10.0.0.0/31"), ["10.0.0.0", "10.0.0.1"]);
+        assert_eq!(hosts("255.255.255.255/32"), ["255.255.255.255"]);
+        assert_eq!(cidr("fd00::/64").hosts().next(), Some(ip("fd00::1")));
     }
 
     #[test]

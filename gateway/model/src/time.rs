@@ -40,6 +40,12 @@ impl Timestamp {
         std::time::Duration::from_micros(micros.unsigned_abs()).as_secs_f64()
     }
 
+    /// The time so much later; the last one there is, at the latest.
+    #[must_use]
+    pub fn plus(self, duration: std::time::Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+    }
+
     pub(crate) fn civil(self) -> jiff::Timestamp {
         // Out-of-range values come from damaged bytes only; they show as the nearest end of the calendar.
         jiff::Timestamp::from_microsecond(self.0).unwrap_or(if self.0 < 0 {

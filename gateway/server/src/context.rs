@@ -1,12 +1,13 @@
 //! What every part of the control plane shares: settings, state directory, vaults, instances, and the wake-up calls
 //! between them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use lifeboat_compute::{Driver, RunId};
 use lifeboat_engine::pace::{Pace, PaceRule};
 use lifeboat_model::state::Health;
 use lifeboat_model::{EventId, Timestamp};
@@ -51,6 +52,8 @@ pub struct ServeConfig {
     pub collect_garbage: bool,
     /// The directory of the programs that may quiet applications.
     pub hooks: PathBuf,
+    /// What machines are run with.
+    pub compute: ComputeConfig,
     /// Programs that may be run as key management services. The API names the one, and only one of these is run.
     pub kms_programs: Vec<PathBuf>,
 }
@@ -68,9 +71,20 @@ impl ServeConfig {
             journal_bytes: None,
             collect_garbage: true,
             hooks: PathBuf::from("/etc/lifeboat/hooks"),
+            compute: ComputeConfig::None,
             kms_programs: Vec::new(),
         }
     }
+}
+
+/// What machines are run with at a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ComputeConfig {
+    /// None are: volumes alone.
+    #[default]
+    None,
+    /// The administrator's own programs `start`, `stop`, `status`, … in this directory.
+    Script(PathBuf),
 }
 
 /// The name of this machine.
@@ -91,6 +105,8 @@ pub(crate) struct Context {
     pub(crate) gate: Gate,
     pub(crate) vaults: Vaults,
     pub(crate) engine: Arc<dyn DataPath>,
+    /// What machines are run with here; nothing where none can be.
+    pub(crate) compute: Option<Arc<dyn Driver>>,
     pub(crate) instances: Instances,
     pub(crate) points: PointCache,
     pub(crate) exported: Exported,
@@ -101,6 +117,8 @@ pub(crate) struct Context {
     /// What the reconciler found wrong with this gateway itself.
     troubles: RwLock<Vec<(Health, String)>>,
     reconciled: AtomicBool,
+    /// Machines that are being ended here since nothing says that they may run.
+    pub(crate) leaving: Mutex<HashSet<RunId>>,
     /// Steps of jobs that run in this process.
     pub(crate) running: Running,
     pub(crate) hooks: Hooks,
@@ -129,6 +147,7 @@ impl Context {
         gate: Gate,
         vaults: Vaults,
         engine: Arc<dyn DataPath>,
+        compute: Option<Arc<dyn Driver>>,
     ) -> Self {
         Self {
             settings,
@@ -137,6 +156,7 @@ impl Context {
             gate,
             vaults,
             engine,
+            compute,
             instances: Instances::default(),
             points: PointCache::default(),
             exported: Exported::default(),
@@ -144,6 +164,7 @@ impl Context {
             changed: watch::Sender::new(0),
             troubles: RwLock::default(),
             reconciled: AtomicBool::new(false),
+            leaving: Mutex::default(),
             running: Running::default(),
             hooks: Hooks::default(),
             collections: Collections::default(),

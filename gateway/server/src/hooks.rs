@@ -1,8 +1,9 @@
-//! Hooks: the programs that quiet a group's applications around an application-consistent point.
+//! Hooks: the programs that quiet a group's applications around an application-consistent point, and those that are the
+//! actions of recovery plans.
 //!
 //! A declaration names files, never paths or commands: only what an administrator of this machine has put into the
 //! gateway's directory of hooks is ever run. A program that others could change is refused. It gets no shell, no standard
-//! input, and the group's name and mount in its environment; the last line that it writes to standard error says why it failed.
+//! input, and what it is about in its environment; the last line that it writes to standard error says why it failed.
 //! One that takes too long is killed with everything that it started.
 
 use std::collections::HashMap;
@@ -63,39 +64,45 @@ impl Scripts {
 
     async fn run(&self, name: &Option<String>, moment: &str) -> Result<(), String> {
         let Some(name) = name else { return Ok(()) };
-        let path = self.directory.join(name);
-        let checked = path.clone();
-        tokio::task::spawn_blocking(move || check(&checked)).await.map_err(|error| error.to_string())??;
-        let mut command = tokio::process::Command::new(&path);
-        command
-            .env("LIFEBOAT_GROUP", &self.group)
-            .env("LIFEBOAT_HOOK", moment)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+        let mut environment =
+            vec![("LIFEBOAT_GROUP".to_owned(), self.group.clone()), ("LIFEBOAT_HOOK".to_owned(), moment.to_owned())];
         if let Some(mount) = &self.mount {
-            command.env("LIFEBOAT_MOUNT", mount);
+            environment.push(("LIFEBOAT_MOUNT".to_owned(), mount.display().to_string()));
         }
-        let mut child = command.spawn().map_err(|error| format!("{} can't be run: {error}", path.display()))?;
-        let _group = ProcessGroup(child.id());
-        let mut said = Vec::new();
-        if let Some(stderr) = child.stderr.take() {
-            let mut head = stderr.take(SAID_BYTES);
-            head.read_to_end(&mut said).await.map_err(|error| format!("{}: {error}", path.display()))?;
-            // The rest is read and dropped, so that a talkative program isn't stopped by a full pipe.
-            let mut rest = head.into_inner();
-            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await.map_err(|error| error.to_string())?;
-        }
-        let status = child.wait().await.map_err(|error| format!("{}: {error}", path.display()))?;
-        if status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&said);
-        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-        Err(format!("{} ended with {status}: {last}", path.display()))
+        run(&self.directory, name, &environment).await
     }
+}
+
+/// Runs a program of the directory of hooks to its end. When this is given up, the program ends with everything that it started.
+pub(crate) async fn run(directory: &Path, name: &str, environment: &[(String, String)]) -> Result<(), String> {
+    let path = directory.join(name);
+    let checked = path.clone();
+    tokio::task::spawn_blocking(move || check(&checked)).await.map_err(|error| error.to_string())??;
+    let mut command = tokio::process::Command::new(&path);
+    command
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| format!("{} can't be run: {error}", path.display()))?;
+    let _group = ProcessGroup(child.id());
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        let mut head = stderr.take(SAID_BYTES);
+        head.read_to_end(&mut said).await.map_err(|error| format!("{}: {error}", path.display()))?;
+        // The rest is read and dropped, so that a talkative program isn't stopped by a full pipe.
+        let mut rest = head.into_inner();
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await.map_err(|error| error.to_string())?;
+    }
+    let status = child.wait().await.map_err(|error| format!("{}: {error}", path.display()))?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&said);
+    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    Err(format!("{} ended with {status}: {last}", path.display()))
 }
 
 #[async_trait]

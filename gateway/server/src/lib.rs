@@ -22,10 +22,12 @@ mod hooks;
 mod http;
 mod instances;
 mod jobs;
+mod placement;
 mod points;
 pub mod port;
 mod reconcile;
 mod records;
+mod runs;
 pub mod state_dir;
 mod tls;
 mod vaults;
@@ -42,12 +44,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lifeboat_compute::Driver;
 use lifeboat_export::{Mount, MountOptions};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use context::{ServeConfig, host_name};
+pub use context::{ComputeConfig, ServeConfig, host_name};
 pub use data_path::Engine;
 
 use context::{Context, Happening};
@@ -90,14 +93,18 @@ impl Gateway {
     /// One sentence each: the port is taken, the state directory is held or can't be written, an attached vault can't be
     /// opened, the mount can't be made.
     pub async fn start(settings: ServeConfig) -> anyhow::Result<Self> {
-        Self::start_with(settings, Arc::new(Engine)).await
+        Self::start_with(settings, Arc::new(Engine), None).await
     }
 
-    /// Starts a gateway on another data path.
+    /// Starts a gateway on another data path, and with another driver than the settings say.
     ///
     /// # Errors
     /// As for [`Self::start`].
-    pub async fn start_with(settings: ServeConfig, engine: Arc<dyn port::DataPath>) -> anyhow::Result<Self> {
+    pub async fn start_with(
+        settings: ServeConfig,
+        engine: Arc<dyn port::DataPath>,
+        compute: Option<Arc<dyn Driver>>,
+    ) -> anyhow::Result<Self> {
         StateDir::refuse_unusable(&settings.state)?;
         // The port before anything is written: taking it changes nothing.
         let listener = TcpListener::bind(&settings.listen_management).await.with_context(|| {
@@ -112,7 +119,8 @@ impl Gateway {
         let tls = tls::server_config(&state, &context::host_name(), address)?;
         let vaults = vaults::Vaults::open_all(state.attachments()?).await?;
         state.write("management.address", address.to_string().as_bytes(), 0o644)?;
-        let context = Arc::new(Context::new(settings, address.to_string(), state, gate, vaults, engine));
+        let compute = compute.or_else(|| runs::driver(&settings, &state));
+        let context = Arc::new(Context::new(settings, address.to_string(), state, gate, vaults, engine, compute));
 
         let mut tasks = Vec::new();
         if let Some(path) = context.settings.mount.clone() {

@@ -29,9 +29,10 @@ use crate::hooks::Scripts;
 use crate::jobs;
 use crate::port::{CompressionChoice, HeldVolume, Instance, Place, Settings};
 use crate::records::{
-    ActiveRecord, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, Step, StepRecord, VolumeRecord, kind,
-    status,
+    ActiveRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, Step, StepRecord,
+    VolumeRecord, kind, status,
 };
+use crate::runs;
 use crate::vaults::{AttachedVault, Snapshot};
 use crate::view;
 
@@ -87,7 +88,8 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
                 mend(context, &attached, &snapshot).await;
                 take_up_keys(context, &attached, &snapshot).await;
                 groups(context, &attached).await;
-                jobs::release_groups(context, &attached).await;
+                jobs::release_holders(context, &attached).await;
+                runs::expire(context, &attached).await;
                 busy |= jobs::tick(context, &attached).await;
                 forget_deleted(context, &attached).await;
                 if context.settings.collect_garbage {
@@ -109,6 +111,7 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
             troubles.extend(found.reasons.into_iter().map(|reason| (found.health, format!("group {group}: {reason}"))));
         }
     }
+    runs::look(context, &mut troubles).await;
     context.set_troubles(troubles);
     context.notify_watchers();
     busy
@@ -152,6 +155,7 @@ async fn register(
         addresses: vec![context.address.clone()],
         last_seen: before.last_seen,
         mount_path: context.exported.path().map(|path| path.display().to_string()),
+        compute: context.compute.as_ref().map(|driver| driver.name().to_owned()),
         health,
         reasons,
     };
@@ -477,7 +481,10 @@ async fn open_wanted(
 async fn enable(context: &Context, attached: &AttachedVault, group: GroupId, document: &Document, own: GatewayId) {
     let spec = JobSpec::new(JobKind::EnableProtection, group, &document.name, own);
     let id = JobId::from_bytes(group.to_bytes());
-    if let Err(error) = jobs::begin(context, attached, id, spec, vec![StepRecord::new(Step::SetUp, own)]).await {
+    if let Err(error) =
+        jobs::begin(context, attached, id, AnySpec::Group(Box::new(spec)), vec![StepRecord::new(Step::SetUp, own)])
+            .await
+    {
         tracing::warn!(%group, error = %error.0, "protection can't be enabled yet");
     }
 }

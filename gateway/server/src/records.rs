@@ -3,6 +3,13 @@
 //! Documents are written by several gateways of possibly different versions, so every field has a default and unknown
 //! ones are left alone when a document is read.
 
+mod recovery;
+
+pub(crate) use recovery::{
+    ActionPlace, Answer, AnySpec, Member, Mover, Part, Placed, ProgramSpec, RecoveryFailover, RecoveryRecord,
+    RecoveryTest, Subject,
+};
+
 use std::sync::Arc;
 
 use lifeboat_api::{FailbackMode, JobKind, JobResult, JobStep, ResyncStatus, StepProgress};
@@ -46,6 +53,8 @@ pub(crate) struct GatewayRecord {
     pub(crate) addresses: Vec<String>,
     pub(crate) last_seen: Option<Timestamp>,
     pub(crate) mount_path: Option<String>,
+    /// What machines are run with here; nothing where none can be.
+    pub(crate) compute: Option<String>,
     pub(crate) health: Health,
     pub(crate) reasons: Vec<String>,
 }
@@ -207,6 +216,9 @@ pub(crate) struct JobSpec {
     /// Cleanup: the branches of the tests to end.
     #[serde(default)]
     pub(crate) branches: Vec<BranchId>,
+    /// The job of a plan or a machine that began this one.
+    #[serde(default)]
+    pub(crate) parent: Option<JobId>,
 }
 
 impl JobSpec {
@@ -227,6 +239,7 @@ impl JobSpec {
             label: String::new(),
             app_consistent: false,
             branches: Vec::new(),
+            parent: None,
         }
     }
 }
@@ -293,6 +306,22 @@ pub(crate) enum Step {
     Compare,
     /// Copies what the vault lacks.
     Resync,
+    /// Finds out whether a plan can be carried out.
+    Check,
+    /// Writes a test down, so that it is cleaned up whatever happens.
+    OpenTest,
+    /// Does an action of a plan.
+    Act,
+    /// Stops the machines of a boot group.
+    StopMachines,
+    /// Starts the machines of a boot group.
+    StartMachines,
+    /// Has each group's part of a plan done by a job of its own.
+    Groups,
+    /// Brings each group's home copy forward by a job of its own, while the recovery side runs.
+    Reprotect,
+    /// Writes down where a plan or a machine is.
+    RecordPlan,
 }
 
 impl Step {
@@ -315,6 +344,14 @@ impl Step {
             Self::Retire => "Remove the recovery copy",
             Self::Compare => "Compare the volumes with the vault",
             Self::Resync => "Copy what the vault lacks",
+            Self::Check => "Check that it can be done",
+            Self::OpenTest => "Write down when it is cleaned up",
+            Self::Act => "Action",
+            Self::StopMachines => "Stop machines",
+            Self::StartMachines => "Start machines",
+            Self::Groups => "Move the volumes",
+            Self::Reprotect => "Bring the home copies forward",
+            Self::RecordPlan => "Write down how it stands",
         }
     }
 }
@@ -332,6 +369,18 @@ pub(crate) struct StepRecord {
     pub(crate) message: String,
     #[serde(default)]
     pub(crate) progress: Option<StepProgress>,
+    /// What of a program it is about.
+    #[serde(default)]
+    pub(crate) part: Option<Part>,
+    /// The name of that.
+    #[serde(default)]
+    pub(crate) label: Option<String>,
+    /// What a person has to do before it goes on.
+    #[serde(default)]
+    pub(crate) waits_for: Option<String>,
+    /// What that person said.
+    #[serde(default)]
+    pub(crate) answer: Option<Answer>,
 }
 
 impl StepRecord {
@@ -344,18 +393,31 @@ impl StepRecord {
             finished: None,
             message: String::new(),
             progress: None,
+            part: None,
+            label: None,
+            waits_for: None,
+            answer: None,
         }
+    }
+
+    /// A step about a part of a program.
+    pub(crate) fn of(step: Step, gateway: GatewayId, part: Part, label: impl Into<String>) -> Self {
+        Self { part: Some(part), label: Some(label.into()), ..Self::new(step, gateway) }
     }
 
     pub(crate) fn view(&self) -> JobStep {
         JobStep {
-            name: self.step.title().to_owned(),
+            name: match &self.label {
+                Some(label) => format!("{}: {label}", self.step.title()),
+                None => self.step.title().to_owned(),
+            },
             gateway_id: self.gateway,
             state: self.state,
             started: self.started,
             finished: self.finished,
             message: self.message.clone(),
             progress: self.progress,
+            waits_for: self.waits_for.clone().filter(|_| self.answer.is_none() && self.state == JobState::Running),
         }
     }
 }

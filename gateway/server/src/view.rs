@@ -7,9 +7,9 @@ mod machine;
 mod network;
 mod plan;
 
-pub(crate) use machine::{machine, machine_with, machines, misfits, place};
+pub(crate) use machine::{machine, machine_with, machines, macs, misfits, place};
 pub(crate) use network::{declared as declared_network, mapping, mapping_name, network, site_name};
-pub(crate) use plan::{plan, plan_misfits};
+pub(crate) use plan::{plan, plan_misfits, volumes_of as volumes_of_plan};
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use crate::context::Context;
 use crate::port::{HeldVolume, PointFact};
 use crate::records::{
-    ActiveRecord, GatewayRecord, GroupRecord, JobRecord, JobSpec, Observed, PointRecord, kind, status,
+    ActiveRecord, AnySpec, GatewayRecord, GroupRecord, JobRecord, Observed, PointRecord, Subject, kind, status,
 };
 use crate::vaults::{AttachedVault, Snapshot};
 
@@ -145,6 +145,7 @@ pub(crate) fn gateway(context: &Context, document: &Document) -> Result<Gateway,
             last_seen: record.last_seen,
             process_id: record.process_id,
             mount_path: record.mount_path,
+            compute: record.compute,
         },
     })
 }
@@ -261,7 +262,7 @@ pub(crate) fn group_facts(
 fn job_kind(snapshot: &Snapshot, job: JobId) -> Option<JobKind> {
     let document = snapshot.get(kind::JOBS, &job.to_string())?;
     let record: JobRecord = status(document);
-    (!record.is_over()).then(|| document.spec_as::<JobSpec>().ok().map(|spec| spec.kind)).flatten()
+    (!record.is_over()).then(|| document.spec_as::<AnySpec>().ok().map(|spec| spec.kind())).flatten()
 }
 
 fn protection_state(record: &GroupRecord, home: Option<GatewayId>, working: Option<JobKind>) -> ProtectionState {
@@ -559,15 +560,25 @@ pub(crate) fn point(context: &Context, group: GroupId, group_name: &str, point: 
 }
 
 pub(crate) fn job(document: &Document) -> Result<Job, VaultError> {
-    let spec: JobSpec = spec(document)?;
+    let spec: AnySpec = spec(document)?;
     let record: JobRecord = status(document);
+    let (plan_id, machine_id, parent_id) = match &spec {
+        AnySpec::Program(spec) => match spec.subject {
+            Subject::Plan(plan) => (Some(plan), None, None),
+            Subject::Machine(machine) => (None, Some(machine), None),
+        },
+        AnySpec::Group(spec) => (None, None, spec.parent),
+    };
     Ok(Job {
         id: id(document)?,
         revision: document.revision,
-        kind: spec.kind,
-        group_id: spec.group,
-        group: spec.group_name,
-        gateway_id: spec.gateway,
+        kind: spec.kind(),
+        name: spec.name().to_owned(),
+        group_id: spec.group(),
+        plan_id,
+        machine_id,
+        parent_id,
+        gateway_id: spec.gateway(),
         state: record.state.0,
         created: document.created,
         started: record.started,

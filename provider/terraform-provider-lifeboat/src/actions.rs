@@ -1,19 +1,19 @@
-//! The actions: verbs on a consistency group, for a person or a pipeline that runs Terraform.
+//! The actions: verbs on a recovery plan, a machine or a consistency group, for a person or a pipeline that runs Terraform.
 //!
 //! An action begins a job and tells how it goes until it is over. The job belongs to the gateways: when Terraform is
 //! stopped, or no gateway answers any more, the job goes on, and the message says how to see it again. Nothing of an action
 //! is in the state; what it changed, the next refresh reads.
 //!
-//! At plan an action that can't work is refused, as far as the group's state shows it.
+//! At plan an action that can't work is refused, as far as can be seen.
 
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use lifeboat_api::types::{
-    ChangePointRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, PointRequest,
-    ResyncRequest,
+    ChangePointRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
+    PlanFailoverRequest, PointRequest, ReprotectRequest, ResyncRequest, default_test_ttl,
 };
-use lifeboat_api::{Client, ClientErrorKind, Group, Job, JobState};
+use lifeboat_api::{Client, ClientErrorKind, Group, Job, JobState, Machine, Plan};
 use serde::Serialize;
 use tf_provider_sdk::{
     Action, Attribute, Context, Diagnostic, Diagnostics, Object, Result, Schema, Timeouts, async_trait, validate,
@@ -36,11 +36,22 @@ pub(crate) trait Verb: Send + Sync + 'static {
     const TYPE: &'static str;
     /// The verb in the API.
     const VERB: &'static str;
-    /// What it does to a group, after "Cannot": `fail over`.
+    /// What it does, after "Cannot": `fail over`.
     const DOING: &'static str;
+    /// Whether plans and machines have the verb too.
+    const PROGRAMS: bool = false;
 
-    /// Its schema without what all have: `group_id` and the timeouts.
+    /// Its schema without what all have: what it is about, and the timeouts.
     fn schema() -> Schema;
+
+    /// The body that the configuration describes for a plan or a machine.
+    ///
+    /// # Errors
+    /// As for [`Self::body`].
+    fn program_body(config: &Object) -> Result<serde_json::Value> {
+        serde_json::to_value(Self::body(config)?)
+            .map_err(|error| Diagnostics::error("The request can't be written", error.to_string()))
+    }
 
     /// The body that the configuration describes.
     ///
@@ -50,33 +61,55 @@ pub(crate) trait Verb: Send + Sync + 'static {
 }
 
 /// A [`Verb`] as an action of Terraform's.
-pub(crate) struct GroupAction<V>(PhantomData<fn() -> V>);
+pub(crate) struct VerbAction<V>(PhantomData<fn() -> V>);
 
-impl<V: Verb> GroupAction<V> {
+impl<V: Verb> VerbAction<V> {
     pub(crate) fn boxed() -> Box<dyn Action<Link>> {
         Box::new(Self(PhantomData))
     }
 }
 
 #[async_trait]
-impl<V: Verb> Action<Link> for GroupAction<V> {
+impl<V: Verb> Action<Link> for VerbAction<V> {
     fn type_name(&self) -> &str {
         V::TYPE
     }
 
     fn schema(&self) -> Schema {
-        V::schema()
-            .attribute(Attribute::string("group_id").required().description("The consistency group."))
-            .timeouts(Timeouts::new().operation("invoke", TIME_DEFAULT))
+        let schema = V::schema().timeouts(Timeouts::new().operation("invoke", TIME_DEFAULT));
+        if !V::PROGRAMS {
+            return schema.attribute(Attribute::string("group_id").required().description("The consistency group."));
+        }
+        let one = "Exactly one of `plan_id`, `machine_id` and `group_id` is needed.";
+        schema
+            .attribute(Attribute::string("plan_id").optional().description(format!("The recovery plan. {one}")))
+            .attribute(
+                Attribute::string("machine_id")
+                    .optional()
+                    .description(format!("The machine, to be moved by itself with its group. {one}")),
+            )
+            .attribute(
+                Attribute::string("group_id")
+                    .optional()
+                    .description(format!("The consistency group, to be moved without machines. {one}")),
+            )
+            .rule(validate::exactly_one_of(["plan_id", "machine_id", "group_id"]))
     }
 
     async fn plan(&self, link: &Link, cx: &Context, config: &Object) -> Result<()> {
         // What isn't known yet, or can't be asked, is found out when it is invoked.
-        let (Ok(api), Ok(id)) = (link.api(), config.get::<String>("group_id")) else { return Ok(()) };
-        match cx.run("looking for the group", api.read::<Group>(&id)).await? {
+        let (Ok(api), Ok(about)) = (link.api(), About::of(config, V::PROGRAMS)) else { return Ok(()) };
+        let waiting = format!("looking for the {}", about.what());
+        let found = match &about {
+            About::Group(id) => cx.run(&waiting, api.read::<Group>(id)).await?.map(drop),
+            About::Plan(id) => cx.run(&waiting, api.read::<Plan>(id)).await?.map(drop),
+            About::Machine(id) => cx.run(&waiting, api.read::<Machine>(id)).await?.map(drop),
+        };
+        match found {
             Err(error) if error.is_not_found() => {
-                let detail = format!("The gateway {} knows no group {id}: check the id.", api.endpoint());
-                Err(Diagnostic::error("No such group", detail).at("group_id").into())
+                let (what, id) = (about.what(), about.id());
+                let detail = format!("The gateway {} knows no {what} {id}: check the id.", api.endpoint());
+                Err(Diagnostic::error(format!("No such {what}"), detail).at(about.attribute()).into())
             }
             _ => Ok(()),
         }
@@ -84,11 +117,15 @@ impl<V: Verb> Action<Link> for GroupAction<V> {
 
     async fn invoke(&self, link: &Link, cx: &Context, config: Object) -> Result<()> {
         let api = link.api()?;
-        let group: String = config.get("group_id")?;
-        let body = V::body(&config)?;
-        let doing = format!("{} the group {group}", V::DOING);
+        let about = About::of(&config, V::PROGRAMS)?;
+        let doing = format!("{} the {} {}", V::DOING, about.what(), about.id());
         // Not to be stopped half-way: a job that was begun has to be told of.
-        let job = api.group_verb(&group, V::VERB, &body).await.map_err(|error| failed(&doing, &error, same))?;
+        let job = match &about {
+            About::Group(id) => api.group_verb(id, V::VERB, &V::body(&config)?).await,
+            About::Plan(id) => api.verb::<Plan>(id, V::VERB, &V::program_body(&config)?).await,
+            About::Machine(id) => api.verb::<Machine>(id, V::VERB, &V::program_body(&config)?).await,
+        };
+        let job = job.map_err(|error| failed(&doing, &error, same))?;
         let over = follow(api, cx, job).await?;
         match over.state {
             JobState::Succeeded => {
@@ -102,6 +139,49 @@ impl<V: Verb> Action<Link> for GroupAction<V> {
                     format!("The job {} is {state}. {cause} See it with: lifeboat job show {}", over.id, over.id),
                 ))
             }
+        }
+    }
+}
+
+/// What an action is about.
+enum About {
+    Plan(String),
+    Machine(String),
+    Group(String),
+}
+
+impl About {
+    fn of(config: &Object, programs: bool) -> Result<Self> {
+        if !programs {
+            return Ok(Self::Group(config.get("group_id")?));
+        }
+        let id = |name: &str| config.get::<Option<String>>(name);
+        match (id("plan_id")?, id("machine_id")?) {
+            (Some(plan), _) => Ok(Self::Plan(plan)),
+            (None, Some(machine)) => Ok(Self::Machine(machine)),
+            (None, None) => Ok(Self::Group(config.get("group_id")?)),
+        }
+    }
+
+    const fn what(&self) -> &'static str {
+        match self {
+            Self::Plan(_) => "plan",
+            Self::Machine(_) => "machine",
+            Self::Group(_) => "group",
+        }
+    }
+
+    const fn attribute(&self) -> &'static str {
+        match self {
+            Self::Plan(_) => "plan_id",
+            Self::Machine(_) => "machine_id",
+            Self::Group(_) => "group_id",
+        }
+    }
+
+    fn id(&self) -> &str {
+        match self {
+            Self::Plan(id) | Self::Machine(id) | Self::Group(id) => id,
         }
     }
 }
@@ -137,7 +217,7 @@ fn headline(job: &Job) -> String {
         .filter(|progress| progress.total_bytes > 0)
         .map(|progress| format!(" ({} %)", u128::from(progress.done_bytes) * 100 / u128::from(progress.total_bytes)));
     let (doing, percent) = (doing.map(|text| format!(": {text}")).unwrap_or_default(), percent.unwrap_or_default());
-    format!("{} of {}, {}{doing}{percent}", job.kind, job.group, job.state)
+    format!("{} of {}, {}{doing}{percent}", job.kind, job.name, job.state)
 }
 
 fn summary(job: &Job) -> String {
@@ -156,7 +236,7 @@ fn summary(job: &Job) -> String {
         parts.push(format!("{seconds:.1} s of downtime"));
     }
     let tail = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
-    format!("{} of {} is done{tail}", job.kind, job.group)
+    format!("{} of {} is done{tail}", job.kind, job.name)
 }
 
 fn point(attribute: Attribute, text: &str) -> Attribute {
@@ -171,12 +251,14 @@ impl Verb for Failover {
     const TYPE: &'static str = "lifeboat_failover";
     const VERB: &'static str = "failover";
     const DOING: &'static str = "fail over";
+    const PROGRAMS: bool = true;
 
     fn schema() -> Schema {
         Schema::new()
             .description(
-                "Fails a consistency group over to the gateway that answers: it becomes the recovery gateway. A test leaves \
-                 everything else as it is; a planned failover loses nothing; an unplanned one fences the side that is lost.",
+                "Fails a recovery plan, a machine or a consistency group over to the gateway that answers: it becomes the \
+                 recovery gateway. A test leaves everything else as it is; a planned failover loses nothing; an unplanned one \
+                 fences the side that is lost.",
             )
             .attribute(
                 Attribute::string("kind")
@@ -189,6 +271,13 @@ impl Verb for Failover {
                 "`latest`, `latest-processed`, `latest-app-consistent`, a time (RFC 3339; the newest point not after it) or a \
                  point's id. A planned failover takes none but `latest`. Default: `latest`.",
             ))
+            .attribute(
+                Attribute::string("ttl")
+                    .optional()
+                    .description(
+                        "Test of a plan or a machine: after how long it is cleaned up by itself, `1m` to `30d`; `24h` when left out.",
+                    ),
+            )
             .rule(validate::Rule::new(planned_takes_latest))
     }
 
@@ -199,6 +288,13 @@ impl Verb for Failover {
             _ => FailoverKind::Unplanned,
         };
         Ok(FailoverRequest { kind, point: config.get("point")?, branch_id: None })
+    }
+
+    fn program_body(config: &Object) -> Result<serde_json::Value> {
+        let FailoverRequest { kind, point, .. } = Self::body(config)?;
+        let ttl = config.get::<Option<String>>("ttl")?.unwrap_or_else(default_test_ttl);
+        serde_json::to_value(PlanFailoverRequest { kind, point, ttl })
+            .map_err(|error| Diagnostics::error("The request can't be written", error.to_string()))
     }
 }
 
@@ -221,6 +317,7 @@ impl Verb for ChangePoint {
     const TYPE: &'static str = "lifeboat_change_point";
     const VERB: &'static str = "change-point";
     const DOING: &'static str = "change the recovery point of";
+    const PROGRAMS: bool = true;
 
     fn schema() -> Schema {
         Schema::new()
@@ -247,6 +344,7 @@ impl Verb for Commit {
     const TYPE: &'static str = "lifeboat_commit";
     const VERB: &'static str = "commit";
     const DOING: &'static str = "commit the failover of";
+    const PROGRAMS: bool = true;
 
     fn schema() -> Schema {
         Schema::new().description("Makes a failover final: its recovery point can no longer be changed.")
@@ -265,9 +363,10 @@ impl Verb for Failback {
     const TYPE: &'static str = "lifeboat_failback";
     const VERB: &'static str = "failback";
     const DOING: &'static str = "fail back";
+    const PROGRAMS: bool = true;
 
     fn schema() -> Schema {
-        Schema::new().description("Brings a consistency group back to its home gateway.").attribute(
+        Schema::new().description("Brings a recovery plan, a machine or a consistency group back home.").attribute(
             Attribute::string("mode")
                 .default(FailbackMode::MinimizeDowntime.as_str())
                 .validate(validate::one_of(["minimize-downtime", "full-download", "create"]))
@@ -285,6 +384,28 @@ impl Verb for Failback {
             _ => FailbackMode::MinimizeDowntime,
         };
         Ok(FailbackRequest { mode })
+    }
+}
+
+/// `lifeboat_reprotect`
+pub(crate) struct Reprotect;
+
+impl Verb for Reprotect {
+    type Body = ReprotectRequest;
+    const TYPE: &'static str = "lifeboat_reprotect";
+    const VERB: &'static str = "reprotect";
+    const DOING: &'static str = "reprotect";
+    const PROGRAMS: bool = true;
+
+    fn schema() -> Schema {
+        Schema::new().description(
+            "After a failover, brings the home copies forward while the recovery side runs, so that a failback has little left to \
+             do. Nothing stops.",
+        )
+    }
+
+    fn body(_: &Object) -> Result<ReprotectRequest> {
+        Ok(ReprotectRequest {})
     }
 }
 

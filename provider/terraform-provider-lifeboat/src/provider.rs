@@ -9,7 +9,7 @@ use tf_provider_sdk::{
     async_trait, validate,
 };
 
-use crate::actions::{self, GroupAction};
+use crate::actions::{self, VerbAction};
 use crate::declared::Declared;
 use crate::link::Link;
 use crate::wording::sentence;
@@ -133,12 +133,13 @@ impl Provider for LifeboatProvider {
 
     fn actions(&self) -> Vec<Box<dyn Action<Link>>> {
         vec![
-            GroupAction::<actions::Failover>::boxed(),
-            GroupAction::<actions::ChangePoint>::boxed(),
-            GroupAction::<actions::Commit>::boxed(),
-            GroupAction::<actions::Failback>::boxed(),
-            GroupAction::<actions::Resync>::boxed(),
-            GroupAction::<actions::TakePoint>::boxed(),
+            VerbAction::<actions::Failover>::boxed(),
+            VerbAction::<actions::ChangePoint>::boxed(),
+            VerbAction::<actions::Commit>::boxed(),
+            VerbAction::<actions::Failback>::boxed(),
+            VerbAction::<actions::Reprotect>::boxed(),
+            VerbAction::<actions::Resync>::boxed(),
+            VerbAction::<actions::TakePoint>::boxed(),
         ]
     }
 }

@@ -43,6 +43,67 @@ pub struct FailoverRequest {
     pub branch_id: Option<String>,
 }
 
+/// `:failover` of a plan, or of a machine as if it were a plan of its own. The gateway that gets the request leads: it is of
+/// the site where everything is to come up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanFailoverRequest {
+    /// How.
+    pub kind: FailoverKind,
+    /// `latest`, `latest-processed`, `latest-app-consistent` or a time: for each group the newest point not after it. A
+    /// planned failover takes none but `latest`.
+    #[serde(default = "default_point")]
+    pub point: String,
+    /// Test: after how long it is cleaned up by itself, 1m to 30d.
+    #[serde(default = "default_test_ttl")]
+    pub ttl: String,
+}
+
+/// Default of `ttl`.
+#[must_use]
+pub fn default_test_ttl() -> String {
+    "24h".to_owned()
+}
+
+/// `:cleanup` of a plan or machine: ends its tests, switches their machines off, drops what was written in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanCleanupRequest {
+    /// What is worth remembering of the test; at most 4096 characters.
+    #[serde(default)]
+    pub notes: Option<String>,
+}
+
+/// `:reprotect`: brings the home copy forward while the recovery side runs. Nothing stops.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReprotectRequest {}
+
+/// `:start` of a machine, where its volumes are active. Any gateway takes the request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StartRequest {}
+
+/// `:stop` of a machine. Any gateway takes the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StopRequest {
+    /// How long it may take to stop by itself before it is switched off: 1s to 24h.
+    #[serde(default = "super::default_shutdown_timeout")]
+    pub timeout: String,
+}
+
+/// `:retry` of a job that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RetryRequest {
+    /// Leaves the action out that failed, instead of doing it again. Goes with actions only.
+    #[serde(default)]
+    pub skip: bool,
+}
+
+/// `:continue` of a job that waits for a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ContinueRequest {
+    /// What was done; kept with the step. At most 4096 characters.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
 /// `:change-point`: after a failover that isn't committed, goes on from another recovery point. What was written since the
 /// failover stays on a branch of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -1,7 +1,7 @@
 //! Jobs and events: what was done, is being done, went wrong.
 
 use lifeboat_model::{
-    BranchId, EventId, GatewayId, GroupId, JobId, PointId, Timestamp, VaultId, VolumeId,
+    BranchId, EventId, GatewayId, GroupId, JobId, MachineId, NetworkId, PlanId, PointId, Timestamp, VaultId, VolumeId,
     state::{Health, JobState},
 };
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,12 @@ pub enum JobKind {
     Failback,
     /// Copies what the vault lacks.
     Resync,
+    /// Brings the home copy forward while the recovery side runs, so that a failback has little left to do.
+    Reprotect,
+    /// Starts a machine where its volumes are.
+    StartMachine,
+    /// Stops a machine.
+    StopMachine,
 }
 
 impl JobKind {
@@ -54,6 +60,9 @@ impl JobKind {
             Self::Resume => "resume",
             Self::Failback => "failback",
             Self::Resync => "resync",
+            Self::Reprotect => "reprotect",
+            Self::StartMachine => "start-machine",
+            Self::StopMachine => "stop-machine",
         }
     }
 }
@@ -74,11 +83,25 @@ pub struct Job {
     pub revision: u64,
     /// What it does.
     pub kind: JobKind,
-    /// To which group.
-    #[schema(value_type = String)]
-    pub group_id: GroupId,
-    /// That group's name.
-    pub group: String,
+    /// What it is about, by name: a group, a plan or a machine.
+    #[serde(default, alias = "group")]
+    pub name: String,
+    /// The group that it is about.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub group_id: Option<GroupId>,
+    /// The plan that it carries out.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub plan_id: Option<PlanId>,
+    /// The machine that it is about.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub machine_id: Option<MachineId>,
+    /// The job of a plan or a machine that began this one.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub parent_id: Option<JobId>,
     /// The gateway that leads it.
     #[schema(value_type = String)]
     pub gateway_id: GatewayId,
@@ -131,6 +154,9 @@ pub struct JobStep {
     pub message: String,
     /// How far it is.
     pub progress: Option<StepProgress>,
+    /// What a person has to do before it goes on; absent unless it waits for one. `:continue` on the job says that it is done.
+    #[serde(default)]
+    pub waits_for: Option<String>,
 }
 
 /// How far a step is.
@@ -176,6 +202,46 @@ pub struct JobResult {
     pub orphan_branch_id: Option<BranchId>,
     /// Failover: the volumes' files in the recovery gateway's mount.
     pub paths: Vec<String>,
+    /// Plans and machines: the machines that run because of it.
+    #[serde(default)]
+    pub machines: Vec<MachineRun>,
+    /// Plans: the jobs of their groups.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub jobs: Vec<JobId>,
+    /// Clean-up of a test: what a person noted about it.
+    #[serde(default)]
+    pub notes: Option<String>,
+}
+
+/// A machine that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MachineRun {
+    /// Which.
+    #[schema(value_type = String)]
+    pub machine_id: MachineId,
+    /// Its name.
+    pub name: String,
+    /// The gateway that runs it.
+    #[schema(value_type = String)]
+    pub gateway_id: GatewayId,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Its interfaces, in their order.
+    pub interfaces: Vec<InterfaceRun>,
+}
+
+/// Where an interface of a machine that runs has come out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InterfaceRun {
+    /// The network that it joined; absent where it joined none.
+    #[schema(value_type = Option<String>)]
+    pub network_id: Option<NetworkId>,
+    /// Its hardware address.
+    pub mac: String,
+    /// The address that is its own there.
+    pub address: Option<String>,
 }
 
 /// Something worth remembering.

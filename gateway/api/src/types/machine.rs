@@ -1,10 +1,10 @@
 //! Machines: what boots from protected volumes, and where its interfaces are.
 
-use lifeboat_model::{GroupId, MachineId, NetworkId, SiteId, VolumeId, state::Health};
+use lifeboat_model::{GroupId, JobId, MachineId, NetworkId, SiteId, VolumeId, state::Health};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ProtectionState, resource};
+use super::{MachineRun, PlanFailover, PlanTest, ProtectionState, resource};
 
 /// A machine as declared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -108,7 +108,7 @@ impl MachineSpec {
     }
 }
 
-/// Where a machine or a plan stands, by the volumes that it needs. It says nothing of whether a machine runs.
+/// Where a machine or a plan stands, by the volumes that it needs. It says nothing of whether a machine runs: `run` does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecoveryState {
@@ -194,6 +194,19 @@ pub struct MachineStatus {
     pub reasons: Vec<String>,
     /// The hardware addresses of its interfaces, in their order, also those that were given.
     pub mac_addresses: Vec<String>,
+    /// Where it runs, if one of our gateways runs it. A machine at home may well run without: on its own, or on a hypervisor.
+    #[serde(default)]
+    pub run: Option<MachineRun>,
+    /// The job that has it, else the last one that failed.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub job_id: Option<JobId>,
+    /// The failover that it is in by itself, without a plan.
+    #[serde(default)]
+    pub failover: Option<PlanFailover>,
+    /// Its own tests that weren't cleaned up yet.
+    #[serde(default)]
+    pub tests: Vec<PlanTest>,
 }
 
 resource! {

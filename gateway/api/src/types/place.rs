@@ -81,6 +81,9 @@ pub struct GatewayStatus {
     pub process_id: Option<String>,
     /// Where it mounts its volumes.
     pub mount_path: Option<String>,
+    /// What it runs machines with: `qemu` or `script`; absent where it runs none.
+    #[serde(default)]
+    pub compute: Option<String>,
 }
 
 resource! {

@@ -1,10 +1,10 @@
 //! Recovery plans: what comes up at another site, in what order, and what is done in between.
 
-use lifeboat_model::{MachineId, PlanId, SiteId, VaultId, VolumeId};
+use lifeboat_model::{GatewayId, JobId, MachineId, PlanId, SiteId, Timestamp, VaultId, VolumeId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{FailoverKind, RecoveryState, resource};
+use super::{FailoverKind, MachineRun, RecoveryState, resource};
 
 /// A recovery plan as declared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -178,6 +178,50 @@ pub struct PlanStatus {
     pub readiness: Readiness,
     /// Why it couldn't.
     pub reasons: Vec<String>,
+    /// The job that has it, else the last one that failed.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub job_id: Option<JobId>,
+    /// The failover that it is in.
+    #[serde(default)]
+    pub failover: Option<PlanFailover>,
+    /// Its tests that weren't cleaned up yet.
+    #[serde(default)]
+    pub tests: Vec<PlanTest>,
+}
+
+/// A failover that a plan is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanFailover {
+    /// `planned` or `unplanned`.
+    pub kind: FailoverKind,
+    /// The job that did it.
+    #[schema(value_type = String)]
+    pub job_id: JobId,
+    /// The gateway that led it.
+    #[schema(value_type = String)]
+    pub gateway_id: GatewayId,
+    /// Whether it is final.
+    pub committed: bool,
+}
+
+/// A test of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanTest {
+    /// The job that began it.
+    #[schema(value_type = String)]
+    pub job_id: JobId,
+    /// The gateway that runs it.
+    #[schema(value_type = String)]
+    pub gateway_id: GatewayId,
+    /// When it was begun.
+    #[schema(value_type = String, format = DateTime)]
+    pub started: Timestamp,
+    /// When it is cleaned up by itself.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires: Timestamp,
+    /// Its machines that run.
+    pub machines: Vec<MachineRun>,
 }
 
 resource! {

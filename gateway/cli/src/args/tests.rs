@@ -75,13 +75,14 @@ Recovery points:
   resync           Copy what the vault lacks of a group, at once; compare it with the vault first
 
 Fail over and back:
-  failover         Bring a group up at the gateway that is asked
+  failover         Bring a plan, a machine or a group up at the gateway that is asked
   change-point     Go on from another recovery point after a failover
   commit           Make the last failover final
   cleanup          End test failovers and drop what was written in them
   release          Stop writing in order, ship everything, give the group up
   resume           Start again after a release, at the same gateway
-  failback         Bring a group back to its home gateway
+  reprotect        Bring the home copies forward while the recovery side runs
+  failback         Bring a plan, a machine or a group back home
 
 See what happens:
   job              See what is being done, stop it, try it again
@@ -141,6 +142,19 @@ fn the_lines_of_the_contract_parse() {
         "failover unplanned --group ledger --point latest --output json --endpoint https://b:443",
         "commit --group ledger",
         "cleanup --group ledger --branch br-0198f2c0000070008000000000000001",
+        "failover test shop --ttl 4h",
+        "failover planned shop --no-wait",
+        "failover unplanned --machine web --point latest-app-consistent",
+        "change-point shop --point 2026-11-20T10:05:00Z",
+        "commit shop",
+        "cleanup shop --notes done",
+        "reprotect shop",
+        "failback shop --mode create",
+        "machine start web",
+        "machine stop web --timeout 30s --no-wait",
+        "job continue job-0198f2c0000070008000000000000001 --note done",
+        "job retry job-0198f2c0000070008000000000000001 --skip",
+        "job list --plan shop",
         "release --group ledger",
         "resume --group ledger",
         "failback --group ledger --mode minimize-downtime",
@@ -173,6 +187,8 @@ fn what_makes_no_sense_is_one_line_that_leads_to_the_help() {
     assert!(refused("lifeboat job show 12").contains("job id"));
     assert!(refused("lifeboat network create --name n --site s --subnet web").contains("NAME=CIDR"));
     assert!(refused("lifeboat failover planned --group g --point latest").contains("--point"));
+    assert!(refused("lifeboat failover planned").contains("PLAN"));
+    assert!(refused("lifeboat failover planned shop --group g").contains("--group"));
 }
 
 #[test]

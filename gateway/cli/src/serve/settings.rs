@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lifeboat_api::validate::parse_duration;
-use lifeboat_server::ServeConfig;
+use lifeboat_server::{ComputeConfig, ServeConfig};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
@@ -47,6 +47,13 @@ pub(crate) struct ServeArgs {
     /// LIFEBOAT_HOOKS]
     #[arg(long, value_name = "DIR")]
     hooks: Option<PathBuf>,
+    /// What it runs machines with: none, qemu or script; none when left out [env: LIFEBOAT_COMPUTE]
+    #[arg(long, value_name = "DRIVER")]
+    compute: Option<String>,
+    /// Directory of the programs start, stop, status, … of --compute script, /etc/lifeboat/compute when left out [env:
+    /// LIFEBOAT_COMPUTE_PROGRAMS]
+    #[arg(long, value_name = "DIR")]
+    compute_programs: Option<PathBuf>,
     /// Programs that may be asked for keys (kms_key = command:PROGRAM), absolute paths separated by commas; none when left
     /// out [env: LIFEBOAT_KMS_PROGRAMS]
     #[arg(long, value_name = "PROGRAMS")]
@@ -76,6 +83,8 @@ struct File {
     journal_bytes: Option<String>,
     hooks: Option<String>,
     collect_garbage: Option<bool>,
+    compute: Option<String>,
+    compute_programs: Option<String>,
     kms_programs: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
@@ -171,6 +180,11 @@ impl ServeArgs {
         if let Some(hooks) = pick_path("hooks", self.hooks, file.hooks) {
             serve.hooks = hooks;
         }
+        let programs_dir = pick_path("compute_programs", self.compute_programs, file.compute_programs);
+        if let Some(given) = pick("compute", self.compute, file.compute) {
+            let directory = programs_dir.unwrap_or_else(|| PathBuf::from("/etc/lifeboat/compute"));
+            serve.compute = given.read(|text| compute(text, directory.clone()))?;
+        }
         if let Some(given) = pick("kms_programs", self.kms_programs, file.kms_programs) {
             serve.kms_programs = given.read(|text| programs(text))?;
         }
@@ -193,6 +207,14 @@ fn address(text: &String) -> Result<String, String> {
     match port {
         Some(_) => Ok(text.clone()),
         None => Err(format!("{text:?} must be ADDRESS:PORT, for example 127.0.0.1:8443 or [::]:443")),
+    }
+}
+
+fn compute(text: &str, programs: PathBuf) -> Result<ComputeConfig, String> {
+    match text {
+        "none" => Ok(ComputeConfig::None),
+        "script" => Ok(ComputeConfig::Script(programs)),
+        other => Err(format!("{other:?} must be none or script")),
     }
 }
 

@@ -1,4 +1,5 @@
-//! `lifeboat failover`, `commit`, `cleanup`, `release`, `resume`, `failback`: moving groups between sites.
+//! `lifeboat failover`, `change-point`, `commit`, `cleanup`, `reprotect`, `failback`: moving plans, machines and groups
+//! between sites; `release` and `resume` of groups.
 //!
 //! The gateway that gets a failover becomes the recovery gateway: name it alone, or first. Each verb begins a job and
 //! waits for it; interrupting the wait leaves the job running.
@@ -6,7 +7,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use lifeboat_api::{
     ChangePointRequest, CleanupRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
-    ReleaseRequest, ResumeRequest,
+    Machine, Plan, PlanCleanupRequest, PlanFailoverRequest, ReleaseRequest, ReprotectRequest, ResumeRequest,
 };
 use serde::Serialize;
 
@@ -15,6 +16,31 @@ use crate::failure::Result;
 use crate::output::Output;
 use crate::progress::settle;
 use crate::resolve;
+
+/// What a verb is about: one of the three.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct Of {
+    /// The recovery plan, by id or name
+    #[arg(value_name = "PLAN")]
+    plan: Option<String>,
+    /// A group alone, without machines, by id or name, or by one of its volumes
+    #[arg(long, value_name = "ID|NAME")]
+    group: Option<String>,
+    /// A machine alone, by id or name
+    #[arg(long, value_name = "ID|NAME")]
+    machine: Option<String>,
+}
+
+/// A verb on a plan, a machine or a group.
+#[derive(Args, Debug)]
+struct On {
+    #[command(flatten)]
+    of: Of,
+    /// Print the job and don't wait for it
+    #[arg(long)]
+    no_wait: bool,
+}
 
 /// A verb on a group.
 #[derive(Args, Debug)]
@@ -27,7 +53,7 @@ pub(crate) struct OnGroup {
     no_wait: bool,
 }
 
-/// Bring a group up at the gateway that is asked.
+/// Bring a plan, a machine or a group up at the gateway that is asked.
 #[derive(Args, Debug)]
 pub(crate) struct FailoverArgs {
     #[command(flatten)]
@@ -41,7 +67,7 @@ enum FailoverVerb {
     /// A writable copy beside the running one; nothing else changes
     Test(TestFrom),
     /// The active gateway stops and ships everything first: nothing is lost
-    Planned(OnGroup),
+    Planned(On),
     /// The active gateway is taken to be lost, and is fenced
     Unplanned(FailoverFrom),
 }
@@ -49,7 +75,7 @@ enum FailoverVerb {
 #[derive(Args, Debug)]
 struct FailoverFrom {
     #[command(flatten)]
-    on: OnGroup,
+    on: On,
     /// latest, latest-processed, latest-app-consistent, a time (the newest point not after it) or a point's id
     #[arg(long, default_value_t = lifeboat_api::default_point())]
     point: String,
@@ -59,9 +85,13 @@ struct FailoverFrom {
 struct TestFrom {
     #[command(flatten)]
     from: FailoverFrom,
-    /// The branch whose point it is: that of another test, or the one that keeps a primary's tail; the active one when left out
-    #[arg(long, value_name = "ID")]
+    /// Of a group: the branch whose point it is, that of another test or the one that keeps a primary's tail; the active one
+    /// when left out
+    #[arg(long, value_name = "ID", requires = "group")]
     branch: Option<String>,
+    /// Of a plan or a machine: after how long it is cleaned up by itself
+    #[arg(long, value_name = "DURATION", default_value_t = lifeboat_api::default_test_ttl())]
+    ttl: String,
 }
 
 /// Go on from another recovery point after a failover that isn't committed.
@@ -70,7 +100,7 @@ pub(crate) struct ChangePointArgs {
     #[command(flatten)]
     connection: ConnectionArgs,
     #[command(flatten)]
-    on: OnGroup,
+    on: On,
     /// latest, latest-app-consistent, a time (the newest point not after it) or a point's id
     #[arg(long)]
     point: String,
@@ -82,7 +112,7 @@ pub(crate) struct CommitArgs {
     #[command(flatten)]
     connection: ConnectionArgs,
     #[command(flatten)]
-    on: OnGroup,
+    on: On,
 }
 
 /// End test failovers and drop what was written in them.
@@ -91,10 +121,22 @@ pub(crate) struct CleanupArgs {
     #[command(flatten)]
     connection: ConnectionArgs,
     #[command(flatten)]
-    on: OnGroup,
-    /// The branch of one test; all tests of the group when left out
-    #[arg(long, value_name = "ID")]
+    on: On,
+    /// Of a group: the branch of one test; all its tests when left out
+    #[arg(long, value_name = "ID", requires = "group")]
     branch: Option<String>,
+    /// Of a plan or a machine: what is worth remembering of the test
+    #[arg(long, value_name = "TEXT")]
+    notes: Option<String>,
+}
+
+/// Bring the home copies forward while the recovery side runs, so that a failback has little left to do.
+#[derive(Args, Debug)]
+pub(crate) struct ReprotectArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(flatten)]
+    on: On,
 }
 
 /// Stop writing in order, ship everything, give the group up.
@@ -115,13 +157,13 @@ pub(crate) struct ResumeArgs {
     on: OnGroup,
 }
 
-/// Bring a group back to its home gateway.
+/// Bring a plan, a machine or a group back home.
 #[derive(Args, Debug)]
 pub(crate) struct FailbackArgs {
     #[command(flatten)]
     connection: ConnectionArgs,
     #[command(flatten)]
-    on: OnGroup,
+    on: On,
     /// How the home disk is brought forward
     #[arg(long, value_enum, default_value_t = Mode::MinimizeDowntime)]
     mode: Mode,
@@ -161,26 +203,60 @@ pub(super) async fn begin(
     settle(&client, output, job, !on.no_wait).await
 }
 
-pub(crate) async fn failover(args: FailoverArgs, output: Output) -> Result<()> {
-    let (on, kind, point, branch_id) = match args.kind {
-        FailoverVerb::Test(TestFrom { from, branch }) => (from.on, FailoverKind::Test, from.point, branch),
-        FailoverVerb::Planned(on) => (on, FailoverKind::Planned, lifeboat_api::default_point(), None),
-        FailoverVerb::Unplanned(from) => (from.on, FailoverKind::Unplanned, from.point, None),
+/// Begins a verb's job, and waits for it. What is asked of a plan or a machine may be another body than what is asked of a
+/// group.
+async fn begin_on(
+    connection: &ConnectionArgs,
+    output: Output,
+    on: &On,
+    verb: &str,
+    (group, program): (&impl Serialize, &impl Serialize),
+) -> Result<()> {
+    let client = connection.client()?;
+    let job = match (&on.of.plan, &on.of.machine, &on.of.group) {
+        (Some(plan), _, _) => {
+            let plan = resolve::find::<Plan>(&client, plan).await?;
+            client.verb::<Plan>(&plan.id.to_string(), verb, program).await?
+        }
+        (_, Some(machine), _) => {
+            let machine = resolve::find::<Machine>(&client, machine).await?;
+            client.verb::<Machine>(&machine.id.to_string(), verb, program).await?
+        }
+        (_, _, named) => {
+            let id = resolve::group(&client, named.as_deref().unwrap_or_default()).await?;
+            client.group_verb(&id, verb, group).await?
+        }
     };
-    begin(&args.connection, output, &on, "failover", &FailoverRequest { kind, point, branch_id }).await
+    settle(&client, output, job, !on.no_wait).await
+}
+
+pub(crate) async fn failover(args: FailoverArgs, output: Output) -> Result<()> {
+    let latest = lifeboat_api::default_point;
+    let default_ttl = lifeboat_api::default_test_ttl;
+    let (on, kind, point, branch_id, ttl) = match args.kind {
+        FailoverVerb::Test(TestFrom { from, branch, ttl }) => (from.on, FailoverKind::Test, from.point, branch, ttl),
+        FailoverVerb::Planned(on) => (on, FailoverKind::Planned, latest(), None, default_ttl()),
+        FailoverVerb::Unplanned(from) => (from.on, FailoverKind::Unplanned, from.point, None, default_ttl()),
+    };
+    let group = FailoverRequest { kind, point: point.clone(), branch_id };
+    let program = PlanFailoverRequest { kind, point, ttl };
+    begin_on(&args.connection, output, &on, "failover", (&group, &program)).await
 }
 
 pub(crate) async fn change_point(args: ChangePointArgs, output: Output) -> Result<()> {
-    begin(&args.connection, output, &args.on, "change-point", &ChangePointRequest { point: args.point }).await
+    let body = ChangePointRequest { point: args.point };
+    begin_on(&args.connection, output, &args.on, "change-point", (&body, &body)).await
 }
 
 pub(crate) async fn commit(args: CommitArgs, output: Output) -> Result<()> {
-    begin(&args.connection, output, &args.on, "commit", &CommitRequest {}).await
+    let body = CommitRequest {};
+    begin_on(&args.connection, output, &args.on, "commit", (&body, &body)).await
 }
 
 pub(crate) async fn cleanup(args: CleanupArgs, output: Output) -> Result<()> {
-    let body = CleanupRequest { branch_id: args.branch };
-    begin(&args.connection, output, &args.on, "cleanup", &body).await
+    let group = CleanupRequest { branch_id: args.branch };
+    let program = PlanCleanupRequest { notes: args.notes };
+    begin_on(&args.connection, output, &args.on, "cleanup", (&group, &program)).await
 }
 
 pub(crate) async fn release(args: ReleaseArgs, output: Output) -> Result<()> {
@@ -191,7 +267,12 @@ pub(crate) async fn resume(args: ResumeArgs, output: Output) -> Result<()> {
     begin(&args.connection, output, &args.on, "resume", &ResumeRequest {}).await
 }
 
+pub(crate) async fn reprotect(args: ReprotectArgs, output: Output) -> Result<()> {
+    let body = ReprotectRequest {};
+    begin_on(&args.connection, output, &args.on, "reprotect", (&body, &body)).await
+}
+
 pub(crate) async fn failback(args: FailbackArgs, output: Output) -> Result<()> {
     let body = FailbackRequest { mode: args.mode.into() };
-    begin(&args.connection, output, &args.on, "failback", &body).await
+    begin_on(&args.connection, output, &args.on, "failback", (&body, &body)).await
 }

@@ -1,16 +1,20 @@
-//! `lifeboat machine`: list, show, create, delete.
+//! `lifeboat machine`: list, show, create, delete, start, stop.
 //!
 //! The command line declares what most machines need; what is different at another site is Terraform's.
 
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use lifeboat_api::{Client, Firmware, Group, Machine, MachineDisk, MachineSpec, NetworkInterface, Volume};
+use lifeboat_api::{
+    Client, Firmware, Group, Machine, MachineDisk, MachineSpec, NetworkInterface, StartRequest, StopRequest, Volume,
+};
+use serde::Serialize;
 
 use super::declared::{self, Listed, Named, Names};
 use crate::connect::ConnectionArgs;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
+use crate::progress::settle;
 use crate::render::{maybe, parse_size, size};
 use crate::resolve::{self, find};
 
@@ -35,6 +39,25 @@ enum MachineVerb {
     Create(Wanted),
     /// Delete a machine that is in no plan; its volumes stay
     Delete(Named),
+    /// Start one where its volumes are
+    Start {
+        #[command(flatten)]
+        machine: Named,
+        /// Print the job and don't wait for it
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Stop one where it runs
+    Stop {
+        #[command(flatten)]
+        machine: Named,
+        /// How long it may take to stop by itself before it is switched off
+        #[arg(long, value_name = "DURATION", default_value_t = lifeboat_api::default_shutdown_timeout())]
+        timeout: String,
+        /// Print the job and don't wait for it
+        #[arg(long)]
+        no_wait: bool,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -93,15 +116,17 @@ impl FromStr for Interface {
 
 impl Listed for Machine {
     const HEAD: &'static [&'static str] =
-        &["NAME", "STATE", "HEALTH", "ACTIVE SITE", "CPUS", "MEMORY", "DISKS", "INTERFACES", "ID"];
+        &["NAME", "STATE", "HEALTH", "ACTIVE SITE", "RUNS AT", "CPUS", "MEMORY", "DISKS", "INTERFACES", "ID"];
+    const NAMED_BY: Option<&'static str> = Some("/v1/gateways");
 
-    fn cells(&self, _: &Names) -> Vec<String> {
+    fn cells(&self, names: &Names) -> Vec<String> {
         let (spec, status) = (&self.spec, &self.status);
         vec![
             spec.name.clone(),
             status.state.to_string(),
             status.health.to_string(),
             maybe(status.active_site.as_ref()),
+            maybe(status.run.as_ref().map(|run| names.of(run.gateway_id))),
             spec.cpus.to_string(),
             size(spec.memory_mib.saturating_mul(MIB)),
             spec.disk.len().to_string(),
@@ -139,12 +164,31 @@ async fn create(client: &Client, output: Output, wanted: Wanted) -> Result<()> {
     declared::create::<Machine>(client, output, &spec).await
 }
 
+/// Begins a verb's job on a machine, and waits for it.
+async fn begin(
+    client: &Client,
+    output: Output,
+    machine: &Named,
+    (verb, body): (&str, &impl Serialize),
+    no_wait: bool,
+) -> Result<()> {
+    let machine: Machine = find(client, &machine.target).await?;
+    let job = client.verb::<Machine>(&machine.id.to_string(), verb, body).await?;
+    settle(client, output, job, !no_wait).await
+}
+
 pub(crate) async fn run(args: MachineArgs, output: Output) -> Result<()> {
     let client = args.connection.client()?;
     match args.verb {
         MachineVerb::List => declared::list::<Machine>(&client, output, "no machine is declared").await,
         MachineVerb::Show(named) => declared::show::<Machine>(&client, output, &named).await,
         MachineVerb::Create(wanted) => create(&client, output, wanted).await,
+        MachineVerb::Start { machine, no_wait } => {
+            begin(&client, output, &machine, ("start", &StartRequest {}), no_wait).await
+        }
+        MachineVerb::Stop { machine, timeout, no_wait } => {
+            begin(&client, output, &machine, ("stop", &StopRequest { timeout }), no_wait).await
+        }
         MachineVerb::Delete(named) => declared::delete::<Machine>(&client, output, &named, "deleted").await,
     }
 }

@@ -63,6 +63,13 @@ use utoipa::OpenApi;
         api::PinRequest,
         api::UnpinRequest,
         api::LabelRequest,
+        api::PlanFailoverRequest,
+        api::PlanCleanupRequest,
+        api::ReprotectRequest,
+        api::StartRequest,
+        api::StopRequest,
+        api::RetryRequest,
+        api::ContinueRequest,
         api::UndeleteRequest,
         api::DeletedGroup,
     ))
@@ -108,6 +115,11 @@ const fn operation(
     query: &'static [&'static str],
 ) -> Operation {
     Operation { method, path, summary, body, shape, answer, query }
+}
+
+/// A verb that begins a job.
+const fn begins(path: &'static str, summary: &'static str, body: &'static str) -> Operation {
+    operation("post", path, summary, Some(body), Shape::Begun, "Job", &[])
 }
 
 const LIST: &[&str] = &["limit", "page_token", "name"];
@@ -160,7 +172,7 @@ const RESOURCES: [[Operation; 5]; 10] = [
     resource_operations!("/v1/plans", "/v1/plans/{id}", "recovery plans", "Plan", "PlanSpec", "PlanSpec"),
 ];
 
-const OTHERS: [Operation; 34] = [
+const OTHERS: [Operation; 50] = [
     operation(
         "get",
         "/v1/vaults/{id}/keys",
@@ -375,7 +387,7 @@ const OTHERS: [Operation; 34] = [
         None,
         Shape::Page,
         "Job",
-        &["group", "state", "kind", "limit", "page_token"],
+        &["group", "plan", "machine", "state", "kind", "limit", "page_token"],
     ),
     operation(
         "get",
@@ -386,8 +398,44 @@ const OTHERS: [Operation; 34] = [
         "Job",
         &["wait", "since"],
     ),
+    begins("/v1/plans/{id}:failover", "Carries a recovery plan out at this gateway.", "PlanFailoverRequest"),
+    begins(
+        "/v1/plans/{id}:change-point",
+        "Goes on from another recovery point after a failover of a recovery plan that isn't committed.",
+        "ChangePointRequest",
+    ),
+    begins("/v1/plans/{id}:commit", "Makes the failover of a recovery plan final.", "CommitRequest"),
+    begins("/v1/plans/{id}:cleanup", "Ends the tests of a recovery plan.", "PlanCleanupRequest"),
+    begins(
+        "/v1/plans/{id}:reprotect",
+        "Brings the home copies of a recovery plan forward while the recovery side runs.",
+        "ReprotectRequest",
+    ),
+    begins("/v1/plans/{id}:failback", "Moves everything of a recovery plan back home.", "FailbackRequest"),
+    begins("/v1/machines/{id}:failover", "Fails a machine by itself over to this gateway.", "PlanFailoverRequest"),
+    begins(
+        "/v1/machines/{id}:change-point",
+        "Goes on from another recovery point after a failover of a machine by itself that isn't committed.",
+        "ChangePointRequest",
+    ),
+    begins("/v1/machines/{id}:commit", "Makes the failover of a machine by itself final.", "CommitRequest"),
+    begins("/v1/machines/{id}:cleanup", "Ends the tests of a machine by itself.", "PlanCleanupRequest"),
+    begins(
+        "/v1/machines/{id}:reprotect",
+        "Brings the home copies of a machine by itself forward while the recovery side runs.",
+        "ReprotectRequest",
+    ),
+    begins("/v1/machines/{id}:failback", "Moves everything of a machine by itself back home.", "FailbackRequest"),
+    begins("/v1/machines/{id}:start", "Starts a machine where its volumes are.", "StartRequest"),
+    begins("/v1/machines/{id}:stop", "Stops a machine where it runs.", "StopRequest"),
+    begins(
+        "/v1/groups/{id}:reprotect",
+        "Brings the home copy of a group forward while the recovery side runs.",
+        "ReprotectRequest",
+    ),
     operation("post", "/v1/jobs/{id}:cancel", "Asks a job to stop.", Some("Empty"), Shape::Begun, "Job", &[]),
-    operation("post", "/v1/jobs/{id}:retry", "Tries a failed job again.", Some("Empty"), Shape::Begun, "Job", &[]),
+    begins("/v1/jobs/{id}:retry", "Tries a failed job again.", "RetryRequest"),
+    begins("/v1/jobs/{id}:continue", "Tells a job that waits for a person that the task is done.", "ContinueRequest"),
     operation(
         "get",
         "/v1/events",

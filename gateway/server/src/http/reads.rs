@@ -15,7 +15,8 @@ use super::Shared;
 use super::body::{PAGING, Query, page};
 use super::error::{ApiError, ApiResult};
 use crate::context::Context;
-use crate::records::{EventRecord, GroupRecord, JobRecord, JobSpec, kind, status};
+use crate::jobs;
+use crate::records::{AnySpec, EventRecord, GroupRecord, JobRecord, kind, status};
 use crate::view;
 
 /// Longest wait for a job to change.
@@ -111,7 +112,7 @@ pub(crate) async fn point(State(context): Shared, Path(id): Path<String>, uri: U
 }
 
 pub(crate) async fn jobs(State(context): Shared, request: Request) -> ApiResult<Json<Page<Job>>> {
-    let query = Query::of(request.uri().query(), &[PAGING[0], PAGING[1], "group", "state", "kind"])?;
+    let query = Query::of(request.uri().query(), &[PAGING[0], PAGING[1], "group", "plan", "machine", "state", "kind"])?;
     let wanted = query
         .text("state")
         .map(|text| {
@@ -123,10 +124,14 @@ pub(crate) async fn jobs(State(context): Shared, request: Request) -> ApiResult<
     let mut jobs = Vec::new();
     for attached in context.vaults.all() {
         for document in attached.snapshot().of(kind::JOBS) {
-            let Ok(spec) = document.spec_as::<JobSpec>() else { continue };
+            let Ok(spec) = document.spec_as::<AnySpec>() else { continue };
             let record: JobRecord = status(document);
-            let fits = query.text("group").is_none_or(|group| spec.group.to_string() == group)
-                && query.text("kind").is_none_or(|kind| spec.kind.as_str() == kind)
+            let holder = spec.holder();
+            let is_of = |name: &str, kind: &str| query.text(name).is_none_or(|id| holder == (kind, id.to_owned()));
+            let fits = is_of("group", kind::GROUPS)
+                && is_of("plan", kind::PLANS)
+                && is_of("machine", kind::MACHINES)
+                && query.text("kind").is_none_or(|kind| spec.kind().as_str() == kind)
                 && wanted.is_none_or(|state| record.state.0 == state);
             if fits {
                 jobs.push(view::job(document)?);
@@ -177,20 +182,17 @@ pub(crate) async fn job(State(context): Shared, Path(id): Path<String>, uri: Uri
     }
 }
 
-/// A job that is over is told only once its group is free and our copy of the catalog has what it did, so that who waited
-/// for it reads its results and can begin the next. Bounded: a gateway that died in between frees the group later.
+/// A job that is over is told only once what it was about is free and our copy of the catalog has what it did, so that who waited
+/// for it reads its results and can begin the next. Bounded: a gateway that died in between frees it later.
 async fn settle(attached: &crate::vaults::AttachedVault, job: &Job) {
-    let (id, group) = (job.id.to_string(), job.group_id.to_string());
+    let id = job.id.to_string();
     for _ in 0..SETTLE_LOOKS {
         let snapshot = attached.snapshot();
         let seen = snapshot.get(kind::JOBS, &id).is_some_and(|document| {
             let record: JobRecord = status(document);
             record.is_over()
         });
-        let free = snapshot.get(kind::GROUPS, &group).is_none_or(|document| {
-            let record: GroupRecord = status(document);
-            record.job != Some(job.id)
-        });
+        let free = !jobs::is_held(&snapshot, job.id);
         if seen && free {
             return;
         }

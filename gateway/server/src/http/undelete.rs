@@ -19,10 +19,10 @@ use super::Shared;
 use super::body::{self, PAGING, Query};
 use super::error::{ApiError, ApiResult};
 use super::resources::name_taken;
-use super::verbs::{find_point, own};
 use crate::context::{Context, Happening};
+use crate::jobs::ask::{find_point, own};
 use crate::jobs::{self, plan};
-use crate::records::{GroupRecord, JobSpec, kind, status};
+use crate::records::{AnySpec, GroupRecord, JobSpec, kind, status};
 use crate::vaults::AttachedVault;
 use crate::view;
 
@@ -162,7 +162,7 @@ pub(super) async fn group(
     spec.point = Some(point.id);
     spec.point_time = Some(point.time);
     let steps = plan::failover(JobKind::UnplannedFailover, here, Some(active.gateway));
-    jobs::begin(context, &attached, job, spec, steps).await
+    jobs::begin(context, &attached, job, AnySpec::Group(Box::new(spec)), steps).await
 }
 
 /// The tombstone, in whichever vault it is.

@@ -15,11 +15,15 @@
 //! **Errors.** What may pass (the vault is away) is tried again for [`PATIENCE`]; everything else fails the job with its
 //! cause. After a failure the group stays where its document says it is active; that gateway's reconciler resumes it.
 
+pub(crate) mod ask;
 mod perform;
 pub(crate) mod plan;
+pub(crate) mod program;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_host;
 #[cfg(test)]
 mod tests;
 
@@ -34,8 +38,11 @@ use lifeboat_vault::{Document, VaultError, VaultErrorKind};
 
 use crate::context::{Context, Happening};
 use crate::http::error::{ApiError, ApiResult};
-use crate::records::{GatewayRecord, GroupRecord, JobRecord, JobSpec, JobStateRecord, StepRecord, kind, status};
-use crate::vaults::AttachedVault;
+use crate::records::{
+    Answer, AnySpec, GatewayRecord, GroupRecord, JobRecord, JobSpec, JobStateRecord, RecoveryRecord, Step, StepRecord,
+    kind, status,
+};
+use crate::vaults::{AttachedVault, Snapshot};
 use crate::view;
 use perform::{Done, Failure};
 
@@ -73,12 +80,12 @@ impl Drop for Run {
     }
 }
 
-/// Writes a job down and gives it its group.
+/// Writes a job down and gives it its group, plan or machine.
 pub(crate) async fn begin(
     context: &Context,
     attached: &AttachedVault,
     id: JobId,
-    spec: JobSpec,
+    spec: AnySpec,
     steps: Vec<StepRecord>,
 ) -> ApiResult<Arc<Document>> {
     let vault = attached.vault()?;
@@ -88,7 +95,7 @@ pub(crate) async fn begin(
     let internal = |error: serde_json::Error| ApiError::new(ProblemCode::Internal, error.to_string());
     let (spec_value, status_value) =
         (serde_json::to_value(&spec).map_err(internal)?, serde_json::to_value(&record).map_err(internal)?);
-    let made = catalog.create(kind::JOBS, &text, spec.kind.as_str(), spec_value, status_value).await;
+    let made = catalog.create(kind::JOBS, &text, spec.kind().as_str(), spec_value, status_value).await;
     let document = match made {
         Ok(document) => document,
         // An earlier try with the same idempotency key wrote it.
@@ -106,19 +113,18 @@ pub(crate) async fn begin(
         return Err(error);
     }
     context.wrote(attached).await;
-    tracing::info!(job = text, kind = %spec.kind, group = spec.group_name, "job begun");
+    tracing::info!(job = text, kind = %spec.kind(), of = spec.name(), "job begun");
     Ok(document)
 }
 
-/// Makes the group name this job, unless another one that isn't over has it.
-async fn claim(attached: &AttachedVault, id: JobId, spec: &JobSpec) -> ApiResult<()> {
+/// Makes the group, plan or machine name this job, unless another one that isn't over has it.
+async fn claim(attached: &AttachedVault, id: JobId, spec: &AnySpec) -> ApiResult<()> {
     let vault = attached.vault()?;
     let catalog = vault.catalog();
-    let group = spec.group.to_string();
+    let (kind, holder_id) = spec.holder();
     for _ in 0..8 {
-        let document = catalog.get(kind::GROUPS, &group).await?;
-        let record: GroupRecord = status(&document);
-        let holder = record.job;
+        let document = catalog.get(kind, &holder_id).await?;
+        let holder = holder_of(kind, &document);
         if holder == Some(id) {
             return Ok(());
         }
@@ -128,24 +134,84 @@ async fn claim(attached: &AttachedVault, id: JobId, spec: &JobSpec) -> ApiResult
             let other_record: JobRecord = status(&document);
             if !other_record.is_over() {
                 return Err(ApiError::conflict(format!(
-                    "the group {} is busy with the job {other} ({}): wait for it, or cancel it",
-                    spec.group_name, document.name
+                    "the {} {} is busy with the job {other} ({}): wait for it, or cancel it",
+                    spec.what(),
+                    spec.name(),
+                    document.name
                 )));
             }
         }
-        let changed = change_group(attached, spec, |record| {
-            if record.job != holder {
+        let changed = change_holder(attached, spec, |job, _| {
+            if *job != holder {
                 return false;
             }
-            record.job = Some(id);
+            *job = Some(id);
             true
         })
         .await?;
-        if changed.job == Some(id) {
+        if changed == Some(id) {
             return Ok(());
         }
     }
-    Err(ApiError::conflict(format!("the group {} is being changed by others: try again", spec.group_name)))
+    Err(ApiError::conflict(format!("the {} {} is being changed by others: try again", spec.what(), spec.name())))
+}
+
+/// The job that a document names.
+fn holder_of(kind: &str, document: &Document) -> Option<JobId> {
+    if kind == kind::GROUPS {
+        let record: GroupRecord = status(document);
+        record.job
+    } else {
+        let record: RecoveryRecord = status(document);
+        record.job
+    }
+}
+
+/// Whether a job still has what it is about.
+pub(crate) fn is_held(snapshot: &Snapshot, job: JobId) -> bool {
+    let Some(document) = snapshot.get(kind::JOBS, &job.to_string()) else { return false };
+    let Ok(spec) = document.spec_as::<AnySpec>() else { return false };
+    let (kind, id) = spec.holder();
+    snapshot.get(kind, &id).is_some_and(|holder| holder_of(kind, holder) == Some(job))
+}
+
+/// Changes which job has what a job is about, and which one failed last; `change` says whether it did. Returns the job
+/// that has it then.
+async fn change_holder(
+    attached: &AttachedVault,
+    spec: &AnySpec,
+    mut change: impl FnMut(&mut Option<JobId>, &mut Option<JobId>) -> bool + Send,
+) -> Result<Option<JobId>, VaultError> {
+    match spec {
+        AnySpec::Group(spec) => {
+            let record = change_group(attached, spec, |record| change(&mut record.job, &mut record.failed_job)).await?;
+            Ok(record.job)
+        }
+        AnySpec::Program(_) => {
+            let (kind, id) = spec.holder();
+            let changed =
+                change_recovery(attached, kind, &id, |record| change(&mut record.job, &mut record.failed_job));
+            Ok(changed.await?.job)
+        }
+    }
+}
+
+/// Changes the record of a plan or a machine; `change` says whether it did. Returns the record as it is then.
+pub(crate) async fn change_recovery(
+    attached: &AttachedVault,
+    kind: &str,
+    id: &str,
+    mut change: impl FnMut(&mut RecoveryRecord) -> bool + Send,
+) -> Result<RecoveryRecord, VaultError> {
+    let vault = attached.vault()?;
+    let document = vault
+        .catalog()
+        .update_status(kind, id, &mut |document| {
+            let mut record: RecoveryRecord = status(document);
+            if change(&mut record) { serde_json::to_value(&record).ok() } else { None }
+        })
+        .await?;
+    Ok(status(&document))
 }
 
 /// Changes a group's record; `change` says whether it did. Returns the record as it is then.
@@ -200,28 +266,88 @@ pub(crate) async fn cancel(context: &Context, attached: &AttachedVault, id: JobI
     Ok(())
 }
 
-/// Tries a failed job again, from the step that failed.
-pub(crate) async fn retry(context: &Context, attached: &AttachedVault, id: JobId, spec: &JobSpec) -> ApiResult<()> {
+/// Tries a failed job again, from the step that failed; or from the one after it, which goes with an action only.
+pub(crate) async fn retry(
+    context: &Context,
+    attached: &AttachedVault,
+    id: JobId,
+    spec: &AnySpec,
+    skip: bool,
+) -> ApiResult<()> {
     let vault = attached.vault()?;
     let document = vault.catalog().get(kind::JOBS, &id.to_string()).await?;
     let record: JobRecord = status(&document);
     record.state.0.to(JobState::Queued).map_err(|_| {
         ApiError::conflict(format!("the job {id} is {}: only one that failed can be tried again", record.state.0))
     })?;
-    claim(attached, id, spec).await?;
+    if skip && record.current().is_none_or(|(_, step)| step.step != Step::Act) {
+        return Err(ApiError::field(
+            "skip",
+            "goes with an action that failed only: everything else has to succeed; leave it out",
+        ));
+    }
+    // First the job, then what it is about: a job that is over and has something is made to let go of it.
     change_job(attached, id, |record| {
         let Ok(state) = record.state.0.to(JobState::Queued) else { return false };
         record.state = JobStateRecord(state);
         record.finished = None;
-        record.cause = None;
+        let cause = record.cause.take();
         record.cancel = false;
+        if skip
+            && let Some((index, _)) = record.current()
+            && let Some(step) = record.steps.get_mut(index)
+        {
+            step.state = JobState::Succeeded;
+            step.message = format!("left out by a person: {}", cause.unwrap_or_default());
+        }
         for step in record.steps.iter_mut().filter(|step| step.state != JobState::Succeeded) {
             step.state = JobState::Queued;
             step.message.clear();
+            step.waits_for = None;
         }
         true
     })
     .await?;
+    if let Err(refused) = claim(attached, id, spec).await {
+        let undone = change_job(attached, id, |found| {
+            let untouched = found.state.0 == JobState::Queued;
+            if untouched {
+                *found = record.clone();
+            }
+            untouched
+        });
+        if let Err(error) = undone.await {
+            tracing::debug!(job = %id, %error, "a job that got nothing can't be written back; it is given up later");
+        }
+        return Err(refused);
+    }
+    context.wrote(attached).await;
+    Ok(())
+}
+
+/// Tells a job that waits for a person that the task is done.
+pub(crate) async fn go_on(
+    context: &Context,
+    attached: &AttachedVault,
+    id: JobId,
+    note: Option<String>,
+) -> ApiResult<()> {
+    let mut waited = false;
+    change_job(attached, id, |record| {
+        let over = record.is_over();
+        let current = record.current().map(|(index, _)| index).filter(|_| !over);
+        let Some(step) = current.and_then(|index| record.steps.get_mut(index)) else { return false };
+        waited = step.waits_for.is_some();
+        if !waited || step.answer.is_some() {
+            return false;
+        }
+        step.answer = Some(Answer { time: Timestamp::now(), note: note.clone() });
+        true
+    })
+    .await?;
+    if !waited {
+        return Err(ApiError::conflict(format!("the job {id} waits for nobody: there is nothing to go on with")));
+    }
     context.wrote(attached).await;
     Ok(())
 }
@@ -237,17 +363,15 @@ pub(crate) async fn tick(context: &Arc<Context>, attached: &Arc<AttachedVault>) 
         if record.is_over() {
             continue;
         }
-        let (Ok(id), Ok(spec)) = (document.id.parse::<JobId>(), document.spec_as::<JobSpec>()) else { continue };
-        busy |= spec.gateway == own || record.steps.iter().any(|step| step.gateway == own);
-        let holds = snapshot.get(kind::GROUPS, &spec.group.to_string()).is_some_and(|group| {
-            let record: GroupRecord = status(group);
-            record.job == Some(id)
-        });
+        let (Ok(id), Ok(spec)) = (document.id.parse::<JobId>(), document.spec_as::<AnySpec>()) else { continue };
+        busy |= spec.gateway() == own || record.steps.iter().any(|step| step.gateway == own);
+        let holds = is_held(&snapshot, id);
         if !holds {
             let age = Timestamp::now().seconds_since(document.updated);
-            if spec.gateway == own && age > UNCLAIMED.as_secs_f64() {
-                let cause = "it never got its group: another job had it, or the gateway stopped; ask again";
-                end(context, attached, id, &spec, Ending::Failed(cause.to_owned())).await;
+            if spec.gateway() == own && age > UNCLAIMED.as_secs_f64() {
+                let cause =
+                    format!("it never got its {}: another job had it, or the gateway stopped; ask again", spec.what());
+                end(context, attached, id, &spec, Ending::Failed(cause)).await;
             }
             continue;
         }
@@ -265,7 +389,7 @@ async fn watch_other(
     context: &Arc<Context>,
     attached: &AttachedVault,
     id: JobId,
-    spec: &JobSpec,
+    spec: &AnySpec,
     record: &JobRecord,
     step: &StepRecord,
     own: GatewayId,
@@ -284,8 +408,8 @@ async fn watch_other(
     let since = record.steps.iter().filter_map(|step| step.finished).max().or(record.started);
     let waited = since.map_or(f64::INFINITY, |since| Timestamp::now().seconds_since(since));
     // A step that was begun is left to the gateway that began it: it goes on when that gateway is back.
-    if step.state == JobState::Queued && spec.gateway == own && waited > SILENCE.as_secs_f64() {
-        let advice = match spec.kind {
+    if step.state == JobState::Queued && spec.gateway() == own && waited > SILENCE.as_secs_f64() {
+        let advice = match spec.kind() {
             JobKind::PlannedFailover => "; if it is lost, fail over unplanned",
             _ => "; start it and try again",
         };
@@ -295,7 +419,7 @@ async fn watch_other(
     }
 }
 
-fn start_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &JobSpec) {
+fn start_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &AnySpec) {
     if !context.running.begin(id) {
         return;
     }
@@ -313,7 +437,7 @@ fn start_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, 
 }
 
 /// Runs the current step to its end, and writes that down.
-async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &JobSpec) {
+async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &AnySpec) {
     let started = Timestamp::now();
     let mut tries = 0_u32;
     loop {
@@ -326,7 +450,7 @@ async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: Job
                     let cause = format!("{cause} (tried for {PATIENCE:?})");
                     return end(context, attached, id, spec, Ending::Failed(cause)).await;
                 }
-                tracing::warn!(job = %id, group = spec.group_name, cause, "step will be tried again");
+                tracing::warn!(job = %id, of = spec.name(), cause, "step will be tried again");
                 let told = change_job(attached, id, |record| {
                     let Some((index, _)) = record.current() else { return false };
                     let message = format!("will be tried again: {cause}");
@@ -350,7 +474,7 @@ async fn try_step(
     context: &Arc<Context>,
     attached: &Arc<AttachedVault>,
     id: JobId,
-    spec: &JobSpec,
+    spec: &AnySpec,
     started: Timestamp,
 ) -> Result<(), Failure> {
     let record = change_job(attached, id, |record| {
@@ -373,12 +497,20 @@ async fn try_step(
     if record.is_over() {
         return Ok(());
     }
-    if record.cancel && plan::may_cancel(spec.kind, step.step) {
+    if record.cancel && plan::may_cancel(spec.kind(), step.step) {
         return Err(Failure::Cancelled);
     }
     context.notify_watchers();
-    let work = perform::Work { context, attached, id, spec, record: &record };
-    let Done { message, apply } = perform::perform(&work, step.step).await?;
+    let Done { message, apply } = match spec {
+        AnySpec::Group(spec) => {
+            let work = perform::Work { context, attached, id, spec, record: &record };
+            perform::perform(&work, step.step).await?
+        }
+        AnySpec::Program(spec) => {
+            let run = program::Run { context, attached, id, spec, record: &record, index, step };
+            program::perform(&run).await?
+        }
+    };
     let after = change_job(attached, id, |record| {
         // Whoever ended the job meanwhile has the last word.
         let Some(step) = record.steps.get_mut(index).filter(|step| step.state == JobState::Running) else {
@@ -392,7 +524,9 @@ async fn try_step(
         true
     })
     .await?;
-    context.points.stale(spec.group);
+    if let Some(group) = spec.group() {
+        context.points.stale(group);
+    }
     if after.current().is_none() && !after.is_over() {
         end(context, attached, id, spec, Ending::Succeeded).await;
     }
@@ -409,7 +543,7 @@ enum Ending {
 }
 
 /// Ends a job, and gives its group free. Done again after a crash in the middle, it comes to the same.
-async fn end(context: &Context, attached: &AttachedVault, id: JobId, spec: &JobSpec, ending: Ending) {
+async fn end(context: &Context, attached: &AttachedVault, id: JobId, spec: &AnySpec, ending: Ending) {
     let state = match &ending {
         Ending::Succeeded => JobState::Succeeded,
         Ending::Failed(_) => JobState::Failed,
@@ -444,51 +578,46 @@ async fn end(context: &Context, attached: &AttachedVault, id: JobId, spec: &JobS
             return;
         }
     };
-    let freed = change_group(attached, spec, |record| {
-        if record.job != Some(id) {
+    let freed = change_holder(attached, spec, |job, failed| {
+        if *job != Some(id) {
             return false;
         }
-        record.job = None;
-        match ended {
-            JobState::Failed => record.failed_job = Some(id),
-            _ => record.failed_job = None,
-        }
+        *job = None;
+        *failed = (ended == JobState::Failed).then_some(id);
         true
     });
     match freed.await {
         Ok(_) => {}
-        // The group was deleted under the job.
+        // It was deleted under the job.
         Err(error) if error.kind() == VaultErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(job = %id, %error, "the group of a job can't be given free; it is tried again"),
+        Err(error) => tracing::warn!(job = %id, %error, "what a job had can't be given free; it is tried again"),
     }
     if news {
         let (severity, message) = match &ending {
-            Ending::Succeeded => (Health::Healthy, format!("{} of {} succeeded", spec.kind, spec.group_name)),
-            Ending::Failed(cause) => {
-                (Health::Critical, format!("{} of {} failed: {cause}", spec.kind, spec.group_name))
-            }
-            Ending::Cancelled => (Health::Warning, format!("{} of {} was cancelled", spec.kind, spec.group_name)),
+            Ending::Succeeded => (Health::Healthy, format!("{} of {} succeeded", spec.kind(), spec.name())),
+            Ending::Failed(cause) => (Health::Critical, format!("{} of {} failed: {cause}", spec.kind(), spec.name())),
+            Ending::Cancelled => (Health::Warning, format!("{} of {} was cancelled", spec.kind(), spec.name())),
         };
         let kind = match ended {
             JobState::Succeeded => "job.succeeded",
             JobState::Failed => "job.failed",
             _ => "job.cancelled",
         };
-        let event = Happening { severity, kind, message, group: Some(spec.group), job: Some(id), volume: None };
+        let event = Happening { severity, kind, message, group: spec.group(), job: Some(id), volume: None };
         context.event(attached, event).await;
     }
     context.wrote(attached).await;
 }
 
-/// A job that is over but still has its group: the process died in between. Gives the group free.
-pub(crate) async fn release_groups(context: &Context, attached: &AttachedVault) {
+/// A job that is over but still has what it was about: the process died in between. Gives that free.
+pub(crate) async fn release_holders(context: &Context, attached: &AttachedVault) {
     let snapshot = attached.snapshot();
-    for document in snapshot.of(kind::GROUPS) {
-        let record: GroupRecord = status(document);
-        let Some(id) = record.job else { continue };
+    let holders = [kind::GROUPS, kind::PLANS, kind::MACHINES];
+    for (kind, document) in holders.into_iter().flat_map(|kind| std::iter::repeat(kind).zip(snapshot.of(kind))) {
+        let Some(id) = holder_of(kind, document) else { continue };
         let Some(job) = snapshot.get(kind::JOBS, &id.to_string()) else { continue };
         let record: JobRecord = status(job);
-        let Ok(spec) = job.spec_as::<JobSpec>() else { continue };
+        let Ok(spec) = job.spec_as::<AnySpec>() else { continue };
         if record.is_over() {
             let ending = match record.state.0 {
                 JobState::Failed => Ending::Failed(record.cause.unwrap_or_default()),

@@ -42,11 +42,11 @@ pub(super) struct Done {
 }
 
 impl Done {
-    fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         Self::with(message, |_| {})
     }
 
-    fn with(message: impl Into<String>, apply: impl Fn(&mut JobRecord) + Send + Sync + 'static) -> Self {
+    pub(super) fn with(message: impl Into<String>, apply: impl Fn(&mut JobRecord) + Send + Sync + 'static) -> Self {
         Self { message: message.into(), apply: Box::new(apply) }
     }
 }
@@ -108,6 +108,7 @@ pub(super) async fn perform(work: &Work<'_>, step: Step) -> Result<Done, Failure
         Step::Retire => work.retire().await,
         Step::Compare => work.compare().await,
         Step::Resync => work.resync().await,
+        other => Err(Failure::Final(format!("a step that no group has: {}", other.title()))),
     }
 }
 

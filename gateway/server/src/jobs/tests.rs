@@ -1,6 +1,9 @@
 //! Jobs of two gateways that are killed again and again: after every revision of the job, and in the middle of
 //! everything that the data path does. They come to the same end as jobs that nobody disturbs.
 
+mod programs;
+
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,23 +16,39 @@ use lifeboat_model::state::{GroupState, JobState};
 use lifeboat_model::{GroupId, JobId};
 
 use super::fake::Fake;
-use crate::Gateway;
+use super::fake_host::FakeHost;
 use crate::records::{JobRecord, kind, status};
 use crate::testing::{client, config, declare, eventually, registered, vault_create};
+use crate::{Gateway, ServeConfig};
 
 /// Two gateways on one data path.
 struct Pair {
     dir: tempfile::TempDir,
     fake: Fake,
+    /// Where machines run: beside each gateway.
+    hosts: (FakeHost, FakeHost),
     /// Deaths of the data path after which both were started again.
     revived: usize,
     running: Option<(Gateway, Gateway)>,
 }
 
 impl Pair {
+    fn new(dir: tempfile::TempDir, fake: Fake) -> Self {
+        // Programs that plans run: one that notes what it was run for.
+        let hooks = dir.path().join("hooks");
+        std::fs::create_dir(&hooks).expect("made");
+        let notes = dir.path().join("notes");
+        let text =
+            format!("#!/bin/sh\necho \"$LIFEBOAT_ACTION $LIFEBOAT_DIRECTION $LIFEBOAT_KIND\" >> {}\n", notes.display());
+        std::fs::write(hooks.join("draft"), text).expect("written");
+        std::fs::set_permissions(hooks.join("draft"), std::fs::Permissions::from_mode(0o755)).expect("mode");
+        std::fs::copy(hooks.join("draft"), hooks.join("note")).expect("copied");
+        Self { dir, fake, hosts: Default::default(), revived: 0, running: None }
+    }
+
     async fn start() -> (Self, Volume) {
         let dir = tempfile::tempdir().expect("tempdir");
-        let mut pair = Self { dir, fake: Fake::default(), revived: 0, running: None };
+        let mut pair = Self::new(dir, Fake::default());
         pair.up().await;
         let volume = declare(&pair.a(), &pair.dir.path().join("vault")).await.volume;
         pair.b().create_vault(&vault_create(&pair.dir.path().join("vault"), true)).await.expect("attached");
@@ -43,12 +62,19 @@ impl Pair {
     }
 
     async fn up(&mut self) {
-        let start = |name: &'static str, site: &'static str| {
-            let path = self.dir.path().join(name);
-            let fake = Arc::new(self.fake.clone());
-            async move { Gateway::start_with(config(&path, name, site), fake).await.expect("starts") }
-        };
-        self.running = Some((start("a", "east").await, start("b", "west").await));
+        self.running = Some((self.alone("a", "east").await, self.alone("b", "west").await));
+    }
+
+    /// One gateway.
+    async fn alone(&self, name: &str, site: &str) -> Gateway {
+        let path = self.dir.path().join(name);
+        let host = if name == "b" { &self.hosts.1 } else { &self.hosts.0 };
+        let host = if matches!(name, "a" | "b") { host.clone() } else { FakeHost::default() };
+        let settings = ServeConfig { hooks: self.dir.path().join("hooks"), ..config(&path, name, site) };
+        let started = Gateway::start_with(settings, Arc::new(self.fake.clone()), Some(Arc::new(host))).await;
+        let gateway = started.expect("starts");
+        gateway.context.exported.set(Some(path.join("mount")));
+        gateway
     }
 
     /// As a kill, seen from the catalog and the data path: the fake keeps nothing in memory.
@@ -210,7 +236,7 @@ async fn jobs_killed_inside_every_step_come_to_their_end() {
     let dir_fake = Fake::default();
     dir_fake.kill_at(&places);
     let (mut pair, volume) = {
-        let mut pair = Pair { dir: tempfile::tempdir().expect("tempdir"), fake: dir_fake, revived: 0, running: None };
+        let mut pair = Pair::new(tempfile::tempdir().expect("tempdir"), dir_fake);
         pair.up().await;
         let volume = declare(&pair.a(), &pair.dir.path().join("vault")).await.volume;
         pair.b().create_vault(&vault_create(&pair.dir.path().join("vault"), true)).await.expect("attached");

@@ -17,7 +17,7 @@ use lifeboat_vault::{Document, VaultError};
 
 use super::{declared_network, group_facts, group_of, id, spec, volume_status};
 use crate::context::Context;
-use crate::records::kind;
+use crate::records::{RecoveryRecord, kind};
 use crate::vaults::{AttachedVault, Snapshot};
 
 /// The declared machines.
@@ -208,7 +208,12 @@ pub(crate) fn machine(context: &Context, attached: &AttachedVault, document: &Do
     let machine: MachineId = id(document)?;
     let group = snapshot.get(kind::GROUPS, &own.group_id.to_string());
     let facts = group.map(|group| group_facts(context, attached, group)).transpose()?;
+    let record: RecoveryRecord = super::status(document);
     let mut status = MachineStatus {
+        run: record.run,
+        job_id: record.job.or(record.failed_job),
+        failover: record.failover.map(|failover| super::plan::shown_failover(&failover)),
+        tests: record.tests.into_iter().map(super::plan::shown_test).collect(),
         mac_addresses: macs(machine, &own).iter().map(ToString::to_string).collect(),
         ..MachineStatus::default()
     };

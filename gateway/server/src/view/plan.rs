@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lifeboat_api::{
-    FieldError, GatewaySpec, MachineSpec, NetworkMappingSpec, Plan, PlanSpec, PlanStatus, ProtectionState, Readiness,
-    RecoveryState, VolumeSpec,
+    FieldError, GatewaySpec, MachineSpec, NetworkMappingSpec, Plan, PlanFailover, PlanSpec, PlanStatus, PlanTest,
+    ProtectionState, Readiness, RecoveryState, VolumeSpec,
 };
 use lifeboat_model::{GroupId, NetworkId, SiteId, VolumeId};
 use lifeboat_vault::{Document, VaultError};
@@ -14,7 +14,7 @@ use super::{
     GroupFacts, declared_network, group_facts, group_of, id, machines, site_name, spec, status, volume_status,
 };
 use crate::context::Context;
-use crate::records::{GatewayRecord, kind};
+use crate::records::{GatewayRecord, RecoveryFailover, RecoveryRecord, RecoveryTest, kind};
 use crate::vaults::{AttachedVault, Snapshot};
 
 fn declared_machine(snapshot: &Snapshot, id: lifeboat_model::MachineId) -> Option<MachineSpec> {
@@ -91,7 +91,7 @@ pub(crate) fn plan_misfits(snapshot: &Snapshot, spec: &PlanSpec) -> Misfits {
 }
 
 /// The volumes of a plan, those of its machines too.
-fn volumes_of(snapshot: &Snapshot, spec: &PlanSpec) -> Vec<(VolumeId, VolumeSpec)> {
+pub(crate) fn volumes_of(snapshot: &Snapshot, spec: &PlanSpec) -> Vec<(VolumeId, VolumeSpec)> {
     let machines = spec.machines().filter_map(|(_, _, machine)| declared_machine(snapshot, machine));
     let disks = machines.flat_map(|machine| machine.disk.into_iter().map(|disk| disk.volume_id));
     let all: BTreeSet<VolumeId> = disks.chain(spec.volumes().map(|(_, _, volume)| volume)).collect();
@@ -133,16 +133,42 @@ fn reasons(snapshot: &Snapshot, spec: &PlanSpec, groups: &BTreeMap<GroupId, Grou
             reasons.push(format!("the volume {} is {state}", declared.name));
         }
     }
-    let is_there = |document: &Document| {
-        let record: GatewayRecord = status(document);
-        let at_target = document.spec_as::<GatewaySpec>().is_ok_and(|gateway| gateway.site_id == spec.target_site_id);
-        at_target && record.process_id.is_some()
+    let at_target = |document: &&std::sync::Arc<Document>| {
+        document.spec_as::<GatewaySpec>().is_ok_and(|gateway| gateway.site_id == spec.target_site_id)
     };
-    if !snapshot.of(kind::GATEWAYS).iter().any(|document| is_there(document)) {
-        let site = site_name(snapshot, spec.target_site_id).unwrap_or_else(|| spec.target_site_id.to_string());
-        reasons.push(format!("no gateway of the site {site} has registered: start one with this vault"));
+    let there = snapshot.of(kind::GATEWAYS).iter().filter(at_target).map(|document| status(document));
+    let there: Vec<GatewayRecord> = there.filter(|record: &GatewayRecord| record.process_id.is_some()).collect();
+    let site = || site_name(snapshot, spec.target_site_id).unwrap_or_else(|| spec.target_site_id.to_string());
+    if there.is_empty() {
+        reasons.push(format!("no gateway of the site {} has registered: start one with this vault", site()));
+    } else if !members.is_empty() && there.iter().all(|record| record.compute.is_none()) {
+        reasons.push(format!(
+            "no gateway of the site {} runs machines: start one there with --compute qemu or --compute script",
+            site()
+        ));
     }
     reasons
+}
+
+/// A failover as the API shows it.
+pub(super) const fn shown_failover(failover: &RecoveryFailover) -> PlanFailover {
+    PlanFailover {
+        kind: failover.kind,
+        job_id: failover.job,
+        gateway_id: failover.gateway,
+        committed: failover.committed,
+    }
+}
+
+/// A test as the API shows it.
+pub(super) fn shown_test(test: RecoveryTest) -> PlanTest {
+    PlanTest {
+        job_id: test.job,
+        gateway_id: test.gateway,
+        started: test.started,
+        expires: test.expires,
+        machines: test.machines,
+    }
 }
 
 pub(crate) fn plan(context: &Context, attached: &AttachedVault, document: &Document) -> Result<Plan, VaultError> {
@@ -162,6 +188,7 @@ pub(crate) fn plan(context: &Context, attached: &AttachedVault, document: &Docum
     let sites: BTreeSet<_> = groups.values().map(|facts| facts.active_site.clone()).collect();
     let active = if sites.len() == 1 { sites.into_iter().next().flatten() } else { None };
     let reasons = reasons(&snapshot, &own, &groups);
+    let record: RecoveryRecord = status(document);
     Ok(Plan {
         id: id(document)?,
         generation: document.generation,
@@ -171,6 +198,9 @@ pub(crate) fn plan(context: &Context, attached: &AttachedVault, document: &Docum
             state: RecoveryState::of(states),
             active_site_id: active.as_ref().map(|(id, _)| *id),
             active_site: active.map(|(_, name)| name),
+            job_id: record.job.or(record.failed_job),
+            failover: record.failover.map(|failover| shown_failover(&failover)),
+            tests: record.tests.into_iter().map(shown_test).collect(),
             readiness: if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady },
             reasons,
         },

@@ -204,7 +204,10 @@ fn job_type() -> Type {
         ("id", Type::String),
         ("kind", Type::String),
         ("state", Type::String),
+        ("name", Type::String),
         ("group_id", Type::String),
+        ("plan_id", Type::String),
+        ("machine_id", Type::String),
         ("created", Type::String),
         ("finished", Type::String),
         ("cause", Type::String),
@@ -219,7 +222,10 @@ fn job(job: &Job) -> Value {
             .with("id", job.id.to_string())
             .with("kind", job.kind.as_str())
             .with("state", job.state.to_string())
-            .with("group_id", job.group_id.to_string())
+            .with("name", job.name.clone())
+            .with("group_id", job.group_id.map(|id| id.to_string()))
+            .with("plan_id", job.plan_id.map(|id| id.to_string()))
+            .with("machine_id", job.machine_id.map(|id| id.to_string()))
             .with("created", job.created.to_string())
             .with("finished", job.finished.map(|time| time.to_string()))
             .with("cause", job.cause.clone())
@@ -239,6 +245,8 @@ impl DataSource<Link> for Jobs {
         Schema::new()
             .description("What the gateways did and are doing, newest first.")
             .attribute(Attribute::string("group_id").optional().description("Only jobs of this group."))
+            .attribute(Attribute::string("plan_id").optional().description("Only jobs of this recovery plan."))
+            .attribute(Attribute::string("machine_id").optional().description("Only jobs of this machine."))
             .attribute(
                 Attribute::string("state")
                     .optional()
@@ -254,7 +262,8 @@ impl DataSource<Link> for Jobs {
             )
             .attribute(computed(
                 Attribute::list("jobs", job_type()),
-                "The jobs. Each has `id`; `kind`, such as `planned-failover`; `state`; `group_id`; `created` and `finished` (RFC \
+                "The jobs. Each has `id`; `kind`, such as `planned-failover`; `state`; `name`, what it is about; the `group_id`, \
+                 `plan_id` or `machine_id` of that; `created` and `finished` (RFC \
                  3339); `cause`, why it failed; and of failovers `rpo_seconds` and `rto_seconds`.",
             ))
     }
@@ -262,7 +271,9 @@ impl DataSource<Link> for Jobs {
     async fn read(&self, link: &Link, cx: &Context, mut config: Object) -> Result<Object> {
         let api = link.api()?;
         let mut query = vec![("limit", config.get::<u64>("limit")?.to_string())];
-        for (attribute, name) in [("group_id", "group"), ("state", "state")] {
+        for (attribute, name) in
+            [("group_id", "group"), ("plan_id", "plan"), ("machine_id", "machine"), ("state", "state")]
+        {
             query.extend(config.get::<Option<String>>(attribute)?.map(|text| (name, text)));
         }
         let page: Page<Job> = cx

@@ -1,0 +1,302 @@
+//! What is asked of a group, decided: from a request to a job's spec and its steps.
+//!
+//! Everything that can be refused is refused here, before a job is written down. Requests come from people, and from the
+//! jobs of plans, which ask the same of each of their groups.
+
+use lifeboat_api::{
+    ChangePointRequest, CleanupRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, JobKind,
+    PointRequest, ResyncRequest,
+};
+use lifeboat_model::{BranchId, GatewayId, GroupId, JobId, PointKind, Timestamp};
+
+use super::plan;
+use crate::context::Context;
+use crate::http::error::{ApiError, ApiResult};
+use crate::port::PointFact;
+use crate::records::{ActiveRecord, JobSpec, Step, StepRecord};
+use crate::vaults::AttachedVault;
+use crate::view::GroupFacts;
+
+/// What a job is to do, and its steps.
+pub(crate) type Decided = (JobSpec, Vec<StepRecord>);
+
+/// A group, and the job that is to be about it.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) attached: &'a AttachedVault,
+    pub(crate) facts: &'a GroupFacts,
+    pub(crate) job: JobId,
+}
+
+impl Asked<'_> {
+    fn name(&self) -> &str {
+        &self.facts.spec.name
+    }
+
+    fn active(&self) -> ApiResult<&ActiveRecord> {
+        self.facts.record.active.as_ref().ok_or_else(|| {
+            ApiError::conflict(format!(
+                "the group {} isn't protected yet ({}): wait until it is",
+                self.name(),
+                self.facts.state
+            ))
+        })
+    }
+
+    fn spec(&self, kind: JobKind, gateway: GatewayId) -> JobSpec {
+        JobSpec::new(kind, self.facts.id, &self.facts.spec.name, gateway)
+    }
+
+    /// A failover to this gateway.
+    pub(crate) async fn failover(&self, wanted: &FailoverRequest) -> ApiResult<Decided> {
+        let here = own(self.context, self.attached)?;
+        let active = self.active()?.clone();
+        // What it held locally may be lost: then the group comes back from the vault.
+        let lost = wanted.kind == FailoverKind::Unplanned && !self.context.holds(self.facts.id, &active.instance);
+        if active.gateway == here && wanted.kind != FailoverKind::Test && !lost {
+            return Err(ApiError::conflict(format!(
+                "the group {} is active at this gateway already: ask the gateway that it is to go to (LIFEBOAT_ENDPOINT)",
+                self.name()
+            )));
+        }
+        let kind = match wanted.kind {
+            FailoverKind::Test => JobKind::TestFailover,
+            FailoverKind::Planned => JobKind::PlannedFailover,
+            FailoverKind::Unplanned => JobKind::UnplannedFailover,
+        };
+        let mut spec = self.spec(kind, here);
+        spec.source = Some(active.gateway);
+        spec.source_instance = Some(active.instance.clone());
+        spec.from_branch = Some(active.branch);
+        // Derived from the job, so that every try makes the same branch.
+        spec.new_branch = Some(BranchId::from_bytes(self.job.to_bytes()));
+        if kind == JobKind::PlannedFailover {
+            if !matches!(wanted.point.as_str(), "latest" | "latest-processed") {
+                return Err(ApiError::field("point", "a planned failover goes on from the last write; leave it out"));
+            }
+        } else {
+            let branch = match &wanted.branch_id {
+                None => active.branch,
+                Some(_) if kind != JobKind::TestFailover => {
+                    return Err(ApiError::field("branch_id", "goes with a test failover only; leave it out"));
+                }
+                Some(text) => {
+                    text.parse().map_err(|_| ApiError::field("branch_id", format!("{text:?} is no branch")))?
+                }
+            };
+            spec.from_branch = Some(branch);
+            let point = find_point(self.context, self.attached, self.facts.id, branch, &wanted.point).await?;
+            // The old writer may ship more until it is fenced: its newest point is known only then.
+            if kind == JobKind::TestFailover || !matches!(wanted.point.as_str(), "latest" | "latest-processed") {
+                spec.point = Some(point.id);
+                spec.point_time = Some(point.time);
+            }
+        }
+        let steps = plan::failover(kind, here, Some(active.gateway));
+        Ok((spec, steps))
+    }
+
+    /// Going on from another point.
+    pub(crate) async fn change_point(&self, wanted: &ChangePointRequest) -> ApiResult<Decided> {
+        let active = self.active()?.clone();
+        let record = &self.facts.record;
+        let failover = record.failover.as_ref().ok_or_else(|| {
+            ApiError::conflict(format!("the group {} isn't failed over: there is no point to change", self.name()))
+        })?;
+        if record.committed {
+            return Err(ApiError::conflict(format!(
+                "the failover of the group {} was committed: its point can't be changed any more",
+                self.name()
+            )));
+        }
+        let choice = failover.from_branch.unwrap_or(active.branch);
+        let point = find_point(self.context, self.attached, self.facts.id, choice, &wanted.point).await?;
+        if point.id == failover.point {
+            return Err(ApiError::field("point", format!("the group {} runs from that point already", self.name())));
+        }
+        let mut spec = self.spec(JobKind::ChangePoint, active.gateway);
+        spec.source = Some(active.gateway);
+        spec.source_instance = Some(active.instance.clone());
+        spec.from_branch = Some(active.branch);
+        spec.new_branch = Some(BranchId::from_bytes(self.job.to_bytes()));
+        spec.point = Some(point.id);
+        spec.point_time = Some(point.time);
+        Ok((spec, plan::change_point(active.gateway)))
+    }
+
+    /// Making a failover final.
+    pub(crate) fn commit(&self) -> ApiResult<Decided> {
+        if self.facts.record.failover.is_none() {
+            return Err(ApiError::conflict(format!(
+                "the group {} isn't failed over: there is nothing to commit",
+                self.name()
+            )));
+        }
+        let gateway = self.active()?.gateway;
+        let spec = self.spec(JobKind::Commit, gateway);
+        Ok((spec, vec![StepRecord::new(Step::Commit, gateway)]))
+    }
+
+    /// The end of tests.
+    pub(crate) fn cleanup(&self, wanted: &CleanupRequest) -> ApiResult<Decided> {
+        let tests: Vec<_> = self
+            .facts
+            .record
+            .tests
+            .iter()
+            .filter(|test| wanted.branch_id.as_ref().is_none_or(|branch| test.branch.to_string() == *branch))
+            .collect();
+        if tests.is_empty() {
+            return Err(match &wanted.branch_id {
+                Some(branch) => {
+                    ApiError::field("branch_id", format!("{branch} is no test of the group {}", self.name()))
+                }
+                None => ApiError::conflict(format!("the group {} has no test failover to clean up", self.name())),
+            });
+        }
+        let mut gateways: Vec<GatewayId> = tests.iter().map(|test| test.gateway).collect();
+        gateways.sort_unstable();
+        gateways.dedup();
+        let lead = gateways.first().copied().ok_or_else(|| ApiError::conflict("there is no test"))?;
+        let mut spec = self.spec(JobKind::Cleanup, lead);
+        spec.branches = tests.iter().map(|test| test.branch).collect();
+        let steps = gateways.into_iter().map(|gateway| StepRecord::new(Step::EndTests, gateway)).collect();
+        Ok((spec, steps))
+    }
+
+    /// A stop in order.
+    pub(crate) fn release(&self) -> ApiResult<Decided> {
+        let gateway = self.active()?.gateway;
+        let spec = self.spec(JobKind::Release, gateway);
+        Ok((spec, vec![StepRecord::new(Step::Release, gateway)]))
+    }
+
+    /// A start after that.
+    pub(crate) fn resume(&self) -> ApiResult<Decided> {
+        if !self.facts.record.released {
+            return Err(ApiError::conflict(format!(
+                "the group {} isn't released: there is nothing to resume",
+                self.name()
+            )));
+        }
+        let gateway = self.active()?.gateway;
+        let spec = self.spec(JobKind::Resume, gateway);
+        Ok((spec, vec![StepRecord::new(Step::Resume, gateway)]))
+    }
+
+    /// The way home.
+    pub(crate) fn failback(&self, wanted: &FailbackRequest) -> ApiResult<Decided> {
+        let (active, home) = self.away()?;
+        let mut spec = self.spec(JobKind::Failback, home);
+        spec.source = Some(active.gateway);
+        spec.source_instance = Some(active.instance.clone());
+        spec.from_branch = Some(active.branch);
+        spec.mode = Some(wanted.mode);
+        let steps = match wanted.mode {
+            FailbackMode::Create => plan::failback_to_new_disk(home, active.gateway),
+            FailbackMode::MinimizeDowntime | FailbackMode::FullDownload => plan::failback(home, active.gateway),
+        };
+        Ok((spec, steps))
+    }
+
+    /// A copy of what the vault lacks.
+    pub(crate) fn resync(&self, wanted: &ResyncRequest) -> ApiResult<Decided> {
+        let gateway = self.active()?.gateway;
+        Ok((self.spec(JobKind::Resync, gateway), plan::resync(gateway, wanted.compare)))
+    }
+
+    /// A recovery point.
+    pub(crate) fn point(&self, wanted: &PointRequest) -> ApiResult<Decided> {
+        if wanted.label.len() > 255 {
+            return Err(ApiError::field("label", "can't have more than 255 bytes"));
+        }
+        let gateway = self.active()?.gateway;
+        let mut spec = self.spec(JobKind::TakePoint, gateway);
+        if wanted.app_consistent && self.facts.spec.app_consistency.is_none() {
+            return Err(ApiError::field(
+                "app_consistent",
+                format!("the group {} has no hooks: declare app_consistency for it", self.name()),
+            ));
+        }
+        spec.label.clone_from(&wanted.label);
+        spec.app_consistent = wanted.app_consistent;
+        Ok((spec, vec![StepRecord::new(Step::TakePoint, gateway)]))
+    }
+
+    /// The first half of the way home, while the recovery side runs.
+    pub(crate) fn reprotect(&self) -> ApiResult<Decided> {
+        let (active, home) = self.away()?;
+        let mut spec = self.spec(JobKind::Reprotect, home);
+        spec.source = Some(active.gateway);
+        spec.from_branch = Some(active.branch);
+        Ok((spec, vec![StepRecord::new(Step::Rehydrate, home)]))
+    }
+
+    /// Where a group that isn't at home is active, and where its home is.
+    fn away(&self) -> ApiResult<(ActiveRecord, GatewayId)> {
+        let active = self.active()?.clone();
+        let home =
+            self.facts.home.ok_or_else(|| ApiError::conflict(format!("the group {} has no volumes", self.name())))?;
+        if active.gateway == home {
+            return Err(ApiError::conflict(format!(
+                "the group {} is at home: there is nothing to fail back",
+                self.name()
+            )));
+        }
+        Ok((active, home))
+    }
+}
+
+/// This gateway, as it is declared in the vault.
+pub(crate) fn own(context: &Context, attached: &AttachedVault) -> ApiResult<GatewayId> {
+    context.own_gateway(attached).ok_or_else(|| {
+        ApiError::conflict(format!(
+            "this gateway ({}{}) isn't declared in the vault: declare a gateway of this name{} first",
+            context.settings.name,
+            context.settings.site.as_ref().map(|site| format!(" at {site}")).unwrap_or_default(),
+            if context.settings.site.is_some() { " and site" } else { "" },
+        ))
+    })
+}
+
+/// The point that a text names: `latest…`, a time, or an id.
+pub(crate) async fn find_point(
+    context: &Context,
+    attached: &AttachedVault,
+    group: GroupId,
+    branch: BranchId,
+    text: &str,
+) -> ApiResult<PointFact> {
+    let vault = attached.vault()?;
+    context.points.stale(group);
+    let points = context.points.list(context.engine.as_ref(), &vault, group, branch).await?;
+    let found = match text {
+        "latest" | "latest-processed" => points.last(),
+        "latest-app-consistent" => points.iter().rev().find(|point| point.kind == PointKind::AppConsistent),
+        id if id.starts_with("pt-") => points.iter().find(|point| point.id.to_string() == id),
+        time => {
+            let time: Timestamp = time.parse().map_err(|_| {
+                ApiError::field(
+                    "point",
+                    format!("{time:?} is none of latest, latest-processed, latest-app-consistent, a time (RFC 3339) or a point's id"),
+                )
+            })?;
+            points.iter().rev().find(|point| point.time <= time)
+        }
+    };
+    found.cloned().ok_or_else(|| {
+        let message = match (points.first(), points.last()) {
+            (Some(first), Some(last)) => {
+                format!(
+                    "no recovery point fits {text:?}; there are {} from {} to {}",
+                    points.len(),
+                    first.time,
+                    last.time
+                )
+            }
+            _ => "the group has no recovery point in the vault yet".to_owned(),
+        };
+        ApiError::field("point", message)
+    })
+}

@@ -1,0 +1,201 @@
+//! Machines at this gateway beside the jobs: the driver, what runs although nothing says that it may, tests whose time is
+//! over.
+//!
+//! A gateway that was left (its site was lost, the machines run elsewhere by now) learns of it when it sees the catalog
+//! again, and switches its own off: their disks are fenced, and their addresses belong to others. A test is written down
+//! before anything of it begins, so its end comes also when the gateway was killed in the middle of its beginning.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use lifeboat_compute::{Driver, RunId, RunState, ScriptDriver, ScriptLimits};
+use lifeboat_model::state::Health;
+use lifeboat_model::{JobId, MachineId, Timestamp};
+use lifeboat_vault::Document;
+
+use crate::context::{ComputeConfig, Context, Happening, ServeConfig};
+use crate::jobs;
+use crate::jobs::program::ask::AskedOf;
+use crate::jobs::program::{run_id, run_of};
+use crate::records::{AnySpec, JobRecord, RecoveryRecord, Subject, kind, status};
+use crate::state_dir::StateDir;
+use crate::vaults::AttachedVault;
+
+/// How long a machine that was left may take to stop by itself.
+const LEFT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What machines are run with, by the settings.
+pub(crate) fn driver(settings: &ServeConfig, state: &StateDir) -> Option<Arc<dyn Driver>> {
+    match &settings.compute {
+        ComputeConfig::None => None,
+        ComputeConfig::Script(programs) => {
+            let runs = state.path().join("compute");
+            Some(Arc::new(ScriptDriver::new(programs.clone(), runs, ScriptLimits::default())))
+        }
+    }
+}
+
+/// The plans and machines of a vault, with their records.
+fn subjects(attached: &AttachedVault) -> Vec<(Subject, Arc<Document>, RecoveryRecord)> {
+    let snapshot = attached.snapshot();
+    let plans = snapshot.of(kind::PLANS).iter().filter_map(|one| Some((Subject::Plan(one.id.parse().ok()?), one)));
+    let machines =
+        snapshot.of(kind::MACHINES).iter().filter_map(|one| Some((Subject::Machine(one.id.parse().ok()?), one)));
+    plans.chain(machines).map(|(subject, one)| (subject, Arc::clone(one), status(one))).collect()
+}
+
+/// Begins the clean-up of tests of this gateway whose time is over.
+pub(crate) async fn expire(context: &Context, attached: &AttachedVault) {
+    let Some(own) = context.own_gateway(attached) else { return };
+    let now = Timestamp::now();
+    for (subject, document, record) in subjects(attached) {
+        let over = record.tests.iter().find(|test| test.gateway == own && test.expires <= now);
+        let (Some(test), None) = (over, record.job) else { continue };
+        // One that failed is tried again with another id.
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(b"lifeboat/v1/expired\0");
+        hash.update(&test.job.to_bytes());
+        hash.update(&document.revision.to_le_bytes());
+        let mut bytes = [0; 16];
+        if let Some(part) = hash.finish().as_ref().get(..bytes.len()) {
+            bytes.copy_from_slice(part);
+        }
+        let id = JobId::from_bytes(bytes);
+        let begun = async {
+            let asked = AskedOf::new(context, attached, &document, subject, id)?;
+            let (spec, steps) = asked.expire(test.job)?;
+            jobs::begin(context, attached, id, AnySpec::Program(Box::new(spec)), steps).await
+        };
+        if let Err(error) = begun.await {
+            tracing::warn!(
+                of = document.name,
+                error = error.0.detail,
+                "a test whose time is over can't be cleaned up; it is tried again"
+            );
+        }
+    }
+}
+
+/// What may run here: by the documents of machines and tests, and by the jobs that aren't over.
+fn wanted(context: &Context, attached: &AttachedVault, wanted: &mut HashSet<RunId>, known: &mut HashSet<MachineId>) {
+    let own = context.own_gateway(attached);
+    let snapshot = attached.snapshot();
+    for (subject, _, record) in subjects(attached) {
+        if let Subject::Machine(machine) = subject {
+            known.insert(machine);
+            if record.run.is_some_and(|run| Some(run.gateway_id) == own) {
+                wanted.extend(run_id(machine, None));
+            }
+        }
+        for test in record.tests.into_iter().filter(|test| Some(test.gateway) == own) {
+            // Any machine of the test: it may just be starting.
+            let machines = snapshot.of(kind::MACHINES).iter().filter_map(|one| one.id.parse().ok());
+            wanted.extend(machines.filter_map(|machine| run_id(machine, Some(test.job))));
+        }
+    }
+    for document in snapshot.of(kind::JOBS) {
+        let record: JobRecord = status(document);
+        // One that failed may be tried again, and finds what it has started.
+        let done = record.is_over() && record.state.0 != lifeboat_model::state::JobState::Failed;
+        let Ok(AnySpec::Program(spec)) = document.spec_as::<AnySpec>() else { continue };
+        let holds = snapshot.get(spec.subject.kind(), &spec.subject.id()).is_some_and(|holder| {
+            let record: RecoveryRecord = status(holder);
+            record.job.or(record.failed_job).map(|job| job.to_string()) == Some(document.id.clone())
+        });
+        let starts = record.steps.iter().any(|step| Some(step.gateway) == own);
+        if !done && holds && starts {
+            wanted.extend(spec.machines.iter().filter_map(|mover| run_id(mover.id, None)));
+        }
+    }
+}
+
+/// Ends what runs here although nothing says that it may, and says what should run and doesn't. Nothing is done while a
+/// vault is away: what may run can't be known then.
+pub(crate) async fn look(context: &Arc<Context>, troubles: &mut Vec<(Health, String)>) {
+    let Some(driver) = &context.compute else { return };
+    let vaults = context.vaults.all();
+    if vaults.iter().any(|attached| attached.trouble().is_some() || !attached.snapshot().is_read()) {
+        return;
+    }
+    let (mut may, mut known) = (HashSet::new(), HashSet::new());
+    vaults.iter().for_each(|attached| wanted(context, attached, &mut may, &mut known));
+    let found = match driver.list().await {
+        Ok(found) => found,
+        Err(error) => {
+            troubles.push((Health::Warning, format!("what machines run here can't be found out: {error}")));
+            return;
+        }
+    };
+    for id in found.into_iter().filter(|id| !may.contains(id)) {
+        end(context, driver, id);
+    }
+    for attached in &vaults {
+        should_run(context, attached, driver, troubles).await;
+    }
+}
+
+/// Ends a machine that was left, beside everything else.
+fn end(context: &Arc<Context>, driver: &Arc<dyn Driver>, id: RunId) {
+    if !context.leaving.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id.clone()) {
+        return;
+    }
+    let (context, driver) = (Arc::clone(context), Arc::clone(driver));
+    let stop = context.stop.clone();
+    context.tasks.clone().spawn(async move {
+        let work = async {
+            let ended = async {
+                driver.stop(&id, LEFT_PATIENCE).await?;
+                driver.forget(&id).await
+            };
+            match ended.await {
+                Ok(()) => tell_left(&context, &id).await,
+                Err(error) => {
+                    tracing::warn!(run = %id, %error, "a machine that was left can't be ended; it is tried again")
+                }
+            }
+        };
+        stop.run_until_cancelled_owned(work).await;
+        context.leaving.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&id);
+    });
+}
+
+async fn tell_left(context: &Context, id: &RunId) {
+    let Some((machine, test)) = run_of(id) else { return };
+    for attached in context.vaults.all() {
+        let Some(document) = attached.snapshot().get(kind::MACHINES, &machine.to_string()).cloned() else { continue };
+        let why = match test {
+            Some(_) => "its test is over",
+            None => "it is active elsewhere, or was stopped",
+        };
+        let message = format!("the machine {} ran at this gateway and was switched off: {why}", document.name);
+        let event = Happening { severity: Health::Warning, kind: "machine.left", message, ..Happening::default() };
+        context.event(&attached, event).await;
+    }
+}
+
+/// Says which machines are to run here and don't.
+async fn should_run(
+    context: &Context,
+    attached: &AttachedVault,
+    driver: &Arc<dyn Driver>,
+    troubles: &mut Vec<(Health, String)>,
+) {
+    let own = context.own_gateway(attached);
+    for (subject, document, record) in subjects(attached) {
+        let (Subject::Machine(machine), Some(run)) = (subject, &record.run) else { continue };
+        if Some(run.gateway_id) != own || record.job.is_some() {
+            continue;
+        }
+        let Some(id) = run_id(machine, None) else { continue };
+        let why = match driver.state(&id).await {
+            Ok(RunState::Running) => continue,
+            Ok(RunState::Paused { reason }) => format!("stands still: {reason}"),
+            Ok(RunState::Stopped { how }) => format!("has stopped: {how}; start it with `lifeboat machine start`"),
+            Ok(RunState::Absent) => "doesn't run any more; start it with `lifeboat machine start`".to_owned(),
+            Err(error) => format!("may run or not: {error}"),
+        };
+        troubles.push((Health::Warning, format!("machine {}: {why}", document.name)));
+    }
+}
