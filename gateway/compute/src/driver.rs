@@ -59,7 +59,8 @@ pub trait Driver: Send + Sync + Debug {
     fn name(&self) -> &'static str;
 
     /// What speaks against starting this here: a missing program, a bridge that isn't there, too little memory. A
-    /// sentence each; empty when nothing does. Changes nothing.
+    /// sentence each; empty when nothing does. Changes nothing. Disks aren't looked at: they may be made only when it comes
+    /// to a start.
     async fn check(&self, order: &Order) -> Vec<String>;
 
     /// Starts the machine, and returns when it runs; its operating system may still be booting.

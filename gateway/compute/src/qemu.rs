@@ -277,12 +277,6 @@ impl Driver for QemuDriver {
         if order.firmware == Firmware::Uefi {
             against.extend(host::uefi(self.settings.uefi.as_ref()).err().map(named));
         }
-        for (n, disk) in order.disks.iter().enumerate() {
-            let (DiskSource::File { path } | DiskSource::Nbd { socket: path, .. }) = &disk.source;
-            if let Err(error) = fs::metadata(path) {
-                against.push(named(format!("disk {n} is not there: {}: {error}", path.display())));
-            }
-        }
         let mut bridged = false;
         for (n, interface) in order.interfaces.iter().enumerate() {
             if let Join::Bridge { name } = &interface.join {
