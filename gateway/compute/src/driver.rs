@@ -66,11 +66,12 @@ pub trait Driver: Send + Sync + Debug {
     /// Starts the machine, and returns when it runs; its operating system may still be booting.
     ///
     /// One that runs already under this id is left as it is, also when it was ordered differently. One that is paused
-    /// goes on; if it can't, it is switched off and started anew. What a crash left of an earlier start is cleaned away
-    /// first.
+    /// goes on, or is left paused and told of as to be tried again while what it waits for is away; one that can't go on
+    /// any more is switched off and started anew. Its disks have to be what they were: whoever changes what is under
+    /// their paths or names stops the machine before. What a crash left of an earlier start is cleaned away first.
     ///
     /// # Errors
-    /// It doesn't run. Nothing but its directory is left of it then.
+    /// It doesn't run. Unless it was paused and still is, nothing but its directory is left of it then.
     async fn start(&self, order: &Order) -> Result<(), ComputeError>;
 
     /// Asks the machine to go down, waits for that at most for `patience`, then switches it off.

@@ -17,17 +17,19 @@
 //! it uses, so that even two hosts' worth of mistakes can't run two machines on one file.
 //!
 //! ```text
+//! disks     the files and devices behind disks, also those that were mounted anew
 //! host      what this host offers: QEMU, KVM that works, UEFI, memory, rights
 //! line      QEMU's command line for an order
+//! logs      consoles and logs, bounded
 //! network   taps and bridges, networks of a machine's own
 //! process   starting, finding and killing QEMU
 //! qmp       commands to QEMU
+//! status    what QEMU says that a machine does
 //! ```
 
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -41,17 +43,22 @@ use crate::runs::Runs;
 use crate::turns::Turns;
 use crate::{ComputeError, DiskSource, Driver, Firmware, Join, Order, RunId, RunState, StopOutcome};
 
+mod disks;
 mod host;
 mod line;
+mod logs;
 mod network;
 mod process;
 mod qmp;
+mod status;
 
 pub use host::{Acceleration, UefiFiles};
-use line::{CONSOLE, DiskFacts, Facts, VARIABLES};
+use line::{CONSOLE, Facts, VARIABLES};
+use logs::{KEPT_BYTES, bound, last_words, tail};
 use network::UserNetwork;
 use process::{LOG, PID_FILE, Process};
 use qmp::{Qmp, QmpError};
+use status::{Status, status};
 
 const ENDED: &str = "ended";
 /// Longest that QEMU may take from its start to its first answer.
@@ -64,8 +71,6 @@ const QUIT_LIMIT: Duration = Duration::from_secs(10);
 const KILL_LIMIT: Duration = Duration::from_secs(20);
 /// Between two presses of the power button: a guest that is still booting doesn't hear the first.
 const PRESS_EVERY: Duration = Duration::from_secs(10);
-/// What is kept of a console and of a log.
-const CONSOLE_BYTES: u64 = 8 << 20;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What an administrator may set; everything is found out otherwise.
@@ -90,7 +95,8 @@ pub struct QemuDriver {
     /// Connections to a run's QEMU, which serves one at a time. Taken after `turns`.
     connections: Turns,
     acceleration: OnceCell<Acceleration>,
-    pictures: AtomicU64,
+    /// Counts what needs a name of its own.
+    made: AtomicU64,
 }
 
 impl QemuDriver {
@@ -104,12 +110,17 @@ impl QemuDriver {
             turns: Turns::default(),
             connections: Turns::default(),
             acceleration: OnceCell::new(),
-            pictures: AtomicU64::new(0),
+            made: AtomicU64::new(0),
         }
     }
 
     fn program(&self) -> Result<PathBuf, String> {
         host::program(self.settings.program.as_deref().unwrap_or(Path::new("qemu-system-x86_64")))
+    }
+
+    /// A name that nothing else has in a run, whoever made it.
+    fn mark(&self) -> String {
+        format!("{}-{}", std::process::id(), self.made.fetch_add(1, Ordering::Relaxed))
     }
 
     async fn acceleration(&self, qemu: &Path) -> Acceleration {
@@ -151,23 +162,52 @@ impl QemuDriver {
         Qmp::connect(&self.runs.of(id)).await?.execute(command, arguments).await
     }
 
-    /// Takes a machine that is there already further. Returns whether it runs now; otherwise it can't go on.
-    async fn adopt(&self, id: &RunId) -> Result<bool, ComputeError> {
+    /// Takes a machine that is there already further. Returns whether it runs now; otherwise it can only begin anew.
+    ///
+    /// # Errors
+    /// What it waits for is still away: it goes on standing still, with everything in its memory.
+    async fn adopt(&self, id: &RunId, process: &Process) -> Result<bool, ComputeError> {
         let busy = |error: QmpError| ComputeError::retry(format!("run {id} is there and doesn't answer: {error}"));
-        match self.status(id).await.map_err(busy)? {
-            Status::Running => return Ok(true),
-            Status::Paused { .. } => {}
-            Status::Unstarted | Status::Broken { .. } => return Ok(false),
+        let found = self.status(id).await.map_err(busy)?;
+        if matches!(found, Status::Unstarted | Status::Broken { .. }) {
+            return Ok(false);
         }
+        let disks = self.order(id).await?.map(|order| order.disks).unwrap_or_default();
+        let replaced = disks::replaced(process, disks).await;
+        if found == Status::Running && replaced.is_empty() {
+            return Ok(true);
+        }
+        for (n, source) in &replaced {
+            if let Err(error) = self.exchange(id, *n, source).await {
+                tracing::warn!(run = %id, disk = n, %error, "a disk that was mounted anew can't be taken up");
+                // One that runs has not missed its disk yet.
+                return Ok(found == Status::Running);
+            }
+            tracing::info!(run = %id, disk = n, "a disk that was mounted anew was taken up");
+        }
+        // What failed is asked of the disks once more.
         self.command(id, "cont", json!({})).await.map_err(busy)?;
         let began = Instant::now();
         while began.elapsed() < RESUMED {
             tokio::time::sleep(PAUSE).await;
-            if self.status(id).await.map_err(busy)? != Status::Running {
-                return Ok(false);
+            match self.status(id).await.map_err(busy)? {
+                Status::Running => {}
+                Status::Paused { reason } => {
+                    return Err(ComputeError::retry(format!("run {id} still stands still: {reason}")));
+                }
+                Status::Unstarted | Status::Broken { .. } => return Ok(false),
             }
         }
         Ok(true)
+    }
+
+    /// Lets a machine's disk go on with the file that is under its path now.
+    async fn exchange(&self, id: &RunId, n: usize, source: &DiskSource) -> Result<(), QmpError> {
+        let mark = self.mark();
+        let (known, from) = (source.clone(), source.clone());
+        let known = tokio::task::spawn_blocking(move || disks::facts(&known)).await.unwrap_or_default();
+        let _turn = self.connections.take(id).await;
+        disks::exchange(&mut Qmp::connect(&self.runs.of(id)).await?, n, &mark, &from, known).await
     }
 
     /// Starts QEMU in a run's fresh directory and lets the machine run.
@@ -191,7 +231,7 @@ impl QemuDriver {
                     ))
                 })?;
             }
-            Ok(disks.iter().map(|disk| facts(&disk.source)).collect::<Vec<_>>())
+            Ok(disks.iter().map(|disk| disks::facts(&disk.source)).collect::<Vec<_>>())
         })
         .await?;
         if acceleration == Acceleration::Emulated && order.cpus > 1 {
@@ -300,7 +340,7 @@ impl Driver for QemuDriver {
         }
         let _turn = self.turns.take(&order.id).await;
         if let Some(process) = self.process(&order.id).await? {
-            if self.adopt(&order.id).await? {
+            if self.adopt(&order.id, &process).await? {
                 return Ok(());
             }
             self.switch_off(&order.id, &process).await?;
@@ -345,7 +385,9 @@ impl Driver for QemuDriver {
         if self.process(id).await?.is_some() {
             match self.status(id).await {
                 Ok(Status::Running) => return Ok(RunState::Running),
-                Ok(Status::Paused { reason } | Status::Broken { reason }) => return Ok(RunState::Paused { reason }),
+                Ok(Status::Paused { reason } | Status::Broken { reason }) => {
+                    return Ok(RunState::Paused { reason });
+                }
                 Ok(Status::Unstarted) => {
                     return Ok(RunState::Paused { reason: "its start was not finished: start it again".to_owned() });
                 }
@@ -372,7 +414,7 @@ impl Driver for QemuDriver {
         let path = self.runs.of(id).join(CONSOLE);
         blocking(move || {
             bound(&path);
-            let last = u64::try_from(last_bytes).unwrap_or(u64::MAX).min(CONSOLE_BYTES);
+            let last = u64::try_from(last_bytes).unwrap_or(u64::MAX).min(KEPT_BYTES);
             match tail(&path, last) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
                 read => read.map_err(|error| ComputeError::fatal(format!("{} can't be read: {error}", path.display()))),
@@ -386,7 +428,7 @@ impl Driver for QemuDriver {
         if self.process(id).await?.is_none() {
             return Ok(None);
         }
-        let name = format!("screen-{}-{}.png", std::process::id(), self.pictures.fetch_add(1, Ordering::Relaxed));
+        let name = format!("screen-{}.png", self.mark());
         let taken = self.command(id, "screendump", json!({"filename": name, "format": "png"})).await;
         let path = self.runs.of(id).join(name);
         let read = blocking(move || {
@@ -447,49 +489,6 @@ impl Driver for QemuDriver {
     }
 }
 
-/// What QEMU says of a machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Status {
-    Running,
-    /// It can be let go on.
-    Paused {
-        reason: String,
-    },
-    /// It never ran.
-    Unstarted,
-    /// It can't go on.
-    Broken {
-        reason: String,
-    },
-}
-
-async fn status(qmp: &mut Qmp) -> Result<Status, QmpError> {
-    let answer = qmp.execute("query-status", json!({})).await?;
-    let word = answer.get("status").and_then(Value::as_str).unwrap_or_default();
-    Ok(match word {
-        "running" => Status::Running,
-        "prelaunch" => Status::Unstarted,
-        "io-error" => Status::Paused { reason: failed_disks(&qmp.execute("query-block", json!({})).await?) },
-        "paused" | "suspended" => Status::Paused { reason: format!("QEMU says that it is {word}") },
-        _ => Status::Broken { reason: format!("QEMU says {word:?}: it can't go on, a start begins anew") },
-    })
-}
-
-/// Which disks stopped the machine.
-fn failed_disks(blocks: &Value) -> String {
-    let mut reasons = Vec::new();
-    for block in blocks.as_array().into_iter().flatten() {
-        let device = block.get("qdev").and_then(Value::as_str).unwrap_or_default();
-        let disk = device.split('/').find_map(|part| part.strip_prefix("vd")).unwrap_or("?");
-        match block.get("io-status").and_then(Value::as_str) {
-            Some("failed") => reasons.push(format!("disk {disk} fails")),
-            Some("nospace") => reasons.push(format!("there is no room to write disk {disk}")),
-            _ => {}
-        }
-    }
-    if reasons.is_empty() { "a disk failed".to_owned() } else { reasons.join(", ") }
-}
-
 /// Waits for a QEMU that was just started, plugs the machine in, and lets it run.
 async fn begin(order: &Order, run: &Path, child: &mut tokio::process::Child) -> Result<(), ComputeError> {
     let name = &order.name;
@@ -538,48 +537,8 @@ async fn begin(order: &Order, run: &Path, child: &mut tokio::process::Child) -> 
     Ok(())
 }
 
-/// What can be said of a disk before QEMU opens it; what is wrong with it QEMU says better.
-fn facts(source: &DiskSource) -> Option<DiskFacts> {
-    let DiskSource::File { path } = source else { return None };
-    let device = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
-    let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
-    let direct = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).is_ok();
-    Some(DiskFacts { device, direct })
-}
-
 async fn in_time(limit: Duration, process: &Process) -> bool {
     tokio::time::timeout(limit, process.ended()).await.is_ok()
-}
-
-/// The end of QEMU's log in one line.
-fn last_words(run: &Path) -> String {
-    let said = tail(&run.join(LOG), 4 << 10).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
-    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let last = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default();
-    if last.is_empty() { "QEMU said nothing".to_owned() } else { last.join("; ") }
-}
-
-fn tail(path: &Path, last: u64) -> io::Result<Vec<u8>> {
-    let mut file = fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(last)))?;
-    let mut bytes = Vec::new();
-    file.take(last).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Gives the head of a long log back to the disk. QEMU appends, so the length goes on growing and means nothing.
-fn bound(path: &Path) {
-    let Ok(file) = fs::OpenOptions::new().write(true).open(path) else { return };
-    let length = file.metadata().map_or(0, |metadata| metadata.len());
-    if length > 2 * CONSOLE_BYTES {
-        let mode = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-        if rustix::fs::fallocate(&file, mode, 0, length - CONSOLE_BYTES).is_err() {
-            // A file system without holes: its tail goes too.
-            let _ = file.set_len(0);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -94,6 +94,9 @@ pub(super) fn arguments(order: &Order, facts: &Facts<'_>) -> Result<Vec<OsString
     line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     line.option("-msg", "timestamp=on");
     line.option("-rtc", "base=utc");
+    // Nobody would wake it.
+    line.option("-global", "ICH9-LPC.disable_s3=1");
+    line.option("-global", "ICH9-LPC.disable_s4=1");
     line.option("-boot", "strict=on");
     line.option("-chardev", format!("socket,id=qmp,path={SOCKET},server=on,wait=off"));
     line.option("-mon", "chardev=qmp,mode=control");
@@ -105,10 +108,10 @@ pub(super) fn arguments(order: &Order, facts: &Facts<'_>) -> Result<Vec<OsString
     let mut boot = 0;
     for (n, disk) in order.disks.iter().enumerate() {
         let known = facts.disks.get(n).copied().flatten();
-        line.blockdev(&source(n, &disk.source, known));
-        line.blockdev(&json!({"driver": "raw", "node-name": format!("disk{n}"), "file": format!("source{n}"),
-            "discard": "unmap", "detect-zeroes": "off"}));
-        let mut device = format!("virtio-blk-pci,id=vd{n},drive=disk{n},werror=stop,rerror=stop");
+        let (from, node) = (format!("source{n}"), format!("disk{n}"));
+        line.blockdev(&source(&from, &disk.source, known));
+        line.blockdev(&self::disk(&node, &from));
+        let mut device = format!("virtio-blk-pci,id={},drive={node},werror=stop,rerror=stop", device(n));
         if disk.boot {
             device.push_str(&format!(",bootindex={boot}"));
             boot += 1;
@@ -131,9 +134,18 @@ pub(super) fn arguments(order: &Order, facts: &Facts<'_>) -> Result<Vec<OsString
     Ok(line.0)
 }
 
+/// The name of a disk's device.
+pub(super) fn device(n: usize) -> String {
+    format!("vd{n}")
+}
+
+/// A disk as a node of QEMU's, over the node that its bytes come from.
+pub(super) fn disk(name: &str, source: &str) -> Value {
+    json!({"driver": "raw", "node-name": name, "file": source, "discard": "unmap", "detect-zeroes": "off"})
+}
+
 /// Where a disk's bytes come from, as a node of QEMU's.
-fn source(n: usize, from: &DiskSource, known: Option<DiskFacts>) -> Value {
-    let name = format!("source{n}");
+pub(super) fn source(name: &str, from: &DiskSource, known: Option<DiskFacts>) -> Value {
     match from {
         DiskSource::File { path } => {
             let known = known.unwrap_or(DiskFacts { device: false, direct: false });

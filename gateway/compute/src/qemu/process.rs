@@ -5,6 +5,7 @@
 //! pid that was given to somebody else meanwhile passes none of that, and a directory that was renamed still does. A
 //! signal goes through a descriptor that was opened before the look, so it can't reach a successor either.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -63,6 +64,15 @@ impl Process {
         working_directory(self.pid) == Some(self.directory)
     }
 
+    /// The files that it has open.
+    pub(super) fn open_files(&self) -> OpenFiles {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();
+        // One whose file system is dead can't be looked at, and is none that anybody finds by a path.
+        OpenFiles(
+            entries.filter_map(|entry| fs::metadata(entry.path()).ok()).map(|file| (file.dev(), file.ino())).collect(),
+        )
+    }
+
     /// Kills it; that it is gone already is fine.
     pub(super) fn kill(&self) {
         let _ = pidfd_send_signal(&self.fd, Signal::KILL);
@@ -73,6 +83,16 @@ impl Process {
         while self.lives() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+/// Device and number of each file that a process has open.
+#[derive(Debug)]
+pub(super) struct OpenFiles(HashSet<(u64, u64)>);
+
+impl OpenFiles {
+    pub(super) fn holds(&self, file: &fs::Metadata) -> bool {
+        self.0.contains(&(file.dev(), file.ino()))
     }
 }
 
@@ -133,6 +153,8 @@ mod tests {
         let moved = dir.path().join("moved");
         fs::rename(&one, &moved).expect("renamed");
         let found = Process::find(&moved).expect("found where it is now");
+        let held = |path: &Path| found.open_files().holds(&fs::metadata(path).expect("there"));
+        assert!(held(&moved.join(LOG)) && !held(&two.join(PID_FILE)));
         found.kill();
         tokio::time::timeout(Duration::from_secs(30), found.ended()).await.expect("in time");
         assert!(Process::find(&moved).is_none(), "a dead process that nobody has waited for is dead");
