@@ -49,6 +49,7 @@ mod collect;
 mod compare;
 mod failback;
 mod hydrate;
+mod insight;
 mod recovery;
 mod resync;
 mod running;
@@ -85,6 +86,8 @@ pub struct Group {
     collecting: tokio::sync::Mutex<crate::gc::Memory>,
     /// What the last collection found worth writing again, until the shipping task takes it.
     to_carry: Lock<Option<Vec<crate::ship::CarriedBlock>>>,
+    /// What its writes look like.
+    insight: Lock<insight::Insight>,
 }
 
 #[derive(Debug)]
@@ -343,6 +346,7 @@ impl Group {
             change: tokio::sync::Mutex::new(()),
             collecting: tokio::sync::Mutex::default(),
             to_carry: Lock::default(),
+            insight: Lock::default(),
         })
     }
 
@@ -602,6 +606,7 @@ impl Group {
         let running = self.running.lock().clone();
         let figures = running.as_ref().map(|running| running.path.figures());
         let resync = self.resync_status();
+        let suspicions = self.suspicions();
         let observed = self.observed.lock();
         let mut reasons: Vec<(Health, String)> = Vec::new();
         match figures.as_ref().map(|figures| &figures.mode) {
@@ -648,6 +653,7 @@ impl Group {
             churn_bytes_per_second: observed.churn,
             hydrated_bytes: hydrated,
             size_bytes: volumes.iter().map(|volume| volume.blocks * BLOCK_SIZE_U64).sum(),
+            suspicions,
         }
     }
 

@@ -20,6 +20,7 @@ pub mod error;
 pub mod gc;
 pub mod group;
 pub mod image;
+pub mod insight;
 pub mod journal;
 pub mod machine;
 pub mod marks;

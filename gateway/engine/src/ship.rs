@@ -38,6 +38,7 @@ mod build;
 mod carry;
 mod map;
 mod open;
+mod sample;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -55,6 +56,7 @@ use serde::{Deserialize, Serialize};
 use crate::branch::{self, Origin, Position, VolumeState};
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::insight::{Measure, PointInsight};
 use crate::pace::Pace;
 use crate::planted::{self, Bug};
 use crate::points::{PointInfo, PointRetention};
@@ -173,6 +175,8 @@ pub struct Appended {
     pub point: Option<PointInfo>,
     /// All of them, in order.
     pub points: Vec<PointInfo>,
+    /// What was written up to each of them.
+    pub insights: Vec<PointInsight>,
 }
 
 /// What writing a map did.
@@ -267,6 +271,8 @@ struct Pending {
     /// The working trees once it counts.
     trees: BTreeMap<VolumeId, Tree>,
     point: Option<PointInfo>,
+    /// What it writes of each volume.
+    measures: Vec<(VolumeId, Measure)>,
 }
 
 /// The working trees: lazily, because opening a branch must not wait for them.
@@ -293,6 +299,9 @@ pub struct BranchWriter {
     fenced: Option<Fenced>,
     /// Blocks to be written again, see `ship/carry.rs`.
     to_carry: VecDeque<CarriedBlock>,
+    /// What was written since the newest point.
+    measures: BTreeMap<VolumeId, Measure>,
+    checks: sample::Checks,
 }
 
 impl BranchWriter {
@@ -380,6 +389,7 @@ impl BranchWriter {
             carried_bytes: 0,
             point: None,
             points: Vec::new(),
+            insights: Vec::new(),
         };
         loop {
             if self.pending.is_none() {
@@ -397,6 +407,7 @@ impl BranchWriter {
             done.payload_bytes = done.payload_bytes.saturating_add(length(&landed.bytes));
             done.raw_bytes = done.raw_bytes.saturating_add(landed.raw_bytes);
             done.carried_bytes = done.carried_bytes.saturating_add(landed.carried_bytes);
+            done.insights.extend(self.measured(&landed));
             done.points.extend(landed.point.clone());
             done.point = landed.point.or(done.point);
         }
@@ -454,6 +465,16 @@ impl BranchWriter {
         self.maps.segment_landed(length(&landed.bytes), &landed.trees);
         self.working = Working::Ready(landed.trees.clone());
         Ok(landed)
+    }
+
+    /// Adds up what segments write; gives the sum when a point ends it.
+    fn measured(&mut self, landed: &Pending) -> Option<PointInsight> {
+        for (volume, measure) in &landed.measures {
+            self.measures.entry(*volume).or_default().add(measure);
+        }
+        let point = landed.point.as_ref()?;
+        let volumes = std::mem::take(&mut self.measures).into_iter().collect();
+        Some(PointInsight { point: point.id, lsn: point.lsn, time: point.time, volumes })
     }
 
     /// The segment after the last one.

@@ -82,6 +82,7 @@ impl Shipping {
 impl Group {
     /// Starts the task; without a writer it claims the tenure first, as soon as the vault is there.
     pub(super) fn start_shipping(self: &Arc<Self>, writer: Option<BranchWriter>) {
+        self.begin_insight();
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let wake = Arc::new(Notify::new());
         let stop = CancellationToken::new();
@@ -376,6 +377,7 @@ impl Shipper {
                 saved.shipped_moved = true;
             }
             note_landed(group, running, &appended);
+            group.note_insight(appended.shipped.branch, &appended.insights);
             answer(&mut self.waiting, group, &appended);
             if let Some(point) = appended.points.iter().rfind(|point| point.consistent) {
                 group.end_resync(running, point.lsn).await.map_err(ShipError::Engine)?;

@@ -179,4 +179,6 @@ pub struct GroupStatus {
     pub hydrated_bytes: Option<u64>,
     /// Sum of the volumes' sizes, bytes.
     pub size_bytes: u64,
+    /// What looks as if it was being encrypted, in order of its beginning: advice, and no reason to be less than healthy.
+    pub suspicions: Vec<crate::insight::Suspicion>,
 }

@@ -16,10 +16,11 @@ use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, BlockHash, Extent, Lsn, Segment
 use lifeboat_vault::VolumeKeys;
 
 use super::carry::Load;
-use super::{BranchWriter, Compression, Interval, Pending, Working, not_ready};
+use super::{BranchWriter, Compression, Interval, Pending, Working, not_ready, sample};
 use crate::branch;
 use crate::cause;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::insight::Measure;
 use crate::planted::{self, Bug};
 use crate::points::PointInfo;
 use crate::record::{LogRecord, Op, PointMark};
@@ -64,10 +65,10 @@ impl Part {
 
 /// A block with content, hashed.
 #[derive(Clone, Debug)]
-struct Hashed {
-    lba: u64,
-    data: Bytes,
-    hash: BlockHash,
+pub(super) struct Hashed {
+    pub(super) lba: u64,
+    pub(super) data: Bytes,
+    pub(super) hash: BlockHash,
 }
 
 impl BranchWriter {
@@ -96,11 +97,11 @@ impl BranchWriter {
             level: level(self.settings.compression, part.blocks()),
         };
         let mut builder = SegmentBuilder::new(params, self.reader.key());
-        let mut raw_blocks = 0_usize;
+        let mut measures = Vec::with_capacity(part.volumes.len());
         for (volume, volume_part) in &part.volumes {
             let Some(keys) = keys.get(volume) else { return Err(not_ready()) };
-            let blocks = self.pack(&mut builder, &mut trees, (*volume, keys), volume_part, id).await?;
-            raw_blocks = raw_blocks.saturating_add(blocks);
+            let measure = self.pack(&mut builder, &mut trees, (*volume, keys), volume_part, id).await?;
+            measures.push((*volume, measure));
         }
         let refused = |error| cause::object(&id.to_string(), error);
         let mut point = None;
@@ -116,11 +117,12 @@ impl BranchWriter {
             nonce,
             hash: sealed.hash,
             last_lsn: part.last_lsn,
-            raw_bytes: u64::try_from(raw_blocks.saturating_mul(BLOCK_SIZE)).unwrap_or(u64::MAX),
+            raw_bytes: measures.iter().map(|(_, one)| one.written.saturating_mul(BLOCK_SIZE_U64)).sum(),
             carried_bytes: u64::try_from(carried.saturating_mul(BLOCK_SIZE)).unwrap_or(u64::MAX),
             landed: false,
             trees,
             point,
+            measures,
         })
     }
 
@@ -148,7 +150,7 @@ impl BranchWriter {
         usize::try_from(blocks).unwrap_or(SEGMENT_BLOCKS).clamp(PACED_BLOCKS_MIN, SEGMENT_BLOCKS)
     }
 
-    /// Puts one volume's part into the segment and its tree; gives the number of blocks with content.
+    /// Puts one volume's part into the segment and its tree; gives what it looks like.
     async fn pack(
         &self,
         builder: &mut SegmentBuilder,
@@ -156,7 +158,7 @@ impl BranchWriter {
         (volume, keys): (VolumeId, &VolumeKeys),
         part: &VolumePart,
         id: SegmentId,
-    ) -> Result<usize> {
+    ) -> Result<Measure> {
         let hasher = self.reader.hasher(volume).await?;
         let refused = |error| cause::object(&id.to_string(), error);
         let size = part.changes.blocks();
@@ -178,14 +180,14 @@ impl BranchWriter {
         let (content, zeroes): (Vec<Hashed>, Vec<Hashed>) = hashed.into_iter().partition(|block| !block.hash.is_zero());
         changes.extend(zeroes.iter().map(|block| Change::zero(Extent { lba: block.lba, blocks: 1 })));
         changes.sort_unstable_by_key(|change| change.extent.lba);
-        for extent in joined(&changes) {
+        let freed = joined(&changes);
+        for &extent in &freed {
             if planted::is(Bug::ForgetsZeroes) {
                 continue;
             }
             builder.push_zero(volume, extent).map_err(refused)?;
         }
 
-        let count = content.len();
         let mut work: Vec<(Vec<Hashed>, Vec<FrameNo>)> = Vec::new();
         for blocks in content.chunks(WORK_BLOCKS) {
             let mut frames = Vec::new();
@@ -216,8 +218,9 @@ impl BranchWriter {
         if tree.blocks() != size {
             tree.resize(&*self.reader, size).await?;
         }
+        let measure = sample::measure(&self.reader, &self.checks, tree, &content, &freed).await;
         tree.update(&*self.reader, &changes).await?;
-        Ok(count)
+        Ok(measure)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Beginning a tenure: claim the epoch, cut the one before, find the state.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use lifeboat_format::epoch::Purpose;
@@ -89,6 +89,8 @@ impl BranchWriter {
             maps,
             fenced: None,
             to_carry: VecDeque::new(),
+            measures: BTreeMap::new(),
+            checks: super::sample::Checks::default(),
         };
         Ok((writer, opened))
     }
