@@ -83,6 +83,8 @@ pub enum ComputeConfig {
     /// None are: volumes alone.
     #[default]
     None,
+    /// QEMU on this host.
+    Qemu,
     /// The administrator's own programs `start`, `stop`, `status`, … in this directory.
     Script(PathBuf),
 }

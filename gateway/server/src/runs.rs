@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use lifeboat_compute::{Driver, RunId, RunState, ScriptDriver, ScriptLimits};
+use lifeboat_compute::{Driver, QemuDriver, QemuSettings, RunId, RunState, ScriptDriver, ScriptLimits};
 use lifeboat_model::state::Health;
 use lifeboat_model::{JobId, MachineId, Timestamp};
 use lifeboat_vault::Document;
@@ -28,10 +28,11 @@ const LEFT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What machines are run with, by the settings.
 pub(crate) fn driver(settings: &ServeConfig, state: &StateDir) -> Option<Arc<dyn Driver>> {
+    let runs = state.path().join("compute");
     match &settings.compute {
         ComputeConfig::None => None,
+        ComputeConfig::Qemu => Some(Arc::new(QemuDriver::new(runs, QemuSettings::default()))),
         ComputeConfig::Script(programs) => {
-            let runs = state.path().join("compute");
             Some(Arc::new(ScriptDriver::new(programs.clone(), runs, ScriptLimits::default())))
         }
     }

@@ -214,6 +214,39 @@ resource! {
     Machine, MachineId, MachineSpec, MachineStatus
 }
 
+/// What a machine that runs is doing, as the gateway that runs it sees it: `GET /v1/machines/{id}/run`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MachineLook {
+    /// `running`, `paused`, `stopped` or `absent`.
+    pub state: String,
+    /// Why it stands still, or what ended it.
+    pub reason: Option<String>,
+    /// The end of its serial console, as text.
+    pub console: String,
+    /// What its screen shows: a PNG in base64. Absent unless it was asked for and there is one.
+    pub screen_png: Option<String>,
+}
+
+/// `:reach` of a machine that runs: asks for an address at which a TCP port of it answers from its gateway's host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReachRequest {
+    /// The port.
+    pub port: u16,
+    /// Which interface, counted from 0.
+    #[serde(default)]
+    pub interface: usize,
+    /// The job of the test that it runs in; its run outside tests when absent.
+    #[serde(default)]
+    pub test: Option<String>,
+}
+
+/// Where a port of a machine answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReachAnswer {
+    /// `address:port`, from the host of the gateway that runs it.
+    pub address: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -213,8 +213,9 @@ fn address(text: &String) -> Result<String, String> {
 fn compute(text: &str, programs: PathBuf) -> Result<ComputeConfig, String> {
     match text {
         "none" => Ok(ComputeConfig::None),
+        "qemu" => Ok(ComputeConfig::Qemu),
         "script" => Ok(ComputeConfig::Script(programs)),
-        other => Err(format!("{other:?} must be none or script")),
+        other => Err(format!("{other:?} must be none, qemu or script")),
     }
 }
 

@@ -1,12 +1,17 @@
-//! `lifeboat machine`: list, show, create, delete, start, stop.
+//! `lifeboat machine`: list, show, create, delete, start, stop, look at and reach.
 //!
 //! The command line declares what most machines need; what is different at another site is Terraform's.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use base64::Engine as _;
 use clap::{Args, Subcommand};
 use lifeboat_api::{
-    Client, Firmware, Group, Machine, MachineDisk, MachineSpec, NetworkInterface, StartRequest, StopRequest, Volume,
+    Client, Firmware, Group, Machine, MachineDisk, MachineLook, MachineSpec, NetworkInterface, ReachAnswer,
+    ReachRequest, StartRequest, StopRequest, Volume,
 };
 use serde::Serialize;
 
@@ -15,7 +20,7 @@ use crate::connect::ConnectionArgs;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::progress::settle;
-use crate::render::{maybe, parse_size, size};
+use crate::render::{clean, maybe, parse_size, size};
 use crate::resolve::{self, find};
 
 const MIB: u64 = 1 << 20;
@@ -46,6 +51,42 @@ enum MachineVerb {
         /// Print the job and don't wait for it
         #[arg(long)]
         no_wait: bool,
+    },
+    /// Show the end of the serial console of one that runs, at the gateway that runs it
+    Console {
+        #[command(flatten)]
+        machine: Named,
+        /// The job of the test that it runs in
+        #[arg(long, value_name = "JOB")]
+        test: Option<String>,
+        /// How much of it
+        #[arg(long, value_name = "COUNT", default_value_t = 16384)]
+        bytes: usize,
+    },
+    /// Save a picture of the screen of one that runs, at the gateway that runs it
+    Screen {
+        #[command(flatten)]
+        machine: Named,
+        /// The job of the test that it runs in
+        #[arg(long, value_name = "JOB")]
+        test: Option<String>,
+        /// The file for the picture, a PNG; it must not be there yet
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Say where a TCP port of one that runs answers, from the host of the gateway that runs it
+    Reach {
+        #[command(flatten)]
+        machine: Named,
+        /// The job of the test that it runs in
+        #[arg(long, value_name = "JOB")]
+        test: Option<String>,
+        /// The port
+        #[arg(long)]
+        port: u16,
+        /// Which interface, counted from 0
+        #[arg(long, default_value_t = 0)]
+        interface: usize,
     },
     /// Stop one where it runs
     Stop {
@@ -164,6 +205,33 @@ async fn create(client: &Client, output: Output, wanted: Wanted) -> Result<()> {
     declared::create::<Machine>(client, output, &spec).await
 }
 
+/// A console's text without what a terminal would obey.
+fn clean_lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// What a machine is doing.
+async fn look(client: &Client, machine: &Named, query: Vec<(&str, Option<String>)>) -> Result<MachineLook> {
+    let machine: Machine = find(client, &machine.target).await?;
+    let query: Vec<(&str, String)> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    Ok(client.get(&format!("/v1/machines/{}/run", machine.id), &query).await?)
+}
+
+async fn screen(client: &Client, output: Output, machine: &Named, test: Option<String>, to: &Path) -> Result<()> {
+    let seen = look(client, machine, vec![("test", test), ("screen", Some("true".to_owned()))]).await?;
+    let Some(picture) = seen.screen_png else {
+        return Err(Failure::failed(format!("{} has no screen now: it is {}", machine.target, seen.state)));
+    };
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(picture)
+        .map_err(|error| Failure::failed(format!("the gateway's picture can't be read: {error}")))?;
+    let written = File::create_new(to).and_then(|mut file| file.write_all(&bytes));
+    written.map_err(|error| Failure::failed(format!("{} can't be written: {error}", to.display())))?;
+    output.show(&serde_json::json!({"path": to, "bytes": bytes.len()}), || {
+        format!("{}: {}", to.display(), size(u64::try_from(bytes.len()).unwrap_or(u64::MAX)))
+    })
+}
+
 /// Begins a verb's job on a machine, and waits for it.
 async fn begin(
     client: &Client,
@@ -185,6 +253,21 @@ pub(crate) async fn run(args: MachineArgs, output: Output) -> Result<()> {
         MachineVerb::Create(wanted) => create(&client, output, wanted).await,
         MachineVerb::Start { machine, no_wait } => {
             begin(&client, output, &machine, ("start", &StartRequest {}), no_wait).await
+        }
+        MachineVerb::Console { machine, test, bytes } => {
+            let query = vec![("test", test), ("console_bytes", Some(bytes.to_string()))];
+            let seen = look(&client, &machine, query).await?;
+            output.show(&seen, || {
+                let reason = seen.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+                format!("{}\n{}: {}{reason}", clean_lines(&seen.console), machine.target, seen.state)
+            })
+        }
+        MachineVerb::Screen { machine, test, to } => screen(&client, output, &machine, test, &to).await,
+        MachineVerb::Reach { machine, test, port, interface } => {
+            let machine: Machine = find(&client, &machine.target).await?;
+            let wanted = ReachRequest { port, interface, test };
+            let answer: ReachAnswer = client.post(&format!("/v1/machines/{}:reach", machine.id), &wanted).await?;
+            output.show(&answer, || answer.address.clone())
         }
         MachineVerb::Stop { machine, timeout, no_wait } => {
             begin(&client, output, &machine, ("stop", &StopRequest { timeout }), no_wait).await

@@ -7,6 +7,7 @@ pub(crate) mod body;
 pub(crate) mod error;
 mod keys;
 pub(crate) mod listen;
+mod machine_run;
 mod metrics;
 pub(crate) mod openapi;
 mod points;
@@ -57,6 +58,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .merge(collection::<Policies>("/v1/policies"))
         .merge(collection_with::<Volumes>("/v1/volumes", |item| item.post(volume_keys::verb)))
         .merge(collection_with::<Groups>("/v1/groups", |item| item.post(verbs::group)))
+        .route("/v1/machines/{id}/run", get(machine_run::look))
         .merge(collection::<Networks>("/v1/networks"))
         .merge(collection::<Mappings>("/v1/network-mappings"))
         .merge(collection_with::<Machines>("/v1/machines", |item| item.post(verbs::machine)))

@@ -42,6 +42,9 @@ use utoipa::OpenApi;
         api::NetworkMappingSpec,
         api::Machine,
         api::MachineSpec,
+        api::MachineLook,
+        api::ReachRequest,
+        api::ReachAnswer,
         api::Plan,
         api::PlanSpec,
         api::Point,
@@ -172,7 +175,7 @@ const RESOURCES: [[Operation; 5]; 10] = [
     resource_operations!("/v1/plans", "/v1/plans/{id}", "recovery plans", "Plan", "PlanSpec", "PlanSpec"),
 ];
 
-const OTHERS: [Operation; 50] = [
+const OTHERS: [Operation; 52] = [
     operation(
         "get",
         "/v1/vaults/{id}/keys",
@@ -426,6 +429,24 @@ const OTHERS: [Operation; 50] = [
         "ReprotectRequest",
     ),
     begins("/v1/machines/{id}:failback", "Moves everything of a machine by itself back home.", "FailbackRequest"),
+    operation(
+        "get",
+        "/v1/machines/{id}/run",
+        "Looks at a machine that this gateway runs.",
+        None,
+        Shape::One,
+        "MachineLook",
+        &["test", "console_bytes", "screen"],
+    ),
+    operation(
+        "post",
+        "/v1/machines/{id}:reach",
+        "Says where a port of a machine that this gateway runs answers.",
+        Some("ReachRequest"),
+        Shape::One,
+        "ReachAnswer",
+        &[],
+    ),
     begins("/v1/machines/{id}:start", "Starts a machine where its volumes are.", "StartRequest"),
     begins("/v1/machines/{id}:stop", "Stops a machine where it runs.", "StopRequest"),
     begins(

@@ -16,6 +16,7 @@ use lifeboat_vault::Document;
 use super::Shared;
 use super::body;
 use super::error::{ApiError, ApiResult};
+use super::machine_run;
 use super::undelete;
 use crate::context::Context;
 use crate::jobs;
@@ -120,6 +121,11 @@ async fn subject(
     request: Request,
 ) -> ApiResult<Response> {
     let (id, verb) = split(segment)?;
+    if of == kind::MACHINES && verb == "reach" {
+        let id = id.to_owned();
+        let body = body::json(request).await?;
+        return Ok(machine_run::reach(context, &id, &body).await?.into_response());
+    }
     let (bytes, repeatable) = body::new_id(request.headers(), &format!("{what}:{verb}:{id}"))?;
     let job = JobId::from_bytes(bytes);
     let (verb, id) = (verb.to_owned(), id.to_owned());
@@ -158,7 +164,7 @@ async fn subject(
         }
         ("stop", Subject::Machine(_)) => asked.stop(&body::typed::<StopRequest>(&body)?)?,
         (other, _) => {
-            let own = if of == kind::MACHINES { ", start, stop" } else { "" };
+            let own = if of == kind::MACHINES { ", start, stop, reach" } else { "" };
             return Err(ApiError::new(
                 ProblemCode::NotFound,
                 format!(
