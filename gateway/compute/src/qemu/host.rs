@@ -1,6 +1,7 @@
 //! What this host offers to machines: QEMU, hardware virtualization that works, UEFI, memory, rights.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,7 +77,8 @@ pub(super) async fn acceleration(qemu: &Path, scratch: &Path) -> (Acceleration, 
         return emulated("there is no /dev/kvm".to_owned());
     }
     let disk = scratch.join(format!(".kvm-trial-{}", std::process::id()));
-    let written = fs::create_dir_all(scratch).and_then(|()| fs::write(&disk, boot_sector()));
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(scratch);
+    let written = made.and_then(|()| fs::write(&disk, boot_sector()));
     if let Err(error) = written {
         return emulated(format!("{} can't be written: {error}", disk.display()));
     }
