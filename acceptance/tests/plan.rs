@@ -24,7 +24,7 @@ const BOOTS_WITHIN: Duration = Duration::from_secs(240);
 fn declare(estate: &Estate) -> Result<()> {
     let api = Api::of(&estate.primary)?;
     api.call(async |client| {
-        let site = async |name: &str| client.find_by_name::<Site>(name).await.map(Option::unwrap);
+        let site = async |name: &str| client.find_by_name::<Site>(name).await.map(|site| site.expect("declared"));
         let (home, away) = (site("onprem").await?, site("recovery").await?);
         let network = async |site: &Site, name: &str, range: &str, router: &str| {
             let subnet = Subnet { name: "web".into(), cidr: range.into(), gateway: Some(router.into()) };
@@ -42,8 +42,8 @@ fn declare(estate: &Estate) -> Result<()> {
             address_rule: AddressRule::KeepOrNextFree,
         };
         client.create::<NetworkMapping>(&mapping(&servers, &target, Some(&tests))).await?;
-        let volume = client.find_by_name::<Volume>("system").await?.unwrap();
-        let group: Group = client.read(&volume.status.group_id.unwrap().to_string()).await?;
+        let volume = client.find_by_name::<Volume>("system").await?.expect("declared");
+        let group: Group = client.read(&volume.status.group_id.expect("it has a group").to_string()).await?;
         let interface = NetworkInterface {
             network_id: servers.id,
             mac: None,
