@@ -17,8 +17,10 @@
 //! it uses, so that even two hosts' worth of mistakes can't run two machines on one file.
 //!
 //! ```text
+//! dhcp      questions for addresses, and answers
 //! disks     the files and devices behind disks, also those that were mounted anew
 //! host      what this host offers: QEMU, KVM that works, UEFI, memory, rights
+//! leases    who answers them on a bridge
 //! line      QEMU's command line for an order
 //! logs      consoles and logs, bounded
 //! network   taps and bridges, networks of a machine's own
@@ -43,8 +45,10 @@ use crate::runs::Runs;
 use crate::turns::Turns;
 use crate::{ComputeError, DiskSource, Driver, Firmware, Join, Order, RunId, RunState, StopOutcome};
 
+mod dhcp;
 mod disks;
 mod host;
+mod leases;
 mod line;
 mod logs;
 mod network;
@@ -53,6 +57,7 @@ mod qmp;
 mod status;
 
 pub use host::{Acceleration, UefiFiles};
+use leases::Leases;
 use line::{CONSOLE, Facts, VARIABLES};
 use logs::{KEPT_BYTES, bound, last_words, tail};
 use network::UserNetwork;
@@ -95,6 +100,7 @@ pub struct QemuDriver {
     /// Connections to a run's QEMU, which serves one at a time. Taken after `turns`.
     connections: Turns,
     acceleration: OnceCell<Acceleration>,
+    leases: Leases,
     /// Counts what needs a name of its own.
     made: AtomicU64,
 }
@@ -110,6 +116,7 @@ impl QemuDriver {
             turns: Turns::default(),
             connections: Turns::default(),
             acceleration: OnceCell::new(),
+            leases: Leases::default(),
             made: AtomicU64::new(0),
         }
     }
@@ -339,6 +346,7 @@ impl Driver for QemuDriver {
             return Err(ComputeError::refused(faults.join("; ")));
         }
         let _turn = self.turns.take(&order.id).await;
+        self.leases.serve(order, &self.runs, true);
         if let Some(process) = self.process(&order.id).await? {
             if self.adopt(&order.id, &process).await? {
                 return Ok(());
@@ -383,6 +391,10 @@ impl Driver for QemuDriver {
         })
         .await?;
         if self.process(id).await?.is_some() {
+            if let Some(order) = self.order(id).await? {
+                // Of a machine that an earlier process started.
+                self.leases.serve(&order, &self.runs, false);
+            }
             match self.status(id).await {
                 Ok(Status::Running) => return Ok(RunState::Running),
                 Ok(Status::Paused { reason } | Status::Broken { reason }) => {

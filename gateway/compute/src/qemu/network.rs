@@ -81,7 +81,8 @@ pub(super) async fn bridge(name: &str) -> Result<(), String> {
     }
 }
 
-async fn ip(arguments: &[&str]) -> Result<String, String> {
+/// Runs `ip`, and returns what it prints.
+pub(super) async fn ip(arguments: &[&str]) -> Result<String, String> {
     let shown = arguments.join(" ");
     let run = tokio::process::Command::new("ip").args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     let ended = tokio::time::timeout(IP_LIMIT, run).await;
