@@ -37,7 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("lifeboat-sim", &["lifeboat-engine", "lifeboat-vault", "lifeboat-format", "lifeboat-model"]),
-    ("lifeboat-fuzz", &["lifeboat-vault", "lifeboat-format", "lifeboat-model"]),
+    ("lifeboat-fuzz", &["lifeboat-export", "lifeboat-vault", "lifeboat-format", "lifeboat-model"]),
     ("tf-provider-sdk", &[]),
     ("terraform-provider-lifeboat", &["tf-provider-sdk", "lifeboat-api"]),
     ("lifeboat-lab", &[]),

@@ -6,6 +6,7 @@
 //! the gate: [`sealed`] puts them right, under a fixed key, so that what the fuzzer invents is what the decoder decodes.
 //! Where a decoder and an encoder face each other, what was decoded must encode to something that decodes to the same.
 
+mod nbd;
 mod sealed;
 
 use std::sync::LazyLock;
@@ -57,6 +58,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vault-document", vault_document),
     ("document", document),
     ("inspect", inspect),
+    ("nbd-negotiation", nbd::negotiation),
+    ("nbd-request", nbd::request),
 ];
 
 fn journal_file(data: &[u8]) {
