@@ -44,6 +44,8 @@ pub struct ServeConfig {
     pub name: String,
     /// `address:port` of the API.
     pub listen_management: String,
+    /// `address:port` of NBD, on loopback; the socket in the state directory alone when absent.
+    pub listen_nbd: Option<String>,
     /// Time between two looks at the catalog.
     pub reconcile_interval: Duration,
     /// Limit of a group's journal, bytes; by the volumes' size and the space there is when absent.
@@ -67,6 +69,7 @@ impl ServeConfig {
             site: None,
             name: host_name(),
             listen_management: "[::]:443".to_owned(),
+            listen_nbd: None,
             reconcile_interval: Duration::from_secs(2),
             journal_bytes: None,
             collect_garbage: true,

@@ -1,4 +1,4 @@
-//! The mount: volumes, recovery points and branches of this gateway as a tree of names.
+//! The mount and NBD: volumes, recovery points and branches of this gateway as a tree of names.
 //!
 //! ```text
 //! volumes/NAME.img            the group's active instance here, or its home instance (read-only) when it is active elsewhere
@@ -9,7 +9,7 @@
 //! from the vault attached first. Losing the mount never stops a group: it is started again.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use async_trait::async_trait;
 use lifeboat_api::{GroupSpec, VolumeSpec};
@@ -21,14 +21,16 @@ use lifeboat_vault::Vault;
 use crate::context::Context;
 use crate::port::{HeldVolume, PointFact};
 use crate::records::{GroupRecord, HOME_INSTANCE, kind, status};
+use crate::vaults::AttachedVault;
 use crate::view::group_of;
 
 type Result<T> = std::result::Result<T, EngineError>;
 
-/// Where the mount is, while there is one.
+/// Where the mount is, while there is one, and where NBD listens.
 #[derive(Debug, Default)]
 pub(crate) struct Exported {
     path: RwLock<Option<PathBuf>>,
+    nbd: OnceLock<String>,
 }
 
 impl Exported {
@@ -38,6 +40,16 @@ impl Exported {
 
     pub(crate) fn set(&self, path: Option<PathBuf>) {
         *self.path.write().unwrap_or_else(PoisonError::into_inner) = path;
+    }
+
+    /// What NBD listens on; a path for a unix socket.
+    pub(crate) fn nbd(&self) -> Option<String> {
+        self.nbd.get().cloned()
+    }
+
+    /// Told once, at the start.
+    pub(crate) fn set_nbd(&self, address: String) {
+        let _ = self.nbd.set(address);
     }
 }
 
@@ -309,12 +321,54 @@ impl ExportTree for Tree {
         }
     }
 
+    fn expects(&self, file: &File) -> bool {
+        self.context().is_ok_and(|context| match file {
+            File::Volume { volume } => is_declared_here(&context, volume),
+            File::Branch { branch, .. } => is_recorded_here(&context, branch),
+            File::Point { .. } => false,
+        })
+    }
+
     fn space(&self) -> Space {
         self.context().map_or_else(
             |_| Space::default(),
             |context| Space { total_bytes: context.state.total_bytes(), free_bytes: context.state.free_bytes() },
         )
     }
+}
+
+/// Whether what a catalog says is not known yet: what it doesn't have may be there.
+fn is_catalog_unknown(context: &Context) -> bool {
+    !context.is_ready() || context.vaults.all().iter().any(|attached| attached.trouble().is_some())
+}
+
+/// Whether this gateway is a volume's home or serves it, so that it is opened here sooner or later.
+fn is_declared_here(context: &Context, volume: &str) -> bool {
+    let in_vault = |attached: &AttachedVault| {
+        let snapshot = attached.snapshot();
+        let own = context.own_gateway(attached)?;
+        let document = snapshot.of(kind::VOLUMES).iter().find(|document| document.name == volume)?;
+        let spec: VolumeSpec = document.spec_as().ok()?;
+        let group = group_of(document.id.parse().ok()?, &spec);
+        let record: GroupRecord = snapshot.get(kind::GROUPS, &group.to_string()).map(|found| status(found))?;
+        let serves = record.active.is_some_and(|active| active.gateway == own);
+        Some(serves || spec.gateway_id == own)
+    };
+    is_catalog_unknown(context) || context.vaults.all().iter().any(|attached| in_vault(attached) == Some(true))
+}
+
+/// Whether a test or a failover on this branch is to run here.
+fn is_recorded_here(context: &Context, branch: &str) -> bool {
+    let in_vault = |attached: &AttachedVault| {
+        let own = context.own_gateway(attached);
+        attached.snapshot().of(kind::GROUPS).iter().any(|document| {
+            let record: GroupRecord = status(document);
+            let tests = record.tests.iter().map(|test| (test.gateway, test.branch));
+            let active = record.active.iter().map(|active| (active.gateway, active.branch));
+            tests.chain(active).any(|(gateway, id)| own == Some(gateway) && id.to_string() == branch)
+        })
+    };
+    is_catalog_unknown(context) || context.vaults.all().iter().any(|attached| in_vault(attached))
 }
 
 fn branch_file(context: &Context, branch: &str, volume: &str) -> Result<(VolumeId, Arc<dyn BlockVolume>)> {

@@ -1,11 +1,11 @@
-//! The control plane of a gateway: API, authentication, reconciliation, jobs, the mount.
+//! The control plane of a gateway: API, authentication, reconciliation, jobs, the mount and NBD.
 //!
 //! ```text
 //! HTTPS ─> http (handlers write intent) ─> catalog in the vault <─ other gateways
 //!                                              │
 //!                     reconcile ── jobs <──────┘      (the only parts that act)
 //!                         │          │
-//!                         └── port ──┴─> engine        export <─ FUSE mount
+//!                         └── port ──┴─> engine        export <─ FUSE mount, NBD
 //! ```
 //! Owns what happens when and why; never how bytes are written. It refuses to start on a state directory that another
 //! process holds, on a port that is taken, with a key that doesn't open an attached vault, or without the mount that it
@@ -22,6 +22,7 @@ mod hooks;
 mod http;
 mod instances;
 mod jobs;
+mod nbd;
 mod placement;
 mod points;
 pub mod port;
@@ -114,9 +115,11 @@ impl Gateway {
             )
         })?;
         let address = listener.local_addr().context("the API's address can't be read")?;
+        let nbd_tcp = nbd::bind(settings.listen_nbd.as_deref()).await?;
         let state = StateDir::take(&settings.state)?;
         let gate = auth::Gate::open(&state)?;
         let tls = tls::server_config(&state, &context::host_name(), address)?;
+        let nbd = nbd::Listeners::open(&state, nbd_tcp)?;
         let vaults = vaults::Vaults::open_all(state.attachments()?).await?;
         state.write("management.address", address.to_string().as_bytes(), 0o644)?;
         let compute = compute.or_else(|| runs::driver(&settings, &state));
@@ -129,6 +132,7 @@ impl Gateway {
         } else {
             tasks.push(tokio::spawn(mount_as_declared(Arc::clone(&context))));
         }
+        tasks.extend(nbd.serve(&context));
         tasks.push(tokio::spawn(reconcile::supervise(Arc::clone(&context))));
         let http_stop = CancellationToken::new();
         let router = http::router(Arc::clone(&context));
@@ -180,6 +184,7 @@ impl Gateway {
         });
         futures::future::join_all(closing).await;
         self.context.state.remove("management.address");
+        self.context.state.remove(nbd::SOCKET);
         self.context.state.unlock();
         tracing::info!("gateway has stopped");
     }

@@ -642,6 +642,7 @@ fn matters(before: &Observed, now: &Observed) -> bool {
         || before.health != now.health
         || before.volumes != now.volumes
         || before.mount_path != now.mount_path
+        || before.nbd_address != now.nbd_address
         || before.latest_point.is_none() != now.latest_point.is_none()
         || before.resync.is_none() != now.resync.is_none()
 }

@@ -133,6 +133,9 @@ pub(crate) struct Observed {
     #[serde(default)]
     pub(crate) resync: Option<ResyncStatus>,
     pub(crate) mount_path: Option<String>,
+    /// What NBD listens on there; a path for a unix socket.
+    #[serde(default)]
+    pub(crate) nbd_address: Option<String>,
     pub(crate) volumes: Vec<HeldVolume>,
 }
 

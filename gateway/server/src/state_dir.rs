@@ -7,6 +7,7 @@
 //! STATE/admin.token          256 random bits, mode 0600, made once
 //! STATE/vaults.json          attached vaults with their keys and credentials, mode 0600
 //! STATE/management.address   where the API answers, while it does
+//! STATE/nbd.sock             where volumes are served over NBD, mode 0600
 //! STATE/groups/GROUP/…       the engine's local state of each group
 //! ```
 //! Files are written under a temporary name, synced and renamed: after a crash each is there whole, or isn't. It refuses

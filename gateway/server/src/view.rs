@@ -321,6 +321,7 @@ pub(crate) fn observe(context: &Context, group: GroupId, active: &ActiveRecord) 
         hydrated_bytes: found.hydrated_bytes,
         resync: found.resync.map(resync),
         mount_path: context.exported.path().map(|path| path.display().to_string()),
+        nbd_address: context.exported.nbd(),
         volumes: open.instance.volumes(),
     })
 }
@@ -498,10 +499,12 @@ fn volume_status(facts: &GroupFacts, volume: VolumeId, spec: &VolumeSpec) -> Vol
         state => state,
     };
     let mount = observed.and_then(|observed| observed.mount_path.as_deref());
+    let nbd = observed.and_then(|observed| observed.nbd_address.as_deref());
     VolumeStatus {
         state,
         group_id: Some(facts.id),
         path: held.and(mount).map(|mount| format!("{mount}/volumes/{}.img", spec.name)),
+        nbd_url: held.and(nbd).map(|address| crate::nbd::url(address, &spec.name)),
         size_bytes: held.map(|held| held.size_bytes),
         active_gateway_id: active.map(|active| active.gateway),
         active_site_id: facts.active_site.as_ref().map(|(id, _)| *id),

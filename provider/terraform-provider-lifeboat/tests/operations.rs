@@ -47,6 +47,7 @@ fn volume_view(state: &str, reasons: &[&str]) -> Json {
     let protected = state == "protected";
     let status = json!({
         "state": state, "group_id": id("grp", 1), "path": protected.then_some("/mnt/volumes/db.img"),
+        "nbd_url": protected.then_some("nbd://127.0.0.1:10809/db"),
         "size_bytes": protected.then_some(GIB), "active_gateway_id": null, "active_site_id": null,
         "active_site": protected.then_some("onprem"), "health": if protected { "healthy" } else { "warning" },
         "reasons": reasons, "landed_rpo_seconds": null, "latest_recovery_point": null, "latest_recovery_point_id": null,

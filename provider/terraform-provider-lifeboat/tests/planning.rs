@@ -27,6 +27,7 @@ fn volume_state() -> Object {
         .with("id", id("vol", 1))
         .with("allow_replace", false)
         .with("path", "/mnt/primary/volumes/db.img")
+        .with("nbd_url", "nbd://127.0.0.1:10809/db")
         .with("state", "protected")
         .with("active_site", "onprem")
         .with("health", "healthy")

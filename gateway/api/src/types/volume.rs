@@ -53,6 +53,9 @@ pub struct VolumeStatus {
     pub group_id: Option<GroupId>,
     /// Its file in the mount of the gateway that serves it.
     pub path: Option<String>,
+    /// Where it is served over NBD, at the gateway that serves it: its unix socket, or its TCP port on loopback.
+    #[serde(default)]
+    pub nbd_url: Option<String>,
     /// The size that is served; smaller than the spec's until growing is done.
     pub size_bytes: Option<u64>,
     /// The gateway that serves it.

@@ -36,6 +36,10 @@ pub(crate) struct ServeArgs {
     /// ADDRESS:PORT of its API; port 443 on every address when left out [env: LIFEBOAT_LISTEN_MANAGEMENT]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_management: Option<String>,
+    /// ADDRESS:PORT of NBD on loopback, for example 127.0.0.1:10809; only the socket in the state directory when left out
+    /// [env: LIFEBOAT_LISTEN_NBD]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_nbd: Option<String>,
     /// Time between two looks at the catalog, 2s when left out [env: LIFEBOAT_RECONCILE_INTERVAL]
     #[arg(long, value_name = "DURATION")]
     reconcile_interval: Option<String>,
@@ -79,6 +83,7 @@ struct File {
     site: Option<String>,
     name: Option<String>,
     listen_management: Option<String>,
+    listen_nbd: Option<String>,
     reconcile_interval: Option<String>,
     journal_bytes: Option<String>,
     hooks: Option<String>,
@@ -164,6 +169,8 @@ impl ServeArgs {
         if let Some(given) = pick("listen_management", self.listen_management, file.listen_management) {
             serve.listen_management = given.read(address)?;
         }
+        serve.listen_nbd =
+            pick("listen_nbd", self.listen_nbd, file.listen_nbd).map(|given| given.read(address)).transpose()?;
         if let Some(given) = pick("reconcile_interval", self.reconcile_interval, file.reconcile_interval) {
             serve.reconcile_interval = given.read(interval)?;
         }
@@ -315,6 +322,8 @@ mod tests {
         assert!(refused(programs, None).starts_with("--kms-programs: my-kms must be"));
         let flag = ServeArgs { listen_management: Some("8443".into()), ..ServeArgs::default() };
         assert!(refused(flag, None).starts_with("--listen-management: "));
+        let variable = Some(("LIFEBOAT_LISTEN_NBD", "10809"));
+        assert!(refused(ServeArgs::default(), variable).starts_with("LIFEBOAT_LISTEN_NBD: "));
         let variable = Some(("LIFEBOAT_LOG_FORMAT", "xml"));
         assert_eq!(refused(ServeArgs::default(), variable), "LIFEBOAT_LOG_FORMAT: must be text or json");
         let (_dir, path) = file("reconcile_interval = \"soon\"\n");

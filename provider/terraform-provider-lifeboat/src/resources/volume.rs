@@ -6,7 +6,7 @@
 //!                     └── its gateway isn't registered: waits, says so, ends at the time-out
 //! ```
 //! A volume that holds data is replaced only with `allow_replace`, and never shrinks. A failover changes what is observed
-//! (`path`, `active_site`), nothing that is declared: the next plan is empty.
+//! (`path`, `nbd_url`, `active_site`), nothing that is declared: the next plan is empty.
 
 use lifeboat_api::{Client, ClientError, Group, Machine, Plan, ProtectionState, Volume, VolumeSource, VolumeSpec};
 use tf_provider_sdk::{
@@ -95,6 +95,10 @@ impl Kind for VolumeKind {
                 observed(Attribute::string("path"))
                     .description("Its file in the mount of the gateway that serves it: loop-mount it, or hand it to a machine."),
             )
+            .attribute(observed(Attribute::string("nbd_url")).description(
+                "Where it is served over NBD at that gateway, for QEMU and others that speak it: a unix socket, or a TCP port on \
+                 loopback where the gateway was started with `--listen-nbd`.",
+            ))
             .attribute(observed(Attribute::string("state")).description(
                 "`pending`, `creating`, `protected`, `failing-over`, `failed-over`, `failing-back`, `deleting` or `failed`.",
             ))
@@ -150,6 +154,7 @@ impl Kind for VolumeKind {
         state.set("cache_gib", spec.cache_bytes.map(bytes_to_gib));
         state.set("source", spec.source.as_ref().map(|source| Object::new().with("path", source.path.as_str())));
         state.set("path", status.path.clone());
+        state.set("nbd_url", status.nbd_url.clone());
         state.set("state", status.state.as_str());
         state.set("active_site", status.active_site.clone());
         state.set("health", status.health.as_str());
