@@ -22,6 +22,7 @@ use crate::collect::Collections;
 use crate::export::Exported;
 use crate::hooks::Hooks;
 use crate::http::error::{ApiError, ApiResult};
+use crate::insight::Insights;
 use crate::instances::Instances;
 use crate::instances::Open;
 use crate::jobs::Running;
@@ -128,6 +129,7 @@ pub(crate) struct Context {
     pub(crate) running: Running,
     pub(crate) hooks: Hooks,
     pub(crate) collections: Collections,
+    pub(crate) insights: Insights,
     /// How fast the groups of a policy may send, and read for a resync, together.
     paces: Mutex<HashMap<PolicyId, Paces>>,
     pub(crate) tasks: TaskTracker,
@@ -173,6 +175,7 @@ impl Context {
             running: Running::default(),
             hooks: Hooks::default(),
             collections: Collections::default(),
+            insights: Insights::default(),
             paces: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lifeboat_engine::gc::GcReport;
 use lifeboat_engine::group::Compression;
+use lifeboat_engine::insight::Ledger;
 use lifeboat_engine::machine::Host;
 use lifeboat_engine::marks::{self, Pin};
 use lifeboat_engine::points::PointInfo;
@@ -228,7 +229,16 @@ impl Instance for EngineInstance {
             churn_bytes_per_second: found.churn_bytes_per_second,
             hydrated_bytes: found.hydrated_bytes,
             resync: found.resync,
+            suspicions: found.suspicions,
         }
+    }
+
+    fn insight(&self) -> Option<(BranchId, Ledger)> {
+        self.0.insight()
+    }
+
+    fn restore_insight(&self, branch: BranchId, kept: Ledger) {
+        self.0.restore_insight(branch, kept);
     }
 
     fn volumes(&self) -> Vec<HeldVolume> {

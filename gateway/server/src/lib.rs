@@ -20,6 +20,7 @@ mod data_path;
 mod export;
 mod hooks;
 mod http;
+mod insight;
 mod instances;
 mod jobs;
 mod nbd;
@@ -64,6 +65,8 @@ const UNMOUNT_GRACE: Duration = Duration::from_secs(5);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a look at the catalog, or a request, may still take when the gateway stops.
 const TASK_DEADLINE: Duration = Duration::from_secs(15);
+/// How long keeping what was measured may take when the gateway stops.
+const INSIGHT_DEADLINE: Duration = Duration::from_secs(2);
 /// Time between two tries to bring a lost mount back.
 const REMOUNT_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -174,6 +177,11 @@ impl Gateway {
                 // A vault that hangs. What the task was doing is done again at the next start.
                 Err(_) => task.abort(),
             }
+        }
+        for attached in self.context.vaults.all() {
+            // What is lost otherwise is advice: a vault that hangs is not waited for.
+            let keep = insight::keep(&self.context, &attached, true);
+            let _ = tokio::time::timeout(INSIGHT_DEADLINE, keep).await;
         }
         let closing = self.context.instances.all().into_iter().map(|((group, name), open)| {
             let context = Arc::clone(&self.context);

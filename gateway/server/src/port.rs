@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lifeboat_engine::gc::GcReport;
+use lifeboat_engine::insight::{Ledger, Suspicion};
 use lifeboat_engine::pace::Pace;
 use lifeboat_engine::quiesce::AppPoints;
 use lifeboat_engine::{BlockVolume, EngineError, ResyncStatus};
@@ -152,6 +153,8 @@ pub struct InstanceStatus {
     pub hydrated_bytes: Option<u64>,
     /// What the vault lacks although the log does not bring it.
     pub resync: Option<ResyncStatus>,
+    /// What looks as if it was being encrypted.
+    pub suspicions: Vec<Suspicion>,
 }
 
 /// What a pass of a rehydration did.
@@ -244,6 +247,12 @@ pub trait DataPath: Send + Sync + fmt::Debug + 'static {
 pub trait Instance: Send + Sync + fmt::Debug {
     /// What it says about itself; cheap.
     fn status(&self) -> InstanceStatus;
+    /// What its writes look like: the branch that it ships to, and what was measured there in this life and before.
+    fn insight(&self) -> Option<(BranchId, Ledger)> {
+        None
+    }
+    /// Puts back what was measured on a branch in an earlier life.
+    fn restore_insight(&self, _branch: BranchId, _kept: Ledger) {}
     /// Its volumes.
     fn volumes(&self) -> Vec<HeldVolume>;
     /// One of them; `None` while its content is in between two points.

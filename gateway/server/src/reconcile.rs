@@ -26,6 +26,7 @@ use crate::adoption;
 use crate::collect;
 use crate::context::{Context, Happening};
 use crate::hooks::Scripts;
+use crate::insight;
 use crate::jobs;
 use crate::port::{CompressionChoice, HeldVolume, Instance, Place, Settings};
 use crate::records::{
@@ -88,6 +89,7 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
                 mend(context, &attached, &snapshot).await;
                 take_up_keys(context, &attached, &snapshot).await;
                 groups(context, &attached).await;
+                insight::keep(context, &attached, false).await;
                 jobs::release_holders(context, &attached).await;
                 runs::expire(context, &attached).await;
                 busy |= jobs::tick(context, &attached).await;

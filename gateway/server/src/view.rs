@@ -308,6 +308,11 @@ pub(crate) fn observe(context: &Context, group: GroupId, active: &ActiveRecord) 
         health = health.max(Health::Critical);
         reasons.push("fenced: another gateway has taken the group over; it is read-only here".to_owned());
     }
+    let suspected = crate::insight::reasons(context, &found.suspicions);
+    if !suspected.is_empty() {
+        health = health.max(Health::Warning);
+        reasons.extend(suspected);
+    }
     Some(Observed {
         gateway: active.gateway,
         time: Timestamp::now(),

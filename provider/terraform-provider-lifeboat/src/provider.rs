@@ -117,6 +117,7 @@ impl Provider for LifeboatProvider {
     fn data_sources(&self) -> Vec<Box<dyn DataSource<Link>>> {
         vec![
             Box::new(data_sources::RecoveryPoints),
+            Box::new(data_sources::CleanPoint),
             Box::new(data_sources::ProtectionStatusOf),
             Box::new(data_sources::VaultOf),
             Box::new(data_sources::SiteOf),

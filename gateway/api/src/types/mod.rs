@@ -6,6 +6,7 @@
 //! raise the generation. Ids are opaque strings, compared exactly. Times are RFC 3339, UTC. Sizes are bytes.
 
 mod action;
+mod clean_point;
 mod group;
 mod job;
 mod machine;
@@ -17,6 +18,7 @@ mod vault;
 mod volume;
 
 pub use action::*;
+pub use clean_point::*;
 pub use group::*;
 pub use job::*;
 pub use machine::*;

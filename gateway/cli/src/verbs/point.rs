@@ -1,7 +1,7 @@
-//! `lifeboat point`: list, show, take, pin, unpin, label, verify. `verify` is in [`super::verify`]: it needs no gateway.
+//! `lifeboat point`: list, show, take, pin, unpin, label, suggest, verify. `verify` is in [`super::verify`]: it needs no gateway.
 
 use clap::{Args, Subcommand};
-use lifeboat_api::{Client, LabelRequest, PinRequest, Point, PointRequest, UnpinRequest};
+use lifeboat_api::{CleanPoint, Client, LabelRequest, PinRequest, Point, PointRequest, UnpinRequest};
 use lifeboat_model::{PointId, Timestamp};
 
 use super::verify::{self, VerifyArgs};
@@ -94,6 +94,18 @@ enum PointVerb {
         /// What to call it; an empty text for nothing
         #[arg(value_name = "TEXT")]
         label: String,
+    },
+    /// Say which is the newest before anything that looks like an encryption by somebody who shouldn't
+    Suggest {
+        /// The group, by id or name, or by one of its volumes
+        #[arg(value_name = "ID|NAME", required_unless_present = "group", conflicts_with = "group")]
+        of: Option<String>,
+        /// The same
+        #[arg(long, value_name = "ID|NAME")]
+        group: Option<String>,
+        /// On this branch; the active one when left out
+        #[arg(long, value_name = "ID")]
+        branch: Option<String>,
     },
     /// Compare a disk with a point, or read a whole point back, from the vault alone: no gateway is asked
     Verify(VerifyArgs),
@@ -191,6 +203,32 @@ fn shown(point: &Point) -> String {
     format!("{}\n{}", fields(&pairs), volumes.or("it has no volumes"))
 }
 
+fn suggested(found: &CleanPoint) -> String {
+    let point = found.point.as_ref();
+    let pairs = [
+        ("point", maybe(point.map(|point| point.id))),
+        ("time", maybe(point.map(|point| point.time))),
+        ("confidence", found.confidence.clone()),
+        ("reason", found.reason.clone()),
+        ("measured since", maybe(found.measured_since)),
+        ("files", maybe(point.and_then(|point| point.path.as_ref()))),
+    ];
+    if found.suspicions.is_empty() {
+        return fields(&pairs);
+    }
+    let mut table = Table::new(&["VOLUME", "SINCE", "UNTIL", "TURNED RANDOM", "CONFIDENCE"]);
+    for one in &found.suspicions {
+        table.row([
+            one.volume.clone().unwrap_or_else(|| one.volume_id.to_string()),
+            one.since.to_string(),
+            one.until.to_string(),
+            size(one.bytes),
+            one.confidence.clone(),
+        ]);
+    }
+    format!("{}\n{}", fields(&pairs), table.or(""))
+}
+
 pub(crate) async fn run(args: PointArgs, output: Output) -> Result<()> {
     let verb = match args.verb {
         PointVerb::Verify(verify) => return verify::run(verify, output).await,
@@ -214,6 +252,13 @@ pub(crate) async fn run(args: PointArgs, output: Output) -> Result<()> {
             let group = resolve::group(&client, &group).await?;
             let job = client.group_verb(&group, "point", &PointRequest { label, app_consistent }).await?;
             settle(&client, output, job, !no_wait).await
+        }
+        PointVerb::Suggest { of, group, branch } => {
+            let text = of.or(group).unwrap_or_default();
+            let mut query = vec![("group", resolve::group(&client, &text).await?)];
+            query.extend(branch.map(|branch| ("branch", branch)));
+            let found: CleanPoint = client.get("/v1/clean-point", &query).await?;
+            output.show(&found, || suggested(&found))
         }
         PointVerb::Pin { of, until, reason } => {
             let body = PinRequest { until: until.map(|until| until.to_string()), reason };

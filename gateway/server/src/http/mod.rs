@@ -4,6 +4,7 @@
 //! Everything but `/livez` and `/readyz` needs the token, unknown paths too. Every error is a problem document.
 
 pub(crate) mod body;
+mod clean_point;
 pub(crate) mod error;
 mod keys;
 pub(crate) mod listen;
@@ -65,6 +66,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .merge(collection_with::<Plans>("/v1/plans", |item| item.post(verbs::plan)))
         .route("/v1/groups/{id}/points/{point}", post(points::verb))
         .route("/v1/deleted-groups", get(undelete::list))
+        .route("/v1/clean-point", get(clean_point::read))
         .route("/v1/points", get(reads::points))
         .route("/v1/points/{id}", get(reads::point))
         .route("/v1/jobs", get(reads::jobs))

@@ -48,6 +48,8 @@ use utoipa::OpenApi;
         api::Plan,
         api::PlanSpec,
         api::Point,
+        api::CleanPoint,
+        api::SuspicionView,
         api::Job,
         api::Event,
         api::ProtectionStatus,
@@ -175,7 +177,7 @@ const RESOURCES: [[Operation; 5]; 10] = [
     resource_operations!("/v1/plans", "/v1/plans/{id}", "recovery plans", "Plan", "PlanSpec", "PlanSpec"),
 ];
 
-const OTHERS: [Operation; 52] = [
+const OTHERS: [Operation; 53] = [
     operation(
         "get",
         "/v1/vaults/{id}/keys",
@@ -382,6 +384,15 @@ const OTHERS: [Operation; 52] = [
         Shape::One,
         "Point",
         &[],
+    ),
+    operation(
+        "get",
+        "/v1/clean-point",
+        "Suggests the newest recovery point before anything that looks like an encryption.",
+        None,
+        Shape::One,
+        "CleanPoint",
+        &["group", "branch"],
     ),
     operation(
         "get",

@@ -32,7 +32,7 @@ pub(crate) async fn report(State(context): Shared) -> Json<GatewayReport> {
 }
 
 /// The group that a query names, and where it is.
-async fn group_of(
+pub(super) async fn group_of(
     context: &Context,
     query: &Query,
 ) -> ApiResult<(std::sync::Arc<crate::vaults::AttachedVault>, GroupId, std::sync::Arc<Document>)> {

@@ -358,6 +358,7 @@ impl Instance for FakeInstance {
             journal_bytes_used: 0,
             last_point: self.fake.change(local.branch, |branch| branch.points.last().cloned()),
             landed_rpo_seconds: Some(0.0),
+            suspicions: Vec::new(),
             health: Health::Healthy,
             reasons: vec![],
             progress: None,

@@ -1,11 +1,13 @@
 //! The data sources: what moves by itself, read when it is asked for.
 
+mod clean_point;
 mod feasibility;
 mod inventory;
 mod protection_status;
 mod recovery_plan;
 mod recovery_points;
 
+pub(crate) use clean_point::CleanPoint;
 pub(crate) use feasibility::Feasibility;
 pub(crate) use inventory::{Gateways, Jobs, SiteOf, VaultOf};
 pub(crate) use protection_status::ProtectionStatusOf;
