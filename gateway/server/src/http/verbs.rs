@@ -142,8 +142,8 @@ async fn subject(
     };
     let asked = AskedOf::new(context, &attached, &document, subject, job)?;
     let (spec, steps) = match (verb.as_str(), subject) {
-        ("failover", _) => asked.failover(&body::typed::<PlanFailoverRequest>(&body)?)?,
-        ("change-point", _) => asked.change_point(&body::typed::<ChangePointRequest>(&body)?)?,
+        ("failover", _) => asked.failover(&body::typed::<PlanFailoverRequest>(&body)?).await?,
+        ("change-point", _) => asked.change_point(&body::typed::<ChangePointRequest>(&body)?).await?,
         ("commit", _) => {
             let CommitRequest {} = body::typed(&body)?;
             asked.commit()?

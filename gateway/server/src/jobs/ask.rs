@@ -110,8 +110,7 @@ impl Asked<'_> {
                 self.name()
             )));
         }
-        let choice = failover.from_branch.unwrap_or(active.branch);
-        let point = find_point(self.context, self.attached, self.facts.id, choice, &wanted.point).await?;
+        let point = self.other_point(&wanted.point).await?;
         if point.id == failover.point {
             return Err(ApiError::field("point", format!("the group {} runs from that point already", self.name())));
         }
@@ -123,6 +122,13 @@ impl Asked<'_> {
         spec.point = Some(point.id);
         spec.point_time = Some(point.time);
         Ok((spec, plan::change_point(active.gateway)))
+    }
+
+    /// The point that is meant by a text after a failover: one of those that the failover could have chosen.
+    pub(crate) async fn other_point(&self, text: &str) -> ApiResult<PointFact> {
+        let chosen_from = self.facts.record.failover.as_ref().and_then(|failover| failover.from_branch);
+        let branch = chosen_from.unwrap_or(self.active()?.branch);
+        find_point(self.context, self.attached, self.facts.id, branch, text).await
     }
 
     /// Making a failover final.

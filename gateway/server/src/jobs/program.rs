@@ -210,7 +210,13 @@ impl Run<'_> {
                 let kind = self.spec.failover.unwrap_or(FailoverKind::Test);
                 asked.failover(&FailoverRequest { kind, point, branch_id: None }).await
             }
-            JobKind::ChangePoint => asked.change_point(&ChangePointRequest { point }).await,
+            JobKind::ChangePoint => {
+                let wanted = asked.other_point(&point).await.map_err(refusal)?;
+                if facts.record.failover.as_ref().is_some_and(|failover| failover.point == wanted.id) {
+                    return Ok(None);
+                }
+                asked.change_point(&ChangePointRequest { point: wanted.id.to_string() }).await
+            }
             JobKind::Commit if facts.record.failover.is_none() || facts.record.committed => return Ok(None),
             JobKind::Commit => asked.commit(),
             JobKind::Cleanup => {

@@ -2,6 +2,7 @@
 //! everything that the data path does. They come to the same end as jobs that nobody disturbs.
 
 mod programs;
+mod sequences;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

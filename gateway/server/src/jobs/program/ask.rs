@@ -25,7 +25,7 @@ use lifeboat_vault::{Document, VaultError};
 
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
-use crate::jobs::ask::own;
+use crate::jobs::ask::{Asked, find_point, own};
 use crate::placement::{Destination, Places};
 use crate::records::{
     ActionPlace, Member, Mover, Part, ProgramSpec, RecoveryFailover, RecoveryRecord, Step, StepRecord, Subject, kind,
@@ -257,8 +257,26 @@ impl<'a> AskedOf<'a> {
         steps
     }
 
+    /// Refuses a text that means no point of some group, before anything is stopped.
+    async fn points_are_there(&self, text: &str, after_failover: bool) -> ApiResult<()> {
+        for facts in self.groups.values() {
+            let asked = Asked { context: self.context, attached: self.attached, facts, job: self.job };
+            let Some(active) = &facts.record.active else { continue };
+            let found = if after_failover {
+                asked.other_point(text).await
+            } else {
+                find_point(self.context, self.attached, facts.id, active.branch, text).await
+            };
+            if let Err(mut error) = found {
+                error.0.detail = format!("the group {}: {}", facts.spec.name, error.0.detail);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// A failover to the site of this gateway.
-    pub(crate) fn failover(&self, wanted: &PlanFailoverRequest) -> ApiResult<Decided> {
+    pub(crate) async fn failover(&self, wanted: &PlanFailoverRequest) -> ApiResult<Decided> {
         let here = own(self.context, self.attached)?;
         let site = self
             .site_of(here)
@@ -290,6 +308,10 @@ impl<'a> AskedOf<'a> {
         if wanted.point.starts_with("pt-") && self.groups.len() > 1 {
             let message = "a point's id is of one group, and several move: give a time, or a word such as latest";
             return Err(ApiError::field("point", message));
+        }
+        // A site that is lost may still have shipped more: its newest point is found once it is fenced.
+        if kind == JobKind::TestFailover || !latest {
+            self.points_are_there(&wanted.point, false).await?;
         }
         let mut spec = self.program(kind, here, PlanDirection::Failover);
         spec.failover = Some(wanted.kind);
@@ -345,7 +367,7 @@ impl<'a> AskedOf<'a> {
     }
 
     /// Going on from another point. Its machines stop and start again; actions aren't done again.
-    pub(crate) fn change_point(&self, wanted: &ChangePointRequest) -> ApiResult<Decided> {
+    pub(crate) async fn change_point(&self, wanted: &ChangePointRequest) -> ApiResult<Decided> {
         let failover = self.failed_over("no point to change")?;
         if failover.committed {
             return Err(ApiError::conflict(format!(
@@ -357,6 +379,7 @@ impl<'a> AskedOf<'a> {
             let message = "a point's id is of one group, and several move: give a time, or a word such as latest";
             return Err(ApiError::field("point", message));
         }
+        self.points_are_there(&wanted.point, true).await?;
         let here = failover.gateway;
         let site = self.site_of(here).unwrap_or(self.source_site);
         let mut spec = self.program(JobKind::ChangePoint, here, PlanDirection::Failover);
