@@ -4,7 +4,7 @@
 //!              start                        the guest, a failure, stop
 //!  Absent ───────────────> Running ────────────────────────────────────> Stopped
 //!    ^                      │   ^                                          │  │
-//!    │       a disk is away │   │ start                              start │  │ forget
+//!    │       a disk is away │   │ resume                             start │  │ forget
 //!    │                      v   │                                          │  │
 //!    │                     Paused        Running <─────────────────────────┘  │
 //!    └───────────────────────────────────────────────────────────────────────┘
@@ -27,7 +27,7 @@ pub enum RunState {
     Absent,
     /// It runs.
     Running,
-    /// It stands still, with everything in its memory, until [`Driver::start`] lets it go on.
+    /// It stands still, with everything in its memory, until [`Driver::resume`] or [`Driver::start`] lets it go on.
     Paused {
         /// Why, for a person.
         reason: String,
@@ -73,6 +73,14 @@ pub trait Driver: Send + Sync + Debug {
     /// # Errors
     /// It doesn't run. Unless it was paused and still is, nothing but its directory is left of it then.
     async fn start(&self, order: &Order) -> Result<(), ComputeError>;
+
+    /// Lets a machine that stands still go on, if what it waits for is there again. One that runs or is off is left as it
+    /// is. Waits for no other call of the same run.
+    ///
+    /// # Errors
+    /// It goes on standing still: another call is busy with it, what it waits for is away, or it can only begin anew
+    /// with [`start`](Self::start).
+    async fn resume(&self, id: &RunId) -> Result<(), ComputeError>;
 
     /// Asks the machine to go down, waits for that at most for `patience`, then switches it off.
     ///

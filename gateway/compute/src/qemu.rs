@@ -202,6 +202,7 @@ impl QemuDriver {
                 Status::Paused { reason } => {
                     return Err(ComputeError::retry(format!("run {id} still stands still: {reason}")));
                 }
+                Status::Held => return Err(ComputeError::retry(format!("run {id} was paused by hand just now"))),
                 Status::Unstarted | Status::Broken { .. } => return Ok(false),
             }
         }
@@ -361,12 +362,28 @@ impl Driver for QemuDriver {
         })
     }
 
+    async fn resume(&self, id: &RunId) -> Result<(), ComputeError> {
+        let Some(_turn) = self.turns.try_take(id) else {
+            return Err(ComputeError::retry(format!("run {id} is being started or stopped: try again later")));
+        };
+        let Some(process) = self.process(id).await? else { return Ok(()) };
+        if matches!(self.status(id).await, Ok(Status::Held)) {
+            return Err(ComputeError::refused(format!("run {id} was paused by hand: start it")));
+        }
+        if self.adopt(id, &process).await? {
+            return Ok(());
+        }
+        Err(ComputeError::refused(format!("run {id} can only begin anew: start it")))
+    }
+
     async fn stop(&self, id: &RunId, patience: Duration) -> Result<StopOutcome, ComputeError> {
         let _turn = self.turns.take(id).await;
         let Some(process) = self.process(id).await? else { return Ok(StopOutcome::WasOff) };
         // One that stands still hears nothing.
-        let hears =
-            !matches!(self.status(id).await, Ok(Status::Paused { .. } | Status::Unstarted | Status::Broken { .. }));
+        let hears = !matches!(
+            self.status(id).await,
+            Ok(Status::Paused { .. } | Status::Held | Status::Unstarted | Status::Broken { .. })
+        );
         let (outcome, how) = if hears && self.ask_to_go(id, &process, patience).await {
             (StopOutcome::Graceful, "it went down when it was asked to")
         } else {
@@ -399,6 +416,9 @@ impl Driver for QemuDriver {
                 Ok(Status::Running) => return Ok(RunState::Running),
                 Ok(Status::Paused { reason } | Status::Broken { reason }) => {
                     return Ok(RunState::Paused { reason });
+                }
+                Ok(Status::Held) => {
+                    return Ok(RunState::Paused { reason: "it was paused by hand: start it".to_owned() });
                 }
                 Ok(Status::Unstarted) => {
                     return Ok(RunState::Paused { reason: "its start was not finished: start it again".to_owned() });

@@ -5,7 +5,7 @@
 //!
 //! | Program | Also gets | Has to | Prints |
 //! |---|---|---|---|
-//! | `start` | | start the machine, or do nothing when it runs | |
+//! | `start` | | start the machine, let it go on when it is paused, do nothing when it runs | |
 //! | `stop` | `LIFEBOAT_PATIENCE_SECONDS` | ask it to go down, wait so long, switch it off | `graceful`, `forced` or `was-off`; nothing is `graceful` |
 //! | `status` | | look | `running`, `paused WHY`, `stopped HOW` or `absent` |
 //! | `check` | | look what speaks against a start | a sentence a line |
@@ -196,6 +196,18 @@ impl Driver for ScriptDriver {
         let (runs, kept) = (self.runs.clone(), order.clone());
         blocking(move || runs.begin(&kept)).await?;
         self.output("start", order, More::within(self.limits.start)).await?;
+        Ok(())
+    }
+
+    /// By `start`, which is told that the machine is paused by its own `status` alone.
+    async fn resume(&self, id: &RunId) -> Result<(), ComputeError> {
+        let Some(_turn) = self.turns.try_take(id) else {
+            return Err(ComputeError::retry(format!("run {id} is being started or stopped: try again later")));
+        };
+        let Some(order) = self.order(id).await? else { return Ok(()) };
+        if let RunState::Paused { .. } = self.status(&order).await? {
+            self.output("start", &order, More::within(self.limits.start)).await?;
+        }
         Ok(())
     }
 

@@ -211,7 +211,7 @@ async fn a_machine_whose_disk_is_full_stands_still_and_goes_on_when_there_is_roo
     let error = site.driver.start(&order).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Retry && error.to_string().ends_with(&reason), "{error}");
     small.grow("32m");
-    site.driver.start(&order).await.unwrap();
+    site.driver.resume(&order.id).await.unwrap();
     let answer = write.await.unwrap().unwrap();
     assert!(answer.contains("200") && answer.len() > 3 << 20, "{} bytes", answer.len());
     assert_eq!(pids(site.dir.path()), one, "nothing that it had in its memory was lost");
@@ -249,7 +249,7 @@ async fn a_machine_goes_on_with_the_file_of_a_mount_that_was_made_again() {
         served.server.kill().unwrap();
     }
     let _served = Served::mount(&behind, &site.path("mnt")).await;
-    until("it goes on", async || site.driver.start(&order).await.ok()).await;
+    until("it goes on", async || site.driver.resume(&order.id).await.ok()).await;
     let answer = write.await.unwrap().unwrap();
     assert!(answer.ends_with("in a mount\nwhile it was away\n"), "{answer}");
     assert_eq!(pids(site.dir.path()), one, "it never began anew");

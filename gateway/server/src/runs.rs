@@ -129,11 +129,25 @@ pub(crate) async fn look(context: &Arc<Context>, troubles: &mut Vec<(Health, Str
             return;
         }
     };
-    for id in found.into_iter().filter(|id| !may.contains(id)) {
-        end(context, driver, id);
+    for id in found {
+        if may.contains(&id) {
+            let_go_on(driver, &id).await;
+        } else {
+            end(context, driver, id);
+        }
     }
     for attached in &vaults {
         should_run(context, attached, driver, troubles).await;
+    }
+}
+
+/// Lets a machine go on that stood still while its disks were away, as during a restart of this gateway.
+async fn let_go_on(driver: &Arc<dyn Driver>, id: &RunId) {
+    if let Ok(RunState::Paused { reason }) = driver.state(id).await {
+        match driver.resume(id).await {
+            Ok(()) => tracing::info!(run = %id, reason, "a machine that stood still goes on"),
+            Err(error) => tracing::debug!(run = %id, reason, %error, "a machine stands still"),
+        }
     }
 }
 

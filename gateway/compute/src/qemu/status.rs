@@ -8,10 +8,12 @@ use super::qmp::{Qmp, QmpError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Running,
-    /// It can be let go on.
+    /// Its disks stopped it.
     Paused {
         reason: String,
     },
+    /// Somebody paused it by hand.
+    Held,
     /// It never ran.
     Unstarted,
     /// It can't go on.
@@ -27,7 +29,7 @@ pub(super) async fn status(qmp: &mut Qmp) -> Result<Status, QmpError> {
         "running" => Status::Running,
         "prelaunch" => Status::Unstarted,
         "io-error" => Status::Paused { reason: stopped_by(&qmp.execute("query-block", json!({})).await?) },
-        "paused" => Status::Paused { reason: "QEMU was told to pause it".to_owned() },
+        "paused" => Status::Held,
         _ => Status::Broken { reason: format!("QEMU says {word:?}: it can't go on, a start begins anew") },
     })
 }

@@ -48,6 +48,11 @@ async fn a_start_that_a_crash_cut_short_is_begun_anew() {
     let state = driver.state(&order.id).await.expect("it answers");
     assert!(matches!(&state, RunState::Paused { reason } if reason.contains("not finished")), "{state:?}");
 
+    let error = driver.resume(&order.id).await.expect_err("it never ran");
+    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("begin anew"), "{error}");
+    let busy = driver.turns.take(&order.id).await;
+    assert_eq!(driver.resume(&order.id).await.expect_err("busy").kind(), ErrorKind::Retry);
+    drop(busy);
     driver.start(&order).await.expect("begun anew");
     let ended = tokio::time::timeout(Duration::from_secs(30), left.wait()).await.expect("the old one has ended");
     ended.expect("waited");
@@ -56,6 +61,7 @@ async fn a_start_that_a_crash_cut_short_is_begun_anew() {
     // Paused by hand: it hears no button, and goes on with a start.
     driver.command(&order.id, "stop", json!({})).await.expect("paused");
     assert!(matches!(driver.state(&order.id).await, Ok(RunState::Paused { .. })));
+    assert_eq!(driver.resume(&order.id).await.expect_err("somebody wants it so").kind(), ErrorKind::Refused);
     driver.start(&order).await.expect("goes on");
     assert_eq!(driver.state(&order.id).await, Ok(RunState::Running));
     let refused = driver.forget(&order.id).await.expect_err("it runs");
@@ -65,6 +71,7 @@ async fn a_start_that_a_crash_cut_short_is_begun_anew() {
     assert!(in_time(Duration::from_secs(30), &process).await, "it goes");
     let state = driver.state(&order.id).await.expect("looked");
     assert!(matches!(&state, RunState::Stopped { how } if how.contains("killed or crashed")), "{state:?}");
+    driver.resume(&order.id).await.expect("nothing to do");
     driver.start(&order).await.expect("once more");
     assert_eq!(driver.stop(&order.id, Duration::ZERO).await, Ok(StopOutcome::Forced));
     assert_eq!(driver.stop(&order.id, Duration::ZERO).await, Ok(StopOutcome::WasOff));

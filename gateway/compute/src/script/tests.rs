@@ -98,6 +98,13 @@ async fn what_a_program_answers_is_what_callers_see() {
         fs::write(&file, said).expect("written");
         assert_eq!(site.driver.state(&order.id).await, Ok(state), "{said}");
     }
+    fs::write(&file, "paused").expect("written");
+    site.driver.resume(&order.id).await.expect("goes on");
+    site.driver.resume(&order.id).await.expect("runs");
+    assert_eq!(site.made("mach_1.calls"), "start\nstart\n", "only what is paused");
+    fs::write(&file, "stopped").expect("written");
+    site.driver.resume(&order.id).await.expect("is off");
+    assert_eq!(site.driver.state(&order.id).await, Ok(RunState::Stopped { how: "it is off".to_owned() }));
     fs::write(&file, "RUNNING\n").expect("written");
     let error = site.driver.state(&order.id).await.expect_err("no answer");
     assert!(error.kind() == ErrorKind::Fatal && error.to_string().contains("\"RUNNING\""), "{error}");

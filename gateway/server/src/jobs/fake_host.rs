@@ -69,6 +69,11 @@ impl Driver for FakeHost {
         Ok(())
     }
 
+    async fn resume(&self, _: &RunId) -> Result<(), ComputeError> {
+        // A machine in a map never stands still.
+        Ok(())
+    }
+
     async fn stop(&self, id: &RunId, _: Duration) -> Result<StopOutcome, ComputeError> {
         let mut state = self.0.lock().expect("sound");
         let Some(order) = state.runs.remove(id) else { return Ok(StopOutcome::WasOff) };
