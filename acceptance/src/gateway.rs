@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::command::{Daemon, Outcome, Run};
@@ -38,7 +39,22 @@ pub struct Gateway {
     // Dropped in this order: mounts, process, remains of its mount.
     unmount_users: Option<cleanup::Guard>,
     process: Option<Daemon>,
+    _machines: cleanup::Guard,
     _unmount: cleanup::Guard,
+}
+
+/// Ends the machines that a gateway has started: they outlive it, as they should.
+fn end_machines(runs: &Path) {
+    let Ok(runs) = runs.canonicalize() else { return };
+    let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    for process in processes.flatten() {
+        let pid = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()).and_then(Pid::from_raw);
+        // A machine's process has the directory of its run as its own.
+        let inside = std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&runs));
+        if let Some(pid) = pid.filter(|_| inside) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
 }
 
 impl Gateway {
@@ -64,6 +80,8 @@ impl Gateway {
         }
         let mount = dir.join("mnt");
         let unmount = cleanup::defer(format!("unmount {}", mount.display()), move || mounts::unmount_below(&mount));
+        let runs = dir.join("state/compute");
+        let machines = cleanup::defer(format!("end the machines of {name}"), move || end_machines(&runs));
         Ok(Self {
             site: site.to_owned(),
             name: name.to_owned(),
@@ -73,6 +91,7 @@ impl Gateway {
             environment: Vec::new(),
             unmount_users: None,
             process: None,
+            _machines: machines,
             _unmount: unmount,
         })
     }

@@ -130,6 +130,12 @@ fn no_machine_runs(gateway: &Gateway) -> Result<()> {
     })
 }
 
+/// How often the guest has booted in this run of the machine, by its console.
+fn boots(gateway: &Gateway) -> Result<usize> {
+    let console = gateway.run(&["machine", "console", "web", "--bytes", "1000000"])?.ok()?;
+    Ok(console.matches(GUEST_READY).count())
+}
+
 /// The state that a plan shows at a gateway.
 fn state(gateway: &Gateway) -> Result<String> {
     let plan = gateway.json(&["plan", "show", "shop"])?;
@@ -202,7 +208,13 @@ fn a_real_machine_goes_over_and_comes_back_with_its_data() {
     standby.run(&["failover", "unplanned", "shop"]).unwrap().ok().unwrap();
     serves(standby, &[], "10.30.0.11").unwrap();
     assert_eq!(log(standby, &[]).unwrap(), "at home\nbefore the move\naway\nbefore the loss\n");
+    // A gateway that is killed and started again is waited for by the machines that it runs.
+    let standby = estate.standby_mut().unwrap();
+    let before = boots(standby).unwrap();
+    standby.kill9().unwrap();
+    standby.restart().unwrap();
     append(standby, "away again").unwrap();
+    assert_eq!(boots(standby).unwrap(), before, "it was not started anew");
     // The old site learns of it when it is back, and switches its own machine off.
     estate.primary.restart().unwrap();
     no_machine_runs(&estate.primary).unwrap();

@@ -179,3 +179,183 @@ fn joined(id: NetworkId, network: &NetworkSpec, mac: String, address: Option<IpA
         address: address.map(|address| address.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lifeboat_api::{Firmware, InterfaceRun, MachineRun, SubnetMapping};
+    use lifeboat_model::{GatewayId, GroupId, NetworkMappingId, Timestamp};
+    use lifeboat_vault::Document;
+    use serde::Serialize;
+
+    use super::*;
+
+    fn document(kind: &str, id: String, spec: &impl Serialize, status: &impl Serialize) -> Arc<Document> {
+        Arc::new(Document {
+            kind: kind.to_owned(),
+            id,
+            revision: 1,
+            generation: 1,
+            name: kind.to_owned(),
+            created: Timestamp::now(),
+            updated: Timestamp::now(),
+            deleted: false,
+            spec: serde_json::to_value(spec).expect("plain"),
+            status: serde_json::to_value(status).expect("plain"),
+        })
+    }
+
+    /// Two sites, networks at both, a mapping, and machines at the first.
+    struct World {
+        home: SiteId,
+        away: SiteId,
+        source: NetworkId,
+        target: NetworkId,
+        networks: Vec<Arc<Document>>,
+        mappings: Vec<Arc<Document>>,
+        machines: Vec<Arc<Document>>,
+    }
+
+    fn network(site: SiteId, name: &str, subnets: &[(&str, &str, Option<&str>)]) -> (NetworkId, Arc<Document>) {
+        let id = NetworkId::new();
+        let subnet = |(name, cidr, gateway): &(&str, &str, Option<&str>)| Subnet {
+            name: (*name).to_owned(),
+            cidr: (*cidr).to_owned(),
+            gateway: gateway.map(str::to_owned),
+        };
+        let spec = NetworkSpec {
+            site_id: site,
+            name: name.to_owned(),
+            bridge: None,
+            subnet: subnets.iter().map(subnet).collect(),
+        };
+        (id, document(kind::NETWORKS, id.to_string(), &spec, &serde_json::json!({})))
+    }
+
+    impl World {
+        fn new(target: &[(&str, &str, Option<&str>)], rule: AddressRule, subnet: Vec<SubnetMapping>) -> Self {
+            let (home, away) = (SiteId::new(), SiteId::new());
+            let (source, from) = network(home, "servers", &[("web", "10.20.0.0/24", Some("10.20.0.1"))]);
+            let (target, to) = network(away, "servers", target);
+            let (tests, isolated) = network(away, "tests", &[("only", "10.40.0.0/29", None)]);
+            let mapping = NetworkMappingSpec {
+                source_network_id: source,
+                target_network_id: target,
+                test_network_id: Some(tests),
+                subnet,
+                address_rule: rule,
+            };
+            let id = NetworkMappingId::new().to_string();
+            let mapping = document(kind::MAPPINGS, id, &mapping, &serde_json::json!({}));
+            let networks = vec![from, to, isolated];
+            Self { home, away, source, target, networks, mappings: vec![mapping], machines: Vec::new() }
+        }
+
+        fn machine(&mut self, address: Option<&str>, run: Option<(NetworkId, &str)>) -> (MachineId, MachineSpec) {
+            let id = MachineId::new();
+            let spec = MachineSpec {
+                site_id: self.home,
+                name: "web".into(),
+                group_id: GroupId::new(),
+                cpus: 1,
+                memory_mib: 64,
+                firmware: Firmware::Bios,
+                disk: Vec::new(),
+                network_interface: vec![NetworkInterface {
+                    network_id: self.source,
+                    mac: None,
+                    address: address.map(str::to_owned),
+                    test_address: None,
+                }],
+                target: None,
+            };
+            let run = run.map(|(network, address)| MachineRun {
+                machine_id: id,
+                name: "web".into(),
+                gateway_id: GatewayId::new(),
+                since: Timestamp::now(),
+                interfaces: vec![InterfaceRun {
+                    network_id: Some(network),
+                    mac: "02:00:00:00:00:01".into(),
+                    address: Some(address.to_owned()),
+                }],
+            });
+            let record = RecoveryRecord { run, ..RecoveryRecord::default() };
+            self.machines.push(document(kind::MACHINES, id.to_string(), &spec, &record));
+            (id, spec)
+        }
+
+        fn snapshot(&self) -> Snapshot {
+            Snapshot::with([
+                (kind::NETWORKS, self.networks.clone()),
+                (kind::MAPPINGS, self.mappings.clone()),
+                (kind::MACHINES, self.machines.clone()),
+            ])
+        }
+    }
+
+    /// The addresses that machines get one after the other; what is missing where they get none.
+    fn addresses(world: &World, machines: &[&(MachineId, MachineSpec)], to: Destination) -> Vec<String> {
+        let snapshot = world.snapshot();
+        let mut places = Places::new(&snapshot, &machines.iter().map(|(id, _)| *id).collect());
+        let mut found = Vec::new();
+        for (id, spec) in machines {
+            let (placed, missing) = places.of(*id, spec, to);
+            found.push(missing.first().cloned().or_else(|| placed[0].address.clone()).unwrap_or_default());
+        }
+        found
+    }
+
+    #[test]
+    fn an_address_keeps_its_place_where_it_can_and_is_never_given_twice() {
+        let subnets = [("web", "10.30.0.0/24", Some("10.30.0.1"))];
+        let mut world = World::new(&subnets, AddressRule::KeepOrNextFree, Vec::new());
+        let target = world.target;
+        let kept = world.machine(Some("10.20.0.15"), None);
+        let router = world.machine(Some("10.20.0.1"), None);
+        // Another machine runs where this one would come out.
+        world.machine(None, Some((target, "10.30.0.16")));
+        let taken = world.machine(Some("10.20.0.16"), None);
+        let silent = world.machine(None, None);
+        let found = addresses(&world, &[&kept, &router, &taken, &silent], Destination::Site(world.away));
+        assert_eq!(found, ["10.30.0.15", "10.30.0.2", "10.30.0.3", ""]);
+        assert_eq!(addresses(&world, &[&kept], Destination::Home), ["10.20.0.15"]);
+    }
+
+    #[test]
+    fn a_smaller_subnet_gives_what_is_free_until_nothing_is() {
+        let subnets = [("dmz", "10.30.0.0/30", None), ("web", "10.31.0.0/24", None)];
+        let to = vec![SubnetMapping { source: "web".into(), target: "dmz".into() }];
+        let mut world = World::new(&subnets, AddressRule::NextFree, to);
+        let machines: Vec<_> = (11..14).map(|host| world.machine(Some(&format!("10.20.0.{host}")), None)).collect();
+        let found = addresses(&world, &machines.iter().collect::<Vec<_>>(), Destination::Site(world.away));
+        assert_eq!(found[..2], ["10.30.0.1", "10.30.0.2"]);
+        assert!(found[2].contains("every address of the subnet dmz"), "{found:?}");
+    }
+
+    #[test]
+    fn a_machine_that_moves_again_may_have_its_own_address_again() {
+        let mut world = World::new(&[("web", "10.30.0.0/24", None)], AddressRule::KeepOrNextFree, Vec::new());
+        let target = world.target;
+        let away = world.machine(Some("10.20.0.15"), Some((target, "10.30.0.15")));
+        assert_eq!(addresses(&world, &[&away], Destination::Site(world.away)), ["10.30.0.15"]);
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_said_and_joins_nothing() {
+        let mut world = World::new(&[("db", "10.30.0.0/24", None)], AddressRule::KeepOrNextFree, Vec::new());
+        let machine = world.machine(Some("10.20.0.15"), None);
+        let found = addresses(&world, &[&machine], Destination::Site(world.away));
+        assert!(found[0].contains("the subnet web") && found[0].contains("name one in the mapping"), "{found:?}");
+        // A test's only subnet needs no name.
+        assert_eq!(addresses(&world, &[&machine], Destination::Test(world.away)), ["10.40.0.1"]);
+        world.mappings.clear();
+        let found = addresses(&world, &[&machine], Destination::Site(world.away));
+        assert!(found[0].contains("no mapping to a network of the site"), "{found:?}");
+        let snapshot = world.snapshot();
+        let (placed, missing) =
+            Places::new(&snapshot, &BTreeSet::new()).of(machine.0, &machine.1, Destination::Test(world.away));
+        assert_eq!((placed[0].network, missing.len()), (None, 0), "a test without a network has none");
+    }
+}

@@ -34,6 +34,12 @@ impl Snapshot {
         !self.kinds.is_empty()
     }
 
+    /// A copy of a catalog with these documents, by kind.
+    #[cfg(test)]
+    pub(crate) fn with(kinds: impl IntoIterator<Item = (&'static str, Documents)>) -> Self {
+        Self { kinds: kinds.into_iter().collect() }
+    }
+
     pub(crate) fn of(&self, kind: &str) -> &[Arc<Document>] {
         self.kinds.get(kind).map_or(&[], Vec::as_slice)
     }

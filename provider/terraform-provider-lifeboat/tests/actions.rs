@@ -95,6 +95,35 @@ async fn an_action_follows_its_job_to_the_end() {
 }
 
 #[tokio::test]
+async fn an_action_may_be_about_a_plan_or_a_machine_but_only_about_one_thing() {
+    let (gateway, mut session) = started().await;
+    let mut over = job(1, "succeeded", "move", None);
+    (over["name"], over["group"]) = (json!("shop"), Json::Null);
+    over.as_object_mut().unwrap().retain(|name, _| name != "group" && name != "group_id");
+    over["plan_id"] = json!(id("plan"));
+    gateway.answers(&format!("POST /v1/plans/{}:failover", id("plan")), 202, over.clone());
+    let config = Object::new().with("plan_id", id("plan")).with("kind", "test").with("ttl", "2h");
+    let (told, said) = invoke(&mut session, "lifeboat_failover", config).await;
+    assert_eq!(said, Vec::<String>::new());
+    assert!(told.iter().any(|line| line.contains("of shop")), "{told:?}");
+    let sent = gateway.asked("POST /v1/plans").concat();
+    assert!(sent.contains("\"ttl\":\"2h\"") && !sent.contains("branch_id"), "{sent}");
+    gateway.answers(&format!("POST /v1/machines/{}:reprotect", id("mch")), 202, over);
+    let (_, said) = invoke(&mut session, "lifeboat_reprotect", Object::new().with("machine_id", id("mch"))).await;
+    assert_eq!(said, Vec::<String>::new());
+    let schema = schema_of("lifeboat_commit");
+    for config in [Object::new(), Object::new().with("plan_id", id("plan")).with("group_id", id("grp"))] {
+        let request = pb::validate_action_config::Request {
+            action_type: "lifeboat_commit".into(),
+            config: send(&schema, config),
+        };
+        let found = session.client.validate_action_config(request).await.unwrap().into_inner();
+        assert_eq!(found.diagnostics.len(), 1, "{:?}", found.diagnostics);
+    }
+    session.end().await;
+}
+
+#[tokio::test]
 async fn a_job_that_fails_is_an_error_with_its_cause() {
     let (gateway, mut session) = started().await;
     let path = |verb: &str| format!("POST /v1/groups/{}:{verb}", id("grp"));

@@ -73,9 +73,7 @@ impl Pair {
         let host = if matches!(name, "a" | "b") { host.clone() } else { FakeHost::default() };
         let settings = ServeConfig { hooks: self.dir.path().join("hooks"), ..config(&path, name, site) };
         let started = Gateway::start_with(settings, Arc::new(self.fake.clone()), Some(Arc::new(host))).await;
-        let gateway = started.expect("starts");
-        gateway.context.exported.set(Some(path.join("mount")));
-        gateway
+        started.expect("starts")
     }
 
     /// As a kill, seen from the catalog and the data path: the fake keeps nothing in memory.

@@ -3,7 +3,6 @@
 //! A run has the machine's id as its name; in a test, the machine's and the job's. What was begun is found again by that.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use lifeboat_model::{BranchId, Cidr, JobId, MachineId, Timestamp};
 use super::Run;
 use crate::jobs::change_recovery;
 use crate::jobs::perform::{Done, Failure};
+use crate::nbd;
 use crate::records::{Mover, Part, Placed, RecoveryRecord, kind, status};
 
 impl From<ComputeError> for Failure {
@@ -97,19 +97,18 @@ impl Run<'_> {
     fn order(&self, mover: &Mover) -> Result<Order, Failure> {
         let snapshot = self.attached.snapshot();
         let spec = &mover.spec;
-        let mount = self.context.exported.path().ok_or_else(|| {
-            Failure::Final(
-                "this gateway has no mount, where the disks of machines are: start it with --mount".to_owned(),
-            )
-        })?;
-        let directory = self.directory(&mount, mover)?;
+        // Over NBD, so that a gateway that is restarted is waited for by the machines that use it.
+        let socket = self.context.state.path().join(nbd::SOCKET);
+        let socket = std::path::absolute(&socket)
+            .map_err(|error| Failure::Final(format!("{} can't be found: {error}", socket.display())))?;
+        let directory = self.directory(mover)?;
         let boot = spec.boot_disk();
         let disk = |(index, disk): (usize, &lifeboat_api::MachineDisk)| {
             let volume = snapshot
                 .get(kind::VOLUMES, &disk.volume_id.to_string())
                 .ok_or_else(|| Failure::Final(format!("the volume {} of {} was deleted", disk.volume_id, spec.name)))?;
-            let path = directory.join(format!("{}.img", volume.name));
-            Ok(Disk { source: DiskSource::File { path }, boot: boot == Some(index) })
+            let export = format!("{directory}{}", volume.name);
+            Ok(Disk { source: DiskSource::Nbd { socket: socket.clone(), export }, boot: boot == Some(index) })
         };
         let target = spec.target.as_ref().filter(|_| !self.at_home(mover));
         let interface = |placed: &Placed| {
@@ -131,15 +130,15 @@ impl Run<'_> {
         })
     }
 
-    /// Where the files of a machine's disks are.
-    fn directory(&self, mount: &Path, mover: &Mover) -> Result<PathBuf, Failure> {
+    /// What the names of a machine's disks begin with over NBD.
+    fn directory(&self, mover: &Mover) -> Result<String, Failure> {
         if self.test().is_none() {
-            return Ok(mount.join("volumes"));
+            return Ok(String::new());
         }
         let member = self.spec.groups.iter().find(|member| member.group == mover.spec.group_id);
         let member = member
             .ok_or_else(|| Failure::Final(format!("the group of the machine {} isn't in it", mover.spec.name)))?;
-        Ok(mount.join("branches").join(BranchId::from_bytes(member.job.to_bytes()).to_string()))
+        Ok(format!("branches/{}/", BranchId::from_bytes(member.job.to_bytes())))
     }
 
     /// What the driver of this gateway has against the machines.
