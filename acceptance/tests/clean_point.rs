@@ -11,12 +11,34 @@ use lifeboat_acceptance::device::LoopFs;
 use lifeboat_acceptance::documents::Documents;
 use lifeboat_acceptance::estate::{Api, Estate};
 use lifeboat_acceptance::eventually;
+use lifeboat_acceptance::terraform::{Tier, Workspace};
 use lifeboat_api::types::{Event, Page};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
 const FILES: u64 = 240;
 const FILE_BYTES: usize = 96 << 10;
+
+const CONFIGURATION: &str = r#"
+terraform {
+  required_providers {
+    lifeboat = {
+      source = "lifeboat-dr/lifeboat"
+    }
+  }
+}
+
+data "lifeboat_clean_point" "of" {
+  group_id = "GROUP"
+}
+
+output "clean" {
+  value = {
+    point      = data.lifeboat_clean_point.of.point
+    suspicions = [for one in data.lifeboat_clean_point.of.suspicions : { volume = one.volume, since = one.since }]
+  }
+}
+"#;
 
 /// Random bytes, as a cipher gives them.
 fn cipher() -> Result<impl FnMut(usize) -> Result<Vec<u8>>> {
@@ -97,6 +119,18 @@ fn an_encryption_is_noticed_and_the_point_before_it_holds_the_files() {
         .unwrap();
     let status = estate.primary.json(&["group", "show", "ledger"]).unwrap();
     assert_eq!(status["status"]["health"], "warning", "{status}");
+
+    // Terraform reads the same.
+    let workspace =
+        Workspace::new(&estate.dir().join("terraform"), Tier::Attached, estate.primary.client_environment()).unwrap();
+    workspace.write(&CONFIGURATION.replace("GROUP", found["group_id"].as_str().expect("an id"))).unwrap();
+    workspace.plan().unwrap();
+    workspace.apply().unwrap();
+    let read = workspace.outputs().unwrap();
+    assert_eq!(read["clean"]["point"]["id"], found["point"]["id"], "{read}");
+    assert_eq!(read["clean"]["suspicions"][0]["volume"], "files", "{read}");
+    workspace.plan_is_empty(true).unwrap();
+    drop(workspace);
 
     // What was measured outlives the gateway, and nothing is said twice.
     fs.close().unwrap();

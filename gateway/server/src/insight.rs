@@ -100,10 +100,8 @@ async fn keep_one(
     if still != branch {
         return Ok(());
     }
-    let fresh: Vec<Suspicion> = suspicions(&ledger)
-        .into_iter()
-        .filter(|found| !kept.announced.iter().any(|(volume, since)| (*volume, *since) == (found.volume, found.since)))
-        .collect();
+    let fresh: Vec<Suspicion> =
+        suspicions(&ledger).into_iter().filter(|found| !is_announced(&kept.announced, found)).collect();
     let due = end(&ledger) > kept.lsn && (in_any_case || kept.at.elapsed() >= KEEP_EVERY);
     if !due && fresh.is_empty() {
         return Ok(());
@@ -117,6 +115,11 @@ async fn keep_one(
         announce(context, attached, (group, name), &found).await;
     }
     Ok(())
+}
+
+/// Whether a suspicion is an event already. Its beginning may be found to be earlier than it was thought at first.
+fn is_announced(announced: &[(VolumeId, Timestamp)], found: &Suspicion) -> bool {
+    announced.iter().any(|(volume, at)| *volume == found.volume && *at >= found.since && *at <= found.until)
 }
 
 async fn read(vault: &Vault, branch: BranchId) -> Result<Option<Record>, VaultError> {

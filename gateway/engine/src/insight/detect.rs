@@ -109,20 +109,26 @@ pub fn suspicions(ledger: &Ledger) -> Vec<Suspicion> {
     found
 }
 
-/// Signs of one kind that are near each other.
+/// Whether there is at least a trace of rewriting with random bytes: too little for a sign, and what one begins with.
+fn is_trace(measure: &Measure) -> bool {
+    let was_random = measure.checked > 0 && measure.turned.saturating_mul(2) < measure.checked;
+    measure.rewritten_random > 0 && !was_random
+}
+
+/// Signs of one kind that are near each other, each with the time where its traces begin.
 #[derive(Default)]
-struct Window<'a>(VecDeque<(&'a Entry, &'a Measure)>);
+struct Window<'a>(VecDeque<(&'a Entry, &'a Measure, Timestamp)>);
 
 impl<'a> Window<'a> {
-    fn push(&mut self, entry: &'a Entry, measure: &'a Measure) {
-        while self.0.front().is_some_and(|(old, _)| entry.from.seconds_since(old.until) > WINDOW_SECONDS) {
+    fn push(&mut self, entry: &'a Entry, measure: &'a Measure, begin: Timestamp) {
+        while self.0.front().is_some_and(|(old, _, _)| entry.from.seconds_since(old.until) > WINDOW_SECONDS) {
             self.0.pop_front();
         }
-        self.0.push_back((entry, measure));
+        self.0.push_back((entry, measure, begin));
     }
 
     fn sum(&self, figure: impl Fn(&Measure) -> u64) -> u64 {
-        self.0.iter().map(|(_, measure)| figure(measure)).sum()
+        self.0.iter().map(|(_, measure, _)| figure(measure)).sum()
     }
 
     /// Where it begins and ends, and how many blocks turned, if it is an encryption in place.
@@ -143,22 +149,26 @@ impl<'a> Window<'a> {
     }
 
     fn begin(&self) -> Option<Timestamp> {
-        self.0.front().map(|(entry, _)| entry.from)
+        self.0.front().map(|(_, _, begin)| *begin)
     }
 }
 
 fn of_volume(entries: &[Entry], volume: VolumeId) -> Vec<Suspicion> {
     let (mut in_place, mut copied) = (Window::default(), Window::default());
     let mut found: Vec<Suspicion> = Vec::new();
+    // Where the intervals with traces begin that this one ends: the first files that are encrypted are few.
+    let mut traced: Option<Timestamp> = None;
     for entry in entries {
         let Some((_, measure)) = entry.volumes.iter().find(|(id, _)| *id == volume) else { continue };
+        traced = is_trace(measure).then(|| traced.unwrap_or(entry.from));
+        let begin = traced.filter(|at| entry.from.seconds_since(*at) <= WINDOW_SECONDS).unwrap_or(entry.from);
         let mut seen = None;
         if is_in_place(measure) {
-            in_place.push(entry, measure);
+            in_place.push(entry, measure, begin);
             seen = in_place.in_place().map(|blocks| (in_place.begin(), blocks, measure.in_place()));
         }
         if is_copied(measure) {
-            copied.push(entry, measure);
+            copied.push(entry, measure, entry.from);
             seen = seen.or_else(|| copied.copied().map(|blocks| (copied.begin(), blocks, measure.fresh())));
         }
         let Some((Some(since), sum, more)) = seen else { continue };

@@ -57,6 +57,14 @@ fn an_encryption_in_place_is_found_and_the_point_before_it() {
 }
 
 #[test]
+fn an_interval_that_holds_the_first_encrypted_file_only_is_not_clean() {
+    let first = rewritten(30, 3, 0, 0);
+    let attack = [rewritten(900, 600, 16, 16); 10];
+    let ledger = ledger([written(100); 20].into_iter().chain([first]).chain(attack));
+    assert_eq!(suggested(1..=31, &ledger).point, Some(20));
+}
+
+#[test]
 fn a_slow_one_is_found_from_its_beginning() {
     let slow = [rewritten(60, 40, 2, 2); 40];
     let ledger = ledger([written(100); 5].into_iter().chain(slow));
