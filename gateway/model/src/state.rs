@@ -164,6 +164,57 @@ mod tests {
         );
     }
 
+    /// The words between backticks.
+    fn words(text: &str) -> Vec<&str> {
+        text.split('`').skip(1).step_by(2).collect()
+    }
+
+    fn read_states() -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/states.md");
+        std::fs::read_to_string(path).expect("the document is there")
+    }
+
+    #[test]
+    fn the_document_has_every_move_of_a_group_and_no_other() {
+        let text = read_states();
+        let table = text.lines().skip_while(|line| !line.starts_with("| From | To, by the table")).skip(2);
+        let mut told = std::collections::BTreeSet::new();
+        for row in table.take_while(|line| line.starts_with('|')) {
+            let cells: Vec<&str> = row.split('|').collect();
+            for from in words(cells[1]) {
+                told.extend(words(cells[2]).into_iter().map(|to| (from.to_owned(), to.to_owned())));
+            }
+        }
+        let moves = GroupState::ALL.iter().flat_map(|from| from.next().iter().map(move |to| (from, to)));
+        let table: std::collections::BTreeSet<_> = moves.map(|(from, to)| (from.to_string(), to.to_string())).collect();
+        assert_eq!(told, table, "docs/states.md, left, and the code differ");
+    }
+
+    #[test]
+    fn the_diagrams_of_the_document_have_moves_that_there_are() {
+        let text = read_states();
+        let group = |name: &str| {
+            let name = if name == "[*]" { "idle".to_owned() } else { name.to_lowercase() };
+            GroupState::ALL.iter().copied().find(|state| state.as_str() == name)
+        };
+        let job = |name: &str| JobState::ALL.iter().copied().find(|state| state.as_str() == name);
+        let mut arrows = 0;
+        for line in text.lines().filter(|line| line.contains(" --> ")) {
+            let (from, rest) = line.trim().split_once(" --> ").expect("an arrow");
+            let to = rest.split(':').next().unwrap_or(rest).trim();
+            let known = match (group(from), group(to), job(from), job(to)) {
+                (Some(from), Some(to), ..) => from.to(to).is_ok(),
+                (_, _, Some(from), Some(to)) => from.to(to).is_ok(),
+                // Where a job begins.
+                (_, _, _, Some(JobState::Queued)) if from == "[*]" => true,
+                _ => false,
+            };
+            assert!(known, "docs/states.md: no such move: {line}");
+            arrows += 1;
+        }
+        assert!(arrows >= 15, "{arrows} arrows");
+    }
+
     #[test]
     fn an_illegal_move_is_a_value_that_says_what_was_tried() {
         let error =

@@ -73,6 +73,8 @@ impl Kind for Machines {
     }
 
     fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
-        plans::that_boot(&vault.snapshot(), &document.id)
+        let mut blockers = plans::that_boot(&vault.snapshot(), &document.id);
+        blockers.extend(plans::under_way(document));
+        blockers
     }
 }

@@ -10,7 +10,7 @@ use lifeboat_vault::{Document, VaultError};
 
 use super::{ApiError, ApiResult, Kind, attached, fixed, referred, same_vault};
 use crate::context::Context;
-use crate::records::kind;
+use crate::records::{RecoveryRecord, kind, status};
 use crate::vaults::{AttachedVault, Snapshot};
 use crate::view;
 
@@ -27,6 +27,17 @@ pub(super) fn that_boot(snapshot: &Snapshot, member: &str) -> Vec<String> {
         })
     };
     super::named("plan", snapshot.of(kind::PLANS).iter().filter(has_it))
+}
+
+/// What is under way with a plan or a machine.
+pub(super) fn under_way(document: &Document) -> Vec<String> {
+    let record: RecoveryRecord = status(document);
+    let mut found: Vec<String> = record.job.iter().map(|job| format!("the job {job}")).collect();
+    found.extend(record.tests.iter().map(|test| format!("the test {} (lifeboat cleanup ends it)", test.job)));
+    found.extend(
+        record.run.iter().map(|run| format!("the gateway {} that runs it (lifeboat machine stop)", run.gateway_id)),
+    );
+    found
 }
 
 /// Refuses a plan that doesn't fit to what else is declared.
@@ -70,6 +81,10 @@ impl Kind for Plans {
 
     async fn prepare(vault: &AttachedVault, _: &str, spec: &PlanSpec) -> ApiResult<()> {
         fits(vault, spec)
+    }
+
+    fn blockers(_: &AttachedVault, document: &Document) -> Vec<String> {
+        under_way(document)
     }
 
     async fn admit_change(

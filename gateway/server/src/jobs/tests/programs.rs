@@ -277,6 +277,10 @@ async fn a_test_runs_beside_everything_and_leaves_nothing() {
     let plan = shop.plan_once("tested", |plan| plan.status.tests.iter().any(|test| test.machines.len() == 2)).await;
     assert_eq!((plan.status.state, plan.status.tests.len()), (RecoveryState::Protected, 1));
 
+    let generation = plan.generation;
+    let kept = shop.pair.b().delete::<Plan>(&plan.id.to_string(), generation).await.expect_err("it is in use");
+    assert!(kept.to_string().contains(&format!("the test {}", test.id)), "{kept}");
+
     let cleanup = shop.ask("cleanup", &PlanCleanupRequest { notes: Some("the login worked".into()) }).await;
     succeeded(&shop.pair.disturb(cleanup.id).await.0);
     assert_eq!(shop.over(&cleanup).await.result.notes.as_deref(), Some("the login worked"));
