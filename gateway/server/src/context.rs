@@ -123,6 +123,8 @@ pub(crate) struct Context {
     /// What the reconciler found wrong with this gateway itself.
     troubles: RwLock<Vec<(Health, String)>>,
     reconciled: AtomicBool,
+    /// Machines that nothing said may run when that was looked at last.
+    pub(crate) unwanted: Mutex<HashSet<RunId>>,
     /// Machines that are being ended here since nothing says that they may run.
     pub(crate) leaving: Mutex<HashSet<RunId>>,
     /// Steps of jobs that run in this process.
@@ -171,6 +173,7 @@ impl Context {
             changed: watch::Sender::new(0),
             troubles: RwLock::default(),
             reconciled: AtomicBool::new(false),
+            unwanted: Mutex::default(),
             leaving: Mutex::default(),
             running: Running::default(),
             hooks: Hooks::default(),

@@ -6,20 +6,20 @@
 //! before anything of it begins, so its end comes also when the gateway was killed in the middle of its beginning.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use lifeboat_compute::{Driver, QemuDriver, QemuSettings, RunId, RunState, ScriptDriver, ScriptLimits};
 use lifeboat_model::state::Health;
-use lifeboat_model::{JobId, MachineId, Timestamp};
+use lifeboat_model::{JobId, Timestamp};
 use lifeboat_vault::Document;
 
 use crate::context::{ComputeConfig, Context, Happening, ServeConfig};
 use crate::jobs;
 use crate::jobs::program::ask::AskedOf;
 use crate::jobs::program::{run_id, run_of};
-use crate::records::{AnySpec, JobRecord, RecoveryRecord, Subject, kind, status};
+use crate::records::{AnySpec, JobRecord, Mover, RecoveryRecord, Subject, kind, status};
 use crate::state_dir::StateDir;
 use crate::vaults::AttachedVault;
 
@@ -80,15 +80,14 @@ pub(crate) async fn expire(context: &Context, attached: &AttachedVault) {
 }
 
 /// What may run here: by the documents of machines and tests, and by the jobs that aren't over.
-fn wanted(context: &Context, attached: &AttachedVault, wanted: &mut HashSet<RunId>, known: &mut HashSet<MachineId>) {
+fn wanted(context: &Context, attached: &AttachedVault, wanted: &mut HashSet<RunId>) {
     let own = context.own_gateway(attached);
     let snapshot = attached.snapshot();
     for (subject, _, record) in subjects(attached) {
-        if let Subject::Machine(machine) = subject {
-            known.insert(machine);
-            if record.run.is_some_and(|run| Some(run.gateway_id) == own) {
-                wanted.extend(run_id(machine, None));
-            }
+        if let Subject::Machine(machine) = subject
+            && record.run.is_some_and(|run| Some(run.gateway_id) == own)
+        {
+            wanted.extend(run_id(machine, None));
         }
         for test in record.tests.into_iter().filter(|test| Some(test.gateway) == own) {
             // Any machine of the test: it may just be starting.
@@ -106,8 +105,15 @@ fn wanted(context: &Context, attached: &AttachedVault, wanted: &mut HashSet<RunI
             record.job.or(record.failed_job).map(|job| job.to_string()) == Some(document.id.clone())
         });
         let starts = record.steps.iter().any(|step| Some(step.gateway) == own);
+        let elsewhere = |mover: &&Mover| {
+            let document = snapshot.get(kind::MACHINES, &mover.id.to_string());
+            let record: RecoveryRecord = document.map(|document| status(document)).unwrap_or_default();
+            record.run.is_some_and(|run| Some(run.gateway_id) != own)
+        };
         if !done && holds && starts {
-            wanted.extend(spec.machines.iter().filter_map(|mover| run_id(mover.id, None)));
+            // What runs elsewhere by now is no more of a job that failed here.
+            let movers = spec.machines.iter().filter(|mover| !record.is_over() || !elsewhere(mover));
+            wanted.extend(movers.filter_map(|mover| run_id(mover.id, None)));
         }
     }
 }
@@ -118,10 +124,11 @@ pub(crate) async fn look(context: &Arc<Context>, troubles: &mut Vec<(Health, Str
     let Some(driver) = &context.compute else { return };
     let vaults = context.vaults.all();
     if vaults.iter().any(|attached| attached.trouble().is_some() || !attached.snapshot().is_read()) {
+        context.unwanted.lock().unwrap_or_else(PoisonError::into_inner).clear();
         return;
     }
-    let (mut may, mut known) = (HashSet::new(), HashSet::new());
-    vaults.iter().for_each(|attached| wanted(context, attached, &mut may, &mut known));
+    let mut may = HashSet::new();
+    vaults.iter().for_each(|attached| wanted(context, attached, &mut may));
     let found = match driver.list().await {
         Ok(found) => found,
         Err(error) => {
@@ -129,12 +136,16 @@ pub(crate) async fn look(context: &Arc<Context>, troubles: &mut Vec<(Health, Str
             return;
         }
     };
-    for id in found {
-        if may.contains(&id) {
-            let_go_on(driver, &id).await;
-        } else {
-            end(context, driver, id);
-        }
+    let (wanted, unwanted): (Vec<RunId>, Vec<RunId>) = found.into_iter().partition(|id| may.contains(id));
+    for id in &wanted {
+        let_go_on(driver, id).await;
+    }
+    // A copy of the catalog is read kind by kind: a start may have been written down and its job have ended in between. The
+    // next copy has both.
+    let now: HashSet<RunId> = unwanted.into_iter().collect();
+    let before = std::mem::replace(&mut *context.unwanted.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
+    for id in now.into_iter().filter(|id| before.contains(id)) {
+        end(context, driver, id);
     }
     for attached in &vaults {
         should_run(context, attached, driver, troubles).await;
@@ -153,7 +164,7 @@ async fn let_go_on(driver: &Arc<dyn Driver>, id: &RunId) {
 
 /// Ends a machine that was left, beside everything else.
 fn end(context: &Arc<Context>, driver: &Arc<dyn Driver>, id: RunId) {
-    if !context.leaving.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id.clone()) {
+    if !context.leaving.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone()) {
         return;
     }
     let (context, driver) = (Arc::clone(context), Arc::clone(driver));
@@ -172,7 +183,7 @@ fn end(context: &Arc<Context>, driver: &Arc<dyn Driver>, id: RunId) {
             }
         };
         stop.run_until_cancelled_owned(work).await;
-        context.leaving.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&id);
+        context.leaving.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     });
 }
 

@@ -55,6 +55,18 @@ pub(crate) fn resync(here: GatewayId, compare: bool) -> Vec<StepRecord> {
 /// Whether a job can still be cancelled when this step is next or runs: nothing has been decided yet that only going on
 /// (or a job the other way) can undo.
 pub(crate) const fn may_cancel(kind: JobKind, step: Step) -> bool {
+    match step {
+        // Of a plan: what was done stays, and asking for the same again goes on from there.
+        Step::Check
+        | Step::OpenTest
+        | Step::Act
+        | Step::StopMachines
+        | Step::StartMachines
+        | Step::Groups
+        | Step::Reprotect => return true,
+        Step::RecordPlan => return false,
+        _ => {}
+    }
     match kind {
         JobKind::Failback => matches!(step, Step::Rehydrate | Step::Release | Step::LastDelta),
         JobKind::PlannedFailover | JobKind::UnplannedFailover | JobKind::ChangePoint => {

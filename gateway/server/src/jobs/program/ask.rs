@@ -349,7 +349,9 @@ impl<'a> AskedOf<'a> {
             }
             kind => {
                 // A site that is lost stops nothing. When its gateways come back they learn of it, and do.
-                let stops = if kind == FailoverKind::Planned { self.stops(&spec) } else { Vec::new() };
+                let mut stops = if kind == FailoverKind::Planned { self.stops(&spec) } else { Vec::new() };
+                // What runs here already is there: an earlier failover got as far as that.
+                stops.retain(|step| step.gateway != here);
                 let shutdown = self.shutdown_steps(&spec, stops);
                 [vec![leader(Step::Check)], shutdown, vec![leader(Step::Groups)], boot, vec![leader(Step::RecordPlan)]]
                     .concat()

@@ -422,3 +422,31 @@ async fn what_cannot_be_done_is_refused_before_anything_begins() {
     let Shop { mut pair, .. } = shop;
     pair.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_that_was_cancelled_half_way_goes_on_when_it_is_asked_for_again() {
+    let mut shop = Shop::open().await;
+    let b = shop.pair.hosts.1.clone();
+    let mut spec = shop.plan.spec.clone();
+    spec.boot_group[1].pre_action = vec![action("key", ActionType::Manual)];
+    let generation = shop.plan.generation;
+    shop.plan = shop.pair.b().update(&shop.plan.id.to_string(), generation, &spec).await.expect("changed");
+    let job = shop.ask("failover", &failover(FailoverKind::Planned)).await;
+    let client = shop.pair.b();
+    let id = job.id.to_string();
+    let waits = async || client.job(&id).await.expect("job").steps.iter().find_map(|step| step.waits_for.clone());
+    eventually("it waits", async || waits().await).await;
+    client.cancel_job(&id).await.expect("asked to stop");
+    assert_eq!(shop.over(&job).await.state, JobState::Cancelled);
+    assert_eq!(b.names(), ["db"], "what was done stays");
+    let again = shop.ask("failover", &failover(FailoverKind::Planned)).await;
+    let id = again.id.to_string();
+    let waits = async || client.job(&id).await.expect("job").steps.iter().find_map(|step| step.waits_for.clone());
+    eventually("it waits once more", async || waits().await).await;
+    let _: Job = client.post(&format!("/v1/jobs/{id}:continue"), &ContinueRequest::default()).await.expect("said");
+    shop.done(&again).await;
+    assert_eq!(b.names(), ["db", "web"]);
+    assert_eq!(b.log(), ["start db", "start web"], "what ran already was left alone");
+    shop.plan_once("failed over", |plan| plan.status.failover.is_some()).await;
+    shop.pair.kill().await;
+}
