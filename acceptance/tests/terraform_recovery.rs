@@ -1,6 +1,8 @@
 //! What is declared of a recovery, through the real `terraform`: networks and mappings, machines, recovery plans, from create to
 //! destroy.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -719,7 +721,14 @@ fn the_example_of_a_recovery_plan_becomes_ready_as_written() {
     assert_eq!(state.text("lifeboat_recovery_plan.shop", "readiness").unwrap(), "not-ready");
 
     // The gateway at the recovery site opens the vault, and nothing is missing any more.
-    let standby = Gateway::start("recovery", "standby", &dir.join("recovery")).unwrap();
+    let mut standby = Gateway::prepare("recovery", "standby", &dir.join("recovery")).unwrap();
+    let machines = dir.join("machines");
+    write_programs(dir, &machines).unwrap();
+    standby
+        .env("LIFEBOAT_COMPUTE", "script")
+        .env("LIFEBOAT_COMPUTE_PROGRAMS", dir.join("compute"))
+        .env("LIFEBOAT_HOOKS", dir.join("hooks"));
+    standby.restart().unwrap();
     standby.run(&["vault", "open", &url, "--key-file", &key]).unwrap().ok().unwrap();
     let api = bench.api().unwrap();
     eventually("the plan to be ready", Duration::from_secs(60), || {
@@ -740,5 +749,68 @@ fn the_example_of_a_recovery_plan_becomes_ready_as_written() {
     bench.gateway.json(&["terraform", "export", "--out", &out]).unwrap();
     let anew = Workspace::new(&export, Tier::Attached, bench.gateway.client_environment()).unwrap();
     assert_eq!(anew.plan().unwrap().changes(), 0);
+
+    // It is carried out, and Terraform has nothing to do at any moment of it. Nobody answers at the address of the monitoring.
+    let main = workspace.dir().join("main.tf");
+    let text = std::fs::read_to_string(&main).unwrap();
+    std::fs::write(&main, text.replace("https://monitoring.example", "http://127.0.0.1:9")).unwrap();
+    assert_eq!(workspace.plan().unwrap().changes(), 1, "the plan changes in place");
+    workspace.apply().unwrap();
+    let running = || std::fs::read_dir(&machines).unwrap().count();
+    let over = carry_out(&standby, &["failover", "planned", "shop"]).unwrap();
+    assert!(over.contains("the action tell the monitoring"), "{over}");
+    standby.run(&["job", "retry", &job_of(&over), "--skip"]).unwrap().ok().unwrap();
+    assert_eq!(running(), 1, "the machine runs at the recovery site");
+    workspace.plan_is_empty(true).unwrap();
+    let state = standby.json(&["plan", "show", "shop"]).unwrap();
+    assert_eq!(state["status"]["state"], "failed-over", "{state}");
+    standby.run(&["commit", "shop"]).unwrap().ok().unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    // At home there is no program for the check, which comes first.
+    let back = carry_out(&standby, &["failback", "shop"]).unwrap();
+    assert!(back.contains("the action check the shop"), "{back}");
+    let again = standby.run(&["job", "retry", &job_of(&back), "--skip"]).unwrap();
+    assert!(again.stderr.contains("the action tell the monitoring"), "{}", again.stderr);
+    standby.run(&["job", "retry", &job_of(&back), "--skip"]).unwrap().ok().unwrap();
+    assert_eq!(running(), 0);
+    workspace.plan_is_empty(true).unwrap();
     workspace.destroy().unwrap();
+}
+
+/// Programs that run machines as files in a directory, and the one that the plan checks the shop with.
+fn write_programs(dir: &Path, machines: &Path) -> Result<()> {
+    std::fs::create_dir_all(machines)?;
+    let run = format!("{}/$LIFEBOAT_RUN_ID", machines.display());
+    for (directory, name, text) in [
+        ("compute", "start", format!("touch {run}")),
+        ("compute", "stop", format!("rm -f {run}")),
+        ("compute", "status", format!("if [ -e {run} ]; then echo running; else echo absent; fi")),
+        ("hooks", "check-shop", "[ \"$LIFEBOAT_DIRECTION\" = failover ]".to_owned()),
+    ] {
+        let path = dir.join(directory).join(name);
+        std::fs::create_dir_all(dir.join(directory))?;
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// Begins a verb on the plan, says that its manual task is done, and waits for its end: what the command said then.
+fn carry_out(gateway: &Gateway, verb: &[&str]) -> Result<String> {
+    let begun = gateway.json(&[verb, &["--no-wait"]].concat())?;
+    let id = begun["id"].as_str().context("a job")?.to_owned();
+    eventually("the job to wait for a person", Duration::from_secs(60), || {
+        let job = gateway.json(&["job", "show", &id])?;
+        let steps = job["steps"].as_array().context("steps")?;
+        Ok(steps.iter().any(|step| step["waits_for"].is_string()).then_some(()))
+    })?;
+    let outcome = gateway.run(&["job", "continue", &id, "--note", "done"])?;
+    ensure!(outcome.code() == 1, "an action was to fail: {}{}", outcome.stdout, outcome.stderr);
+    Ok(outcome.stderr)
+}
+
+/// The id in what a command said of a job that failed.
+fn job_of(said: &str) -> String {
+    let at = said.rfind("job-").unwrap_or_default();
+    said[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect()
 }
