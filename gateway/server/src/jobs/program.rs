@@ -183,6 +183,9 @@ impl Run<'_> {
         let asked = Asked { context: self.context, attached: self.attached, facts: &facts, job: id };
         let Some((mut spec, steps)) = self.decide(&asked, &facts, member, forward).await? else { return Ok(None) };
         spec.parent = Some(self.id);
+        if forward && self.spec.mode == Some(FailbackMode::FullDownload) {
+            spec.mode = self.spec.mode;
+        }
         let spec = AnySpec::Group(Box::new(spec));
         super::begin(self.context, self.attached, id, spec, steps).await.map_err(refusal)?;
         Ok(Some(id))

@@ -450,3 +450,25 @@ async fn a_failover_that_was_cancelled_half_way_goes_on_when_it_is_asked_for_aga
     shop.plan_once("failed over", |plan| plan.status.failover.is_some()).await;
     shop.pair.kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_download_fetches_everything_while_the_recovery_side_runs() {
+    let mut shop = Shop::open().await;
+    let over = shop.ask("failover", &failover(FailoverKind::Planned)).await;
+    shop.done(&over).await;
+    let back = shop.ask("failback", &FailbackRequest { mode: FailbackMode::FullDownload }).await;
+    let back = shop.done(&back).await;
+    let mut modes = Vec::new();
+    for id in &back.result.jobs {
+        let context = &shop.pair.running.as_ref().expect("up").1.context;
+        let vault = context.vaults.all().remove(0).vault().expect("open");
+        let document = vault.catalog().get(kind::JOBS, &id.to_string()).await.expect("job");
+        let spec: crate::records::JobSpec = document.spec_as().expect("of a group");
+        assert_eq!(spec.parent, Some(back.id));
+        modes.push((spec.kind, spec.mode));
+    }
+    let forward = (JobKind::Reprotect, Some(FailbackMode::FullDownload));
+    let last = (JobKind::Failback, Some(FailbackMode::MinimizeDowntime));
+    assert_eq!(modes, [forward, forward, last, last]);
+    shop.pair.kill().await;
+}
