@@ -142,17 +142,6 @@ impl QemuDriver {
         *found.await
     }
 
-    async fn order(&self, id: &RunId) -> Result<Option<Order>, ComputeError> {
-        let (runs, id) = (self.runs.clone(), id.clone());
-        blocking(move || runs.order(&id)).await
-    }
-
-    async fn known(&self, id: &RunId) -> Result<Order, ComputeError> {
-        self.order(id)
-            .await?
-            .ok_or_else(|| ComputeError::refused(format!("run {id} is not known here: start it first")))
-    }
-
     async fn process(&self, id: &RunId) -> Result<Option<Process>, ComputeError> {
         let run = self.runs.of(id);
         blocking(move || Ok(Process::find(&run))).await
@@ -179,7 +168,7 @@ impl QemuDriver {
         if matches!(found, Status::Unstarted | Status::Broken { .. }) {
             return Ok(false);
         }
-        let disks = self.order(id).await?.map(|order| order.disks).unwrap_or_default();
+        let disks = self.runs.read(id).await?.map(|order| order.disks).unwrap_or_default();
         let replaced = disks::replaced(process, disks).await;
         if found == Status::Running && replaced.is_empty() {
             return Ok(true);
@@ -408,7 +397,7 @@ impl Driver for QemuDriver {
         })
         .await?;
         if self.process(id).await?.is_some() {
-            if let Some(order) = self.order(id).await? {
+            if let Some(order) = self.runs.read(id).await? {
                 // Of a machine that an earlier process started.
                 self.leases.serve(&order, &self.runs, false);
             }
@@ -430,7 +419,7 @@ impl Driver for QemuDriver {
                 Err(_) => {}
             }
         }
-        Ok(match self.order(id).await? {
+        Ok(match self.runs.read(id).await? {
             None => RunState::Absent,
             Some(_) => RunState::Stopped { how: Self::how_it_ended(&run) },
         })
@@ -442,7 +431,7 @@ impl Driver for QemuDriver {
     }
 
     async fn console(&self, id: &RunId, last_bytes: usize) -> Result<Vec<u8>, ComputeError> {
-        self.known(id).await?;
+        self.runs.known(id).await?;
         let path = self.runs.of(id).join(CONSOLE);
         blocking(move || {
             bound(&path);
@@ -456,7 +445,7 @@ impl Driver for QemuDriver {
     }
 
     async fn screen(&self, id: &RunId) -> Result<Option<Vec<u8>>, ComputeError> {
-        self.known(id).await?;
+        self.runs.known(id).await?;
         if self.process(id).await?.is_none() {
             return Ok(None);
         }
@@ -478,7 +467,7 @@ impl Driver for QemuDriver {
     }
 
     async fn reach(&self, id: &RunId, interface: usize, port: u16) -> Result<SocketAddr, ComputeError> {
-        let order = self.known(id).await?;
+        let order = self.runs.known(id).await?;
         let name = &order.name;
         let refused = |error: String| ComputeError::refused(format!("machine {name}: {error}"));
         let found = order.interfaces.get(interface);

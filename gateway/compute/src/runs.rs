@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use crate::blocking::blocking;
 use crate::{ComputeError, Order, RunId};
 
 const ORDER: &str = "order.json";
@@ -33,6 +34,17 @@ impl Runs {
     /// The run's directory, whether it is there or not.
     pub(crate) fn of(&self, id: &RunId) -> PathBuf {
         self.directory.join(id.as_str())
+    }
+
+    /// The order of a run, read off the threads that serve others; nothing when it isn't known.
+    pub(crate) async fn read(&self, id: &RunId) -> Result<Option<Order>, ComputeError> {
+        let (runs, id) = (self.clone(), id.clone());
+        blocking(move || runs.order(&id)).await
+    }
+
+    /// The order of a run that has to be known.
+    pub(crate) async fn known(&self, id: &RunId) -> Result<Order, ComputeError> {
+        self.read(id).await?.ok_or_else(|| ComputeError::refused(format!("run {id} is not known here: start it first")))
     }
 
     /// Makes the run's directory anew with this order in it, durably.

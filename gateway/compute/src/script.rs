@@ -75,18 +75,6 @@ impl ScriptDriver {
         Self { programs, limits, runs: Runs::new(runs), turns: Turns::default() }
     }
 
-    /// The order of a run; nothing when it isn't known.
-    async fn order(&self, id: &RunId) -> Result<Option<Order>, ComputeError> {
-        let (runs, id) = (self.runs.clone(), id.clone());
-        blocking(move || runs.order(&id)).await
-    }
-
-    async fn known(&self, id: &RunId) -> Result<Order, ComputeError> {
-        self.order(id)
-            .await?
-            .ok_or_else(|| ComputeError::refused(format!("run {id} is not known here: start it first")))
-    }
-
     fn has(&self, program: &str) -> bool {
         self.programs.join(program).exists()
     }
@@ -188,7 +176,7 @@ impl Driver for ScriptDriver {
             return Err(ComputeError::refused(faults.join("; ")));
         }
         let _turn = self.turns.take(&order.id).await;
-        if let Some(known) = self.order(&order.id).await?
+        if let Some(known) = self.runs.read(&order.id).await?
             && self.status(&known).await? == RunState::Running
         {
             return Ok(());
@@ -204,7 +192,7 @@ impl Driver for ScriptDriver {
         let Some(_turn) = self.turns.try_take(id) else {
             return Err(ComputeError::retry(format!("run {id} is being started or stopped: try again later")));
         };
-        let Some(order) = self.order(id).await? else { return Ok(()) };
+        let Some(order) = self.runs.read(id).await? else { return Ok(()) };
         if let RunState::Paused { .. } = self.status(&order).await? {
             self.output("start", &order, More::within(self.limits.start)).await?;
         }
@@ -213,7 +201,7 @@ impl Driver for ScriptDriver {
 
     async fn stop(&self, id: &RunId, patience: Duration) -> Result<StopOutcome, ComputeError> {
         let _turn = self.turns.take(id).await;
-        let Some(order) = self.order(id).await? else { return Ok(StopOutcome::WasOff) };
+        let Some(order) = self.runs.read(id).await? else { return Ok(StopOutcome::WasOff) };
         let seconds = patience.as_secs().to_string();
         let more =
             More::within(patience.saturating_add(self.limits.stop_beyond)).with("LIFEBOAT_PATIENCE_SECONDS", seconds);
@@ -229,7 +217,7 @@ impl Driver for ScriptDriver {
 
     /// A run whose machine `status` calls absent has stopped: it was started here, and nothing is left of it there.
     async fn state(&self, id: &RunId) -> Result<RunState, ComputeError> {
-        let Some(order) = self.order(id).await? else { return Ok(RunState::Absent) };
+        let Some(order) = self.runs.read(id).await? else { return Ok(RunState::Absent) };
         match self.status(&order).await? {
             RunState::Absent => Ok(RunState::Stopped { how: "nothing is left of it".to_owned() }),
             state => Ok(state),
@@ -242,7 +230,7 @@ impl Driver for ScriptDriver {
     }
 
     async fn console(&self, id: &RunId, last_bytes: usize) -> Result<Vec<u8>, ComputeError> {
-        let order = self.known(id).await?;
+        let order = self.runs.known(id).await?;
         if !self.has("console") {
             return Ok(Vec::new());
         }
@@ -251,7 +239,7 @@ impl Driver for ScriptDriver {
     }
 
     async fn screen(&self, id: &RunId) -> Result<Option<Vec<u8>>, ComputeError> {
-        let order = self.known(id).await?;
+        let order = self.runs.known(id).await?;
         if !self.has("screen") {
             return Ok(None);
         }
@@ -268,7 +256,7 @@ impl Driver for ScriptDriver {
 
     /// Without the program `reach`, the address that the order says, except in a network of the machine's own.
     async fn reach(&self, id: &RunId, interface: usize, port: u16) -> Result<SocketAddr, ComputeError> {
-        let order = self.known(id).await?;
+        let order = self.runs.known(id).await?;
         let machine = &order.name;
         let found = order.interfaces.get(interface);
         let found =
@@ -291,7 +279,7 @@ impl Driver for ScriptDriver {
 
     async fn forget(&self, id: &RunId) -> Result<(), ComputeError> {
         let _turn = self.turns.take(id).await;
-        let Some(order) = self.order(id).await? else { return Ok(()) };
+        let Some(order) = self.runs.read(id).await? else { return Ok(()) };
         if let RunState::Running | RunState::Paused { .. } = self.status(&order).await? {
             return Err(ComputeError::refused(format!("machine {} ({id}) still runs: stop it first", order.name)));
         }

@@ -5,14 +5,13 @@
 //! again, and switches its own off: their disks are fenced, and their addresses belong to others. A test is written down
 //! before anything of it begins, so its end comes also when the gateway was killed in the middle of its beginning.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest;
-use lifeboat_compute::{Driver, QemuDriver, QemuSettings, RunId, RunState, ScriptDriver, ScriptLimits};
-use lifeboat_model::state::Health;
-use lifeboat_model::{JobId, Timestamp};
+use lifeboat_compute::{ComputeError, Driver, QemuDriver, QemuSettings, RunId, RunState, ScriptDriver, ScriptLimits};
+use lifeboat_model::Timestamp;
+use lifeboat_model::state::{Health, JobState};
 use lifeboat_vault::Document;
 
 use crate::context::{ComputeConfig, Context, Happening, ServeConfig};
@@ -55,15 +54,7 @@ pub(crate) async fn expire(context: &Context, attached: &AttachedVault) {
         let over = record.tests.iter().find(|test| test.gateway == own && test.expires <= now);
         let (Some(test), None) = (over, record.job) else { continue };
         // One that failed is tried again with another id.
-        let mut hash = digest::Context::new(&digest::SHA256);
-        hash.update(b"lifeboat/v1/expired\0");
-        hash.update(&test.job.to_bytes());
-        hash.update(&document.revision.to_le_bytes());
-        let mut bytes = [0; 16];
-        if let Some(part) = hash.finish().as_ref().get(..bytes.len()) {
-            bytes.copy_from_slice(part);
-        }
-        let id = JobId::from_bytes(bytes);
+        let id = jobs::derived(&[b"lifeboat/v1/expired\0", &test.job.to_bytes(), &document.revision.to_le_bytes()]);
         let begun = async {
             let asked = AskedOf::new(context, attached, &document, subject, id)?;
             let (spec, steps) = asked.expire(test.job)?;
@@ -98,7 +89,9 @@ fn wanted(context: &Context, attached: &AttachedVault, wanted: &mut HashSet<RunI
     for document in snapshot.of(kind::JOBS) {
         let record: JobRecord = status(document);
         // One that failed may be tried again, and finds what it has started.
-        let done = record.is_over() && record.state.0 != lifeboat_model::state::JobState::Failed;
+        if record.is_over() && record.state.0 != JobState::Failed {
+            continue;
+        }
         let Ok(AnySpec::Program(spec)) = document.spec_as::<AnySpec>() else { continue };
         let holds = snapshot.get(spec.subject.kind(), &spec.subject.id()).is_some_and(|holder| {
             let record: RecoveryRecord = status(holder);
@@ -110,7 +103,7 @@ fn wanted(context: &Context, attached: &AttachedVault, wanted: &mut HashSet<RunI
             let record: RecoveryRecord = document.map(|document| status(document)).unwrap_or_default();
             record.run.is_some_and(|run| Some(run.gateway_id) != own)
         };
-        if !done && holds && starts {
+        if holds && starts {
             // What runs elsewhere by now is no more of a job that failed here.
             let movers = spec.machines.iter().filter(|mover| !record.is_over() || !elsewhere(mover));
             wanted.extend(movers.filter_map(|mover| run_id(mover.id, None)));
@@ -137,8 +130,10 @@ pub(crate) async fn look(context: &Arc<Context>, troubles: &mut Vec<(Health, Str
         }
     };
     let (wanted, unwanted): (Vec<RunId>, Vec<RunId>) = found.into_iter().partition(|id| may.contains(id));
-    for id in &wanted {
-        let_go_on(driver, id).await;
+    let mut states = HashMap::new();
+    for id in wanted {
+        let state = let_go_on(driver, &id).await;
+        states.insert(id, state);
     }
     // A copy of the catalog is read kind by kind: a start may have been written down and its job have ended in between. The
     // next copy has both.
@@ -148,16 +143,24 @@ pub(crate) async fn look(context: &Arc<Context>, troubles: &mut Vec<(Health, Str
         end(context, driver, id);
     }
     for attached in &vaults {
-        should_run(context, attached, driver, troubles).await;
+        should_run(context, attached, driver, &mut states, troubles).await;
     }
 }
 
-/// Lets a machine go on that stood still while its disks were away, as during a restart of this gateway.
-async fn let_go_on(driver: &Arc<dyn Driver>, id: &RunId) {
-    if let Ok(RunState::Paused { reason }) = driver.state(id).await {
-        match driver.resume(id).await {
-            Ok(()) => tracing::info!(run = %id, reason, "a machine that stood still goes on"),
-            Err(error) => tracing::debug!(run = %id, reason, %error, "a machine stands still"),
+/// Lets a machine go on that stood still while its disks were away, as during a restart of this gateway. Gives what the
+/// machine is doing then.
+async fn let_go_on(driver: &Arc<dyn Driver>, id: &RunId) -> Result<RunState, ComputeError> {
+    let found = driver.state(id).await?;
+    let RunState::Paused { reason } = &found else { return Ok(found) };
+    match driver.resume(id).await {
+        Ok(()) => {
+            tracing::info!(run = %id, reason, "a machine that stood still goes on");
+            // It may stand still again at once.
+            driver.state(id).await
+        }
+        Err(error) => {
+            tracing::debug!(run = %id, reason, %error, "a machine stands still");
+            Ok(found)
         }
     }
 }
@@ -206,6 +209,7 @@ async fn should_run(
     context: &Context,
     attached: &AttachedVault,
     driver: &Arc<dyn Driver>,
+    states: &mut HashMap<RunId, Result<RunState, ComputeError>>,
     troubles: &mut Vec<(Health, String)>,
 ) {
     let own = context.own_gateway(attached);
@@ -215,7 +219,12 @@ async fn should_run(
             continue;
         }
         let Some(id) = run_id(machine, None) else { continue };
-        let why = match driver.state(&id).await {
+        let state = match states.remove(&id) {
+            Some(state) => state,
+            // Not known a moment ago: it may just have started.
+            None => driver.state(&id).await,
+        };
+        let why = match state {
             Ok(RunState::Running) => continue,
             Ok(RunState::Paused { reason }) => format!("stands still: {reason}"),
             Ok(RunState::Stopped { how }) => format!("has stopped: {how}; start it with `lifeboat machine start`"),

@@ -49,8 +49,7 @@ pub(crate) trait Verb: Send + Sync + 'static {
     /// # Errors
     /// As for [`Self::body`].
     fn program_body(config: &Object) -> Result<serde_json::Value> {
-        serde_json::to_value(Self::body(config)?)
-            .map_err(|error| Diagnostics::error("The request can't be written", error.to_string()))
+        as_json(Self::body(config)?)
     }
 
     /// The body that the configuration describes.
@@ -141,6 +140,10 @@ impl<V: Verb> Action<Link> for VerbAction<V> {
             }
         }
     }
+}
+
+fn as_json(body: impl Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(body).map_err(|error| Diagnostics::error("The request can't be written", error.to_string()))
 }
 
 /// What an action is about.
@@ -293,8 +296,7 @@ impl Verb for Failover {
     fn program_body(config: &Object) -> Result<serde_json::Value> {
         let FailoverRequest { kind, point, .. } = Self::body(config)?;
         let ttl = config.get::<Option<String>>("ttl")?.unwrap_or_else(default_test_ttl);
-        serde_json::to_value(PlanFailoverRequest { kind, point, ttl })
-            .map_err(|error| Diagnostics::error("The request can't be written", error.to_string()))
+        as_json(PlanFailoverRequest { kind, point, ttl })
     }
 }
 

@@ -31,6 +31,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use lifeboat_api::{JobKind, ProblemCode, StepProgress};
 use lifeboat_model::state::{Health, JobState};
 use lifeboat_model::{GatewayId, JobId, Timestamp};
@@ -78,6 +79,17 @@ impl Drop for Run {
         self.context.running.end(self.job);
         self.context.wake.notify_one();
     }
+}
+
+/// An id that is the same on every try, made of what the job is for.
+pub(crate) fn derived(parts: &[&[u8]]) -> JobId {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    parts.iter().for_each(|part| hash.update(part));
+    let mut bytes = [0; 16];
+    if let Some(part) = hash.finish().as_ref().get(..bytes.len()) {
+        bytes.copy_from_slice(part);
+    }
+    JobId::from_bytes(bytes)
 }
 
 /// Writes a job down and gives it its group, plan or machine.

@@ -13,7 +13,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{
     BootGroup, ChangePointRequest, FailbackMode, FailbackRequest, FailoverKind, GatewaySpec, JobKind, MachineSpec,
@@ -25,6 +24,7 @@ use lifeboat_vault::{Document, VaultError};
 
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
+use crate::jobs;
 use crate::jobs::ask::{Asked, find_point, own};
 use crate::placement::{Destination, Places};
 use crate::records::{
@@ -61,16 +61,7 @@ pub(crate) struct AskedOf<'a> {
 
 /// A job of a group, that every try makes the same.
 fn derived(job: JobId, what: &str, group: GroupId) -> JobId {
-    let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(b"lifeboat/v1/job\0");
-    hash.update(what.as_bytes());
-    hash.update(&job.to_bytes());
-    hash.update(&group.to_bytes());
-    let mut bytes = [0; 16];
-    if let Some(part) = hash.finish().as_ref().get(..bytes.len()) {
-        bytes.copy_from_slice(part);
-    }
-    JobId::from_bytes(bytes)
+    jobs::derived(&[b"lifeboat/v1/job\0", what.as_bytes(), &job.to_bytes(), &group.to_bytes()])
 }
 
 /// The job that ends a member's test.
@@ -257,6 +248,15 @@ impl<'a> AskedOf<'a> {
         steps
     }
 
+    /// Refuses a point's id where several groups move.
+    fn goes_for_all(&self, point: &str) -> ApiResult<()> {
+        if point.starts_with("pt-") && self.groups.len() > 1 {
+            let message = "a point's id is of one group, and several move: give a time, or a word such as latest";
+            return Err(ApiError::field("point", message));
+        }
+        Ok(())
+    }
+
     /// Refuses a text that means no point of some group, before anything is stopped.
     async fn points_are_there(&self, text: &str, after_failover: bool) -> ApiResult<()> {
         for facts in self.groups.values() {
@@ -305,10 +305,7 @@ impl<'a> AskedOf<'a> {
         if kind == JobKind::PlannedFailover && !latest {
             return Err(ApiError::field("point", "a planned failover goes on from the last write; leave it out"));
         }
-        if wanted.point.starts_with("pt-") && self.groups.len() > 1 {
-            let message = "a point's id is of one group, and several move: give a time, or a word such as latest";
-            return Err(ApiError::field("point", message));
-        }
+        self.goes_for_all(&wanted.point)?;
         // A site that is lost may still have shipped more: its newest point is found once it is fenced.
         if kind == JobKind::TestFailover || !latest {
             self.points_are_there(&wanted.point, false).await?;
@@ -377,10 +374,7 @@ impl<'a> AskedOf<'a> {
                 self.it()
             )));
         }
-        if wanted.point.starts_with("pt-") && self.groups.len() > 1 {
-            let message = "a point's id is of one group, and several move: give a time, or a word such as latest";
-            return Err(ApiError::field("point", message));
-        }
+        self.goes_for_all(&wanted.point)?;
         self.points_are_there(&wanted.point, true).await?;
         let here = failover.gateway;
         let site = self.site_of(here).unwrap_or(self.source_site);
