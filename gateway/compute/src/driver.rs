@@ -20,6 +20,9 @@ use async_trait::async_trait;
 
 use crate::{ComputeError, Order, RunId};
 
+/// Longest that a connection may take to be taken.
+pub(crate) const LISTENS_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a machine is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
@@ -118,6 +121,17 @@ pub trait Driver: Send + Sync + Debug {
     /// # Errors
     /// The machine doesn't run, has no such interface, or that one has no link or no known address.
     async fn reach(&self, id: &RunId, interface: usize, port: u16) -> Result<SocketAddr, ComputeError>;
+
+    /// Whether something in the machine listens at this TCP port of its interface (counted from 0): a connection that the
+    /// machine itself has taken is the proof.
+    ///
+    /// # Errors
+    /// As [`reach`](Self::reach).
+    async fn listens(&self, id: &RunId, interface: usize, port: u16) -> Result<bool, ComputeError> {
+        let address = self.reach(id, interface, port).await?;
+        let taken = tokio::time::timeout(LISTENS_WITHIN, tokio::net::TcpStream::connect(address)).await;
+        Ok(taken.is_ok_and(|taken| taken.is_ok()))
+    }
 
     /// Removes what is left of a machine that has stopped. Forgetting what isn't known is done already.
     ///

@@ -41,6 +41,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::blocking::blocking;
+use crate::driver::LISTENS_WITHIN;
 use crate::runs::Runs;
 use crate::turns::Turns;
 use crate::{ComputeError, DiskSource, Driver, Firmware, Join, Order, RunId, RunState, StopOutcome};
@@ -77,6 +78,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(20);
 /// Between two presses of the power button: a guest that is still booting doesn't hear the first.
 const PRESS_EVERY: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
+/// Time between two looks at whether a machine took a connection.
+const LISTENS_LOOK: Duration = Duration::from_millis(200);
 
 /// What an administrator may set; everything is found out otherwise.
 #[derive(Clone, Debug, Default)]
@@ -498,6 +501,32 @@ impl Driver for QemuDriver {
         look(&qmp.monitor("info usernet").await.map_err(failed)?).ok_or_else(|| {
             ComputeError::retry(format!("machine {name}: port {port} can't be reached: {}", said.trim()))
         })
+    }
+
+    async fn listens(&self, id: &RunId, interface: usize, port: u16) -> Result<bool, ComputeError> {
+        let there = self.reach(id, interface, port).await?;
+        let order = self.runs.known(id).await?;
+        let connected = tokio::time::timeout(LISTENS_WITHIN, tokio::net::TcpStream::connect(there)).await;
+        let Ok(Ok(connection)) = connected else { return Ok(false) };
+        let Some(Ok(network)) = order.interfaces.get(interface).and_then(UserNetwork::of) else {
+            // On a bridge it is the machine that takes it.
+            return Ok(true);
+        };
+        let failed = |error: QmpError| ComputeError::retry(format!("machine {}: port {port}: {error}", order.name));
+        let until = tokio::time::Instant::now() + LISTENS_WITHIN;
+        loop {
+            let said = {
+                let _turn = self.connections.take(id).await;
+                let mut qmp = Qmp::connect(&self.runs.of(id)).await.map_err(failed)?;
+                qmp.monitor("info usernet").await.map_err(failed)?
+            };
+            let taken = network::taken(&said, there, network.machine, port);
+            if taken || tokio::time::Instant::now() >= until {
+                drop(connection);
+                return Ok(taken);
+            }
+            tokio::time::sleep(LISTENS_LOOK).await;
+        }
     }
 
     async fn forget(&self, id: &RunId) -> Result<(), ComputeError> {

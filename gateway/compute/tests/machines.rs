@@ -138,7 +138,10 @@ async fn a_machine_starts_serves_is_adopted_and_goes_down_with_its_data() {
     site.driver.start(&order).await.unwrap();
     let one = pids(site.dir.path());
     assert_eq!(one.len(), 1, "started twice, it is one machine");
+    assert!(!site.driver.listens(id, 0, 80).await.unwrap(), "it can't be up yet");
     assert_eq!(ready(&site.driver, id).await, "10.20.0.17/24", "DHCP gave it its address");
+    assert!(site.driver.listens(id, 0, 80).await.unwrap());
+    assert!(!site.driver.listens(id, 0, 81).await.unwrap(), "nothing serves there");
     let address = site.driver.reach(id, 0, 80).await.unwrap();
     assert_eq!(site.driver.reach(id, 0, 80).await.unwrap(), address, "the same forward");
     let answer = http(address, "POST", "/cgi-bin/append", b"written before the stop\n".to_vec()).await.unwrap();

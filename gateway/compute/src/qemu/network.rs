@@ -113,6 +113,19 @@ pub(super) fn forwarded(said: &str, netdev: &str, machine: Ipv4Addr, port: u16) 
     None
 }
 
+/// Whether a connection through the forward at `there` to a port of a machine was taken by the machine. QEMU takes it itself
+/// before it asks the machine.
+pub(super) fn taken(said: &str, there: SocketAddr, machine: Ipv4Addr, port: u16) -> bool {
+    said.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], ["TCP[ESTABLISHED]", _, from, from_port, to, to_port, ..]
+            if from.parse() == Ok(there.ip())
+                && from_port.parse() == Ok(there.port())
+                && to.parse() == Ok(machine)
+                && to_port.parse() == Ok(port))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +167,17 @@ mod tests {
         assert_eq!(find("net0", 80), "127.0.0.1:40013".parse().ok());
         assert_eq!(find("net1", 22), "127.0.0.1:40014".parse().ok());
         assert_eq!([find("net1", 80), find("net0", 22), find("net1", 81)], [None; 3]);
+    }
+
+    #[test]
+    fn a_connection_counts_once_the_machine_has_taken_it() {
+        let there = "127.0.0.1:36873".parse().expect("an address");
+        let machine = Ipv4Addr::new(10, 20, 0, 17);
+        let line = |state: &str| format!("Hub 0 (n0):\n  {state}  12  127.0.0.1 36873  10.20.0.17  80  0  0\n");
+        assert!(taken(&line("TCP[ESTABLISHED]"), there, machine, 80));
+        for state in ["TCP[HOST_FORWARD]", "TCP[SYN_SENT]", "TCP[CLOSED]"] {
+            assert!(!taken(&line(state), there, machine, 80), "{state}");
+        }
+        assert!(!taken(&line("TCP[ESTABLISHED]"), there, machine, 22));
     }
 }
