@@ -271,6 +271,29 @@ impl Client {
         self.post(&path, body).await
     }
 
+    /// The evidence of a run of a drill; of the newest when none is named.
+    ///
+    /// # Errors
+    /// `NotFound` when none has come to an end, and the others.
+    pub async fn drill_evidence(&self, drill: &str, run: Option<&str>) -> Result<DrillEvidence, ClientError> {
+        let path = format!("{}/evidence", item_path::<Drill>(drill)?);
+        self.get(&path, &run.map(|run| ("run", run.to_owned())).into_iter().collect::<Vec<_>>()).await
+    }
+
+    /// The same as a page for people.
+    ///
+    /// # Errors
+    /// `NotFound` when none has come to an end, and the others.
+    pub async fn drill_report(&self, drill: &str, run: Option<&str>) -> Result<String, ClientError> {
+        let query: Vec<_> = run.map(|run| ("run", run.to_owned())).into_iter().collect();
+        let path = with_query(&format!("{}/report", item_path::<Drill>(drill)?), &query);
+        let answer = self.send(Method::GET, &path, &[], None, Duration::ZERO).await?;
+        if answer.status.is_success() {
+            return Ok(String::from_utf8_lossy(&answer.body).into_owned());
+        }
+        Err(ClientError::from_answer(answer.status, &answer.body, &Method::GET, &path))
+    }
+
     /// A job as it is now.
     ///
     /// # Errors
@@ -336,6 +359,7 @@ collections! {
     NetworkMapping => "/v1/network-mappings",
     Machine => "/v1/machines",
     Plan => "/v1/plans",
+    Drill => "/v1/drills",
 }
 
 fn item_path<R: Collection>(id: &str) -> Result<String, ClientError> {

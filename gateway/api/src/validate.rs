@@ -3,17 +3,19 @@
 //! Every function takes the path of the field and adds to a list, so that all that is wrong is said at once. Nothing
 //! here looks anything up: a rule that needs the vault (a name that is taken, an id that doesn't exist) is the server's.
 
+mod drill;
 mod machine;
 mod network;
 mod plan;
 
+pub use drill::ASSERTIONS_MAX;
 pub use machine::{DISKS_MAX, INTERFACES_MAX};
 pub use network::SUBNETS_MAX;
 pub use plan::BOOT_GROUPS_MAX;
 
 use std::time::Duration;
 
-use lifeboat_model::{Day, Hours};
+use lifeboat_model::Hours;
 
 use crate::problem::FieldError;
 use crate::types::{
@@ -362,14 +364,7 @@ fn bandwidth(prefix: &str, limit: &BandwidthLimit, errors: &mut Errors) {
     if !(1..=100_000).contains(&limit.mbps) {
         fault(errors, format!("{prefix}mbps"), format!("must lie between 1 and 100000, not {}", limit.mbps));
     }
-    for (index, day) in limit.days.iter().enumerate() {
-        let field = format!("{prefix}days[{index}]");
-        if Day::parse(day).is_none() {
-            fault(errors, field, format!("{day:?} must be one of mon, tue, wed, thu, fri, sat, sun"));
-        } else if limit.days.iter().take(index).any(|earlier| earlier == day) {
-            fault(errors, field, format!("{day} stands here twice"));
-        }
-    }
+    drill::days(&format!("{prefix}days"), &limit.days, errors);
     window(
         (&format!("{prefix}start"), &format!("{prefix}end")),
         (limit.start.as_deref(), limit.end.as_deref()),

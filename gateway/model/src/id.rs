@@ -111,6 +111,8 @@ ids! {
     MachineId, "mch", "machine";
     /// A recovery plan.
     PlanId, "plan", "recovery plan";
+    /// A drill.
+    DrillId, "drill", "drill";
     /// A job.
     JobId, "job", "job";
     /// An event.

@@ -32,6 +32,8 @@ pub(crate) enum Destination {
 pub(crate) struct Places<'a> {
     snapshot: &'a Snapshot,
     taken: BTreeSet<(NetworkId, IpAddr)>,
+    /// The network that every interface joins in a test, whatever the mappings say.
+    test_network: Option<NetworkId>,
 }
 
 impl<'a> Places<'a> {
@@ -52,7 +54,13 @@ impl<'a> Places<'a> {
                 Some((one.network_id?, address))
             }));
         }
-        Self { snapshot, taken }
+        Self { snapshot, taken, test_network: None }
+    }
+
+    /// In a test every interface joins this network, whatever the mappings say.
+    pub(crate) const fn testing_in(mut self, network: Option<NetworkId>) -> Self {
+        self.test_network = network;
+        self
     }
 
     /// Where a machine's interfaces come out, in their order, and what is missing for that: a mapping, a subnet, an address
@@ -82,7 +90,10 @@ impl<'a> Places<'a> {
 
     fn away(&mut self, one: &NetworkInterface, mac: String, site: SiteId, test: bool) -> Result<Placed, String> {
         let source = self.network(one.network_id)?;
-        let mapping = self.mapping(one.network_id, site);
+        let mapping = match self.test_network.filter(|_| test) {
+            Some(joins) => Some(into_test(one.network_id, joins)),
+            None => self.mapping(one.network_id, site),
+        };
         let joins = match (&mapping, test) {
             (Some(mapping), true) => mapping.test_network_id,
             (Some(mapping), false) => Some(mapping.target_network_id),
@@ -157,6 +168,17 @@ impl<'a> Places<'a> {
             view::declared_network(self.snapshot, mapping.target_network_id)
                 .is_some_and(|target| target.site_id == site)
         })
+    }
+}
+
+/// A mapping for tests that nobody declared: from a network to another, subnets by their names.
+fn into_test(from: NetworkId, joins: NetworkId) -> NetworkMappingSpec {
+    NetworkMappingSpec {
+        source_network_id: from,
+        target_network_id: joins,
+        test_network_id: Some(joins),
+        subnet: Vec::new(),
+        address_rule: AddressRule::default(),
     }
 }
 

@@ -92,6 +92,7 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
                 insight::keep(context, &attached, false).await;
                 jobs::release_holders(context, &attached).await;
                 runs::expire(context, &attached).await;
+                jobs::drill::schedule::tick(context, &attached).await;
                 busy |= jobs::tick(context, &attached).await;
                 forget_deleted(context, &attached).await;
                 if context.settings.collect_garbage {
@@ -158,6 +159,7 @@ async fn register(
         last_seen: before.last_seen,
         mount_path: context.exported.path().map(|path| path.display().to_string()),
         compute: context.compute.as_ref().map(|driver| driver.name().to_owned()),
+        evidence_key: before.evidence_key.clone(),
         health,
         reasons,
     };

@@ -3,8 +3,10 @@
 //! Documents are written by several gateways of possibly different versions, so every field has a default and unknown
 //! ones are left alone when a document is read.
 
+mod drill;
 mod recovery;
 
+pub(crate) use drill::{AssertionResult, DrillJobSpec, DrillRecord, EvidenceRecord, Findings, Picture, PointUsed};
 pub(crate) use recovery::{
     ActionPlace, Answer, AnySpec, Member, Mover, Part, Placed, ProgramSpec, RecoveryFailover, RecoveryRecord,
     RecoveryTest, Subject,
@@ -34,11 +36,16 @@ pub(crate) mod kind {
     pub(crate) const MAPPINGS: &str = "network-mappings";
     pub(crate) const MACHINES: &str = "machines";
     pub(crate) const PLANS: &str = "plans";
+    pub(crate) const DRILLS: &str = "drills";
     pub(crate) const JOBS: &str = "jobs";
     pub(crate) const EVENTS: &str = "events";
+    /// Evidence of the runs of drills; read when it is asked for.
+    pub(crate) const EVIDENCE: &str = "drill-evidence";
+    /// Pictures that go with it.
+    pub(crate) const PICTURES: &str = "drill-pictures";
     /// Those that a gateway keeps a copy of.
-    pub(crate) const ALL: [&str; 11] =
-        [VAULTS, SITES, GATEWAYS, POLICIES, GROUPS, VOLUMES, NETWORKS, MAPPINGS, MACHINES, PLANS, JOBS];
+    pub(crate) const ALL: [&str; 12] =
+        [VAULTS, SITES, GATEWAYS, POLICIES, GROUPS, VOLUMES, NETWORKS, MAPPINGS, MACHINES, PLANS, DRILLS, JOBS];
 }
 
 /// The directory of a group's instance at its home gateway.
@@ -55,6 +62,8 @@ pub(crate) struct GatewayRecord {
     pub(crate) mount_path: Option<String>,
     /// What machines are run with here; nothing where none can be.
     pub(crate) compute: Option<String>,
+    /// The public key that goes with the evidence it signs, base64.
+    pub(crate) evidence_key: Option<String>,
     pub(crate) health: Health,
     pub(crate) reasons: Vec<String>,
 }
@@ -258,6 +267,8 @@ pub(crate) struct JobRecord {
     pub(crate) cause: Option<String>,
     pub(crate) cancel: bool,
     pub(crate) result: JobResult,
+    /// What a run of a drill has found so far.
+    pub(crate) findings: Option<Box<Findings>>,
     /// When neither side could be written any more, for the downtime.
     pub(crate) stopped: Option<Timestamp>,
 }
@@ -325,6 +336,16 @@ pub(crate) enum Step {
     Reprotect,
     /// Writes down where a plan or a machine is.
     RecordPlan,
+    /// Drill: has the plan tested by a job of its own.
+    TestPlan,
+    /// Drill: looks at what is asserted of what runs at this gateway.
+    Assert,
+    /// Drill: looks at files on copies of the volumes of their own.
+    HashFiles,
+    /// Drill: has the test cleaned up by a job of its own.
+    EndTest,
+    /// Drill: writes the evidence down and signs it.
+    Attest,
 }
 
 impl Step {
@@ -355,6 +376,11 @@ impl Step {
             Self::Groups => "Move the volumes",
             Self::Reprotect => "Bring the home copies forward",
             Self::RecordPlan => "Write down how it stands",
+            Self::TestPlan => "Test the plan",
+            Self::Assert => "Look at what is asserted",
+            Self::HashFiles => "Look at files",
+            Self::EndTest => "Clean up",
+            Self::Attest => "Sign the evidence",
         }
     }
 }

@@ -3,10 +3,12 @@
 //! For a group that this gateway serves the engine itself is asked; for others the account that the serving gateway left
 //! in the catalog is told, with its time.
 
+mod drill;
 mod machine;
 mod network;
 mod plan;
 
+pub(crate) use drill::{drill, drill_expires, drill_misfits, kept_test};
 pub(crate) use machine::{machine, machine_with, machines, macs, misfits, place};
 pub(crate) use network::{declared as declared_network, mapping, mapping_name, network, site_name};
 pub(crate) use plan::{plan, plan_misfits, volumes_of as volumes_of_plan};
@@ -146,6 +148,7 @@ pub(crate) fn gateway(context: &Context, document: &Document) -> Result<Gateway,
             process_id: record.process_id,
             mount_path: record.mount_path,
             compute: record.compute,
+            evidence_key: record.evidence_key,
         },
     })
 }
@@ -570,12 +573,13 @@ pub(crate) fn point(context: &Context, group: GroupId, group_name: &str, point: 
 pub(crate) fn job(document: &Document) -> Result<Job, VaultError> {
     let spec: AnySpec = spec(document)?;
     let record: JobRecord = status(document);
-    let (plan_id, machine_id, parent_id) = match &spec {
+    let (plan_id, machine_id, drill_id, parent_id) = match &spec {
+        AnySpec::Drill(spec) => (Some(spec.plan), None, Some(spec.drill), None),
         AnySpec::Program(spec) => match spec.subject {
-            Subject::Plan(plan) => (Some(plan), None, None),
-            Subject::Machine(machine) => (None, Some(machine), None),
+            Subject::Plan(plan) => (Some(plan), None, None, spec.parent),
+            Subject::Machine(machine) => (None, Some(machine), None, spec.parent),
         },
-        AnySpec::Group(spec) => (None, None, spec.parent),
+        AnySpec::Group(spec) => (None, None, None, spec.parent),
     };
     Ok(Job {
         id: id(document)?,
@@ -585,6 +589,7 @@ pub(crate) fn job(document: &Document) -> Result<Job, VaultError> {
         group_id: spec.group(),
         plan_id,
         machine_id,
+        drill_id,
         parent_id,
         gateway_id: spec.gateway(),
         state: record.state.0,

@@ -1,6 +1,6 @@
 //! Bodies of the verbs: `POST /v1/groups/{id}:verb`. Each answers 202 and a job.
 
-use lifeboat_model::{GroupId, Timestamp, VaultId, VolumeId};
+use lifeboat_model::{GroupId, NetworkId, Timestamp, VaultId, VolumeId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -56,6 +56,10 @@ pub struct PlanFailoverRequest {
     /// Test: after how long it is cleaned up by itself, 1m to 30d.
     #[serde(default = "default_test_ttl")]
     pub ttl: String,
+    /// Test: the network of the target site that every interface joins, instead of those for tests that the mappings name.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub test_network_id: Option<NetworkId>,
 }
 
 /// Default of `ttl`.

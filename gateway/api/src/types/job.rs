@@ -1,7 +1,8 @@
 //! Jobs and events: what was done, is being done, went wrong.
 
 use lifeboat_model::{
-    BranchId, EventId, GatewayId, GroupId, JobId, MachineId, NetworkId, PlanId, PointId, Timestamp, VaultId, VolumeId,
+    BranchId, DrillId, EventId, GatewayId, GroupId, JobId, MachineId, NetworkId, PlanId, PointId, Timestamp, VaultId,
+    VolumeId,
     state::{Health, JobState},
 };
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub enum JobKind {
     StartMachine,
     /// Stops a machine.
     StopMachine,
+    /// Tests a plan, holds what is asserted against it, cleans up and writes evidence.
+    Drill,
 }
 
 impl JobKind {
@@ -63,6 +66,7 @@ impl JobKind {
             Self::Reprotect => "reprotect",
             Self::StartMachine => "start-machine",
             Self::StopMachine => "stop-machine",
+            Self::Drill => "drill",
         }
     }
 }
@@ -83,7 +87,7 @@ pub struct Job {
     pub revision: u64,
     /// What it does.
     pub kind: JobKind,
-    /// What it is about, by name: a group, a plan or a machine.
+    /// What it is about, by name: a group, a plan, a machine or a drill.
     #[serde(default, alias = "group")]
     pub name: String,
     /// The group that it is about.
@@ -98,7 +102,11 @@ pub struct Job {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub machine_id: Option<MachineId>,
-    /// The job of a plan or a machine that began this one.
+    /// The drill that it is a run of.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub drill_id: Option<DrillId>,
+    /// The job of a plan, a machine or a drill that began this one.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub parent_id: Option<JobId>,
@@ -212,6 +220,9 @@ pub struct JobResult {
     /// Clean-up of a test: what a person noted about it.
     #[serde(default)]
     pub notes: Option<String>,
+    /// Drill: how it came out.
+    #[serde(default)]
+    pub drill: Option<super::DrillOutcome>,
 }
 
 /// A machine that runs.

@@ -7,6 +7,7 @@
 
 mod action;
 mod clean_point;
+mod drill;
 mod group;
 mod job;
 mod machine;
@@ -19,6 +20,7 @@ mod volume;
 
 pub use action::*;
 pub use clean_point::*;
+pub use drill::*;
 pub use group::*;
 pub use job::*;
 pub use machine::*;

@@ -84,6 +84,9 @@ pub struct GatewayStatus {
     /// What it runs machines with: `qemu` or `script`; absent where it runs none.
     #[serde(default)]
     pub compute: Option<String>,
+    /// The public key (Ed25519, base64) that goes with the evidence of drills that it signs; absent until it signed one.
+    #[serde(default)]
+    pub evidence_key: Option<String>,
 }
 
 resource! {

@@ -105,7 +105,7 @@ impl Resync {
     }
 }
 
-fn hours(days: &[Day], start: Option<&str>, end: Option<&str>, zone: Option<&str>) -> Result<Hours, String> {
+pub(super) fn hours(days: &[Day], start: Option<&str>, end: Option<&str>, zone: Option<&str>) -> Result<Hours, String> {
     let window = match (start, end) {
         (Some(start), Some(end)) => Some((parse_time_of_day(start)?, parse_time_of_day(end)?)),
         _ => None,

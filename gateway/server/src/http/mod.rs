@@ -5,6 +5,7 @@
 
 pub(crate) mod body;
 mod clean_point;
+mod drills;
 pub(crate) mod error;
 mod keys;
 pub(crate) mod listen;
@@ -35,7 +36,7 @@ use lifeboat_api::ProblemCode;
 
 use crate::context::Context;
 use error::ApiError;
-use resources::{Gateways, Groups, Machines, Mappings, Networks, Plans, Policies, Sites, Volumes};
+use resources::{Drills, Gateways, Groups, Machines, Mappings, Networks, Plans, Policies, Sites, Volumes};
 
 /// How long a request may take, besides what it asked to wait.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -64,6 +65,9 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .merge(collection::<Mappings>("/v1/network-mappings"))
         .merge(collection_with::<Machines>("/v1/machines", |item| item.post(verbs::machine)))
         .merge(collection_with::<Plans>("/v1/plans", |item| item.post(verbs::plan)))
+        .merge(collection_with::<Drills>("/v1/drills", |item| item.post(drills::verb)))
+        .route("/v1/drills/{id}/evidence", get(drills::evidence))
+        .route("/v1/drills/{id}/report", get(drills::report))
         .route("/v1/groups/{id}/points/{point}", post(points::verb))
         .route("/v1/deleted-groups", get(undelete::list))
         .route("/v1/clean-point", get(clean_point::read))

@@ -47,6 +47,10 @@ use utoipa::OpenApi;
         api::ReachAnswer,
         api::Plan,
         api::PlanSpec,
+        api::Drill,
+        api::DrillSpec,
+        api::DrillEvidence,
+        api::DrillRunRequest,
         api::Point,
         api::CleanPoint,
         api::SuspicionView,
@@ -96,6 +100,8 @@ enum Shape {
     Nothing,
     /// Text.
     Text,
+    /// A page.
+    Html,
 }
 
 /// One operation: method, path, what it does, body, answer, query parameters.
@@ -157,7 +163,7 @@ macro_rules! resource_operations {
     };
 }
 
-const RESOURCES: [[Operation; 5]; 10] = [
+const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!("/v1/vaults", "/v1/vaults/{id}", "vaults", "Vault", "VaultCreate", "VaultSpec"),
     resource_operations!("/v1/sites", "/v1/sites/{id}", "sites", "Site", "SiteSpec", "SiteSpec"),
     resource_operations!("/v1/gateways", "/v1/gateways/{id}", "gateways", "Gateway", "GatewaySpec", "GatewaySpec"),
@@ -175,9 +181,10 @@ const RESOURCES: [[Operation; 5]; 10] = [
     ),
     resource_operations!("/v1/machines", "/v1/machines/{id}", "machines", "Machine", "MachineSpec", "MachineSpec"),
     resource_operations!("/v1/plans", "/v1/plans/{id}", "recovery plans", "Plan", "PlanSpec", "PlanSpec"),
+    resource_operations!("/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 53] = [
+const OTHERS: [Operation; 57] = [
     operation(
         "get",
         "/v1/vaults/{id}/keys",
@@ -401,7 +408,7 @@ const OTHERS: [Operation; 53] = [
         None,
         Shape::Page,
         "Job",
-        &["group", "plan", "machine", "state", "kind", "limit", "page_token"],
+        &["group", "plan", "machine", "drill", "state", "kind", "limit", "page_token"],
     ),
     operation(
         "get",
@@ -426,6 +433,26 @@ const OTHERS: [Operation; 53] = [
         "ReprotectRequest",
     ),
     begins("/v1/plans/{id}:failback", "Moves everything of a recovery plan back home.", "FailbackRequest"),
+    begins("/v1/drills/{id}:run", "Runs a drill at this gateway.", "DrillRunRequest"),
+    begins("/v1/drills/{id}:cleanup", "Ends the test that a drill left up.", "PlanCleanupRequest"),
+    operation(
+        "get",
+        "/v1/drills/{id}/evidence",
+        "Reads the signed evidence of a run, the newest unless one is named.",
+        None,
+        Shape::One,
+        "DrillEvidence",
+        &["run"],
+    ),
+    operation(
+        "get",
+        "/v1/drills/{id}/report",
+        "Reads the evidence of a run as a page for people.",
+        None,
+        Shape::Html,
+        "",
+        &["run"],
+    ),
     begins("/v1/machines/{id}:failover", "Fails a machine by itself over to this gateway.", "PlanFailoverRequest"),
     begins(
         "/v1/machines/{id}:change-point",
@@ -527,6 +554,9 @@ fn answer(operation: &Operation) -> (&'static str, Value) {
         Shape::Made => ("201", json!({"description": "Declared.", "content": content(object)})),
         Shape::Begun => ("202", json!({"description": "A job was begun.", "content": content(object)})),
         Shape::Nothing => ("204", json!({"description": "Done."})),
+        Shape::Html => {
+            ("200", json!({"description": "A page.", "content": {"text/html": {"schema": {"type": "string"}}}}))
+        }
         Shape::Text => {
             ("200", json!({"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}}))
         }

@@ -112,7 +112,10 @@ pub(crate) async fn point(State(context): Shared, Path(id): Path<String>, uri: U
 }
 
 pub(crate) async fn jobs(State(context): Shared, request: Request) -> ApiResult<Json<Page<Job>>> {
-    let query = Query::of(request.uri().query(), &[PAGING[0], PAGING[1], "group", "plan", "machine", "state", "kind"])?;
+    let query = Query::of(
+        request.uri().query(),
+        &[PAGING[0], PAGING[1], "group", "plan", "machine", "drill", "state", "kind"],
+    )?;
     let wanted = query
         .text("state")
         .map(|text| {
@@ -131,6 +134,7 @@ pub(crate) async fn jobs(State(context): Shared, request: Request) -> ApiResult<
             let fits = is_of("group", kind::GROUPS)
                 && is_of("plan", kind::PLANS)
                 && is_of("machine", kind::MACHINES)
+                && is_of("drill", kind::DRILLS)
                 && query.text("kind").is_none_or(|kind| spec.kind().as_str() == kind)
                 && wanted.is_none_or(|state| record.state.0 == state);
             if fits {

@@ -3,10 +3,12 @@
 //! A [`Kind`] adds what is particular: which references must exist, what can't be changed, what is in the way of a
 //! deletion, how it is shown.
 
+mod drills;
 mod machines;
 mod networks;
 mod plans;
 
+pub(crate) use drills::Drills;
 pub(crate) use machines::Machines;
 pub(crate) use networks::{Mappings, Networks};
 pub(crate) use plans::Plans;

@@ -94,7 +94,7 @@ pub(crate) async fn group(
     accepted(&document)
 }
 
-fn accepted(document: &Document) -> ApiResult<Response> {
+pub(super) fn accepted(document: &Document) -> ApiResult<Response> {
     let job = view::job(document)?;
     let location = format!("/v1/jobs/{}", job.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(job)).into_response())

@@ -14,6 +14,12 @@ struct State {
     log: Vec<String>,
     /// Names of machines that don't start, and why.
     broken: BTreeMap<String, String>,
+    /// What machines say on their consoles, by name.
+    consoles: BTreeMap<String, String>,
+    /// What answers at ports of machines, by name.
+    served: BTreeMap<(String, u16), SocketAddr>,
+    /// What the screens of machines show, by name.
+    screens: BTreeMap<String, Vec<u8>>,
 }
 
 /// See above; clones are the same host.
@@ -35,6 +41,21 @@ impl FakeHost {
     /// What was done, in order; a start of what ran already isn't in it.
     pub(super) fn log(&self) -> Vec<String> {
         self.0.lock().expect("sound").log.clone()
+    }
+
+    /// What a machine of that name says on its console.
+    pub(super) fn says(&self, name: &str, text: &str) {
+        self.0.lock().expect("sound").consoles.insert(name.to_owned(), text.to_owned());
+    }
+
+    /// What answers at a port of a machine of that name.
+    pub(super) fn serves(&self, name: &str, port: u16, there: SocketAddr) {
+        self.0.lock().expect("sound").served.insert((name.to_owned(), port), there);
+    }
+
+    /// What the screen of a machine of that name shows.
+    pub(super) fn shows(&self, name: &str, png: Vec<u8>) {
+        self.0.lock().expect("sound").screens.insert(name.to_owned(), png);
     }
 
     /// From now on a machine of that name doesn't start; it does again with an empty reason.
@@ -90,16 +111,21 @@ impl Driver for FakeHost {
         Ok(self.0.lock().expect("sound").runs.keys().cloned().collect())
     }
 
-    async fn console(&self, _: &RunId, _: usize) -> Result<Vec<u8>, ComputeError> {
-        Ok(Vec::new())
+    async fn console(&self, id: &RunId, _: usize) -> Result<Vec<u8>, ComputeError> {
+        let state = self.0.lock().expect("sound");
+        let said = state.runs.get(id).and_then(|order| state.consoles.get(&order.name));
+        Ok(said.cloned().unwrap_or_default().into_bytes())
     }
 
-    async fn screen(&self, _: &RunId) -> Result<Option<Vec<u8>>, ComputeError> {
-        Ok(None)
+    async fn screen(&self, id: &RunId) -> Result<Option<Vec<u8>>, ComputeError> {
+        let state = self.0.lock().expect("sound");
+        Ok(state.runs.get(id).and_then(|order| state.screens.get(&order.name)).cloned())
     }
 
-    async fn reach(&self, _: &RunId, _: usize, _: u16) -> Result<SocketAddr, ComputeError> {
-        Err(ComputeError::new(ErrorKind::Refused, "a machine in a map has no address"))
+    async fn reach(&self, id: &RunId, _: usize, port: u16) -> Result<SocketAddr, ComputeError> {
+        let state = self.0.lock().expect("sound");
+        let there = state.runs.get(id).and_then(|order| state.served.get(&(order.name.clone(), port)));
+        there.copied().ok_or_else(|| ComputeError::new(ErrorKind::Refused, "nothing is at that port"))
     }
 
     async fn forget(&self, id: &RunId) -> Result<(), ComputeError> {

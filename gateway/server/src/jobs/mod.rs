@@ -16,9 +16,11 @@
 //! cause. After a failure the group stays where its document says it is active; that gateway's reconciler resumes it.
 
 pub(crate) mod ask;
+pub(crate) mod drill;
 mod perform;
 pub(crate) mod plan;
 pub(crate) mod program;
+mod request;
 
 #[cfg(test)]
 mod fake;
@@ -34,14 +36,14 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use lifeboat_api::{JobKind, ProblemCode, StepProgress};
 use lifeboat_model::state::{Health, JobState};
-use lifeboat_model::{GatewayId, JobId, Timestamp};
+use lifeboat_model::{DrillId, GatewayId, JobId, Timestamp};
 use lifeboat_vault::{Document, VaultError, VaultErrorKind};
 
 use crate::context::{Context, Happening};
 use crate::http::error::{ApiError, ApiResult};
 use crate::records::{
-    Answer, AnySpec, GatewayRecord, GroupRecord, JobRecord, JobSpec, JobStateRecord, RecoveryRecord, Step, StepRecord,
-    kind, status,
+    Answer, AnySpec, DrillRecord, GatewayRecord, GroupRecord, JobRecord, JobSpec, JobStateRecord, RecoveryRecord, Step,
+    StepRecord, kind, status,
 };
 use crate::vaults::{AttachedVault, Snapshot};
 use crate::view;
@@ -118,8 +120,12 @@ pub(crate) async fn begin(
     if !record.is_over()
         && let Err(error) = claim(attached, id, &spec).await
     {
-        // It holds nothing and never ran: nobody has to look at it.
-        if let Err(error) = catalog.delete(kind::JOBS, &text, None).await {
+        // It holds nothing and never ran: nobody has to look at it, and the same may be asked for again.
+        let gone = match catalog.delete(kind::JOBS, &text, None).await {
+            Ok(_) => catalog.purge(kind::JOBS, &text).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = gone {
             tracing::debug!(%error, "job that got no group can't be deleted; it is given up later");
         }
         return Err(error);
@@ -170,12 +176,10 @@ async fn claim(attached: &AttachedVault, id: JobId, spec: &AnySpec) -> ApiResult
 
 /// The job that a document names.
 fn holder_of(kind: &str, document: &Document) -> Option<JobId> {
-    if kind == kind::GROUPS {
-        let record: GroupRecord = status(document);
-        record.job
-    } else {
-        let record: RecoveryRecord = status(document);
-        record.job
+    match kind {
+        kind::GROUPS => status::<GroupRecord>(document).job,
+        kind::DRILLS => status::<DrillRecord>(document).job,
+        _ => status::<RecoveryRecord>(document).job,
     }
 }
 
@@ -199,6 +203,10 @@ async fn change_holder(
             let record = change_group(attached, spec, |record| change(&mut record.job, &mut record.failed_job)).await?;
             Ok(record.job)
         }
+        AnySpec::Drill(spec) => {
+            let changed = change_drill(attached, spec.drill, |record| change(&mut record.job, &mut record.failed_job));
+            Ok(changed.await?.job)
+        }
         AnySpec::Program(_) => {
             let (kind, id) = spec.holder();
             let changed =
@@ -220,6 +228,23 @@ pub(crate) async fn change_recovery(
         .catalog()
         .update_status(kind, id, &mut |document| {
             let mut record: RecoveryRecord = status(document);
+            if change(&mut record) { serde_json::to_value(&record).ok() } else { None }
+        })
+        .await?;
+    Ok(status(&document))
+}
+
+/// Changes the record of a drill; `change` says whether it did. Returns the record as it is then.
+pub(crate) async fn change_drill(
+    attached: &AttachedVault,
+    id: DrillId,
+    mut change: impl FnMut(&mut DrillRecord) -> bool + Send,
+) -> Result<DrillRecord, VaultError> {
+    let vault = attached.vault()?;
+    let document = vault
+        .catalog()
+        .update_status(kind::DRILLS, &id.to_string(), &mut |document| {
+            let mut record: DrillRecord = status(document);
             if change(&mut record) { serde_json::to_value(&record).ok() } else { None }
         })
         .await?;
@@ -518,6 +543,10 @@ async fn try_step(
             let work = perform::Work { context, attached, id, spec, record: &record };
             perform::perform(&work, step.step).await?
         }
+        AnySpec::Drill(spec) => {
+            let run = drill::Run { context, attached, id, spec, record: &record, step };
+            drill::perform(&run).await?
+        }
         AnySpec::Program(spec) => {
             let run = program::Run { context, attached, id, spec, record: &record, index, step };
             program::perform(&run).await?
@@ -624,7 +653,7 @@ async fn end(context: &Context, attached: &AttachedVault, id: JobId, spec: &AnyS
 /// A job that is over but still has what it was about: the process died in between. Gives that free.
 pub(crate) async fn release_holders(context: &Context, attached: &AttachedVault) {
     let snapshot = attached.snapshot();
-    let holders = [kind::GROUPS, kind::PLANS, kind::MACHINES];
+    let holders = [kind::GROUPS, kind::PLANS, kind::MACHINES, kind::DRILLS];
     for (kind, document) in holders.into_iter().flat_map(|kind| std::iter::repeat(kind).zip(snapshot.of(kind))) {
         let Some(id) = holder_of(kind, document) else { continue };
         let Some(job) = snapshot.get(kind::JOBS, &id.to_string()) else { continue };

@@ -64,7 +64,10 @@ pub(crate) const fn may_cancel(kind: JobKind, step: Step) -> bool {
         | Step::StartMachines
         | Step::Groups
         | Step::Reprotect => return true,
-        Step::RecordPlan => return false,
+        // A drill that is broken off cleans up all the same: its steps look for that themselves.
+        Step::RecordPlan | Step::TestPlan | Step::Assert | Step::HashFiles | Step::EndTest | Step::Attest => {
+            return false;
+        }
         _ => {}
     }
     match kind {

@@ -64,7 +64,7 @@ pub(super) async fn perform(run: &Run<'_>) -> Result<Done, Failure> {
 }
 
 /// Whether a refusal may pass: somebody else is at work, or the vault is away.
-fn refusal(error: ApiError) -> Failure {
+pub(super) fn refusal(error: ApiError) -> Failure {
     let text = error.0.detail.clone();
     match error.0.code {
         ProblemCode::Conflict | ProblemCode::Unavailable | ProblemCode::Timeout => Failure::Passing(text),

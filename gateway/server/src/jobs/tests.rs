@@ -1,6 +1,7 @@
 //! Jobs of two gateways that are killed again and again: after every revision of the job, and in the middle of
 //! everything that the data path does. They come to the same end as jobs that nobody disturbs.
 
+mod drills;
 mod programs;
 mod sequences;
 

@@ -9,7 +9,7 @@ use lifeboat_api::{
 use lifeboat_model::{GatewayId, GroupId, JobId, MachineId, NetworkId, PlanId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{JobSpec, kind};
+use super::{DrillJobSpec, JobSpec, kind};
 
 /// Status of a plan's or a machine's document.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +157,9 @@ pub(crate) struct ProgramSpec {
     pub(crate) groups: Vec<Member>,
     #[serde(default)]
     pub(crate) machines: Vec<Mover>,
+    /// The job of a drill that began this one.
+    #[serde(default)]
+    pub(crate) parent: Option<JobId>,
 }
 
 impl ProgramSpec {
@@ -205,6 +208,7 @@ pub(crate) struct Answer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum AnySpec {
+    Drill(Box<DrillJobSpec>),
     Program(Box<ProgramSpec>),
     Group(Box<JobSpec>),
 }
@@ -212,6 +216,7 @@ pub(crate) enum AnySpec {
 impl AnySpec {
     pub(crate) fn kind(&self) -> JobKind {
         match self {
+            Self::Drill(_) => JobKind::Drill,
             Self::Program(spec) => spec.kind,
             Self::Group(spec) => spec.kind,
         }
@@ -220,6 +225,7 @@ impl AnySpec {
     /// What it is about, by name.
     pub(crate) fn name(&self) -> &str {
         match self {
+            Self::Drill(spec) => &spec.spec.name,
             Self::Program(spec) => &spec.name,
             Self::Group(spec) => &spec.group_name,
         }
@@ -228,6 +234,7 @@ impl AnySpec {
     /// What kind of thing that is, for people.
     pub(crate) fn what(&self) -> &'static str {
         match self {
+            Self::Drill(_) => "drill",
             Self::Program(spec) => spec.subject.what(),
             Self::Group(_) => "group",
         }
@@ -236,6 +243,7 @@ impl AnySpec {
     /// The gateway that leads it.
     pub(crate) fn gateway(&self) -> GatewayId {
         match self {
+            Self::Drill(spec) => spec.gateway,
             Self::Program(spec) => spec.gateway,
             Self::Group(spec) => spec.gateway,
         }
@@ -244,6 +252,7 @@ impl AnySpec {
     /// The document that names the job while it has it: kind and id.
     pub(crate) fn holder(&self) -> (&'static str, String) {
         match self {
+            Self::Drill(spec) => (kind::DRILLS, spec.drill.to_string()),
             Self::Program(spec) => (spec.subject.kind(), spec.subject.id()),
             Self::Group(spec) => (kind::GROUPS, spec.group.to_string()),
         }
@@ -251,7 +260,7 @@ impl AnySpec {
 
     pub(crate) fn group(&self) -> Option<GroupId> {
         match self {
-            Self::Program(_) => None,
+            Self::Drill(_) | Self::Program(_) => None,
             Self::Group(spec) => Some(spec.group),
         }
     }

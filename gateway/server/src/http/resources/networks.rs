@@ -120,6 +120,7 @@ impl Kind for Networks {
         mappings
             .map(|(mapping, spec)| format!("network mapping {} ({})", view::mapping_name(&snapshot, &spec), mapping.id))
             .chain(machines_in(&snapshot, &document.id).map(|(id, machine)| format!("machine {} ({id})", machine.name)))
+            .chain(super::drills::that_need(&snapshot, &document.id))
             .collect()
     }
 }

@@ -83,8 +83,10 @@ impl Kind for Plans {
         fits(vault, spec)
     }
 
-    fn blockers(_: &AttachedVault, document: &Document) -> Vec<String> {
-        under_way(document)
+    fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
+        let mut blockers = under_way(document);
+        blockers.extend(super::drills::that_need(&vault.snapshot(), &document.id));
+        blockers
     }
 
     async fn admit_change(

@@ -3,27 +3,24 @@
 //! A program and a request know what they are part of, and may be run a second time when the gateway died while they ran: the
 //! request says so by its idempotency key, the program by the job's id and the action's name.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{ActionType, PlanAction};
 use lifeboat_model::Timestamp;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::Run;
 use crate::hooks;
 use crate::jobs::change_job;
 use crate::jobs::perform::{Done, Failure};
+use crate::jobs::request::{self, dial, exchange};
 use crate::records::{ActionPlace, Answer, Part};
 
 /// How long an action may take that says nothing about it.
@@ -192,28 +189,6 @@ async fn post(url: &str, key: &str, body: String) -> Result<http::StatusCode, St
     }
 }
 
-/// A connection to the first of a host's addresses that answers. Addresses of this link alone are none of anybody's services.
-async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host((host, port)).await.map_err(|error| format!("{host}: {error}"))?.collect();
-    let mut last = format!("{host} has no address");
-    for address in addresses {
-        let local = match address.ip() {
-            IpAddr::V4(ip) => ip.is_link_local() || ip.is_unspecified() || ip.is_multicast(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast(),
-        };
-        if local {
-            last = format!("{address} is an address that no request is sent to");
-            continue;
-        }
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = format!("{address}: {error}"),
-        }
-    }
-    Err(last)
-}
-
 fn client_config() -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -224,29 +199,16 @@ fn client_config() -> Result<rustls::ClientConfig, String> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// Sends a request, and says what was wrong with an answer that isn't of the 2xx kind.
 async fn send(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Full<Bytes>>,
 ) -> Result<http::StatusCode, String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let asked = async {
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(status);
-        }
-        let said = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
-        let said = said.map(|said| String::from_utf8_lossy(&said.to_bytes()).into_owned()).unwrap_or_default();
-        let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        Err(format!("answered {status} {}", first.chars().take(200).collect::<String>()).trim_end().to_owned())
-    };
-    tokio::pin!(asked);
-    tokio::select! {
-        answer = &mut asked => answer,
-        ended = connection => match ended {
-            Err(error) => Err(error.to_string()),
-            // The connection is over once the answer is there.
-            Ok(()) => asked.await,
-        },
+    let request::Answer { status, body, .. } = exchange(stream, request, ANSWER_BYTES).await?;
+    if status.is_success() {
+        return Ok(status);
     }
+    let said = String::from_utf8_lossy(&body);
+    let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    Err(format!("answered {status} {}", first.chars().take(200).collect::<String>()).trim_end().to_owned())
 }

@@ -19,7 +19,7 @@ use lifeboat_api::{
     PlanAction, PlanCleanupRequest, PlanDirection, PlanFailoverRequest, PlanShutdown, PlanSpec, StopRequest,
     default_point, default_shutdown_timeout,
 };
-use lifeboat_model::{GatewayId, GroupId, JobId, MachineId, SiteId};
+use lifeboat_model::{GatewayId, GroupId, JobId, MachineId, NetworkId, SiteId};
 use lifeboat_vault::{Document, VaultError};
 
 use crate::context::Context;
@@ -181,6 +181,7 @@ impl<'a> AskedOf<'a> {
             boot_group: self.boot_group.clone(),
             groups: members.collect(),
             machines: self.movers_at_home(),
+            parent: None,
         }
     }
 
@@ -191,8 +192,13 @@ impl<'a> AskedOf<'a> {
 
     /// Gives the machines of a program their places; what can't have one is said.
     fn place(&self, program: &mut ProgramSpec, to: Destination) -> Vec<String> {
+        self.place_in(program, to, None)
+    }
+
+    /// The same; a test in that network, where one is given.
+    fn place_in(&self, program: &mut ProgramSpec, to: Destination, network: Option<NetworkId>) -> Vec<String> {
         let movers: BTreeSet<MachineId> = self.machines.iter().map(|(id, _)| *id).collect();
-        let mut places = Places::new(&self.snapshot, &movers);
+        let mut places = Places::new(&self.snapshot, &movers).testing_in(network);
         let mut problems = Vec::new();
         for mover in &mut program.machines {
             let (interfaces, missing) = places.of(mover.id, &mover.spec, to);
@@ -275,6 +281,22 @@ impl<'a> AskedOf<'a> {
         Ok(())
     }
 
+    /// Refuses a network that no test at a site can join.
+    fn takes_tests(&self, network: NetworkId, site: SiteId, kind: FailoverKind) -> ApiResult<()> {
+        let field = "test_network_id";
+        if kind != FailoverKind::Test {
+            return Err(ApiError::field(field, "goes with a test only; leave it out"));
+        }
+        match view::declared_network(&self.snapshot, network) {
+            None => Err(ApiError::field(field, format!("there is no network {network}"))),
+            Some(found) if found.site_id != site => {
+                let message = format!("must be a network of the site {}, not {}", self.site_name(site), found.name);
+                Err(ApiError::field(field, message))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// A failover to the site of this gateway.
     pub(crate) async fn failover(&self, wanted: &PlanFailoverRequest) -> ApiResult<Decided> {
         let here = own(self.context, self.attached)?;
@@ -317,7 +339,10 @@ impl<'a> AskedOf<'a> {
             FailoverKind::Test => Destination::Test(site),
             _ => Destination::Site(site),
         };
-        let problems = self.place(&mut spec, destination);
+        if let Some(network) = wanted.test_network_id {
+            self.takes_tests(network, site, wanted.kind)?;
+        }
+        let problems = self.place_in(&mut spec, destination, wanted.test_network_id);
         match (wanted.kind, problems.first()) {
             // When a site is lost, what can come up comes up.
             (FailoverKind::Unplanned, _) => spec.warnings = problems,

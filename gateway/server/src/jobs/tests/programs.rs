@@ -17,15 +17,15 @@ use crate::jobs::change_recovery;
 pub(super) struct Shop {
     pub(super) pair: Pair,
     pub(super) plan: Plan,
-    db: Machine,
-    web: Machine,
+    pub(super) db: Machine,
+    pub(super) web: Machine,
 }
 
 pub(super) fn failover(kind: FailoverKind) -> PlanFailoverRequest {
-    PlanFailoverRequest { kind, point: "latest".into(), ttl: "1h".into() }
+    PlanFailoverRequest { kind, point: "latest".into(), ttl: "1h".into(), test_network_id: None }
 }
 
-fn action(name: &str, kind: ActionType) -> PlanAction {
+pub(super) fn action(name: &str, kind: ActionType) -> PlanAction {
     PlanAction {
         name: name.into(),
         kind,
@@ -38,7 +38,7 @@ fn action(name: &str, kind: ActionType) -> PlanAction {
     }
 }
 
-async fn network(client: &Client, site: &Site, name: &str, range: &str, bridge: Option<&str>) -> Network {
+pub(super) async fn network(client: &Client, site: &Site, name: &str, range: &str, bridge: Option<&str>) -> Network {
     let subnet = Subnet { name: "web".into(), cidr: range.into(), gateway: None };
     let spec =
         NetworkSpec { site_id: site.id, name: name.into(), bridge: bridge.map(str::to_owned), subnet: vec![subnet] };
@@ -118,7 +118,7 @@ impl Shop {
         self.pair.b().verb::<Plan>(&self.plan.id.to_string(), verb, body).await.expect(verb)
     }
 
-    async fn plan(&self) -> Plan {
+    pub(super) async fn plan(&self) -> Plan {
         self.pair.b().read(&self.plan.id.to_string()).await.expect("plan")
     }
 
@@ -135,7 +135,7 @@ impl Shop {
         self.pair.b().wait_for_job(&job.id.to_string(), |_| ()).await.expect("waited")
     }
 
-    async fn done(&self, job: &Job) -> Job {
+    pub(super) async fn done(&self, job: &Job) -> Job {
         let job = self.over(job).await;
         assert_eq!(job.state, JobState::Succeeded, "{job:#?}");
         job
