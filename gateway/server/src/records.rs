@@ -460,6 +460,11 @@ impl JobRecord {
     pub(crate) fn current(&self) -> Option<(usize, &StepRecord)> {
         self.steps.iter().enumerate().find(|(_, step)| step.state != JobState::Succeeded)
     }
+
+    /// The number of that step, if this gateway does it.
+    pub(crate) fn current_of(&self, gateway: Option<GatewayId>) -> Option<usize> {
+        self.current().filter(|(_, step)| gateway == Some(step.gateway)).map(|(index, _)| index)
+    }
 }
 
 /// Spec of an event's document.

@@ -488,8 +488,9 @@ async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: Job
                     return end(context, attached, id, spec, Ending::Failed(cause)).await;
                 }
                 tracing::warn!(job = %id, of = spec.name(), cause, "step will be tried again");
+                let own = context.own_gateway(attached);
                 let told = change_job(attached, id, |record| {
-                    let Some((index, _)) = record.current() else { return false };
+                    let Some(index) = record.current_of(own) else { return false };
                     let message = format!("will be tried again: {cause}");
                     match record.steps.get_mut(index) {
                         Some(step) if step.message != message => step.message = message,
@@ -514,8 +515,10 @@ async fn try_step(
     spec: &AnySpec,
     started: Timestamp,
 ) -> Result<(), Failure> {
+    // What was known when it was begun may be old: the answer that told of the step's end was lost, and the next step is another's.
+    let own = context.own_gateway(attached);
     let record = change_job(attached, id, |record| {
-        let Some((index, _)) = record.current() else { return false };
+        let Some(index) = record.current_of(own) else { return false };
         if record.is_over() {
             return false;
         }
@@ -531,7 +534,7 @@ async fn try_step(
     })
     .await?;
     let Some((index, step)) = record.current() else { return Ok(()) };
-    if record.is_over() {
+    if record.is_over() || record.current_of(own).is_none() {
         return Ok(());
     }
     if record.cancel && plan::may_cancel(spec.kind(), step.step) {

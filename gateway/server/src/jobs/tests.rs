@@ -19,7 +19,7 @@ use lifeboat_model::{GroupId, JobId};
 
 use super::fake::Fake;
 use super::fake_host::FakeHost;
-use crate::records::{JobRecord, kind, status};
+use crate::records::{AnySpec, JobRecord, JobStateRecord, kind, status};
 use crate::testing::{client, config, declare, eventually, registered, vault_create};
 use crate::{Gateway, ServeConfig};
 
@@ -185,6 +185,35 @@ async fn protected(client: &Client, volume: &Volume, state: ProtectionState) -> 
     })
     .await;
     found.status.group_id.expect("group")
+}
+
+/// The answer to "the step is done" may be lost. Whoever did that step then asks again, and finds that the next one is another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_does_the_step_of_another_gateway() {
+    let (pair, volume) = Pair::start().await;
+    let group = protected(&pair.a(), &volume, ProtectionState::Protected).await;
+    let text = group.to_string();
+    let planned = pair.b().group_verb(&text, "failover", &ask(FailoverKind::Planned)).await.expect("planned");
+    pair.b().wait_for_job(&planned.id.to_string(), |_| ()).await.expect("over");
+    pair.sole_writer(group, &format!("b/{}", planned.id)).await;
+    let context = &pair.running.as_ref().expect("up").0.context;
+    let attached = context.vaults.all().remove(0);
+    let begun = super::change_job(&attached, planned.id, |record| {
+        record.state = JobStateRecord(JobState::Running);
+        record.steps.iter_mut().skip(1).for_each(|step| step.state = JobState::Queued);
+        true
+    });
+    begun.await.expect("written");
+    let (before, record) = pair.job(planned.id).await;
+    assert_ne!(record.steps[0].gateway, record.steps[1].gateway);
+    let document =
+        attached.vault().expect("open").catalog().get(kind::JOBS, &planned.id.to_string()).await.expect("job");
+    let spec = document.spec_as::<AnySpec>().expect("a spec");
+    super::try_step(context, &attached, planned.id, &spec, lifeboat_model::Timestamp::now())
+        .await
+        .expect("nothing to do");
+    assert_eq!(pair.job(planned.id).await.0, before, "it wrote to a step that isn't its own");
+    assert_eq!(pair.writers(group), [format!("b/{}", planned.id)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
