@@ -17,6 +17,7 @@ use lifeboat_api::{Client, ClientConfig, ClientError};
 
 use crate::eventually;
 use crate::gateway::Gateway;
+use crate::hosts::Host;
 use crate::scratch::Scratch;
 
 /// The name of the group.
@@ -33,10 +34,38 @@ pub struct Estate {
     group_id: String,
     vault_url: String,
     key_file: PathBuf,
-    /// Variables of every gateway's environment: how the vault's storage is reached.
-    environment: Vec<(String, String)>,
+    recovery: Place,
     // Dropped last: the mounts are inside.
     scratch: Scratch,
+}
+
+/// Where a gateway runs: on this machine itself by default.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// A host of its own.
+    pub host: Option<Host>,
+    /// Further arguments of `lifeboat serve`.
+    pub args: Vec<String>,
+    /// Variables of its environment: how the vault's storage is reached, for example.
+    pub environment: Vec<(String, String)>,
+    /// Where the vault's storage answers it, when that isn't the provider's own address.
+    pub storage_endpoint: Option<String>,
+}
+
+impl Place {
+    fn prepare(&self, site: &str, name: &str, dir: &Path) -> Result<Gateway> {
+        let mut gateway = Gateway::prepare(site, name, dir)?;
+        if let Some(host) = &self.host {
+            gateway.on(host);
+        }
+        for arg in &self.args {
+            gateway.arg(arg);
+        }
+        for (name, value) in &self.environment {
+            gateway.env(name, value);
+        }
+        Ok(gateway)
+    }
 }
 
 /// The API client, for code that isn't asynchronous.
@@ -80,7 +109,7 @@ impl Estate {
     pub fn protect(label: &str, volumes: &[(&str, u64)]) -> Result<Self> {
         let scratch = Scratch::new(label)?;
         let vault_url = format!("file://{}", scratch.path().join("vault").display());
-        Self::protect_in(scratch, vault_url, Vec::new(), volumes)
+        Self::protect_in(scratch, vault_url, [Place::default(), Place::default()], volumes)
     }
 
     /// The same, with the vault in object storage that the gateways find by these variables of their environment.
@@ -93,24 +122,31 @@ impl Estate {
         environment: Vec<(String, String)>,
         volumes: &[(&str, u64)],
     ) -> Result<Self> {
-        Self::protect_in(Scratch::new(label)?, vault_url.to_owned(), environment, volumes)
+        let place = Place { environment, ..Place::default() };
+        Self::protect_between(label, vault_url, [place.clone(), place], volumes)
+    }
+
+    /// The same, with each gateway in a place of its own: home, and the recovery site that comes later.
+    ///
+    /// # Errors
+    /// As [`Self::protect`].
+    pub fn protect_between(label: &str, vault_url: &str, places: [Place; 2], volumes: &[(&str, u64)]) -> Result<Self> {
+        Self::protect_in(Scratch::new(label)?, vault_url.to_owned(), places, volumes)
     }
 
     fn protect_in(
         scratch: Scratch,
         vault_url: String,
-        environment: Vec<(String, String)>,
+        [home, recovery]: [Place; 2],
         volumes: &[(&str, u64)],
     ) -> Result<Self> {
         let key_file = scratch.write_key("vault.key")?;
-        let mut primary = Gateway::prepare("onprem", "primary", &scratch.path().join("onprem"))?;
-        for (name, value) in &environment {
-            primary.env(name, value);
-        }
+        let mut primary = home.prepare("onprem", "primary", &scratch.path().join("onprem"))?;
         primary.restart()?;
-        let declared = declare(&primary, &vault_url, &key_file, volumes).with_context(|| primary.log_tail())?;
+        let vault = (&*vault_url, home.storage_endpoint.as_deref());
+        let declared = declare(&primary, vault, &key_file, volumes).with_context(|| primary.log_tail())?;
         let (vault_id, group_id) = declared;
-        Ok(Self { primary, standby: None, vault_id, group_id, vault_url, key_file, environment, scratch })
+        Ok(Self { primary, standby: None, vault_id, group_id, vault_url, key_file, recovery, scratch })
     }
 
     /// Declares the site `recovery` with the gateway `standby`, and starts its process, which is blank.
@@ -125,10 +161,7 @@ impl Estate {
             let spec = GatewaySpec { site_id: site.id, name: "standby".into(), roles: None, mount_path: None };
             client.create::<GatewayView>(&spec).await.map(drop)
         })?;
-        let mut standby = Gateway::prepare("recovery", "standby", &self.scratch.path().join("recovery"))?;
-        for (name, value) in &self.environment {
-            standby.env(name, value);
-        }
+        let mut standby = self.recovery.prepare("recovery", "standby", &self.scratch.path().join("recovery"))?;
         standby.restart()?;
         self.standby = Some(standby);
         Ok(())
@@ -141,7 +174,9 @@ impl Estate {
     pub fn open_vault_at_standby(&self) -> Result<()> {
         let standby = self.standby()?;
         let key = self.key_file.display().to_string();
-        standby.run(&["vault", "open", &self.vault_url, "--key-file", &key])?.ok()?;
+        let mut open = vec!["vault", "open", &self.vault_url, "--key-file", &key];
+        open.extend(self.recovery.storage_endpoint.iter().flat_map(|endpoint| ["--storage-endpoint", endpoint]));
+        standby.run(&open)?.ok()?;
         let api = Api::of(standby)?;
         eventually("the standby gateway to take up its declaration", SETTLES_WITHIN, || {
             let found = api.call(async |client| client.find_by_name::<GatewayView>("standby").await)?;
@@ -164,6 +199,12 @@ impl Estate {
     /// When there is none yet.
     pub fn standby_mut(&mut self) -> Result<&mut Gateway> {
         self.standby.as_mut().context("the estate has no second gateway: add_standby comes first")
+    }
+
+    /// The id of the vault.
+    #[must_use]
+    pub fn vault_id(&self) -> &str {
+        &self.vault_id
     }
 
     /// The directory of everything.
@@ -266,12 +307,17 @@ impl Drop for Estate {
 }
 
 /// Declares everything for [`Estate::protect`]; gives the ids of the vault and the group.
-fn declare(primary: &Gateway, vault_url: &str, key_file: &Path, volumes: &[(&str, u64)]) -> Result<(String, String)> {
+fn declare(
+    primary: &Gateway,
+    (vault_url, endpoint): (&str, Option<&str>),
+    key_file: &Path,
+    volumes: &[(&str, u64)],
+) -> Result<(String, String)> {
     let api = Api::of(primary)?;
     let create = VaultCreate {
         name: "main".into(),
         storage_url: vault_url.to_owned(),
-        storage_endpoint: None,
+        storage_endpoint: endpoint.map(str::to_owned),
         storage_region: None,
         storage_credentials: None,
         storage_proxy: None,

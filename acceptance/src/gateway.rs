@@ -1,4 +1,4 @@
-//! A gateway under test: the real `lifeboat serve` on loopback, with directories of its own.
+//! A gateway under test: the real `lifeboat serve`, on loopback or on a host of its own, with directories of its own.
 //!
 //! ```text
 //! DIR/state/   ca.pem, admin.token, journals, images        survives kill9() and restart(): the "machine"
@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::command::{Daemon, Outcome, Run};
+use crate::hosts::Host;
 use crate::{binaries, cleanup, device, eventually, mounts};
 
 /// How long a gateway may take from its start to its first answer. A debug build on a busy machine needs a few seconds;
@@ -34,6 +35,7 @@ pub struct Gateway {
     name: String,
     dir: PathBuf,
     management: SocketAddr,
+    host: Option<Host>,
     more_args: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     // Dropped in this order: mounts, process, remains of its mount.
@@ -87,6 +89,7 @@ impl Gateway {
             name: name.to_owned(),
             dir: dir.to_owned(),
             management: free_address()?,
+            host: None,
             more_args: Vec::new(),
             environment: Vec::new(),
             unmount_users: None,
@@ -94,6 +97,14 @@ impl Gateway {
             _machines: machines,
             _unmount: unmount,
         })
+    }
+
+    /// Makes it run on this host from the next start on. It listens there at the port that it has, where this process
+    /// reaches it whatever happens to the host's line.
+    pub fn on(&mut self, host: &Host) -> &mut Self {
+        self.management.set_ip(host.address().into());
+        self.host = Some(host.clone());
+        self
     }
 
     /// A further argument of `lifeboat serve`, from the next start on.
@@ -116,8 +127,11 @@ impl Gateway {
         if self.process.is_some() {
             bail!("gateway {} runs already", self.name);
         }
-        let process =
-            Daemon::start(&self.name, &binaries::lifeboat()?, &self.serve_args(), &self.environment, &self.log())?;
+        let (program, args) = match &self.host {
+            Some(host) => host.inside(&binaries::lifeboat()?, self.serve_args()),
+            None => (binaries::lifeboat()?, self.serve_args()),
+        };
+        let process = Daemon::start(&self.name, &program, &args, &self.environment, &self.log())?;
         let mount = self.mount();
         self.unmount_users = Some(cleanup::defer(format!("unmount what uses {}", mount.display()), move || {
             mounts::unmount_below(&mount);
@@ -218,7 +232,7 @@ impl Gateway {
         &self.name
     }
 
-    /// Where it answers: `https://127.0.0.1:PORT`.
+    /// Where it answers: `https://ADDRESS:PORT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("https://{}", self.management)

@@ -7,6 +7,7 @@
 //!
 //! No test waits by sleeping: [`eventually`] polls a condition until a deadline and reports what it saw last.
 
+pub mod ambush;
 pub mod binaries;
 pub mod cleanup;
 pub mod command;
@@ -15,9 +16,12 @@ pub mod device;
 pub mod documents;
 pub mod estate;
 pub mod gateway;
+pub mod hosts;
 pub mod ledger;
 pub mod mounts;
 pub mod scratch;
+pub mod sites;
+pub mod stamps;
 pub mod terraform;
 mod wait;
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,8 @@ pub struct Seen {
     pub method: Method,
     /// Path and query, escaped as on the wire.
     pub target: String,
+    /// What it brings along.
+    pub body: Bytes,
 }
 
 impl Seen {
@@ -100,12 +102,20 @@ impl Drop for FaultProxy {
 }
 
 impl FaultProxy {
-    /// Starts one in front of a server, on a free port; without a plan everything passes.
+    /// Starts one in front of a server, on a free port of loopback; without a plan everything passes.
     ///
     /// # Errors
     /// No port is free.
     pub async fn start(upstream: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("listen")?;
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), upstream).await
+    }
+
+    /// The same at another of this machine's addresses, for who reaches it over a network.
+    ///
+    /// # Errors
+    /// No port is free, or the address isn't this machine's.
+    pub async fn start_at(address: IpAddr, upstream: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await.with_context(|| format!("listen at {address}"))?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             upstream,
@@ -199,6 +209,7 @@ impl Shared {
             index: self.seen.fetch_add(1, Ordering::Relaxed),
             method: request.method().clone(),
             target: request.uri().to_string(),
+            body: request.body().clone(),
         };
         let plan = Arc::clone(&*self.plan.lock().unwrap_or_else(PoisonError::into_inner));
         let fault = plan(&seen);
