@@ -80,7 +80,7 @@ fn wanted(context: &Context, attached: &AttachedVault, wanted: &mut HashSet<RunI
         {
             wanted.extend(run_id(machine, None));
         }
-        for test in record.tests.into_iter().filter(|test| Some(test.gateway) == own) {
+        for test in record.tests.into_iter().filter(|test| own.is_some_and(|own| test.gateways().contains(&own))) {
             // Any machine of the test: it may just be starting.
             let machines = snapshot.of(kind::MACHINES).iter().filter_map(|one| one.id.parse().ok());
             wanted.extend(machines.filter_map(|machine| run_id(machine, Some(test.job))));
@@ -97,15 +97,15 @@ fn wanted(context: &Context, attached: &AttachedVault, wanted: &mut HashSet<RunI
             let record: RecoveryRecord = status(holder);
             record.job.or(record.failed_job).map(|job| job.to_string()) == Some(document.id.clone())
         });
-        let starts = record.steps.iter().any(|step| Some(step.gateway) == own);
+        let starts = |mover: &&Mover| Some(spec.gateway_of(mover.spec.group_id)) == own;
         let elsewhere = |mover: &&Mover| {
             let document = snapshot.get(kind::MACHINES, &mover.id.to_string());
             let record: RecoveryRecord = document.map(|document| status(document)).unwrap_or_default();
             record.run.is_some_and(|run| Some(run.gateway_id) != own)
         };
-        if holds && starts {
+        if holds {
             // What runs elsewhere by now is no more of a job that failed here.
-            let movers = spec.machines.iter().filter(|mover| !record.is_over() || !elsewhere(mover));
+            let movers = spec.machines.iter().filter(starts).filter(|mover| !record.is_over() || !elsewhere(mover));
             wanted.extend(movers.filter_map(|mover| run_id(mover.id, None)));
         }
     }

@@ -134,6 +134,11 @@ pub(crate) trait Kind: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What would not be as it was wished for, as things are, and stops nothing.
+    async fn remarks(_api: &Client, _plan: &PlanChange) -> Vec<Diagnostic> {
+        Vec::new()
+    }
+
     /// What must go before an object can: only what another resource may manage.
     async fn dependents(_api: &Client, _id: &str) -> std::result::Result<Vec<Dependent>, ClientError> {
         Ok(Vec::new())
@@ -341,7 +346,10 @@ impl<K: Kind> Resource<Link> for Declared<K> {
         // Without a client, apply says what is wrong.
         let Ok(api) = link.api() else { return Ok(()) };
         if plan.is_create() || (plan.is_update() && K::FORESEES_CHANGES) {
-            return cx.run("looking for what exists already", K::foresee(link, api, plan)).await?;
+            let doing = "looking for what exists already";
+            cx.run(doing, K::foresee(link, api, plan)).await??;
+            cx.run(doing, K::remarks(api, plan)).await?.into_iter().for_each(|remark| cx.diagnose(remark));
+            return Ok(());
         }
         if plan.is_destroy() {
             return plan_destroy::<K>(link, api, cx, plan).await;

@@ -93,8 +93,8 @@ pub struct MachineTarget {
     /// Memory, MiB: 64 to 16777216.
     #[serde(default)]
     pub memory_mib: Option<u64>,
-    /// Machines that name the same are kept on different hosts where there are several. 1 to 63 letters, digits, `.`, `_` or
-    /// `-`.
+    /// Machines that name the same are kept on different hosts, where the site has several gateways that run machines. 1 to 63
+    /// letters, digits, `.`, `_` or `-`.
     #[serde(default)]
     pub anti_affinity_group: Option<String>,
 }

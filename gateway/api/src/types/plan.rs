@@ -178,6 +178,9 @@ pub struct PlanStatus {
     pub readiness: Readiness,
     /// Why it couldn't.
     pub reasons: Vec<String>,
+    /// What would not be as it was wished for, and stops nothing: machines that are to be kept apart and can't be.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// The job that has it, else the last one that failed.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -211,7 +214,7 @@ pub struct PlanTest {
     /// The job that began it.
     #[schema(value_type = String)]
     pub job_id: JobId,
-    /// The gateway that runs it.
+    /// The gateway that leads it; each machine says where it runs.
     #[schema(value_type = String)]
     pub gateway_id: GatewayId,
     /// When it was begun.

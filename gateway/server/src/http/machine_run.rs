@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use base64::Engine as _;
-use lifeboat_api::{MachineLook, ProblemCode, ReachAnswer, ReachRequest};
+use lifeboat_api::{MachineLook, MachineSpec, ProblemCode, ReachAnswer, ReachRequest};
 use lifeboat_compute::{ComputeError, Driver, ErrorKind, RunId, RunState};
-use lifeboat_model::{JobId, MachineId};
+use lifeboat_model::{GatewayId, GroupId, JobId, MachineId};
 use serde_json::Value;
 
 use super::Shared;
@@ -45,7 +45,7 @@ async fn run_here(context: &Context, id: &str, test: Option<&str>) -> ApiResult<
             let record: RecoveryRecord = status(&document);
             record.run.map(|run| run.gateway_id)
         }
-        Some(test) => tests_gateway(&snapshot, test),
+        Some(test) => tests_gateway(&snapshot, test, document.spec_as::<MachineSpec>()?.group_id),
     };
     let gateway = gateway.ok_or_else(|| {
         let beyond = if test.is_some() { " in that test" } else { "; in a test it runs under the test's job" };
@@ -60,7 +60,8 @@ async fn run_here(context: &Context, id: &str, test: Option<&str>) -> ApiResult<
     Ok((driver, run))
 }
 
-fn tests_gateway(snapshot: &Snapshot, test: JobId) -> Option<lifeboat_model::GatewayId> {
+/// The gateway that runs the machines of a group in a test.
+fn tests_gateway(snapshot: &Snapshot, test: JobId, group: GroupId) -> Option<GatewayId> {
     let subjects = [kind::PLANS, kind::MACHINES].into_iter().flat_map(|kind| snapshot.of(kind));
     subjects
         .flat_map(|document| {
@@ -68,7 +69,7 @@ fn tests_gateway(snapshot: &Snapshot, test: JobId) -> Option<lifeboat_model::Gat
             record.tests
         })
         .find(|one| one.job == test)
-        .map(|one| one.gateway)
+        .map(|one| one.gateway_of(group))
 }
 
 fn elsewhere(attached: &AttachedVault, machine: &str, gateway: &str) -> ApiError {

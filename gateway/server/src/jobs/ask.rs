@@ -50,10 +50,16 @@ impl Asked<'_> {
 
     /// A failover to this gateway.
     pub(crate) async fn failover(&self, wanted: &FailoverRequest) -> ApiResult<Decided> {
-        let here = own(self.context, self.attached)?;
+        self.failover_to(own(self.context, self.attached)?, wanted).await
+    }
+
+    /// A failover to a gateway; a plan may send its groups to several.
+    pub(crate) async fn failover_to(&self, here: GatewayId, wanted: &FailoverRequest) -> ApiResult<Decided> {
+        let is_own = self.context.own_gateway(self.attached) == Some(here);
         let active = self.active()?.clone();
         // What it held locally may be lost: then the group comes back from the vault.
-        let lost = wanted.kind == FailoverKind::Unplanned && !self.context.holds(self.facts.id, &active.instance);
+        let lost =
+            wanted.kind == FailoverKind::Unplanned && is_own && !self.context.holds(self.facts.id, &active.instance);
         if active.gateway == here && wanted.kind != FailoverKind::Test && !lost {
             return Err(ApiError::conflict(format!(
                 "the group {} is active at this gateway already: ask the gateway that it is to go to (LIFEBOAT_ENDPOINT)",

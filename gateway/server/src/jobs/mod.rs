@@ -444,8 +444,10 @@ async fn watch_other(
     }
     let since = record.steps.iter().filter_map(|step| step.finished).max().or(record.started);
     let waited = since.map_or(f64::INFINITY, |since| Timestamp::now().seconds_since(since));
+    // A group's job of a plan is given up by the gateway that leads the plan, too: its own may be the one that is lost.
+    let leads = spec.gateway() == own || leader_above(&snapshot, spec) == Some(own);
     // A step that was begun is left to the gateway that began it: it goes on when that gateway is back.
-    if step.state == JobState::Queued && spec.gateway() == own && waited > SILENCE.as_secs_f64() {
+    if step.state == JobState::Queued && leads && waited > SILENCE.as_secs_f64() {
         let advice = match spec.kind() {
             JobKind::PlannedFailover => "; if it is lost, fail over unplanned",
             _ => "; start it and try again",
@@ -454,6 +456,13 @@ async fn watch_other(
             format!("the gateway {name} was not heard of for more than {SILENCE:?}, and this step is its own{advice}");
         end(context, attached, id, spec, Ending::Failed(cause)).await;
     }
+}
+
+/// The gateway that leads the job of a plan or a machine which began this one.
+fn leader_above(snapshot: &Snapshot, spec: &AnySpec) -> Option<GatewayId> {
+    let AnySpec::Group(spec) = spec else { return None };
+    let parent = snapshot.get(kind::JOBS, &spec.parent?.to_string())?;
+    parent.spec_as::<AnySpec>().ok().map(|parent| parent.gateway())
 }
 
 fn start_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &AnySpec) {

@@ -8,6 +8,7 @@
 mod act;
 pub(crate) mod ask;
 mod machines;
+pub(crate) mod spread;
 
 pub(crate) use machines::{run_id, run_of};
 
@@ -84,12 +85,17 @@ impl Run<'_> {
 
     /// What can be known now speaks for it. A failover after a disaster goes on with what it has.
     async fn check(&self) -> Result<Done, Failure> {
-        let mut found = self.spec.warnings.clone();
+        // The gateway that leads speaks for all, the others for what they are to run.
+        let leads = self.step.gateway == self.spec.gateway;
+        let (mut found, remarks) =
+            if leads { (self.spec.warnings.clone(), self.spec.remarks.join("; ")) } else { Default::default() };
         found.extend(self.check_machines().await);
         let Some(first) = found.first() else {
-            return Ok(Done::new("nothing speaks against it"));
+            let but = if remarks.is_empty() { String::new() } else { format!(", but: {remarks}") };
+            return Ok(Done::new(format!("nothing speaks against it{but}")));
         };
         if self.spec.failover == Some(FailoverKind::Unplanned) {
+            found.extend((!remarks.is_empty()).then_some(remarks));
             return Ok(Done::new(format!("goes on although: {}", found.join("; "))));
         }
         let more = match found.len() {
@@ -205,13 +211,12 @@ impl Run<'_> {
             return if is_home { Ok(None) } else { asked.reprotect().map(Some).map_err(refusal) };
         }
         let point = ask::point_of(self.spec);
+        let there = self.spec.gateway_of(member.group);
         let decided = match self.spec.kind {
-            JobKind::PlannedFailover | JobKind::UnplannedFailover if active == Some(self.spec.gateway) => {
-                return Ok(None);
-            }
+            JobKind::PlannedFailover | JobKind::UnplannedFailover if active == Some(there) => return Ok(None),
             JobKind::TestFailover | JobKind::PlannedFailover | JobKind::UnplannedFailover => {
                 let kind = self.spec.failover.unwrap_or(FailoverKind::Test);
-                asked.failover(&FailoverRequest { kind, point, branch_id: None }).await
+                asked.failover_to(there, &FailoverRequest { kind, point, branch_id: None }).await
             }
             JobKind::ChangePoint => {
                 let wanted = asked.other_point(&point).await.map_err(refusal)?;

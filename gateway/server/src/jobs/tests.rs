@@ -2,6 +2,7 @@
 //! everything that the data path does. They come to the same end as jobs that nobody disturbs.
 
 mod drills;
+mod hosts;
 mod programs;
 mod sequences;
 
@@ -29,9 +30,18 @@ struct Pair {
     fake: Fake,
     /// Where machines run: beside each gateway.
     hosts: (FakeHost, FakeHost),
+    /// A third gateway at the site of the second, where there is one, and its host.
+    third: Third,
     /// Deaths of the data path after which both were started again.
     revived: usize,
     running: Option<(Gateway, Gateway)>,
+}
+
+#[derive(Default)]
+struct Third {
+    wanted: bool,
+    host: FakeHost,
+    running: Option<Gateway>,
 }
 
 impl Pair {
@@ -45,7 +55,7 @@ impl Pair {
         std::fs::write(hooks.join("draft"), text).expect("written");
         std::fs::set_permissions(hooks.join("draft"), std::fs::Permissions::from_mode(0o755)).expect("mode");
         std::fs::copy(hooks.join("draft"), hooks.join("note")).expect("copied");
-        Self { dir, fake, hosts: Default::default(), revived: 0, running: None }
+        Self { dir, fake, hosts: Default::default(), third: Third::default(), revived: 0, running: None }
     }
 
     async fn start() -> (Self, Volume) {
@@ -65,13 +75,20 @@ impl Pair {
 
     async fn up(&mut self) {
         self.running = Some((self.alone("a", "east").await, self.alone("b", "west").await));
+        if self.third.wanted {
+            self.third.running = Some(self.alone("c", "west").await);
+        }
     }
 
     /// One gateway.
     async fn alone(&self, name: &str, site: &str) -> Gateway {
         let path = self.dir.path().join(name);
-        let host = if name == "b" { &self.hosts.1 } else { &self.hosts.0 };
-        let host = if matches!(name, "a" | "b") { host.clone() } else { FakeHost::default() };
+        let host = match name {
+            "a" => self.hosts.0.clone(),
+            "b" => self.hosts.1.clone(),
+            "c" => self.third.host.clone(),
+            _ => FakeHost::default(),
+        };
         let settings = ServeConfig { hooks: self.dir.path().join("hooks"), ..config(&path, name, site) };
         let started = Gateway::start_with(settings, Arc::new(self.fake.clone()), Some(Arc::new(host))).await;
         started.expect("starts")
@@ -82,6 +99,9 @@ impl Pair {
         let (a, b) = self.running.take().expect("up");
         a.stop().await;
         b.stop().await;
+        if let Some(c) = self.third.running.take() {
+            c.stop().await;
+        }
     }
 
     fn a(&self) -> Client {
@@ -150,7 +170,8 @@ impl Pair {
     fn writers(&self, group: GroupId) -> Vec<String> {
         let (a, b) = self.running.as_ref().expect("up");
         let mut writers = Vec::new();
-        for (gateway, name) in [(a, "a"), (b, "b")] {
+        let third = self.third.running.iter().map(|c| (c, "c"));
+        for (gateway, name) in [(a, "a"), (b, "b")].into_iter().chain(third) {
             for (instance, open) in gateway.context.instances.of(group) {
                 if open.instance.status().state == GroupState::Active {
                     writers.push(format!("{name}/{instance}"));

@@ -3,6 +3,8 @@
 //! A job over a plan is a *program*: steps over several groups, machines and actions. A machine that is moved by itself is
 //! the same, as a plan of its own.
 
+use std::collections::BTreeSet;
+
 use lifeboat_api::{
     BootGroup, FailbackMode, FailoverKind, JobKind, MachineRun, MachineSpec, PlanDirection, PlanShutdown,
 };
@@ -52,6 +54,19 @@ pub(crate) struct RecoveryTest {
     pub(crate) machines: Vec<MachineRun>,
 }
 
+impl RecoveryTest {
+    /// The gateways that have a part in it.
+    pub(crate) fn gateways(&self) -> BTreeSet<GatewayId> {
+        self.groups.iter().filter_map(|member| member.gateway).chain([self.gateway]).collect()
+    }
+
+    /// The gateway that runs the machines of a group in it.
+    pub(crate) fn gateway_of(&self, group: GroupId) -> GatewayId {
+        let member = self.groups.iter().find(|member| member.group == group);
+        member.and_then(|member| member.gateway).unwrap_or(self.gateway)
+    }
+}
+
 /// What a program is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -93,6 +108,9 @@ pub(crate) struct Member {
     pub(crate) name: String,
     /// Derived from the program's, so that every try means the same job.
     pub(crate) job: JobId,
+    /// The gateway that it goes to, and its machines with it; the one that leads when absent.
+    #[serde(default)]
+    pub(crate) gateway: Option<GatewayId>,
 }
 
 /// A machine of a program, and where its interfaces come out.
@@ -147,9 +165,12 @@ pub(crate) struct ProgramSpec {
     /// Clean-up: the tests that end.
     #[serde(default)]
     pub(crate) tests: Vec<JobId>,
-    /// What is missing, and doesn't stop it.
+    /// What is missing, and stops all but a failover after a disaster.
     #[serde(default)]
     pub(crate) warnings: Vec<String>,
+    /// What isn't as it was wished for, and stops nothing.
+    #[serde(default)]
+    pub(crate) remarks: Vec<String>,
     #[serde(default)]
     pub(crate) shutdown: Option<PlanShutdown>,
     #[serde(default)]
@@ -173,6 +194,23 @@ impl ProgramSpec {
     pub(crate) fn machines_of(&self, at: usize) -> Vec<&Mover> {
         let Some(group) = self.boot_group.get(at) else { return Vec::new() };
         group.machine_ids.iter().filter_map(|id| self.machines.iter().find(|one| one.id == *id)).collect()
+    }
+
+    /// The gateway that a group goes to.
+    pub(crate) fn gateway_of(&self, group: GroupId) -> GatewayId {
+        let member = self.groups.iter().find(|member| member.group == group);
+        member.and_then(|member| member.gateway).unwrap_or(self.gateway)
+    }
+
+    /// The gateways that run the machines of a boot group.
+    pub(crate) fn hosts_of(&self, at: usize) -> BTreeSet<GatewayId> {
+        self.machines_of(at).into_iter().map(|mover| self.gateway_of(mover.spec.group_id)).collect()
+    }
+
+    /// Whether a machine that runs at a gateway stays there: an earlier try of a failover got as far as that.
+    pub(crate) fn stays(&self, mover: &Mover, gateway: GatewayId) -> bool {
+        matches!(self.kind, JobKind::PlannedFailover | JobKind::UnplannedFailover)
+            && self.gateway_of(mover.spec.group_id) == gateway
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     GroupFacts, declared_network, group_facts, group_of, id, machines, site_name, spec, status, volume_status,
 };
 use crate::context::Context;
+use crate::jobs::program::spread;
 use crate::records::{GatewayRecord, RecoveryFailover, RecoveryRecord, RecoveryTest, kind};
 use crate::vaults::{AttachedVault, Snapshot};
 
@@ -150,6 +151,16 @@ fn reasons(snapshot: &Snapshot, spec: &PlanSpec, groups: &BTreeMap<GroupId, Grou
     reasons
 }
 
+/// What would not be as it was wished for, if the plan were carried out now.
+fn warnings(snapshot: &Snapshot, spec: &PlanSpec) -> Vec<String> {
+    let machines: Vec<MachineSpec> =
+        spec.machines().filter_map(|(_, _, machine)| declared_machine(snapshot, machine)).collect();
+    let machines: Vec<&MachineSpec> = machines.iter().collect();
+    let hosts = spread::hosts(snapshot, spec.target_site_id, None);
+    let others = spread::others(snapshot, machines.iter().copied());
+    spread::spread(&machines, &hosts, &BTreeMap::new(), &others).together
+}
+
 /// A failover as the API shows it.
 pub(super) const fn shown_failover(failover: &RecoveryFailover) -> PlanFailover {
     PlanFailover {
@@ -201,6 +212,7 @@ pub(crate) fn plan(context: &Context, attached: &AttachedVault, document: &Docum
             job_id: record.job.or(record.failed_job),
             failover: record.failover.map(|failover| shown_failover(&failover)),
             tests: record.tests.into_iter().map(shown_test).collect(),
+            warnings: warnings(&snapshot, &own),
             readiness: if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady },
             reasons,
         },

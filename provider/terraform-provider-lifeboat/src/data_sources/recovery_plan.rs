@@ -44,6 +44,10 @@ impl DataSource<Link> for RecoveryPlanOf {
             ))
             .attribute(computed(Attribute::string("readiness"), "`ready` or `not-ready`."))
             .attribute(computed(Attribute::list("reasons", Type::String), "Why it isn't ready."))
+            .attribute(computed(
+                Attribute::list("warnings", Type::String),
+                "What would not be as it was wished for, and stops nothing: machines that are to be kept apart and can't be.",
+            ))
     }
 
     async fn read(&self, link: &Link, cx: &Context, mut config: Object) -> Result<Object> {
@@ -66,6 +70,7 @@ impl DataSource<Link> for RecoveryPlanOf {
         config.set("active_site", plan.status.active_site.clone());
         config.set("readiness", plan.status.readiness.as_str());
         config.set("reasons", plan.status.reasons.clone());
+        config.set("warnings", plan.status.warnings.clone());
         Ok(config)
     }
 }

@@ -58,7 +58,10 @@ fn target_block() -> NestedBlock {
         .attribute(
             Attribute::string("anti_affinity_group")
                 .optional()
-                .description("Machines that name the same are kept on different hosts, where there are several."),
+                .description(
+                    "Machines that name the same are kept on different hosts, where the recovery site has several gateways that run \
+                     machines. Machines of one consistency group can't be: they run where their volumes are.",
+                ),
         );
     NestedBlock::single("target", body)
 }

@@ -26,6 +26,7 @@ use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
 use crate::jobs;
 use crate::jobs::ask::{Asked, find_point, own};
+use crate::jobs::program::spread;
 use crate::placement::{Destination, Places};
 use crate::records::{
     ActionPlace, Member, Mover, Part, ProgramSpec, RecoveryFailover, RecoveryRecord, Step, StepRecord, Subject, kind,
@@ -162,6 +163,7 @@ impl<'a> AskedOf<'a> {
             group: facts.id,
             name: facts.spec.name.clone(),
             job: derived(self.job, "group", facts.id),
+            gateway: None,
         });
         ProgramSpec {
             kind,
@@ -177,6 +179,7 @@ impl<'a> AskedOf<'a> {
             notes: None,
             tests: Vec::new(),
             warnings: Vec::new(),
+            remarks: Vec::new(),
             shutdown: self.shutdown.clone(),
             boot_group: self.boot_group.clone(),
             groups: members.collect(),
@@ -208,24 +211,49 @@ impl<'a> AskedOf<'a> {
         problems
     }
 
-    /// The gateways that run machines of a boot group, by what the machines' documents say.
-    fn runs(&self, group: &BootGroup) -> BTreeSet<GatewayId> {
-        let runs = group.machine_ids.iter().filter_map(|id| {
-            let record: RecoveryRecord = status(self.snapshot.get(kind::MACHINES, &id.to_string())?);
-            record.run.map(|run| run.gateway_id)
+    /// Sends groups to where `at` says.
+    fn send(&self, program: &mut ProgramSpec, at: impl Fn(&GroupFacts) -> Option<GatewayId>) {
+        for member in &mut program.groups {
+            member.gateway = self.groups.get(&member.group).and_then(&at);
+        }
+    }
+
+    /// Sends groups to the hosts of the site, so that machines are kept apart that are to be.
+    fn spread(&self, program: &mut ProgramSpec, site: SiteId) {
+        let hosts = spread::hosts(&self.snapshot, site, Some(program.gateway));
+        // With none to choose from it is the one that was asked.
+        let hosts = if hosts.len() > 1 { hosts } else { vec![program.gateway] };
+        let machines: Vec<&MachineSpec> = self.machines.iter().map(|(_, spec)| spec).collect();
+        let is_test = program.kind == JobKind::TestFailover;
+        // A test runs beside everything: what runs already is no matter to it.
+        let others = if is_test { Vec::new() } else { spread::others(&self.snapshot, machines.iter().copied()) };
+        let settled = self.groups.values().filter(|_| !is_test).filter_map(|facts| {
+            let active = facts.record.active.as_ref()?;
+            Some((facts.id, active.gateway))
+        });
+        let found = spread::spread(&machines, &hosts, &settled.collect(), &others);
+        self.send(program, |facts| found.at.get(&facts.id).copied());
+        program.remarks = found.together;
+    }
+
+    /// The gateways that run machines of a boot group which don't stay there, by what the machines' documents say.
+    fn runs(&self, spec: &ProgramSpec, at: usize) -> BTreeSet<GatewayId> {
+        let runs = spec.machines_of(at).into_iter().filter_map(|mover| {
+            let record: RecoveryRecord = status(self.snapshot.get(kind::MACHINES, &mover.id.to_string())?);
+            record.run.map(|run| run.gateway_id).filter(|gateway| !spec.stays(mover, *gateway))
         });
         runs.collect()
     }
 
     /// The steps that stop what runs, the last boot group first.
     fn stops(&self, spec: &ProgramSpec) -> Vec<StepRecord> {
-        let groups = self.boot_group.iter().enumerate().rev();
-        groups
-            .flat_map(|(at, group)| {
+        (0..self.boot_group.len())
+            .rev()
+            .flat_map(|at| {
                 let step = move |gateway| {
                     StepRecord::of(Step::StopMachines, gateway, Part::BootGroup(at), spec.boot_group_name(at))
                 };
-                self.runs(group).into_iter().map(step)
+                self.runs(spec, at).into_iter().map(step)
             })
             .collect()
     }
@@ -238,17 +266,15 @@ impl<'a> AskedOf<'a> {
         before.into_iter().chain(stops).chain(after).collect()
     }
 
-    /// The boot groups, one after the other; `at` says which gateways start the machines of one.
-    fn boot_steps(&self, spec: &ProgramSpec, at: impl Fn(&BootGroup) -> BTreeSet<GatewayId>) -> Vec<StepRecord> {
+    /// The boot groups, one after the other; each gateway starts the machines whose volumes it has.
+    fn boot_steps(&self, spec: &ProgramSpec) -> Vec<StepRecord> {
         let mut steps = Vec::new();
         for (index, group) in self.boot_group.iter().enumerate() {
             steps.extend(acts(spec, ActionPlace::Before(index), &group.pre_action));
-            if !group.machine_ids.is_empty() {
-                steps.extend(at(group).into_iter().map(|gateway| {
-                    let name = spec.boot_group_name(index);
-                    StepRecord::of(Step::StartMachines, gateway, Part::BootGroup(index), name)
-                }));
-            }
+            steps.extend(spec.hosts_of(index).into_iter().map(|gateway| {
+                let name = spec.boot_group_name(index);
+                StepRecord::of(Step::StartMachines, gateway, Part::BootGroup(index), name)
+            }));
             steps.extend(acts(spec, ActionPlace::After(index), &group.post_action));
         }
         steps
@@ -363,20 +389,23 @@ impl<'a> AskedOf<'a> {
                 failover.job
             )));
         }
+        self.spread(&mut spec, site);
         let leader = |step| StepRecord::new(step, here);
-        let boot = self.boot_steps(&spec, |_| BTreeSet::from([here]));
+        let boot = self.boot_steps(&spec);
+        let mut checks = vec![leader(Step::Check)];
+        if wanted.kind != FailoverKind::Unplanned {
+            // After a disaster it goes on with what there is, so nobody else is asked.
+            let hosts: BTreeSet<GatewayId> = (0..self.boot_group.len()).flat_map(|at| spec.hosts_of(at)).collect();
+            let others = hosts.into_iter().filter(|host| *host != here);
+            checks.extend(others.map(|host| StepRecord::new(Step::Check, host)));
+        }
         let steps = match wanted.kind {
-            FailoverKind::Test => {
-                [vec![leader(Step::OpenTest), leader(Step::Check), leader(Step::Groups)], boot].concat()
-            }
+            FailoverKind::Test => [vec![leader(Step::OpenTest)], checks, vec![leader(Step::Groups)], boot].concat(),
             kind => {
                 // A site that is lost stops nothing. When its gateways come back they learn of it, and do.
-                let mut stops = if kind == FailoverKind::Planned { self.stops(&spec) } else { Vec::new() };
-                // What runs here already is there: an earlier failover got as far as that.
-                stops.retain(|step| step.gateway != here);
+                let stops = if kind == FailoverKind::Planned { self.stops(&spec) } else { Vec::new() };
                 let shutdown = self.shutdown_steps(&spec, stops);
-                [vec![leader(Step::Check)], shutdown, vec![leader(Step::Groups)], boot, vec![leader(Step::RecordPlan)]]
-                    .concat()
+                [checks, shutdown, vec![leader(Step::Groups)], boot, vec![leader(Step::RecordPlan)]].concat()
             }
         };
         Ok((spec, steps))
@@ -407,7 +436,8 @@ impl<'a> AskedOf<'a> {
         spec.failover = Some(failover.kind);
         spec.point = Some(wanted.point.clone());
         spec.warnings = self.place(&mut spec, Destination::Site(site));
-        let starts = self.boot_steps(&spec, |_| BTreeSet::from([here]));
+        self.send(&mut spec, |facts| facts.record.active.as_ref().map(|active| active.gateway));
+        let starts = self.boot_steps(&spec);
         let starts = starts.into_iter().filter(|step| step.step == Step::StartMachines);
         let steps = self.stops(&spec).into_iter().chain([StepRecord::new(Step::Groups, here)]).chain(starts).collect();
         Ok((spec, steps))
@@ -435,7 +465,7 @@ impl<'a> AskedOf<'a> {
         // One job for each test of each group, whatever the plan says by now.
         let groups = tests.iter().flat_map(|test| &test.groups);
         spec.groups = groups.map(|member| Member { job: cleanup_job(self.job, member), ..member.clone() }).collect();
-        let gateways: BTreeSet<GatewayId> = tests.iter().map(|test| test.gateway).collect();
+        let gateways: BTreeSet<GatewayId> = tests.iter().flat_map(|test| test.gateways()).collect();
         let ends = gateways.into_iter().map(|gateway| StepRecord::new(Step::EndTests, gateway));
         let rest = [Step::Groups, Step::RecordPlan].map(|step| StepRecord::new(step, lead));
         let steps = ends.chain(rest).collect();
@@ -475,8 +505,9 @@ impl<'a> AskedOf<'a> {
         if let Some(problem) = problems.first() {
             return Err(ApiError::conflict(format!("{}: {problem}", self.it())));
         }
+        self.send(&mut spec, |facts| facts.home);
         let shutdown = self.shutdown_steps(&spec, self.stops(&spec));
-        let boot = self.boot_steps(&spec, |group| self.homes_of(group));
+        let boot = self.boot_steps(&spec);
         let forward = match wanted.mode {
             FailbackMode::Create => Vec::new(),
             FailbackMode::MinimizeDowntime | FailbackMode::FullDownload => vec![StepRecord::new(Step::Reprotect, home)],
@@ -489,12 +520,6 @@ impl<'a> AskedOf<'a> {
             vec![StepRecord::new(Step::RecordPlan, home)],
         ];
         Ok((spec, steps.concat()))
-    }
-
-    /// The home gateways of a boot group's machines.
-    fn homes_of(&self, group: &BootGroup) -> BTreeSet<GatewayId> {
-        let machines = self.machines.iter().filter(|(id, _)| group.machine_ids.contains(id));
-        machines.filter_map(|(_, spec)| self.groups.get(&spec.group_id)?.home).collect()
     }
 
     /// A start of a machine where its volumes are.

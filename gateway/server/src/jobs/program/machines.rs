@@ -143,7 +143,9 @@ impl Run<'_> {
 
     /// What the driver of this gateway has against the machines.
     pub(super) async fn check_machines(&self) -> Vec<String> {
-        if self.spec.machines.is_empty() {
+        let here = |mover: &&Mover| self.spec.gateway_of(mover.spec.group_id) == self.step.gateway;
+        let movers: Vec<&Mover> = self.spec.machines.iter().filter(here).collect();
+        if movers.is_empty() {
             return Vec::new();
         }
         let driver = match self.driver() {
@@ -151,7 +153,7 @@ impl Run<'_> {
             Err(Failure::Final(why) | Failure::Passing(why)) => return vec![why],
             Err(Failure::Cancelled) => return Vec::new(),
         };
-        let checks = self.spec.machines.iter().map(|mover| async move {
+        let checks = movers.into_iter().map(|mover| async move {
             match self.order(mover) {
                 Ok(order) => driver.check(&order).await,
                 Err(Failure::Final(why) | Failure::Passing(why)) => vec![why],
@@ -171,10 +173,10 @@ impl Run<'_> {
         let own = self.context.own_gateway(self.attached);
         let own = own.ok_or_else(|| Failure::Passing("this gateway isn't registered".to_owned()))?;
         let mut movers = self.movers()?;
+        movers.retain(|mover| self.spec.gateway_of(mover.spec.group_id) == own);
         let mut left = Vec::new();
         if self.spec.kind == JobKind::Failback {
-            // Boot groups may be at several gateways at home; and what ran there without us is started by whoever runs it.
-            movers.retain(|mover| self.home_of(mover) == Some(own));
+            // What ran at home without us is started by whoever runs it.
             let (ours, others) = movers.into_iter().partition(|mover| self.machine_record(mover.id).managed);
             movers = ours;
             left = others;
@@ -218,11 +220,6 @@ impl Run<'_> {
         }))
     }
 
-    fn home_of(&self, mover: &Mover) -> Option<lifeboat_model::GatewayId> {
-        let snapshot = self.attached.snapshot();
-        crate::view::volumes_of(&snapshot, mover.spec.group_id).first().map(|(_, volume)| volume.gateway_id)
-    }
-
     /// Writes down what runs.
     async fn write_down(&self, runs: &[MachineRun]) -> Result<(), Failure> {
         if let Some(test) = self.test() {
@@ -259,7 +256,10 @@ impl Run<'_> {
 
     pub(super) async fn stop_machines(&self) -> Result<Done, Failure> {
         let own = self.context.own_gateway(self.attached);
-        let here = |mover: &&Mover| self.machine_record(mover.id).run.is_some_and(|run| Some(run.gateway_id) == own);
+        let here = |mover: &&Mover| {
+            let run = self.machine_record(mover.id).run.filter(|run| Some(run.gateway_id) == own);
+            run.is_some_and(|run| !self.spec.stays(mover, run.gateway_id))
+        };
         let movers: Vec<&Mover> = self.movers()?.into_iter().filter(here).collect();
         if movers.is_empty() {
             return Ok(Done::new("nothing runs any more"));
@@ -282,14 +282,10 @@ impl Run<'_> {
 
     /// Switches the machines of the tests off that end; nobody waits for them.
     pub(super) async fn end_test_machines(&self) -> Result<Done, Failure> {
-        let own = self.context.own_gateway(self.attached);
         let subject = self.spec.subject;
         let document = self.attached.vault()?.catalog().get(subject.kind(), &subject.id()).await?;
         let record: RecoveryRecord = status(&document);
-        let ending = |job: JobId| {
-            self.spec.tests.contains(&job)
-                && record.tests.iter().any(|test| test.job == job && Some(test.gateway) == own)
-        };
+        let ending = |job: JobId| self.spec.tests.contains(&job) && record.tests.iter().any(|test| test.job == job);
         let mut ended = 0_usize;
         if let Some(driver) = &self.context.compute {
             // Also those that were started and not written down.

@@ -2,8 +2,8 @@
 //! else does.
 
 use lifeboat_api::{
-    ActionType, BootGroup, CommitRequest, ContinueRequest, Firmware, Machine, MachineDisk, MachineSpec, Network,
-    NetworkInterface, NetworkMapping, NetworkMappingSpec, NetworkSpec, Plan, PlanAction, PlanCleanupRequest,
+    ActionType, BootGroup, CommitRequest, ContinueRequest, Firmware, Machine, MachineDisk, MachineSpec, MachineTarget,
+    Network, NetworkInterface, NetworkMapping, NetworkMappingSpec, NetworkSpec, Plan, PlanAction, PlanCleanupRequest,
     PlanDirection, PlanFailoverRequest, PlanShutdown, PlanSpec, Readiness, RecoveryState, RetryRequest, Site,
     StartRequest, StopRequest, Subnet, VolumeSpec,
 };
@@ -48,6 +48,11 @@ pub(super) async fn network(client: &Client, site: &Site, name: &str, range: &st
 impl Shop {
     pub(super) async fn open() -> Self {
         let (pair, volume) = Pair::start().await;
+        Self::declare(pair, volume, None).await
+    }
+
+    /// `recovered`: what both machines are at the recovery site.
+    pub(super) async fn declare(pair: Pair, volume: Volume, recovered: Option<MachineTarget>) -> Self {
         let client = pair.a();
         let group = protected(&client, &volume, ProtectionState::Protected).await;
         let second: Volume = {
@@ -80,7 +85,7 @@ impl Shop {
                 firmware: Firmware::Bios,
                 disk: vec![MachineDisk { volume_id: volume.id, boot: None }],
                 network_interface: vec![interface],
-                target: None,
+                target: recovered.clone(),
             };
             client.create::<Machine>(&spec).await.expect("machine")
         };
@@ -114,7 +119,7 @@ impl Shop {
         Self { pair, plan, db, web }
     }
 
-    async fn ask(&self, verb: &str, body: &impl serde::Serialize) -> Job {
+    pub(super) async fn ask(&self, verb: &str, body: &impl serde::Serialize) -> Job {
         self.pair.b().verb::<Plan>(&self.plan.id.to_string(), verb, body).await.expect(verb)
     }
 
@@ -123,11 +128,11 @@ impl Shop {
     }
 
     /// The plan once it is so at the gateway that is asked: it may learn of a job's end a moment after the other one.
-    async fn plan_once(&self, what: &str, is_so: impl Fn(&Plan) -> bool) -> Plan {
+    pub(super) async fn plan_once(&self, what: &str, is_so: impl Fn(&Plan) -> bool) -> Plan {
         eventually(what, async || Some(self.plan().await).filter(|plan| is_so(plan))).await
     }
 
-    async fn machine(&self, machine: &Machine) -> Machine {
+    pub(super) async fn machine(&self, machine: &Machine) -> Machine {
         self.pair.b().read(&machine.id.to_string()).await.expect("machine")
     }
 

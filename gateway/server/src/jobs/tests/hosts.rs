@@ -1,0 +1,216 @@
+//! A recovery site with two gateways that run machines: a plan's machines that are to be kept apart come up on different ones,
+//! whichever gateway is killed and whenever.
+
+use lifeboat_api::{
+    CommitRequest, GatewaySpec, Machine, MachineTarget, PlanCleanupRequest, RecoveryState, ReprotectRequest, Site,
+};
+
+use super::programs::{Shop, failover};
+use super::*;
+
+/// The names of the three gateways.
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+impl Pair {
+    /// A third gateway, at the site of the second.
+    async fn start_three() -> (Self, Volume) {
+        let (mut pair, volume) = Self::start().await;
+        let client = pair.b();
+        let west = client.find_by_name::<Site>("west").await.expect("list").expect("declared");
+        let spec = GatewaySpec { site_id: west.id, name: "c".into(), roles: None, mount_path: None };
+        client.create::<GatewayView>(&spec).await.expect("gateway");
+        pair.third.wanted = true;
+        pair.third.running = Some(pair.alone("c", "west").await);
+        pair.c().create_vault(&vault_create(&pair.dir.path().join("vault"), true)).await.expect("attached");
+        registered(&pair.c(), "c").await;
+        // The one that is asked has to know of it.
+        registered(&client, "c").await;
+        (pair, volume)
+    }
+
+    fn c(&self) -> Client {
+        client(self.third.running.as_ref().expect("up"))
+    }
+
+    /// Kills one gateway, and starts it again.
+    async fn restart(&mut self, name: &str) {
+        if name == "c" {
+            self.third.running.take().expect("up").stop().await;
+            self.third.running = Some(self.alone("c", "west").await);
+            return;
+        }
+        let (a, b) = self.running.take().expect("up");
+        self.running = Some(match name {
+            "a" => {
+                a.stop().await;
+                (self.alone("a", "east").await, b)
+            }
+            _ => {
+                b.stop().await;
+                (a, self.alone("b", "west").await)
+            }
+        });
+    }
+
+    /// Kills a gateway after every revision of a job, one after the other by turns, until the job is over.
+    async fn disturb_by_turns(&mut self, id: JobId, from: usize) -> (JobRecord, usize) {
+        let (mut seen, mut record) = self.job(id).await;
+        let mut kills = 0;
+        while !record.is_over() {
+            self.restart(NAMES[(from + kills) % NAMES.len()]).await;
+            kills += 1;
+            let pair = &*self;
+            (seen, record) = eventually("the job goes on", async || {
+                let (revision, record) = pair.job(id).await;
+                (revision > seen).then_some((revision, record))
+            })
+            .await;
+        }
+        (record, kills)
+    }
+}
+
+/// The shop, its two machines to be kept apart.
+async fn open() -> Shop {
+    let (pair, volume) = Pair::start_three().await;
+    let apart = MachineTarget { anti_affinity_group: Some("shop".into()), ..MachineTarget::default() };
+    Shop::declare(pair, volume, Some(apart)).await
+}
+
+fn hosts(shop: &Shop) -> (FakeHost, FakeHost, FakeHost) {
+    (shop.pair.hosts.0.clone(), shop.pair.hosts.1.clone(), shop.pair.third.host.clone())
+}
+
+/// Everything has one writer, at these gateways.
+async fn written_at(shop: &Shop, expected: [&str; 2]) {
+    eventually(&format!("written at {expected:?}"), async || {
+        let mut found: Vec<String> = Vec::new();
+        for group in shop.groups() {
+            let writers = shop.pair.writers(group);
+            found.extend(writers.iter().filter_map(|one| one.split_once('/')).map(|(gateway, _)| gateway.to_owned()));
+        }
+        found.sort_unstable();
+        (found == expected).then_some(())
+    })
+    .await;
+}
+
+async fn apart(shop: &Shop) {
+    let (a, b, c) = hosts(shop);
+    assert_eq!(a.names(), Vec::<String>::new());
+    assert_eq!((b.names().len(), c.names().len()), (1, 1), "{:?} {:?}", b.names(), c.names());
+    written_at(shop, ["b", "c"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_that_are_to_be_kept_apart_are_whenever_all_gateways_are_killed() {
+    let mut shop = open().await;
+    let (a, b, c) = hosts(&shop);
+    assert_eq!(shop.plan().await.status.warnings, Vec::<String>::new());
+    let start = shop.pair.b().verb::<Machine>(&shop.db.id.to_string(), "start", &lifeboat_api::StartRequest {}).await;
+    shop.done(&start.expect("start")).await;
+    let planned = shop.ask("failover", &failover(FailoverKind::Planned)).await;
+    let (record, kills) = shop.pair.disturb(planned.id).await;
+    succeeded(&record);
+    assert!(kills >= 9, "{kills} kills");
+    apart(&shop).await;
+    assert_eq!(b.log().len() + c.log().len(), 2, "each was started once");
+    assert_eq!(
+        shop.plan_once("failed over", |plan| plan.status.failover.is_some()).await.status.state,
+        RecoveryState::FailedOver
+    );
+
+    // Another point, at each where it is.
+    shop.more_points();
+    let change = shop.ask("change-point", &change("latest")).await;
+    succeeded(&shop.pair.disturb(change.id).await.0);
+    apart(&shop).await;
+    let commit = shop.ask("commit", &CommitRequest {}).await;
+    succeeded(&shop.pair.disturb(commit.id).await.0);
+    let reprotect = shop.ask("reprotect", &ReprotectRequest {}).await;
+    succeeded(&shop.pair.disturb(reprotect.id).await.0);
+    apart(&shop).await;
+    let back = shop.ask("failback", &FailbackRequest { mode: FailbackMode::MinimizeDowntime }).await;
+    succeeded(&shop.pair.disturb(back.id).await.0);
+    assert_eq!((a.names(), b.names(), c.names()), (vec!["db".to_owned()], vec![], vec![]));
+    written_at(&shop, ["a", "a"]).await;
+    shop.pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_over_two_hosts_comes_to_its_end_whichever_gateway_is_killed() {
+    let mut shop = open().await;
+    for from in 0..NAMES.len() {
+        let kind = if from == 1 { FailoverKind::Unplanned } else { FailoverKind::Planned };
+        let over = shop.ask("failover", &failover(kind)).await;
+        let (record, kills) = shop.pair.disturb_by_turns(over.id, from).await;
+        succeeded(&record);
+        assert!(kills >= 6, "{kills} kills");
+        apart(&shop).await;
+        shop.plan_once("failed over", |plan| plan.status.failover.is_some()).await;
+        let back = shop.ask("failback", &FailbackRequest { mode: FailbackMode::Create }).await;
+        succeeded(&shop.pair.disturb_by_turns(back.id, from).await.0);
+        written_at(&shop, ["a", "a"]).await;
+        shop.plan_once("at home", |plan| plan.status.failover.is_none()).await;
+    }
+    shop.pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_over_two_hosts_leaves_nothing_at_either() {
+    let mut shop = open().await;
+    let (_, b, c) = hosts(&shop);
+    let test = shop.ask("failover", &failover(FailoverKind::Test)).await;
+    succeeded(&shop.pair.disturb(test.id).await.0);
+    assert_eq!((b.names().len(), c.names().len()), (1, 1), "{:?} {:?}", b.names(), c.names());
+    shop.plan_once("tested", |plan| plan.status.tests.iter().any(|test| test.machines.len() == 2)).await;
+    // Each is looked at where it runs.
+    for machine in [&shop.db, &shop.web] {
+        let at_c = c.names() == [machine.spec.name.clone()];
+        let (right, wrong) = if at_c { (shop.pair.c(), shop.pair.b()) } else { (shop.pair.b(), shop.pair.c()) };
+        let path = format!("/v1/machines/{}/run", machine.id);
+        let query = [("test", test.id.to_string())];
+        let look = eventually("it is found", async || right.get::<serde_json::Value>(&path, &query).await.ok()).await;
+        assert_eq!(look["state"], "running");
+        let refused = wrong.get::<serde_json::Value>(&path, &query).await.expect_err("elsewhere");
+        assert!(refused.to_string().contains("runs at the gateway"), "{refused}");
+    }
+    let cleanup = shop.ask("cleanup", &PlanCleanupRequest::default()).await;
+    succeeded(&shop.pair.disturb_by_turns(cleanup.id, 1).await.0);
+    assert_eq!((b.names(), c.names()), (vec![], vec![]));
+    written_at(&shop, ["a", "a"]).await;
+    shop.pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_one_host_is_left_they_come_up_together_and_it_is_said() {
+    let mut shop = open().await;
+    let (_, b, c) = hosts(&shop);
+    // The second host can't run machines any more: it says so, and isn't chosen.
+    shop.pair.third.running.take().expect("up").stop().await;
+    let path = shop.pair.dir.path().join("c");
+    let settings = ServeConfig { ..config(&path, "c", "west") };
+    let fake = Arc::new(shop.pair.fake.clone());
+    shop.pair.third.running = Some(Gateway::start_with(settings, fake, None).await.expect("starts"));
+    let plan = shop.plan_once("warned", |plan| !plan.status.warnings.is_empty()).await;
+    assert_eq!(plan.status.readiness, lifeboat_api::Readiness::Ready, "a warning stops nothing: {plan:?}");
+    assert!(plan.status.warnings[0].contains("db and web"), "{:?}", plan.status.warnings);
+    let over = shop.ask("failover", &failover(FailoverKind::Planned)).await;
+    let over = shop.done(&over).await;
+    assert!(over.steps[0].message.contains("db and web are to be kept apart"), "{over:#?}");
+    assert_eq!((b.names(), c.names()), (vec!["db".to_owned(), "web".to_owned()], vec![]));
+    shop.pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_that_go_over_one_by_one_are_kept_apart_too() {
+    let mut shop = open().await;
+    let (_, b, c) = hosts(&shop);
+    for machine in [&shop.db, &shop.web] {
+        let id = machine.id.to_string();
+        let over = shop.pair.b().verb::<Machine>(&id, "failover", &failover(FailoverKind::Planned)).await;
+        shop.done(&over.expect("asked")).await;
+    }
+    assert_eq!((b.names(), c.names()), (vec!["db".to_owned()], vec!["web".to_owned()]));
+    shop.pair.kill().await;
+}
