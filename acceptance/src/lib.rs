@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod hosts;
 pub mod ledger;
 pub mod mounts;
+pub mod random;
 pub mod scratch;
 pub mod sites;
 pub mod stamps;

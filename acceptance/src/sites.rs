@@ -246,6 +246,17 @@ impl Sites {
         }
     }
 
+    /// What a job serves: the files of the volumes, in order.
+    ///
+    /// # Errors
+    /// It serves others.
+    pub fn served(&self, job: &Job) -> Result<Vec<PathBuf>> {
+        let file = |name: &str| job.result.paths.iter().find(|path| path.ends_with(&format!("/{name}.img")));
+        let found: Vec<PathBuf> = VOLUMES.iter().filter_map(|(name, _)| file(name)).map(PathBuf::from).collect();
+        ensure!(found.len() == VOLUMES.len(), "{} serves {:?}", job.kind, job.result.paths);
+        Ok(found)
+    }
+
     fn recover(&mut self, strike: &Strike) -> Result<()> {
         match strike.weapon {
             Weapon::Kill => {
@@ -285,12 +296,12 @@ impl Sites {
     }
 
     /// Waits until each side has what it needs and nothing else, while everything is active at `side`: the home copy, the
-    /// recovery copy while that is the active one, and no test; neither in the mounts nor in the gateways' directories.
+    /// recovery copy while that is the active one, and so many tests; in the mounts and in the gateways' directories.
     ///
     /// # Errors
     /// Something stays.
-    pub fn nothing_is_left(&self, side: Side) -> Result<()> {
-        let away = usize::from(side == Side::Away);
+    pub fn nothing_is_left(&self, side: Side, tests: usize) -> Result<()> {
+        let away = usize::from(side == Side::Away) + tests;
         for (at, copies, branches) in [(Side::Home, 1, 0), (Side::Away, away, away)] {
             let gateway = self.gateway(at)?;
             let what = format!("{copies} copies and {branches} branches to be at {}", gateway.name());

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lifeboat_acceptance::ambush::{At, Side, Step, Weapon};
 use lifeboat_acceptance::content::scribble;
 use lifeboat_acceptance::hosts::Cut;
 use lifeboat_acceptance::sites::{Sites, Verb, contents};
-use lifeboat_acceptance::stamps::Writer;
+use lifeboat_acceptance::stamps::{History, Writer};
 use lifeboat_api::types::FailbackMode;
 
 /// Every step that the story's jobs consist of: of plans, and of their groups.
@@ -46,13 +46,13 @@ fn all_is_at(sites: &Sites, writer: &Writer, side: Side) -> Result<()> {
     let mut history = writer.history();
     history.check(&sites.contents(side)?).with_context(|| format!("the volumes at {side:?}"))?;
     writer.go_on_from(history)?;
-    sites.nothing_is_left(side)?;
+    sites.nothing_is_left(side, 0)?;
     writer.resume(&sites.files(side)?);
     writer.write(20)
 }
 
 /// Takes a point while nothing is written; gives it with what it has to hold.
-fn point(sites: &Sites, writer: &Writer, label: &str) -> Result<(String, lifeboat_acceptance::stamps::History)> {
+fn point(sites: &Sites, writer: &Writer, label: &str) -> Result<(String, History)> {
     writer.pause()?;
     let (point, history) = (sites.point(Side::Home, label)?, writer.history());
     writer.resume(&sites.files(Side::Home)?);
@@ -64,12 +64,7 @@ fn point(sites: &Sites, writer: &Writer, label: &str) -> Result<(String, lifeboa
 fn test_and_clean_up(sites: &mut Sites, writer: &Writer) -> Result<()> {
     let (_, safe) = point(sites, writer, "before the test")?;
     let job = sites.carry(&Verb::Test)?;
-    let volumes: Vec<_> = ["data", "log"]
-        .iter()
-        .filter_map(|name| job.result.paths.iter().find(|path| path.ends_with(&format!("/{name}.img"))))
-        .map(std::path::PathBuf::from)
-        .collect();
-    ensure!(volumes.len() == 2, "the test serves {:?}", job.result.paths);
+    let volumes = sites.served(&job)?;
     let copy = contents(&volumes)?;
     writer.history().check_prefix(&copy, safe.last()).context("in the test")?;
     scribble(&volumes[0], 7, 16).context("write in the test")?;
