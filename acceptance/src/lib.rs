@@ -16,6 +16,7 @@ pub mod device;
 pub mod documents;
 pub mod estate;
 pub mod gateway;
+pub mod guest;
 pub mod hosts;
 pub mod ledger;
 pub mod mounts;

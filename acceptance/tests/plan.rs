@@ -1,140 +1,14 @@
 //! A recovery plan with a real guest: it is tested, moved to the recovery site and back, lost and recovered, and its data is
 //! there each time, at the address that the mapping says.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use lifeboat_acceptance::estate::{Api, Estate};
-use lifeboat_acceptance::eventually;
+use anyhow::Result;
+use lifeboat_acceptance::estate::{Estate, Place};
 use lifeboat_acceptance::gateway::Gateway;
+use lifeboat_acceptance::guest::{append, ask, ask_from, boots, image, install, log, no_machine_runs, serves};
+use lifeboat_acceptance::hosts::Host;
 use lifeboat_acceptance::scratch::Scratch;
-use lifeboat_api::types::{
-    AddressRule, BootGroup, Firmware, Group, Machine, MachineDisk, MachineSpec, Network, NetworkInterface,
-    NetworkMapping, NetworkMappingSpec, NetworkSpec, Plan, PlanSpec, Site, Subnet, Volume,
-};
-use lifeboat_lab::{GUEST_READY, guest_image};
-
-/// Emulated processors are slow, and other tests run beside it.
-const BOOTS_WITHIN: Duration = Duration::from_secs(240);
-
-/// Declares networks at both sites, a mapping, the machine `web` and the plan `shop`.
-fn declare(estate: &Estate) -> Result<()> {
-    let api = Api::of(&estate.primary)?;
-    api.call(async |client| {
-        let site = async |name: &str| client.find_by_name::<Site>(name).await.map(|site| site.expect("declared"));
-        let (home, away) = (site("onprem").await?, site("recovery").await?);
-        let network = async |site: &Site, name: &str, range: &str, router: &str| {
-            let subnet = Subnet { name: "web".into(), cidr: range.into(), gateway: Some(router.into()) };
-            let spec = NetworkSpec { site_id: site.id, name: name.into(), bridge: None, subnet: vec![subnet] };
-            client.create::<Network>(&spec).await
-        };
-        let servers = network(&home, "servers", "10.20.0.0/24", "10.20.0.1").await?;
-        let target = network(&away, "servers", "10.30.0.0/24", "10.30.0.1").await?;
-        let tests = network(&away, "tests", "10.40.0.0/24", "10.40.0.1").await?;
-        let mapping = |source: &Network, target: &Network, test: Option<&Network>| NetworkMappingSpec {
-            source_network_id: source.id,
-            target_network_id: target.id,
-            test_network_id: test.map(|test| test.id),
-            subnet: Vec::new(),
-            address_rule: AddressRule::KeepOrNextFree,
-        };
-        client.create::<NetworkMapping>(&mapping(&servers, &target, Some(&tests))).await?;
-        let volume = client.find_by_name::<Volume>("system").await?.expect("declared");
-        let group: Group = client.read(&volume.status.group_id.expect("it has a group").to_string()).await?;
-        let interface = NetworkInterface {
-            network_id: servers.id,
-            mac: None,
-            address: Some("10.20.0.11".into()),
-            test_address: None,
-        };
-        let machine = MachineSpec {
-            site_id: home.id,
-            name: "web".into(),
-            group_id: group.id,
-            cpus: 1,
-            memory_mib: 256,
-            firmware: Firmware::Bios,
-            disk: vec![MachineDisk { volume_id: volume.id, boot: None }],
-            network_interface: vec![interface],
-            target: None,
-        };
-        let machine = client.create::<Machine>(&machine).await?;
-        let boot = BootGroup {
-            name: None,
-            machine_ids: vec![machine.id],
-            volume_ids: Vec::new(),
-            pre_action: Vec::new(),
-            post_action: Vec::new(),
-        };
-        let plan = PlanSpec {
-            vault_id: group.spec.vault_id,
-            name: "shop".into(),
-            source_site_id: home.id,
-            target_site_id: away.id,
-            shutdown: None,
-            boot_group: vec![boot],
-        };
-        client.create::<Plan>(&plan).await.map(drop)
-    })?;
-    Ok(())
-}
-
-/// Waits until the guest serves at this gateway, with that address.
-fn serves(gateway: &Gateway, test: &[&str], address: &str) -> Result<()> {
-    let ready = format!("{GUEST_READY} {address}/24");
-    let args = [&["machine", "console", "web"], test].concat();
-    eventually(&format!("{ready:?} on the console at {}", gateway.name()), BOOTS_WITHIN, || {
-        let outcome = gateway.run(&args)?;
-        Ok(outcome.stdout.contains(&ready).then_some(()))
-    })
-    .with_context(|| format!("{:?}", gateway.run(&args).map(|outcome| (outcome.stdout, outcome.stderr))))
-}
-
-/// Asks the guest over HTTP.
-fn ask(gateway: &Gateway, test: &[&str], method: &str, path: &str, body: &str) -> Result<String> {
-    let args = [&["machine", "reach", "web", "--port", "80"], test].concat();
-    let address = gateway.run(&args)?.ok()?;
-    let mut stream = TcpStream::connect(address.trim()).with_context(|| format!("connect to {address}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let length = body.len();
-    write!(stream, "{method} {path} HTTP/1.0\r\nHost: web\r\nContent-Length: {length}\r\n\r\n{body}")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, content) = answer.split_once("\r\n\r\n").with_context(|| format!("no answer: {answer:?}"))?;
-    ensure!(head.contains(" 200"), "{answer}");
-    Ok(content.to_owned())
-}
-
-/// Adds a line to the guest's log; it is synced when this returns.
-fn append(gateway: &Gateway, line: &str) -> Result<()> {
-    let log = ask(gateway, &[], "POST", "/cgi-bin/append", &format!("{line}\n"))?;
-    ensure!(log.ends_with(&format!("{line}\n")), "{log:?}");
-    Ok(())
-}
-
-/// What was appended to the guest's log, after the line that it is made with.
-fn log(gateway: &Gateway, test: &[&str]) -> Result<String> {
-    let log = ask(gateway, test, "GET", "/data/log", "")?;
-    Ok(log.strip_prefix("made\n").with_context(|| format!("{log:?}"))?.to_owned())
-}
-
-fn no_machine_runs(gateway: &Gateway) -> Result<()> {
-    eventually(&format!("no machine to run at {}", gateway.name()), Duration::from_secs(120), || {
-        let runs = gateway.state().join("compute");
-        let left = std::fs::read_dir(&runs)
-            .map_or(0, |entries| entries.flatten().filter(|entry| entry.path().join("order.json").exists()).count());
-        Ok((left == 0).then_some(()))
-    })
-}
-
-/// How often the guest has booted in this run of the machine, by its console.
-fn boots(gateway: &Gateway) -> Result<usize> {
-    let console = gateway.run(&["machine", "console", "web", "--bytes", "1000000"])?.ok()?;
-    Ok(console.matches(GUEST_READY).count())
-}
 
 /// The state that a plan shows at a gateway.
 fn state(gateway: &Gateway) -> Result<String> {
@@ -144,17 +18,11 @@ fn state(gateway: &Gateway) -> Result<String> {
 
 /// Puts the guest's image into the volume, and makes everything that a plan needs.
 fn set_up(vault: &Path) -> Result<Estate> {
-    let image = std::fs::read(guest_image()?)?;
-    let size = u64::try_from(image.len())?;
+    let size = u64::try_from(image()?.len())?;
     let with_qemu = vec![("LIFEBOAT_COMPUTE".to_owned(), "qemu".to_owned())];
     let url = format!("file://{}", vault.join("vault").display());
     let mut estate = Estate::protect_remotely("plan", &url, with_qemu, &[("system", size)])?;
-    estate.add_standby()?;
-    estate.open_vault_at_standby()?;
-    let mut volume = std::fs::OpenOptions::new().write(true).open(estate.primary.volume("system"))?;
-    volume.write_all(&image)?;
-    volume.sync_all()?;
-    declare(&estate)?;
+    install(&mut estate, None)?;
     Ok(estate)
 }
 
@@ -222,6 +90,58 @@ fn a_real_machine_goes_over_and_comes_back_with_its_data() {
     standby.run(&["failback", "shop", "--mode", "create"]).unwrap().ok().unwrap();
     serves(&estate.primary, &[], "10.20.0.11").unwrap();
     assert_eq!(log(&estate.primary, &[]).unwrap(), "at home\nbefore the move\naway\nbefore the loss\naway again\n");
+
+    // Once more over in order, and home with everything fetched anew.
+    standby.run(&["failover", "planned", "shop"]).unwrap().ok().unwrap();
+    serves(standby, &[], "10.30.0.11").unwrap();
+    append(standby, "away once more").unwrap();
+    standby.run(&["failback", "shop", "--mode", "full-download"]).unwrap().ok().unwrap();
+    serves(&estate.primary, &[], "10.20.0.11").unwrap();
+    assert_eq!(
+        log(&estate.primary, &[]).unwrap(),
+        "at home\nbefore the move\naway\nbefore the loss\naway again\naway once more\n"
+    );
+    estate.primary.run(&["machine", "stop", "web"]).unwrap().ok().unwrap();
+    no_machine_runs(&estate.primary).unwrap();
+}
+
+/// A host of the network that the guest is on, at a site.
+fn neighbour(site: &Host, router: &str, address: &str) -> Result<Host> {
+    let neighbour = Host::new()?;
+    site.bridge("br-web", router)?;
+    site.plug(&neighbour, "br-web", address)?;
+    Ok(neighbour)
+}
+
+#[test]
+fn a_real_machine_answers_at_its_mapped_address_in_the_network_of_each_site() {
+    let vault = Scratch::new("bridges-vault").unwrap();
+    let hosts = [Host::new().unwrap(), Host::new().unwrap()];
+    let at_home = neighbour(&hosts[0], "10.20.0.1/24", "10.20.0.50/24").unwrap();
+    let away = neighbour(&hosts[1], "10.30.0.1/24", "10.30.0.50/24").unwrap();
+    let places = hosts.map(|host| Place {
+        host: Some(host),
+        environment: vec![("LIFEBOAT_COMPUTE".into(), "qemu".into())],
+        ..Place::default()
+    });
+    let url = format!("file://{}", vault.path().join("vault").display());
+    let size = u64::try_from(image().unwrap().len()).unwrap();
+    let mut estate = Estate::protect_between("bridges", &url, places, &[("system", size)]).unwrap();
+    install(&mut estate, Some("br-web")).unwrap();
+    estate.primary.run(&["machine", "start", "web"]).unwrap().ok().unwrap();
+    serves(&estate.primary, &[], "10.20.0.11").unwrap();
+    ask_from(&at_home, "10.20.0.11", "POST", "/cgi-bin/append", "at home\n").unwrap();
+
+    let standby = estate.standby().unwrap();
+    standby.run(&["failover", "planned", "shop"]).unwrap().ok().unwrap();
+    serves(standby, &[], "10.30.0.11").unwrap();
+    assert_eq!(ask_from(&away, "10.30.0.11", "GET", "/data/log", "").unwrap(), "made\nat home\n");
+    ask_from(&away, "10.30.0.11", "POST", "/cgi-bin/append", "away\n").unwrap();
+    ask_from(&at_home, "10.20.0.11", "GET", "/data/log", "").unwrap_err();
+
+    standby.run(&["failback", "shop"]).unwrap().ok().unwrap();
+    serves(&estate.primary, &[], "10.20.0.11").unwrap();
+    assert_eq!(ask_from(&at_home, "10.20.0.11", "GET", "/data/log", "").unwrap(), "made\nat home\naway\n");
     estate.primary.run(&["machine", "stop", "web"]).unwrap().ok().unwrap();
     no_machine_runs(&estate.primary).unwrap();
 }
