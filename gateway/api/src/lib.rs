@@ -12,6 +12,7 @@ pub mod types;
 pub mod validate;
 
 pub use client::{Client, ClientConfig, ClientError, ClientErrorKind};
+pub use lifeboat_model::Timestamp;
 pub use lifeboat_model::state::JobState;
 pub use problem::{FieldError, Problem, ProblemCode};
 pub use types::*;

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::serve::ServeArgs;
 use crate::verbs::check::LocalArgs;
+use crate::verbs::drill::DrillArgs;
 use crate::verbs::event::EventArgs;
 use crate::verbs::failover::{
     ChangePointArgs, CleanupArgs, CommitArgs, FailbackArgs, FailoverArgs, ReleaseArgs, ReprotectArgs, ResumeArgs,
@@ -74,6 +75,8 @@ pub(crate) enum Verb {
     NetworkMapping(NetworkMappingArgs),
     /// Declare recovery plans: what comes up at another site, and in what order
     Plan(PlanArgs),
+    /// Test recovery plans, hold what is asserted against what comes up, keep signed evidence
+    Drill(DrillArgs),
     /// List, look into, take and verify recovery points
     Point(PointArgs),
     /// Copy what the vault lacks of a group, at once; compare it with the vault first
@@ -108,7 +111,7 @@ pub(crate) enum Verb {
 const TASKS: [(&str, &[&str]); 7] = [
     ("Run a gateway", &["serve", "status", "token"]),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
-    ("Declare how it recovers", &["machine", "network", "network-mapping", "plan"]),
+    ("Declare how it recovers", &["machine", "network", "network-mapping", "plan", "drill"]),
     ("Recovery points", &["point", "resync"]),
     (
         "Fail over and back",

@@ -66,6 +66,7 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Network(args) => verbs::network::run(args, output).await,
         Verb::NetworkMapping(args) => verbs::network_mapping::run(args, output).await,
         Verb::Plan(args) => verbs::plan::run(args, output).await,
+        Verb::Drill(args) => verbs::drill::run(args, output).await,
         Verb::Point(args) => verbs::point::run(args, output).await,
         Verb::Failover(args) => verbs::failover::failover(args, output).await,
         Verb::ChangePoint(args) => verbs::failover::change_point(args, output).await,

@@ -92,7 +92,14 @@ pub(crate) fn verdict(job: &Job) -> Option<Failure> {
         JobState::Cancelled => {
             Some(Failure::failed(format!("the {} of {} was cancelled ({})", job.kind, job.name, job.id)))
         }
-        JobState::Queued | JobState::Running | JobState::Succeeded => None,
+        JobState::Queued | JobState::Running | JobState::Succeeded => {
+            let outcome = job.result.drill.as_ref().filter(|outcome| !outcome.passed)?;
+            let failures = outcome.failures.join("; ");
+            Some(Failure::failed(format!(
+                "the drill {0} didn't pass: {failures}; `lifeboat drill report {0}` shows everything",
+                job.name
+            )))
+        }
     }
 }
 
@@ -131,6 +138,7 @@ pub(crate) fn summary(job: &Job) -> String {
         add("machine", Some(format!("{}{at}", machine.name)));
     }
     add("notes", result.notes.clone());
+    add("drill", result.drill.as_ref().map(|outcome| if outcome.passed { "passed" } else { "not passed" }.to_owned()));
     format!("{}\n{}", clean(&first), fields(&pairs))
 }
 

@@ -5,10 +5,11 @@ use std::str::FromStr;
 use lifeboat_api::client::{Collection, Query};
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{
-    Client, Gateway, Group, Machine, Network, NetworkMapping, Page, Plan, Policy, Resource, Site, Vault, Volume,
+    Client, Drill, Gateway, Group, Machine, Network, NetworkMapping, Page, Plan, Policy, Resource, Site, Vault, Volume,
 };
 use lifeboat_model::{
-    GatewayId, GroupId, MachineId, NetworkId, NetworkMappingId, PlanId, PolicyId, SiteId, Timestamp, VaultId, VolumeId,
+    DrillId, GatewayId, GroupId, MachineId, NetworkId, NetworkMappingId, PlanId, PolicyId, SiteId, Timestamp, VaultId,
+    VolumeId,
 };
 use serde::de::DeserializeOwned;
 
@@ -45,6 +46,7 @@ nouns! {
     NetworkMapping, NetworkMappingId, "network-mapping";
     Machine, MachineId, "machine";
     Plan, PlanId, "plan";
+    Drill, DrillId, "drill";
 }
 
 /// The object with this id or name.

@@ -6,6 +6,7 @@
 
 pub(crate) mod check;
 pub(crate) mod declared;
+pub(crate) mod drill;
 pub(crate) mod event;
 pub(crate) mod failover;
 pub(crate) mod gateway;

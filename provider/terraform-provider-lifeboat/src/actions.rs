@@ -190,7 +190,7 @@ impl About {
 }
 
 /// Tells how a job goes until it is over.
-async fn follow(api: &Client, cx: &Context, mut job: Job) -> Result<Job> {
+pub(crate) async fn follow(api: &Client, cx: &Context, mut job: Job) -> Result<Job> {
     let id = job.id.to_string();
     let waiting = format!("waiting for the job {id}, which goes on (lifeboat job watch {id})");
     let mut said = String::new();
@@ -296,7 +296,7 @@ impl Verb for Failover {
     fn program_body(config: &Object) -> Result<serde_json::Value> {
         let FailoverRequest { kind, point, .. } = Self::body(config)?;
         let ttl = config.get::<Option<String>>("ttl")?.unwrap_or_else(default_test_ttl);
-        as_json(PlanFailoverRequest { kind, point, ttl })
+        as_json(PlanFailoverRequest { kind, point, ttl, test_network_id: None })
     }
 }
 

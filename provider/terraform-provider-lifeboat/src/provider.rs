@@ -111,6 +111,7 @@ impl Provider for LifeboatProvider {
             Declared::<resources::NetworkMappingKind>::boxed(),
             Declared::<resources::MachineKind>::boxed(),
             Declared::<resources::RecoveryPlanKind>::boxed(),
+            resources::DrillResource::boxed(),
         ]
     }
 

@@ -269,7 +269,7 @@ pub struct DrillEvidence {
     pub public_key: String,
 }
 
-/// `:run` of a drill. Any gateway of the plan's target site takes it, and leads.
+/// `:run` of a drill. Any gateway takes it; one of the plan's target site leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DrillRunRequest {}
 

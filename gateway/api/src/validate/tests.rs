@@ -415,3 +415,76 @@ fn a_plan_has_each_of_its_members_once_and_actions_their_argument() {
     empty.boot_group[0].volume_ids.clear();
     assert_eq!(fields(&empty), ["boot_group[0].machine_ids"]);
 }
+
+fn drill(assertion: serde_json::Value, more: serde_json::Value) -> crate::types::DrillSpec {
+    let mut spec = serde_json::json!({
+        "plan_id": "plan-00000000000000000000000000000001", "name": "weekly", "assertion": [assertion],
+    });
+    spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    serde_json::from_value(spec).expect("a drill")
+}
+
+#[test]
+fn assertions_have_the_arguments_of_their_type_and_no_other() {
+    let (machine, volume) = ("mch-00000000000000000000000000000001", "vol-00000000000000000000000000000001");
+    let sum = "0".repeat(64);
+    for sound in [
+        serde_json::json!({"type": "boots", "machine_id": machine, "contains": "ready", "within": "10m"}),
+        serde_json::json!({"type": "tcp", "machine_id": machine, "port": 22, "interface": 1}),
+        serde_json::json!({"type": "http", "machine_id": machine, "path": "/a?b=c", "status": 301, "tls": true, "sha256": sum}),
+        serde_json::json!({"type": "file_hash", "volume_id": volume, "path": "/srv/a b", "sha256": sum, "partition": 2}),
+        serde_json::json!({"type": "script", "script": "probe"}),
+        serde_json::json!({"type": "screen", "machine_id": machine, "picture": "00ff00ff00ff00ff"}),
+    ] {
+        assert_eq!(drill(sound.clone(), serde_json::json!({})).validate(), Ok(()), "{sound}");
+    }
+    for (wrong, fields) in [
+        (serde_json::json!({"type": "boots"}), vec!["machine_id"]),
+        (serde_json::json!({"type": "tcp", "machine_id": machine}), vec!["port"]),
+        (serde_json::json!({"type": "tcp", "machine_id": machine, "port": 0, "path": "/x"}), vec!["path", "port"]),
+        (
+            serde_json::json!({"type": "http", "machine_id": machine, "path": "health", "status": 99}),
+            vec!["path", "status"],
+        ),
+        (serde_json::json!({"type": "http", "machine_id": machine, "path": "/a\r\nHost: b"}), vec!["path"]),
+        (serde_json::json!({"type": "file_hash"}), vec!["volume_id", "path", "sha256"]),
+        (
+            serde_json::json!({"type": "file_hash", "volume_id": volume, "path": "/a/../b", "sha256": "AB", "partition": 0}),
+            vec!["path", "sha256", "partition"],
+        ),
+        (serde_json::json!({"type": "script", "script": "../probe"}), vec!["script"]),
+        (serde_json::json!({"type": "script", "script": "probe", "machine_id": machine}), vec!["machine_id"]),
+        (
+            serde_json::json!({"type": "screen", "machine_id": machine, "picture": "xyz", "within": "2d"}),
+            vec!["within", "picture"],
+        ),
+    ] {
+        let errors = drill(wrong.clone(), serde_json::json!({})).validate().expect_err("wrong");
+        let found: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+        let fields: Vec<String> = fields.into_iter().map(|field| format!("assertion[0].{field}")).collect();
+        assert_eq!(found, fields, "{wrong}: {errors:?}");
+    }
+}
+
+#[test]
+fn a_drill_is_of_one_plan_and_its_schedule_makes_sense() {
+    let script = serde_json::json!({"type": "script", "script": "probe"});
+    for (wrong, field) in [
+        (serde_json::json!({"point": "pt-00000000000000000000000000000001"}), "point"),
+        (serde_json::json!({"network": "lan"}), "network"),
+        (serde_json::json!({"max_rto": "soon"}), "max_rto"),
+        (serde_json::json!({"valid_for": "1m"}), "valid_for"),
+        (serde_json::json!({"schedule": {"every": "1m"}}), "schedule.every"),
+        (serde_json::json!({"schedule": {"every": "7d", "days": ["sat", "sat"]}}), "schedule.days[1]"),
+        (serde_json::json!({"schedule": {"every": "7d", "start": "22:00"}}), "schedule.end"),
+        (serde_json::json!({"schedule": {"every": "7d", "timezone": "Nowhere/Land"}}), "schedule.timezone"),
+        (serde_json::json!({"schedule": {"every": "7d"}, "keep": true}), "keep"),
+    ] {
+        let errors = drill(script.clone(), wrong.clone()).validate().expect_err("wrong");
+        assert_eq!(errors.iter().map(|error| error.field.as_str()).collect::<Vec<_>>(), [field], "{wrong}");
+    }
+    let schedule = serde_json::json!({"every": "7d", "days": ["sat"], "start": "22:00", "end": "04:00", "timezone": "Europe/Zurich"});
+    let sound =
+        serde_json::json!({"network": "net-00000000000000000000000000000001", "schedule": schedule, "max_rto": "15m"});
+    assert_eq!(drill(script, sound).validate(), Ok(()));
+}

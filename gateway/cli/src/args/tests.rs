@@ -69,6 +69,7 @@ Declare how it recovers:
   network          Declare networks: what the interfaces of machines join
   network-mapping  Declare what becomes of a network's interfaces at another site
   plan             Declare recovery plans: what comes up at another site, and in what order
+  drill            Test recovery plans, hold what is asserted against what comes up, keep signed evidence
 
 Recovery points:
   point            List, look into, take and verify recovery points
@@ -130,6 +131,12 @@ fn the_lines_of_the_contract_parse() {
         "machine create --name web --group erp --cpus 2 --memory 4GiB --disk web-root --disk web-data --interface servers=10.20.0.11",
         "plan create --name erp --source onprem --target recovery --boot db --boot web1,web2,volume:share",
         "plan show erp --output json",
+        "drill create --name weekly --plan erp --assert boots:db --assert http:web1:8080/health=ok --max-rto 15m --every 7d",
+        "drill run weekly --no-wait",
+        "drill cleanup weekly --notes seen",
+        "drill evidence weekly --run job-1 --to /tmp/evidence.json",
+        "drill report weekly --to /tmp/report.html",
+        "drill verify /tmp/evidence.json --public-key abc=",
         "network show onprem/servers",
         "network-mapping create --source onprem/servers --target recovery/servers --test isolated --subnet db=data",
         "network-mapping list --output json",

@@ -239,7 +239,7 @@ pub(crate) async fn failover(args: FailoverArgs, output: Output) -> Result<()> {
         FailoverVerb::Unplanned(from) => (from.on, FailoverKind::Unplanned, from.point, None, default_ttl()),
     };
     let group = FailoverRequest { kind, point: point.clone(), branch_id };
-    let program = PlanFailoverRequest { kind, point, ttl };
+    let program = PlanFailoverRequest { kind, point, ttl, test_network_id: None };
     begin_on(&args.connection, output, &on, "failover", (&group, &program)).await
 }
 

@@ -49,7 +49,7 @@ struct Kind {
 }
 
 /// What is exported, each after what it refers to.
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind { path: "/v1/vaults", resource: "lifeboat_vault" },
     Kind { path: "/v1/sites", resource: "lifeboat_site" },
     Kind { path: "/v1/gateways", resource: "lifeboat_gateway" },
@@ -60,6 +60,7 @@ const KINDS: [Kind; 10] = [
     Kind { path: "/v1/network-mappings", resource: "lifeboat_network_mapping" },
     Kind { path: "/v1/machines", resource: "lifeboat_machine" },
     Kind { path: "/v1/plans", resource: "lifeboat_recovery_plan" },
+    Kind { path: "/v1/drills", resource: "lifeboat_drill" },
 ];
 
 const HEAD: &str = "\

@@ -433,7 +433,7 @@ const OTHERS: [Operation; 57] = [
         "ReprotectRequest",
     ),
     begins("/v1/plans/{id}:failback", "Moves everything of a recovery plan back home.", "FailbackRequest"),
-    begins("/v1/drills/{id}:run", "Runs a drill at this gateway.", "DrillRunRequest"),
+    begins("/v1/drills/{id}:run", "Runs a drill.", "DrillRunRequest"),
     begins("/v1/drills/{id}:cleanup", "Ends the test that a drill left up.", "PlanCleanupRequest"),
     operation(
         "get",

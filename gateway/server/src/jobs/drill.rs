@@ -28,7 +28,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lifeboat_api::{PlanCleanupRequest, PlanFailoverRequest, ProblemCode};
 use lifeboat_model::state::JobState;
-use lifeboat_model::{GatewayId, JobId, Timestamp};
+use lifeboat_model::{GatewayId, JobId, PointId, Timestamp};
 use lifeboat_vault::VaultErrorKind;
 use tokio::time::Instant;
 
@@ -39,8 +39,8 @@ use super::{change_drill, change_job, derived, report_progress};
 use crate::context::Context;
 use crate::http::error::ApiError;
 use crate::records::{
-    AnySpec, DrillJobSpec, Findings, JobRecord, Picture, PointUsed, RecoveryRecord, Step, StepRecord, Subject, kind,
-    status,
+    AnySpec, DrillJobSpec, Findings, GroupRecord, JobRecord, Observed, Picture, PointUsed, RecoveryRecord, Step,
+    StepRecord, Subject, kind, status,
 };
 use crate::vaults::AttachedVault;
 
@@ -83,6 +83,15 @@ pub(super) async fn perform(run: &Run<'_>) -> Result<Done, Failure> {
 /// The test failover of a run.
 fn test_job(run: JobId) -> JobId {
     derived(&[b"lifeboat/v1/drill-test\0", &run.to_bytes()])
+}
+
+/// Seconds of writes that a disaster at `begun` would have lost by going on from a point, at most: its age; or less, where
+/// the gateway that serves the group has said how much of what came after its newest point, which this is, wasn't safe.
+fn lost(begun: Timestamp, point: (Option<PointId>, Timestamp), observed: Option<&Observed>) -> f64 {
+    let age = begun.seconds_since(point.1).max(0.0);
+    let newest = observed.filter(|seen| seen.latest_point.as_ref().map(|latest| latest.id) == point.0);
+    let Some((seen, landed)) = newest.and_then(|seen| Some((seen.time, seen.landed_rpo_seconds?))) else { return age };
+    age.min(landed + begun.seconds_since(seen).max(0.0))
 }
 
 /// A step that is done, and what it found.
@@ -215,7 +224,7 @@ impl Run<'_> {
         }
         change_drill(self.attached, self.spec.drill, |drill| drill.test.replace(id) != Some(id)).await?;
         let (spec, test) = self.over(id, true).await?;
-        let points = self.points(&spec).await?;
+        let points = self.points(&spec, test.started.unwrap_or(begun)).await?;
         let broken_off = self.is_broken_off().await?;
         let (up, trouble) = match test.state.0 {
             JobState::Succeeded => (test.finished, None),
@@ -234,7 +243,7 @@ impl Run<'_> {
             let findings = record.findings.get_or_insert_default();
             findings.test = Some(id);
             (findings.started, findings.up) = (test.started, up);
-            findings.rpo_seconds = test.result.rpo_seconds;
+            findings.rpo_seconds = points.iter().filter_map(|point| point.lost_seconds).reduce(f64::max);
             findings.points.clone_from(&points);
             findings.machines.clone_from(&test.result.machines);
             findings.broken_off = broken_off;
@@ -248,15 +257,23 @@ impl Run<'_> {
         }))
     }
 
-    /// The recovery points that the groups of a test started from.
-    async fn points(&self, test: &AnySpec) -> Result<Vec<PointUsed>, Failure> {
+    /// The recovery points that the groups of a test started from, and what a disaster when it began would have lost.
+    async fn points(&self, test: &AnySpec, begun: Timestamp) -> Result<Vec<PointUsed>, Failure> {
         let AnySpec::Program(program) = test else { return Ok(Vec::new()) };
         let mut points = Vec::new();
         for member in &program.groups {
             let moved = self.begun(member.job).await?;
             let (point_id, point_time) =
                 moved.map(|(_, job)| (job.result.point_id, job.result.point_time)).unwrap_or_default();
-            points.push(PointUsed { group_id: member.group, group: member.name.clone(), point_id, point_time });
+            let document = self.attached.snapshot().get(kind::GROUPS, &member.group.to_string()).cloned();
+            let observed = document.and_then(|document| status::<GroupRecord>(&document).observed);
+            points.push(PointUsed {
+                group_id: member.group,
+                group: member.name.clone(),
+                point_id,
+                point_time,
+                lost_seconds: point_time.map(|time| lost(begun, (point_id, time), observed.as_ref())),
+            });
         }
         Ok(points)
     }
@@ -398,5 +415,35 @@ impl Run<'_> {
             record.result.jobs = findings.test.into_iter().collect();
             record.result.drill = Some(outcome.clone());
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_group_loses_nothing_however_old_its_point_is() {
+        let at = |seconds: i64| Timestamp::from_micros(1_700_000_000_000_000 + seconds * 1_000_000);
+        let observed = |seen: i64, id: &PointId, landed: Option<f64>| -> Observed {
+            serde_json::from_value(serde_json::json!({
+                "gateway": GatewayId::from_bytes([1; 16]), "time": at(seen), "health": "healthy", "reasons": [],
+                "landed_rpo_seconds": landed, "backlog_bytes": 0, "journal_bytes_used": 0, "churn_bytes_per_second": 0.0,
+                "hydrated_bytes": null, "mount_path": null, "volumes": [],
+                "latest_point": {
+                    "id": id, "branch": lifeboat_model::BranchId::from_bytes([2; 16]), "epoch": 1, "lsn": 1, "time": at(0),
+                    "kind": "crash-consistent", "label": "",
+                },
+            }))
+            .expect("an account")
+        };
+        let (own, other) = (PointId::from_bytes([3; 16]), PointId::from_bytes([4; 16]));
+        let point = (Some(own), at(0));
+        assert_eq!(lost(at(600), point, None), 600.0);
+        assert_eq!(lost(at(600), point, Some(&observed(595, &own, Some(0.0)))), 5.0, "what came since it was said");
+        assert_eq!(lost(at(600), point, Some(&observed(601, &own, Some(2.0)))), 2.0);
+        assert_eq!(lost(at(600), point, Some(&observed(595, &own, Some(900.0)))), 600.0, "never more than its age");
+        assert_eq!(lost(at(600), point, Some(&observed(595, &other, Some(0.0)))), 600.0, "an older point was chosen");
+        assert_eq!(lost(at(600), point, Some(&observed(595, &own, None))), 600.0);
     }
 }

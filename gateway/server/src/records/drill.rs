@@ -67,12 +67,15 @@ pub(crate) struct Findings {
 }
 
 /// The recovery point that a group started from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PointUsed {
     pub(crate) group_id: GroupId,
     pub(crate) group: String,
     pub(crate) point_id: Option<PointId>,
     pub(crate) point_time: Option<Timestamp>,
+    /// Seconds of writes that a disaster at the start of the test would have lost, at most.
+    #[serde(default)]
+    pub(crate) lost_seconds: Option<f64>,
 }
 
 /// What became of an assertion.

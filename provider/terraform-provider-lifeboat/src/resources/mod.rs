@@ -1,5 +1,6 @@
 //! The resources: one file each, with its schema and what is particular to it.
 
+mod drill;
 mod gateway;
 mod group;
 mod machine;
@@ -11,6 +12,7 @@ mod site;
 mod vault;
 mod volume;
 
+pub(crate) use drill::DrillResource;
 pub(crate) use gateway::GatewayKind;
 pub(crate) use group::GroupKind;
 pub(crate) use machine::MachineKind;

@@ -4,8 +4,8 @@
 //! carried out, since a machine's network leads nowhere, is refused; what else is missing is in `reasons`.
 
 use lifeboat_api::{
-    ActionType, BootGroup, Client, FailoverKind, Machine, Network, NetworkMapping, Plan, PlanAction, PlanDirection,
-    PlanShutdown, PlanSpec, default_shutdown_timeout,
+    ActionType, BootGroup, Client, ClientError, Drill, FailoverKind, Machine, Network, NetworkMapping, Plan,
+    PlanAction, PlanDirection, PlanShutdown, PlanSpec, default_shutdown_timeout,
 };
 use tf_provider_sdk::{
     Attribute, Block, Diagnostic, Diagnostics, NestedBlock, Object, PlanChange, Result, Schema, Type, Value,
@@ -13,7 +13,7 @@ use tf_provider_sdk::{
 };
 
 use super::{REPLACES, anchor, list_or_absent, observed, short_timeouts};
-use crate::declared::Kind;
+use crate::declared::{Dependent, Kind, all};
 use crate::link::Link;
 use crate::values::Values;
 
@@ -318,5 +318,11 @@ impl Kind for RecoveryPlanKind {
             }
         }
         found.into_result()
+    }
+
+    async fn dependents(api: &Client, id: &str) -> std::result::Result<Vec<Dependent>, ClientError> {
+        let drills: Vec<Drill> = all(api).await?;
+        let of_it = |drill: &&Drill| drill.spec.plan_id.to_string() == id;
+        Ok(drills.iter().filter(of_it).map(|drill| Dependent::new("drill", drill)).collect())
     }
 }

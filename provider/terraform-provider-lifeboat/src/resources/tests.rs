@@ -257,3 +257,43 @@ fn a_plan_keeps_the_order_of_groups_and_actions() {
     assert_eq!(state.at("boot_group[1].machine_ids"), Some(&Value::Null));
     assert_eq!(text("shutdown.pre_action[0].name").as_deref(), Some("z"));
 }
+
+#[test]
+fn a_drill_keeps_its_assertions_and_shows_its_last_run() {
+    let assertion = |kind: &str, more: Json| {
+        let mut one = json!({
+            "type": kind, "machine_id": null, "volume_id": null, "within": "5m", "contains": null, "port": null,
+            "interface": null, "path": null, "status": null, "tls": false, "sha256": null, "partition": null,
+            "script": null, "picture": null,
+        });
+        one.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        one
+    };
+    let spec = json!({
+        "plan_id": id("plan", 1), "name": "weekly", "point": "latest", "network": "isolated",
+        "assertion": [
+            assertion("http", json!({"machine_id": id("mch", 2), "port": 8443, "tls": true, "status": 204, "path": "/up"})),
+            assertion("boots", json!({"machine_id": id("mch", 1), "contains": "ready", "within": "10m"})),
+            assertion("file_hash", json!({"volume_id": id("vol", 1), "path": "/a", "sha256": "0".repeat(64), "partition": 2})),
+            assertion("script", json!({"script": "probe"})),
+        ],
+        "max_rto": "15m", "max_rpo": null, "valid_for": "30d", "keep": false,
+        "schedule": {"every": "7d", "days": ["sat"], "start": "22:00", "end": "04:00", "timezone": "Europe/Zurich"},
+    });
+    let run = json!({
+        "job_id": id("job", 2), "gateway_id": id("gw", 1), "started": "2026-11-20T10:00:00Z",
+        "finished": "2026-11-20T10:05:00Z",
+        "outcome": {"passed": false, "rto_seconds": null, "rpo_seconds": 1.234_567, "failures": ["boots of db: nothing"]},
+    });
+    let status = json!({
+        "state": "failed", "plan": "erp", "job_id": null, "runs": [run], "expires": null, "next_run": null, "test_job_id": null,
+    });
+    let state = round_trip::<drill::DrillKind>("drill", spec, status);
+    assert_eq!(state.value("passed").and_then(Value::as_bool), Some(false));
+    assert_eq!(
+        state.value("rpo_seconds").and_then(Value::as_number).map(ToString::to_string).as_deref(),
+        Some("1.235")
+    );
+    assert_eq!(state.at("failures[0]").and_then(Value::as_str), Some("boots of db: nothing"));
+    assert_eq!(state.value("expires_at"), Some(&Value::Null));
+}

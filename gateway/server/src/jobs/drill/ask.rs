@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_api::validate::{format_duration, parse_duration};
-use lifeboat_api::{AssertionType, DrillSpec, FailoverKind, PlanCleanupRequest, PlanFailoverRequest};
-use lifeboat_model::{DrillId, JobId};
+use lifeboat_api::{
+    AssertionType, DrillSpec, FailoverKind, GatewaySpec, PlanCleanupRequest, PlanFailoverRequest, PlanSpec,
+};
+use lifeboat_model::{DrillId, GatewayId, JobId};
 use lifeboat_vault::Document;
 
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
 use crate::jobs;
-use crate::jobs::ask::own;
 use crate::jobs::program::ask::AskedOf;
-use crate::records::{AnySpec, DrillJobSpec, DrillRecord, Step, StepRecord, Subject, kind, status};
+use crate::records::{AnySpec, DrillJobSpec, DrillRecord, GatewayRecord, Step, StepRecord, Subject, kind, status};
 use crate::vaults::AttachedVault;
 use crate::view;
 
@@ -40,7 +41,29 @@ fn plan_of(attached: &AttachedVault, spec: &DrillSpec) -> ApiResult<Arc<Document
     plan.ok_or_else(|| ApiError::not_found("plan", &spec.plan_id.to_string()))
 }
 
-/// A run of a drill at this gateway, if nothing that can be known speaks against it.
+/// The gateway that leads a run: this one, if it is of the plan's target site and can, else another there that can.
+fn leader(context: &Context, attached: &AttachedVault, plan: &PlanSpec) -> ApiResult<GatewayId> {
+    let snapshot = attached.snapshot();
+    let needs_machines = plan.machines().next().is_some();
+    let can = |document: &&Arc<Document>| {
+        let record: GatewayRecord = status(document);
+        document.spec_as::<GatewaySpec>().is_ok_and(|spec| spec.site_id == plan.target_site_id)
+            && view::is_alive(&record, jobs::SILENCE)
+            && (record.compute.is_some() || !needs_machines)
+    };
+    let able: Vec<GatewayId> =
+        snapshot.of(kind::GATEWAYS).iter().filter(can).filter_map(|one| view::id(one).ok()).collect();
+    let here = context.own_gateway(attached).filter(|own| able.contains(own));
+    here.or(able.first().copied()).ok_or_else(|| {
+        let site = view::site_name(&snapshot, plan.target_site_id).unwrap_or_else(|| plan.target_site_id.to_string());
+        let with = if needs_machines { " that runs machines (--compute)" } else { "" };
+        ApiError::conflict(format!(
+            "no gateway of the site {site}{with} was heard of lately: start one with this vault"
+        ))
+    })
+}
+
+/// A run of a drill, if nothing that can be known here speaks against it.
 pub(crate) async fn run(
     context: &Context,
     attached: &AttachedVault,
@@ -48,9 +71,9 @@ pub(crate) async fn run(
     job: JobId,
     scheduled: bool,
 ) -> ApiResult<(AnySpec, Vec<StepRecord>)> {
-    let here = own(context, attached)?;
     let spec: DrillSpec = drill.spec_as()?;
     let plan = plan_of(attached, &spec)?;
+    let leader = leader(context, attached, &plan.spec_as()?)?;
     let record: DrillRecord = status(drill);
     if let Some(test) = view::kept_test(&attached.snapshot(), &spec, &record) {
         return Err(ApiError::conflict(format!(
@@ -62,17 +85,20 @@ pub(crate) async fn run(
     if !misfits.is_empty() {
         return Err(misfits.into());
     }
-    let asked = AskedOf::new(context, attached, &plan, Subject::Plan(spec.plan_id), super::test_job(job))?;
-    asked.failover(&test_request(&spec)).await?;
+    // What the leader would refuse is refused at once, where that is known.
+    if context.own_gateway(attached) == Some(leader) {
+        let asked = AskedOf::new(context, attached, &plan, Subject::Plan(spec.plan_id), super::test_job(job))?;
+        asked.failover(&test_request(&spec)).await?;
+    }
     let files = spec.assertion.iter().any(|one| one.kind == AssertionType::FileHash);
     let steps = [Step::TestPlan, Step::Assert]
         .into_iter()
         .chain(files.then_some(Step::HashFiles))
         .chain([Step::EndTest, Step::Attest])
-        .map(|step| StepRecord::new(step, here));
+        .map(|step| StepRecord::new(step, leader));
     let id: DrillId = view::id(drill)?;
     let decided =
-        DrillJobSpec { drill: id, plan: spec.plan_id, plan_name: plan.name.clone(), gateway: here, spec, scheduled };
+        DrillJobSpec { drill: id, plan: spec.plan_id, plan_name: plan.name.clone(), gateway: leader, spec, scheduled };
     Ok((AnySpec::Drill(Box::new(decided)), steps.collect()))
 }
 
