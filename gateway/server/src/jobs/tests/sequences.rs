@@ -3,7 +3,7 @@
 //!
 //! `CASES=N` plays N sequences instead of a few, `SEED=0x…` begins at that seed.
 
-use lifeboat_api::{CommitRequest, PlanCleanupRequest, ReprotectRequest};
+use lifeboat_api::{CommitRequest, Drill, DrillRunRequest, DrillSpec, PlanCleanupRequest, ReprotectRequest};
 use lifeboat_model::GroupId;
 
 use super::programs::{Shop, failover};
@@ -35,8 +35,18 @@ struct Stands {
 }
 
 /// What may be asked of a plan that stands so.
-const VERBS: [&str; 9] =
-    ["test", "cleanup", "planned", "unplanned", "change-point", "commit", "reprotect", "failback", "failback-create"];
+const VERBS: [&str; 10] = [
+    "test",
+    "cleanup",
+    "planned",
+    "unplanned",
+    "change-point",
+    "commit",
+    "reprotect",
+    "failback",
+    "failback-create",
+    "drill",
+];
 
 impl Stands {
     const fn allows(self, verb: &str) -> bool {
@@ -45,6 +55,8 @@ impl Stands {
             b"cleanup" => self.tested,
             b"planned" | b"unplanned" => !self.away,
             b"change-point" | b"commit" => self.away && !self.committed,
+            // Beside everything, also beside another test.
+            b"drill" => true,
             _ => self.away,
         }
     }
@@ -61,7 +73,7 @@ impl Stands {
     }
 }
 
-async fn ask(shop: &Shop, verb: &str) -> Result<Job, lifeboat_api::ClientError> {
+async fn ask(shop: &Shop, drill: &Drill, verb: &str) -> Result<Job, lifeboat_api::ClientError> {
     let plan = shop.plan.id.to_string();
     let client = shop.pair.b();
     let back = |mode| FailbackRequest { mode };
@@ -75,6 +87,7 @@ async fn ask(shop: &Shop, verb: &str) -> Result<Job, lifeboat_api::ClientError> 
             client.verb::<lifeboat_api::Plan>(&plan, "change-point", &wanted).await
         }
         "commit" => client.verb::<lifeboat_api::Plan>(&plan, "commit", &CommitRequest {}).await,
+        "drill" => client.verb::<Drill>(&drill.id.to_string(), "run", &DrillRunRequest {}).await,
         "reprotect" => client.verb::<lifeboat_api::Plan>(&plan, "reprotect", &ReprotectRequest {}).await,
         "failback" => client.verb::<lifeboat_api::Plan>(&plan, "failback", &back(FailbackMode::MinimizeDowntime)).await,
         _ => client.verb::<lifeboat_api::Plan>(&plan, "failback", &back(FailbackMode::Create)).await,
@@ -86,6 +99,11 @@ async fn play(seed: u64, length: u64) {
     let mut random = Random(seed);
     let mut shop = Shop::open().await;
     let groups: Vec<GroupId> = shop.groups();
+    shop.pair.hosts.1.says("db", "ready");
+    let boots = serde_json::json!({"type": "boots", "machine_id": shop.db.id, "contains": "ready"});
+    let spec = serde_json::json!({"plan_id": shop.plan.id, "name": "any-time", "assertion": [boots]});
+    let spec: DrillSpec = serde_json::from_value(spec).expect("a drill");
+    let drill: Drill = shop.pair.b().create(&spec).await.expect("declared");
     let mut stands = Stands::default();
     let mut asked: Vec<String> = Vec::new();
     for _ in 0..length {
@@ -94,13 +112,13 @@ async fn play(seed: u64, length: u64) {
         let wrong: Vec<&str> = VERBS.into_iter().filter(|verb| !stands.allows(verb) && *verb != "test").collect();
         if random.below(4) == 0 && !wrong.is_empty() {
             let verb = wrong[usize::try_from(random.below(wrong.len() as u64)).expect("small")];
-            let refused = ask(&shop, verb).await;
+            let refused = ask(&shop, &drill, verb).await;
             assert!(refused.is_err(), "seed {seed:#x}: {verb} after {asked:?} was begun: {refused:?}");
         }
         let verb = allowed[usize::try_from(random.below(allowed.len() as u64)).expect("small")];
         asked.push(verb.to_owned());
         shop.more_points();
-        let job = match ask(&shop, verb).await {
+        let job = match ask(&shop, &drill, verb).await {
             Ok(job) => job,
             Err(error) => panic!("seed {seed:#x}: {verb} after {asked:?} was refused: {error}"),
         };
@@ -113,6 +131,9 @@ async fn play(seed: u64, length: u64) {
         }
         let job = shop.over(&job).await;
         assert_eq!(job.state, JobState::Succeeded, "seed {seed:#x}: {asked:?}: {job:#?}");
+        if verb == "drill" {
+            assert!(job.result.drill.as_ref().is_some_and(|out| out.passed), "seed {seed:#x}: {asked:?}: {job:#?}");
+        }
         stands = stands.after(verb);
         holds(&shop, &groups, stands, &format!("seed {seed:#x}: {asked:?}")).await;
     }
