@@ -12,7 +12,7 @@ use lifeboat_acceptance::documents::Documents;
 use lifeboat_acceptance::estate::{Api, Estate};
 use lifeboat_acceptance::eventually;
 use lifeboat_acceptance::terraform::{Tier, Workspace};
-use lifeboat_api::types::{Event, Page};
+use lifeboat_api::types::{Event, Page, Point};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
@@ -84,6 +84,21 @@ fn suggestion(estate: &Estate) -> Result<Value> {
     estate.primary.json(&["point", "suggest", "ledger"])
 }
 
+fn points_of(estate: &Estate, group: &str) -> Result<Vec<Point>> {
+    let group = ("group", group.to_owned());
+    Api::of(&estate.primary)?.call(async |client| client.list("/v1/points", std::slice::from_ref(&group)).await)
+}
+
+/// How much of what was written before a point looks random, where it was measured.
+fn random_share(estate: &Estate, group: &str, point: &str) -> Result<Option<f64>> {
+    let path = format!("/v1/points/{point}");
+    let group = ("group", group.to_owned());
+    let point: Point =
+        Api::of(&estate.primary)?.call(async |client| client.get(&path, std::slice::from_ref(&group)).await)?;
+    let volume = point.volumes.unwrap_or_default().into_iter().next();
+    Ok(volume.and_then(|volume| volume.written).map(|written| written.random))
+}
+
 fn suspicious_events(estate: &Estate) -> Result<Vec<Event>> {
     let page: Page<Event> = Api::of(&estate.primary)?
         .call(async |client| client.get("/v1/events", &[("limit", "100".to_owned())]).await)?;
@@ -119,6 +134,15 @@ fn an_encryption_is_noticed_and_the_point_before_it_holds_the_files() {
         .unwrap();
     let status = estate.primary.json(&["group", "show", "ledger"]).unwrap();
     assert_eq!(status["status"]["health"], "warning", "{status}");
+
+    // The figures stand with the points.
+    let (group, point) = (found["group_id"].as_str().unwrap(), found["point"]["id"].as_str().unwrap());
+    let before = random_share(&estate, group, point).unwrap();
+    assert!(before.is_none_or(|share| share < 0.1), "before the encryption: {before:?}");
+    let points = points_of(&estate, group).unwrap();
+    let share = |point: &Point| random_share(&estate, group, &point.id.to_string()).unwrap();
+    let shares: Vec<Option<f64>> = points.iter().map(share).collect();
+    assert!(shares.iter().flatten().any(|share| *share > 0.5), "{shares:?}");
 
     // Terraform reads the same.
     let workspace =

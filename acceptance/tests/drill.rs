@@ -27,7 +27,7 @@ fn variables(workspace: &Workspace, dir: &Path, drills: bool, sha256: &str) -> R
 }
 
 fn attribute(state: &State, address: &str, name: &str) -> Value {
-    state.attributes(address).unwrap()[name].clone()
+    state.attributes(address).expect(address)[name].clone()
 }
 
 fn drill(gateway: &Gateway) -> Result<Value> {

@@ -12,9 +12,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lifeboat_engine::insight::{Ledger, Suggestion, Suspicion, suggest, suspicions};
+use lifeboat_api::WrittenBefore;
+use lifeboat_engine::insight::{Entry, Ledger, Measure, Suggestion, Suspicion, suggest, suspicions};
 use lifeboat_model::state::Health;
-use lifeboat_model::{BranchId, GroupId, Lsn, Timestamp, VolumeId};
+use lifeboat_model::{BLOCK_SIZE_U64, BranchId, GroupId, Lsn, Timestamp, VolumeId};
 use lifeboat_vault::{Vault, VaultError, VaultErrorKind};
 use serde::{Deserialize, Serialize};
 
@@ -178,6 +179,44 @@ pub(crate) fn reasons(context: &Context, found: &[Suspicion]) -> Vec<String> {
     lately.map(|found| sentence(name(found.volume), found)).collect()
 }
 
+/// What was measured of a branch: what was kept, and what an instance here has measured since.
+async fn whole(context: &Context, vault: &Vault, group: GroupId, branch: BranchId) -> Result<Ledger, VaultError> {
+    let kept = read(vault, branch).await?.unwrap_or_default().ledger;
+    let own = context.instances.of(group).into_iter().filter_map(|(_, open)| open.instance.insight());
+    let mut ledger = own.into_iter().find(|(id, _)| *id == branch).map(|(_, ledger)| ledger).unwrap_or_default();
+    ledger.put_before(kept);
+    Ok(ledger)
+}
+
+/// What was written of each volume in the interval that ends with a point, where it was measured.
+///
+/// # Errors
+/// The vault can't be read.
+pub(crate) async fn before(
+    context: &Context,
+    vault: &Vault,
+    group: GroupId,
+    point: &PointFact,
+) -> Result<Vec<(VolumeId, WrittenBefore)>, VaultError> {
+    let ledger = whole(context, vault, group, point.branch).await?;
+    let covers = |entry: &&Entry| entry.from < point.time && point.time <= entry.until;
+    let Some(entry) = ledger.entries().iter().find(covers) else { return Ok(Vec::new()) };
+    let share =
+        |part: u64, measure: &Measure| if measure.sampled == 0 { 0.0 } else { part as f64 / measure.sampled as f64 };
+    let shown = entry.volumes.iter().map(|(volume, measure)| {
+        let written = WrittenBefore {
+            since: entry.from,
+            until: entry.until,
+            bytes: measure.written.saturating_mul(BLOCK_SIZE_U64),
+            random: share(measure.random, measure),
+            dense: share(measure.dense, measure),
+            rewritten: share(measure.rewritten, measure),
+        };
+        (*volume, written)
+    });
+    Ok(shown.collect())
+}
+
 /// The point to recover from: what was measured on the branches of the points counts, what was kept and what an instance
 /// here has measured since.
 ///
@@ -196,20 +235,16 @@ pub(crate) async fn suggestion(
             _ => branches.push((point.branch, point.lsn)),
         }
     }
-    let own: Vec<(BranchId, Ledger)> =
-        context.instances.of(group).into_iter().filter_map(|(_, open)| open.instance.insight()).collect();
     let newest = branches.last().map(|(branch, _)| *branch);
-    let mut whole = Ledger::default();
+    let mut history = Ledger::default();
     for (branch, until) in branches {
-        let kept = read(vault, branch).await?.unwrap_or_default().ledger;
-        let mut ledger = own.iter().find(|(id, _)| *id == branch).map(|(_, ledger)| ledger.clone()).unwrap_or_default();
-        ledger.put_before(kept);
+        let mut ledger = whole(context, vault, group, branch).await?;
         if Some(branch) != newest {
             // What was written behind a fork is no part of this history.
             ledger.cut(until);
         }
-        ledger.put_before(whole);
-        whole = ledger;
+        ledger.put_before(history);
+        history = ledger;
     }
-    Ok(suggest(points, |point| point.time, &whole))
+    Ok(suggest(points, |point| point.time, &history))
 }

@@ -215,7 +215,7 @@ pub struct Point {
 }
 
 /// A volume as a recovery point holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PointVolume {
     /// The volume.
     #[schema(value_type = String)]
@@ -229,6 +229,28 @@ pub struct PointVolume {
     pub erased: bool,
     /// The root hash of its content, 64 hexadecimal digits: the same for the same content, wherever it is computed.
     pub root: Option<String>,
+    /// What was written of it before the point; absent where it wasn't measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<WrittenBefore>,
+}
+
+/// What was written of a volume in an interval that ends with a recovery point, by a sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WrittenBefore {
+    /// The point before; figures of points long ago are kept together.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// The last point that they are about.
+    #[schema(value_type = String, format = DateTime)]
+    pub until: Timestamp,
+    /// Bytes that were written, with content.
+    pub bytes: u64,
+    /// Share of the sample that looks random, as what is encrypted does: 0 to 1.
+    pub random: f64,
+    /// Share of the sample that is compressed or random: 0 to 1.
+    pub dense: f64,
+    /// Share of the sample that had other content before: 0 to 1.
+    pub rewritten: f64,
 }
 
 /// Why a vault lacks blocks that the log does not bring.

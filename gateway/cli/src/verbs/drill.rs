@@ -315,7 +315,7 @@ fn verify(output: Output, file: &Path, known: &[String]) -> Result<()> {
 pub(crate) async fn run(args: DrillArgs, output: Output) -> Result<()> {
     // Nobody has to be asked for the key that counts.
     if let DrillVerb::Verify { file, public_key: Some(key) } = &args.verb {
-        return verify(output, file, &[key.clone()]);
+        return verify(output, file, std::slice::from_ref(key));
     }
     let client = args.connection.client()?;
     match args.verb {

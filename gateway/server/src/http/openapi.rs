@@ -52,6 +52,7 @@ use utoipa::OpenApi;
         api::DrillEvidence,
         api::DrillRunRequest,
         api::Point,
+        api::WrittenBefore,
         api::CleanPoint,
         api::SuspicionView,
         api::Job,

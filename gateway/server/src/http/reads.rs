@@ -1,5 +1,6 @@
 //! Reads that are no resources: points, jobs, events, protection status, the gateway's report.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -8,13 +9,14 @@ use http::Uri;
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{Event, GatewayReport, Job, Page, Point, PointVolume, ProblemCode, ProtectionStatus};
 use lifeboat_model::state::JobState;
-use lifeboat_model::{BranchId, EventId, GroupId, PointKind, Timestamp};
+use lifeboat_model::{BranchId, EventId, GroupId, PointKind, Timestamp, VolumeId};
 use lifeboat_vault::Document;
 
 use super::Shared;
 use super::body::{PAGING, Query, page};
 use super::error::{ApiError, ApiResult};
 use crate::context::Context;
+use crate::insight;
 use crate::jobs;
 use crate::records::{AnySpec, EventRecord, GroupRecord, JobRecord, kind, status};
 use crate::view;
@@ -93,6 +95,7 @@ pub(crate) async fn point(State(context): Shared, Path(id): Path<String>, uri: U
     let tree = context.points.view(context.engine.as_ref(), &vault, group, found).await?;
     let snapshot = attached.snapshot();
     let mut shown = view::point(&context, group, &document.name, found);
+    let written: HashMap<VolumeId, _> = insight::before(&context, &vault, group, found).await?.into_iter().collect();
     let erased = tree.erased().into_iter().map(|volume| (volume, 0, None, true));
     shown.volumes = Some(
         tree.volumes()
@@ -105,6 +108,7 @@ pub(crate) async fn point(State(context): Shared, Path(id): Path<String>, uri: U
                 size_bytes,
                 erased,
                 root: root.map(|root| root.to_string()),
+                written: written.get(&volume).cloned(),
             })
             .collect(),
     );

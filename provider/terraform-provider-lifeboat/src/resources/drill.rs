@@ -604,7 +604,7 @@ mod tests {
             ("keep", true.into_value()),
         ] {
             let plan = planned(&state, passed(&[(name, value)])).await;
-            assert!(FOUND.iter().all(|name| plan.is_unknown(*name)), "{name}: {plan:?}");
+            assert!(FOUND.iter().all(|name| plan.is_unknown(name)), "{name}: {plan:?}");
         }
     }
 
