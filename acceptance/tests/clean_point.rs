@@ -86,7 +86,8 @@ fn suggestion(estate: &Estate) -> Result<Value> {
 
 fn points_of(estate: &Estate, group: &str) -> Result<Vec<Point>> {
     let group = ("group", group.to_owned());
-    Api::of(&estate.primary)?.call(async |client| client.list("/v1/points", std::slice::from_ref(&group)).await)
+    let api = Api::of(&estate.primary)?;
+    Ok(api.call(async |client| client.list("/v1/points", std::slice::from_ref(&group)).await)?)
 }
 
 /// How much of what was written before a point looks random, where it was measured.
