@@ -454,3 +454,35 @@ async fn a_plan_counts_on_a_mapping_that_the_same_run_makes() {
     assert!(accepted.said.is_empty(), "{:?}", accepted.said);
     session.end().await;
 }
+
+#[tokio::test]
+async fn machines_that_can_never_be_kept_apart_are_warned_of_at_plan() {
+    let (gateway, mut session) = started(&[]).await;
+    let member = |last: u8, group: u8| {
+        let mut spec = machine_spec();
+        spec["name"] = json!(format!("web{last}"));
+        spec["group_id"] = json!(id("grp", group));
+        spec["network_interface"] = json!([]);
+        spec["target"] = json!({"cpus": null, "memory_mib": null, "anti_affinity_group": "web"});
+        view(&id("mch", last), 1, spec, machine_view()["status"].clone())
+    };
+    gateway
+        .answers("GET /v1/machines", 200, json!({"items": [member(1, 1), member(2, 1), member(3, 2)]}))
+        .answers("GET /v1/networks", 200, empty_page())
+        .answers("GET /v1/network-mappings", 200, empty_page());
+    let plan = |machines: &[u8]| {
+        let ids: Vec<String> = machines.iter().map(|last| id("mch", *last)).collect();
+        Object::new()
+            .with("vault_id", id("vlt", 1))
+            .with("name", "erp")
+            .with("source_site_id", id("site", 1))
+            .with("target_site_id", id("site", 2))
+            .with("boot_group", vec![Object::new().with("machine_ids", ids)])
+    };
+    let warned = session.plan(PLAN, None, Some(&plan(&[1, 3, 2]))).await;
+    let at = "boot_group[0].machine_ids[2]: Machines come up on one host";
+    assert_one(&warned.said, &[at, "web1 and web2", "one consistency group"]);
+    let apart = session.plan(PLAN, None, Some(&plan(&[1, 3]))).await;
+    assert!(apart.said.is_empty(), "{:?}", apart.said);
+    session.end().await;
+}

@@ -3,6 +3,8 @@
 //! Boot groups and actions are ordered: the order of the blocks is the order in the API, both ways. A plan that couldn't be
 //! carried out, since a machine's network leads nowhere, is refused; what else is missing is in `reasons`.
 
+use std::collections::BTreeMap;
+
 use lifeboat_api::{
     ActionType, BootGroup, Client, ClientError, Drill, FailoverKind, Machine, Network, NetworkMapping, Plan,
     PlanAction, PlanDirection, PlanShutdown, PlanSpec, default_shutdown_timeout,
@@ -209,6 +211,10 @@ impl Kind for RecoveryPlanKind {
                     .description("Whether it could be carried out at the last refresh: `ready` or `not-ready`."),
             )
             .attribute(observed(Attribute::list("reasons", Type::String)).description("Why it couldn't."))
+            .attribute(observed(Attribute::list("warnings", Type::String)).description(
+                "What would not be as it was wished for, and stops nothing: machines of one `anti_affinity_group` that would come up \
+                 on one host.",
+            ))
             .block(shutdown_block())
             .block(boot_group_block())
             .timeouts(short_timeouts())
@@ -270,6 +276,7 @@ impl Kind for RecoveryPlanKind {
         state.set("active_site", status.active_site.clone());
         state.set("readiness", status.readiness.as_str());
         state.set("reasons", status.reasons.clone());
+        state.set("warnings", status.warnings.clone());
     }
 
     /// The networks of machines that are there already have somewhere to go.
@@ -324,5 +331,42 @@ impl Kind for RecoveryPlanKind {
         let drills: Vec<Drill> = all(api).await?;
         let of_it = |drill: &&Drill| drill.spec.plan_id.to_string() == id;
         Ok(drills.iter().filter(of_it).map(|drill| Dependent::new("drill", drill)).collect())
+    }
+
+    /// Machines that are there already and can never be kept apart: they move with one consistency group.
+    async fn remarks(api: &Client, plan: &PlanChange) -> Vec<Diagnostic> {
+        let Some(planned) = plan.planned() else { return Vec::new() };
+        let Ok(machines) = api.list::<Machine>("/v1/machines", &[]).await else { return Vec::new() };
+        let mut met: BTreeMap<(String, String), Vec<(String, String)>> = BTreeMap::new();
+        for (group, block) in
+            planned.value("boot_group").and_then(Value::as_elements).unwrap_or_default().iter().enumerate()
+        {
+            let ids = block.as_object().and_then(|block| block.value("machine_ids")).and_then(Value::as_elements);
+            for (at, id) in ids.unwrap_or_default().iter().enumerate() {
+                let machine = machines.iter().find(|machine| Some(machine.id.to_string().as_str()) == id.as_str());
+                let target = machine.and_then(|machine| Some((machine, machine.spec.target.as_ref()?)));
+                let Some((machine, label)) =
+                    target.and_then(|(machine, target)| Some((machine, target.anti_affinity_group.clone()?)))
+                else {
+                    continue;
+                };
+                let path = format!("boot_group[{group}].machine_ids[{at}]");
+                met.entry((label, machine.spec.group_id.to_string()))
+                    .or_default()
+                    .push((machine.spec.name.clone(), path));
+            }
+        }
+        let together = met.into_iter().filter_map(|((label, group), machines)| {
+            let (_, path) = machines.get(1)?;
+            let names: Vec<&str> = machines.iter().map(|(name, _)| name.as_str()).collect();
+            let detail = format!(
+                "The machines {} are to be kept apart (anti_affinity_group = \"{label}\"), and their volumes are of one consistency \
+                 group ({group}), which moves to one gateway: they come up on one host. Give them groups of their own, or leave \
+                 anti_affinity_group out.",
+                names.join(" and ")
+            );
+            Some(Diagnostic::warning("Machines come up on one host", detail).at(path.as_str()))
+        });
+        together.collect()
     }
 }
