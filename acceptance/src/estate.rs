@@ -262,7 +262,7 @@ impl Estate {
     /// # Errors
     /// When the job fails.
     pub fn fail_back(&self, mode: FailbackMode) -> Result<Job> {
-        self.verb(&self.primary, "failback", &FailbackRequest { mode })
+        self.verb(&self.primary, "failback", &FailbackRequest::new(mode))
     }
 
     /// Runs a verb on the group and waits for its job.

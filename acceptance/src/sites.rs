@@ -79,7 +79,7 @@ impl Verb {
             }
             Self::Commit => client.verb::<Plan>(plan, "commit", &CommitRequest {}).await,
             Self::Reprotect => client.verb::<Plan>(plan, "reprotect", &ReprotectRequest {}).await,
-            Self::Failback(mode) => client.verb::<Plan>(plan, "failback", &FailbackRequest { mode: *mode }).await,
+            Self::Failback(mode) => client.verb::<Plan>(plan, "failback", &FailbackRequest::new(*mode)).await,
         }
     }
 }

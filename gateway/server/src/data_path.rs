@@ -137,6 +137,10 @@ impl DataPath for Engine {
         Ok((Arc::new(EngineInstance(group)), orphan))
     }
 
+    async fn leave(&self, place: Place) -> EngineResult<Option<BranchId>> {
+        Group::leave(config(place)?).await
+    }
+
     async fn forget(&self, dir: &Path) -> EngineResult<()> {
         Group::forget(dir).await
     }

@@ -352,7 +352,7 @@ fn is_declared_here(context: &Context, volume: &str) -> bool {
         let group = group_of(document.id.parse().ok()?, &spec);
         let record: GroupRecord = snapshot.get(kind::GROUPS, &group.to_string()).map(|found| status(found))?;
         let serves = record.active.is_some_and(|active| active.gateway == own);
-        Some(serves || spec.gateway_id == own)
+        Some(serves || record.home.unwrap_or(spec.gateway_id) == own)
     };
     is_catalog_unknown(context) || context.vaults.all().iter().any(|attached| in_vault(attached) == Some(true))
 }

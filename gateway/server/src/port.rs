@@ -215,6 +215,9 @@ pub trait DataPath: Send + Sync + fmt::Debug + 'static {
         place: Place,
         branch: BranchId,
     ) -> EngineResult<(Arc<dyn Instance>, Option<BranchId>)>;
+    /// Gives up an instance that another gateway has taken over for good, and removes its local files; it must be closed. Returns
+    /// the branch that keeps what it had not shipped. Called again after a crash, it comes to the same.
+    async fn leave(&self, place: Place) -> EngineResult<Option<BranchId>>;
     /// Removes an instance's local files; it must be closed.
     async fn forget(&self, dir: &Path) -> EngineResult<()>;
     /// Gives up a branch that forked from another: its points are offered no more, and its data is deleted in time.

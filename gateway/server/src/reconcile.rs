@@ -9,6 +9,8 @@
 //! job has is left alone. A vault that can't be reached changes nothing about what runs. Nothing is kept here that a
 //! crash could lose.
 
+mod left;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -394,13 +396,14 @@ async fn groups(context: &Arc<Context>, attached: &Arc<AttachedVault>) {
         let Ok(id) = document.id.parse::<GroupId>() else { continue };
         let record: GroupRecord = status(document);
         let volumes = view::volumes_of(&snapshot, id);
-        let home = volumes.first().is_some_and(|(_, spec)| spec.gateway_id == own);
+        let home = view::home_of(&record, &volumes) == Some(own);
         let mut wanted: BTreeSet<String> =
             record.tests.iter().filter(|test| test.gateway == own).map(|test| test.job.to_string()).collect();
         if home && record.active.is_some() {
             wanted.insert(record.home_instance.clone().unwrap_or_else(|| HOME_INSTANCE.to_owned()));
         }
         let active = record.active.as_ref().filter(|active| active.gateway == own);
+        left::give_up(context, attached, id, document, &record, own).await;
         wanted.extend(active.map(|active| active.instance.clone()));
         for name in &wanted {
             open_wanted(context, attached, id, document, name, active.is_some_and(|active| active.instance == *name))
@@ -515,7 +518,8 @@ async fn serve(
             }
         }
         if state == GroupState::Active {
-            adjust(context, attached, id, active.gateway, &instance, volumes).await;
+            let home = view::home_of(record, volumes).unwrap_or(active.gateway);
+            adjust(context, attached, (id, home), active.gateway, &instance, volumes).await;
         }
     }
     if let Ok(place) = place(context, attached, id, PathBuf::new()) {
@@ -528,15 +532,15 @@ async fn serve(
 async fn adjust(
     context: &Context,
     attached: &AttachedVault,
-    group: GroupId,
+    (group, home): (GroupId, GatewayId),
     own: GatewayId,
     instance: &Arc<dyn Instance>,
     volumes: &[(VolumeId, VolumeSpec)],
 ) {
     let there = instance.volumes();
-    for (wanted, (_, spec)) in view::held(volumes).into_iter().zip(volumes) {
+    for wanted in view::held(volumes) {
         let done = match there.iter().find(|held| held.id == wanted.id) {
-            None => match adoption::admit(context, own, spec.gateway_id, &wanted) {
+            None => match adoption::admit(context, own, home, &wanted) {
                 Ok(()) => instance.add_volume(wanted.clone()).await.map(|()| "added"),
                 Err(error) => Err(error),
             },

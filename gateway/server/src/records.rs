@@ -88,6 +88,10 @@ pub(crate) struct GroupRecord {
     pub(crate) active: Option<ActiveRecord>,
     /// The instance that a failback goes to.
     pub(crate) home_instance: Option<String>,
+    /// Where it is at home since a failback went to another gateway than its volumes declare.
+    pub(crate) home: Option<GatewayId>,
+    /// Copies at gateways where it was at home before, to be given up when those are there.
+    pub(crate) left: Vec<LeftRecord>,
     pub(crate) committed: bool,
     pub(crate) released: bool,
     pub(crate) failover: Option<FailoverRecord>,
@@ -103,6 +107,13 @@ pub(crate) struct GroupRecord {
 pub(crate) struct ActiveRecord {
     pub(crate) gateway: GatewayId,
     pub(crate) branch: BranchId,
+    pub(crate) instance: String,
+}
+
+/// A copy of a group at a gateway where it isn't at home any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeftRecord {
+    pub(crate) gateway: GatewayId,
     pub(crate) instance: String,
 }
 

@@ -91,7 +91,7 @@ async fn a_volume_is_protected_failed_over_and_failed_back() {
     assert!(to_b.read::<Group>(&group).await.expect("group").status.committed);
 
     // Back, asking either gateway.
-    let back = FailbackRequest { mode: FailbackMode::MinimizeDowntime };
+    let back = FailbackRequest::new(FailbackMode::MinimizeDowntime);
     let back = done(&to_a, to_a.group_verb(&group, "failback", &back).await.expect("failback")).await;
     assert!(back.result.downtime_seconds.is_some() && back.result.bytes_changed > Some(0), "{back:#?}");
     assert_eq!(read(&a, id, "home", 0, 19).await, b"written in the west");
@@ -348,7 +348,7 @@ async fn volumes_join_and_leave_a_group_and_a_home_that_lost_its_disk_gets_every
     std::fs::remove_dir_all(dir.path().join("a/groups").join(&group)).expect("lost");
     let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("a starts again");
     let to_a = client(&a);
-    let back = FailbackRequest { mode: FailbackMode::FullDownload };
+    let back = FailbackRequest::new(FailbackMode::FullDownload);
     let back = done(&to_a, to_a.group_verb(&group, "failback", &back).await.expect("failback")).await;
     assert!(back.result.bytes_moved > Some(0), "{back:#?}");
     // The history still has the volume that left; it is taken out again.
@@ -410,7 +410,7 @@ async fn the_point_changes_until_the_commit_and_home_comes_back_on_a_new_disk() 
 
     let a = Gateway::start(config(&dir.path().join("a"), "a", "east")).await.expect("a starts again");
     let to_a = client(&a);
-    let back = FailbackRequest { mode: FailbackMode::Create };
+    let back = FailbackRequest::new(FailbackMode::Create);
     let back = done(&to_a, to_a.group_verb(&group, "failback", &back).await.expect("failback")).await;
     assert!(back.result.downtime_seconds.is_some(), "{back:#?}");
     assert_eq!(read(&a, id, "home", 0, 19).await, b"written in the west");

@@ -191,6 +191,12 @@ pub(crate) fn held(volumes: &[(VolumeId, VolumeSpec)]) -> Vec<HeldVolume> {
         .collect()
 }
 
+/// Where a group is at home: where a failback took it, else where its volumes are declared.
+pub(crate) fn home_of(record: &GroupRecord, volumes: &[(VolumeId, VolumeSpec)]) -> Option<GatewayId> {
+    let declared = volumes.first().map(|(_, spec)| spec.gateway_id);
+    declared.map(|declared| record.home.unwrap_or(declared))
+}
+
 /// The group of a volume: its own choice, or the one made for it.
 pub(crate) fn group_of(volume: VolumeId, spec: &VolumeSpec) -> GroupId {
     spec.group_id.unwrap_or_else(|| GroupId::from_bytes(volume.to_bytes()))
@@ -230,7 +236,7 @@ pub(crate) fn group_facts(
     let spec: GroupSpec = spec(document)?;
     let record: GroupRecord = status(document);
     let volumes = volumes_of(&snapshot, group);
-    let home = volumes.first().map(|(_, spec)| spec.gateway_id);
+    let home = home_of(&record, &volumes);
     let working = record.job.and_then(|job| job_kind(&snapshot, job));
     let state = protection_state(&record, home, working);
     let active_site = record.active.as_ref().and_then(|active| site_of(&snapshot, active.gateway));
@@ -514,6 +520,7 @@ fn volume_status(facts: &GroupFacts, volume: VolumeId, spec: &VolumeSpec) -> Vol
         path: held.and(mount).map(|mount| format!("{mount}/volumes/{}.img", spec.name)),
         nbd_url: held.and(nbd).map(|address| crate::nbd::url(address, &spec.name)),
         size_bytes: held.map(|held| held.size_bytes),
+        home_gateway_id: facts.home,
         active_gateway_id: active.map(|active| active.gateway),
         active_site_id: facts.active_site.as_ref().map(|(id, _)| *id),
         active_site: facts.active_site.as_ref().map(|(_, name)| name.clone()),

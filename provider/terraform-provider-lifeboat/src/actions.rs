@@ -368,7 +368,14 @@ impl Verb for Failback {
     const PROGRAMS: bool = true;
 
     fn schema() -> Schema {
-        Schema::new().description("Brings a recovery plan, a machine or a consistency group back home.").attribute(
+        Schema::new()
+            .description("Brings a recovery plan, a machine or a consistency group back home.")
+            .attribute(Attribute::string("gateway_id").optional().description(
+                "Another gateway of the home site that it goes to, and where it is at home from then on. Everything is fetched there, \
+                 while the recovery side runs or, with `create`, afterwards. The `gateway_id` of its volumes may stay as it is, or \
+                 be changed to this one in place. Its home when left out.",
+            ))
+            .attribute(
             Attribute::string("mode")
                 .default(FailbackMode::MinimizeDowntime.as_str())
                 .validate(validate::one_of(["minimize-downtime", "full-download", "create"]))
@@ -385,7 +392,15 @@ impl Verb for Failback {
             "create" => FailbackMode::Create,
             _ => FailbackMode::MinimizeDowntime,
         };
-        Ok(FailbackRequest { mode })
+        let gateway_id: Option<String> = config.get("gateway_id")?;
+        let gateway_id = gateway_id.map(|text| text.parse()).transpose().map_err(|_| {
+            Diagnostic::error(
+                "Not a gateway's id",
+                "Set the id of a lifeboat_gateway: `gw-` and 32 hexadecimal digits.",
+            )
+            .at("gateway_id")
+        })?;
+        Ok(FailbackRequest { mode, gateway_id })
     }
 }
 

@@ -28,6 +28,7 @@ fn volume_state() -> Object {
         .with("allow_replace", false)
         .with("path", "/mnt/primary/volumes/db.img")
         .with("nbd_url", "nbd://127.0.0.1:10809/db")
+        .with("home_gateway_id", id("gw", 1))
         .with("state", "protected")
         .with("active_site", "onprem")
         .with("health", "healthy")
@@ -430,4 +431,15 @@ async fn two_machines_of_a_configuration_cannot_have_the_same() {
     let second = session.plan(MACHINE, None, Some(&machine("web2", "10.20.0.11"))).await;
     assert!(second.said.is_empty(), "{:?}", second.said);
     session.end().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_came_home_elsewhere_is_declared_there_in_place() {
+    let state = volume_state().with("home_gateway_id", id("gw", 2));
+    let same = plan(VOLUME, Some(state.clone()), Some(volume())).await;
+    assert!(same.said.is_empty() && same.replaces.is_empty(), "{:?}", same.said);
+    let follows = plan(VOLUME, Some(state.clone()), Some(volume().with("gateway_id", id("gw", 2)))).await;
+    assert!(follows.said.is_empty() && follows.replaces.is_empty(), "{:?}", follows.said);
+    let elsewhere = plan(VOLUME, Some(state), Some(volume().with("gateway_id", id("gw", 3)))).await;
+    assert_one(&elsewhere.said, "gateway_id: A volume with data would be replaced", "allow_replace = true");
 }

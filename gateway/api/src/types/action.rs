@@ -1,6 +1,6 @@
 //! Bodies of the verbs: `POST /v1/groups/{id}:verb`. Each answers 202 and a job.
 
-use lifeboat_model::{GroupId, NetworkId, Timestamp, VaultId, VolumeId};
+use lifeboat_model::{GatewayId, GroupId, NetworkId, Timestamp, VaultId, VolumeId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -167,12 +167,25 @@ impl FailbackMode {
     }
 }
 
-/// `:failback`: the group goes back to its home gateway. Any gateway takes the request.
+/// `:failback`: the group goes back to its home gateway, or to another one that becomes its home. Any gateway takes the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FailbackRequest {
     /// How.
     #[serde(default = "default_failback_mode")]
     pub mode: FailbackMode,
+    /// The gateway that it goes to, of the same site as its home; its home when absent. It is at home there from then on, and
+    /// everything is fetched unless that gateway has held the group before.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub gateway_id: Option<GatewayId>,
+}
+
+impl FailbackRequest {
+    /// To the home gateway.
+    #[must_use]
+    pub const fn new(mode: FailbackMode) -> Self {
+        Self { mode, gateway_id: None }
+    }
 }
 
 /// Default of `mode`.

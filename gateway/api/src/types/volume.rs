@@ -11,7 +11,8 @@ use super::{ProtectionState, resource};
 pub struct VolumeSpec {
     /// Letters, digits, `.`, `_`, `-`, at most 63 characters; unique in the vault. Cannot be changed.
     pub name: String,
-    /// The gateway where it is at home. Cannot be changed.
+    /// The gateway where it is at home. After a failback to another gateway it can be changed to that one, which only brings the
+    /// declaration in line; else it cannot be changed.
     #[schema(value_type = String)]
     pub gateway_id: GatewayId,
     /// A multiple of 4096, at least 1 MiB, at most 64 TiB. It can grow, never shrink. Left out, or 0, with a `source`: its
@@ -58,6 +59,10 @@ pub struct VolumeStatus {
     pub nbd_url: Option<String>,
     /// The size that is served; smaller than the spec's until growing is done.
     pub size_bytes: Option<u64>,
+    /// The gateway where it is at home: another one than is declared after a failback to that one.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub home_gateway_id: Option<GatewayId>,
     /// The gateway that serves it.
     #[schema(value_type = Option<String>)]
     pub active_gateway_id: Option<GatewayId>,

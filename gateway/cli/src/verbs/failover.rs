@@ -7,7 +7,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use lifeboat_api::{
     ChangePointRequest, CleanupRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
-    Machine, Plan, PlanCleanupRequest, PlanFailoverRequest, ReleaseRequest, ReprotectRequest, ResumeRequest,
+    Gateway, Machine, Plan, PlanCleanupRequest, PlanFailoverRequest, ReleaseRequest, ReprotectRequest, ResumeRequest,
 };
 use serde::Serialize;
 
@@ -167,6 +167,9 @@ pub(crate) struct FailbackArgs {
     /// How the home disk is brought forward
     #[arg(long, value_enum, default_value_t = Mode::MinimizeDowntime)]
     mode: Mode,
+    /// Another gateway of the home site, by id or name: everything is fetched there, and it is the home from then on
+    #[arg(long, value_name = "GATEWAY")]
+    to_gateway: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -273,6 +276,10 @@ pub(crate) async fn reprotect(args: ReprotectArgs, output: Output) -> Result<()>
 }
 
 pub(crate) async fn failback(args: FailbackArgs, output: Output) -> Result<()> {
-    let body = FailbackRequest { mode: args.mode.into() };
+    let gateway_id = match &args.to_gateway {
+        Some(named) => Some(resolve::find::<Gateway>(&args.connection.client()?, named).await?.id),
+        None => None,
+    };
+    let body = FailbackRequest { mode: args.mode.into(), gateway_id };
     begin_on(&args.connection, output, &args.on, "failback", (&body, &body)).await
 }

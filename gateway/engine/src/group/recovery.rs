@@ -95,21 +95,36 @@ impl Group {
         Ok((this, before.orphan))
     }
 
-    /// Makes way for a branch: what is here and in no vault goes to an orphan branch, then the local files go.
+    /// Makes way for a branch; an instance that has taken it over already stays.
     async fn give_up(config: &GroupConfig, branch: BranchId) -> Result<Before> {
-        if !Self::exists_at(config) {
-            return Ok(Before::default());
+        if Self::exists_at(config) {
+            let disk = local_disk(config)?;
+            if !StateFile::is_begun_only(&disk)? {
+                let (_, saved) = StateFile::open(&disk, config.group)?;
+                if saved.branch == branch && saved.phase == Phase::Active {
+                    return Ok(Before { active: Some(Self::open(config.clone()).await?), orphan: None });
+                }
+            }
         }
-        let disk = local_disk(config)?;
+        Ok(Before { active: None, orphan: Self::leave(config.clone()).await? })
+    }
+
+    /// Gives up what another gateway has taken over for good: what is here and in no vault goes to an orphan branch, which is
+    /// returned, then the local files go. An adopted source stays. Safe to repeat after a crash or an error at any place.
+    ///
+    /// # Errors
+    /// `Invalid` while the group is active here; what the vault or the disk says.
+    pub async fn leave(config: GroupConfig) -> Result<Option<BranchId>> {
+        if !Self::exists_at(&config) {
+            return Ok(None);
+        }
+        let disk = local_disk(&config)?;
         if StateFile::is_begun_only(&disk)? {
             // Of an earlier attempt that a crash ended: it has made nothing that counts here.
-            Self::forget_at(config)?;
-            return Ok(Before::default());
+            Self::forget_at(&config)?;
+            return Ok(None);
         }
-        let (_, saved) = StateFile::open(&disk, config.group)?;
-        if saved.branch == branch && saved.phase == Phase::Active {
-            return Ok(Before { active: Some(Self::open(config.clone()).await?), orphan: None });
-        }
+        drop(disk);
         // Opening asks the vault: a gateway that was away learns only now that another one has taken over.
         let old = Self::open(config.clone()).await?;
         if old.status().state == GroupState::Active {
@@ -118,15 +133,16 @@ impl Group {
                 ErrorKind::Invalid,
                 format!(
                     "{} is active at this gateway on {}: release it, or fail over at another gateway",
-                    config.group, saved.branch
+                    config.group,
+                    old.status().branch
                 ),
             ));
         }
         let orphan = old.keep_tail().await?;
         old.close(Duration::ZERO).await;
         drop(old);
-        Self::forget_at(config)?;
-        Ok(Before { active: None, orphan })
+        Self::forget_at(&config)?;
+        Ok(orphan)
     }
 
     /// Active on a branch whose blocks are all in the vault.

@@ -391,6 +391,10 @@ impl Kind for Gateways {
         let mut blockers = named("volume", view::referring(&snapshot, kind::VOLUMES, "gateway_id", &document.id));
         for group in snapshot.of(kind::GROUPS) {
             let record: GroupRecord = status(group);
+            if record.home.is_some_and(|home| home.to_string() == document.id) {
+                blockers.push(format!("group {} ({}), which is at home there", group.name, group.id));
+                continue;
+            }
             let serves = record.active.as_ref().is_some_and(|active| active.gateway.to_string() == document.id)
                 || record.tests.iter().any(|test| test.gateway.to_string() == document.id);
             if serves {
@@ -557,7 +561,9 @@ impl Kind for Volumes {
                 ));
             }
             let others = view::volumes_of(&vault.snapshot(), group);
-            if let Some((_, other)) = others.iter().find(|(_, other)| other.gateway_id != spec.gateway_id) {
+            // After a failback to another gateway, volumes are declared there one after the other.
+            let fits = |other: &VolumeSpec| other.gateway_id == spec.gateway_id || record.home == Some(spec.gateway_id);
+            if let Some((_, other)) = others.iter().find(|(_, other)| !fits(other)) {
                 return Err(ApiError::field(
                     "gateway_id",
                     format!(
@@ -596,7 +602,14 @@ impl Kind for Volumes {
         new: &VolumeSpec,
     ) -> ApiResult<()> {
         fixed("name", &old.name, &new.name)?;
-        fixed("gateway_id", &old.gateway_id, &new.gateway_id)?;
+        let id_of = |text: &str| text.parse::<VolumeId>().map_err(|_| ApiError::not_found("volume", text));
+        let group = view::group_of(id_of(id)?, old).to_string();
+        let record: GroupRecord =
+            vault.snapshot().get(kind::GROUPS, &group).map(|found| status(found)).unwrap_or_default();
+        // Where a failback took it: the declaration is brought in line.
+        if record.home != Some(new.gateway_id) {
+            fixed("gateway_id", &old.gateway_id, &new.gateway_id)?;
+        }
         let text = |group: Option<GroupId>| group.map_or_else(|| "none".to_owned(), |group| group.to_string());
         fixed("group_id", &text(old.group_id), &text(new.group_id))?;
         let path =

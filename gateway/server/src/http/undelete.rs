@@ -187,7 +187,9 @@ async fn needed(catalog: &Catalog, group: &Deleted) -> ApiResult<Vec<(&'static s
     let spec: GroupSpec = group.document.spec_as()?;
     let mut sites = vec![spec.site_id.to_string()];
     let mut gateways: Vec<Arc<Document>> = Vec::new();
-    let homes: Vec<String> = group.volumes.iter().map(|(_, spec, _)| spec.gateway_id.to_string()).collect();
+    let mut homes: Vec<String> = group.volumes.iter().map(|(_, spec, _)| spec.gateway_id.to_string()).collect();
+    let record: GroupRecord = status(&group.document);
+    homes.extend(record.home.map(|home| home.to_string()));
     for document in catalog.list_deleted(kind::GATEWAYS).await? {
         if homes.contains(&document.id) {
             sites.push(document.spec_as::<GatewaySpec>()?.site_id.to_string());

@@ -75,7 +75,7 @@ pub(crate) async fn group(
         }
         "reprotect" => {
             let ReprotectRequest {} = body::typed(&body)?;
-            asked.reprotect()?
+            asked.reprotect(None)?
         }
         "failback" => asked.failback(&body::typed::<FailbackRequest>(&body)?)?,
         "point" => asked.point(&body::typed::<PointRequest>(&body)?)?,

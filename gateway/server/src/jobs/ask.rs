@@ -4,18 +4,18 @@
 //! jobs of plans, which ask the same of each of their groups.
 
 use lifeboat_api::{
-    ChangePointRequest, CleanupRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, JobKind,
-    PointRequest, ResyncRequest,
+    ChangePointRequest, CleanupRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, GatewaySpec,
+    JobKind, PointRequest, ResyncRequest,
 };
-use lifeboat_model::{BranchId, GatewayId, GroupId, JobId, PointKind, Timestamp};
+use lifeboat_model::{BranchId, GatewayId, GroupId, JobId, PointKind, SiteId, Timestamp};
 
 use super::plan;
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
 use crate::port::PointFact;
-use crate::records::{ActiveRecord, JobSpec, Step, StepRecord};
-use crate::vaults::AttachedVault;
-use crate::view::GroupFacts;
+use crate::records::{ActiveRecord, GatewayRecord, JobSpec, Step, StepRecord, kind, status};
+use crate::vaults::{AttachedVault, Snapshot};
+use crate::view::{self, GroupFacts};
 
 /// What a job is to do, and its steps.
 pub(crate) type Decided = (JobSpec, Vec<StepRecord>);
@@ -197,9 +197,9 @@ impl Asked<'_> {
         Ok((spec, vec![StepRecord::new(Step::Resume, gateway)]))
     }
 
-    /// The way home.
+    /// The way home, or to another gateway that becomes its home.
     pub(crate) fn failback(&self, wanted: &FailbackRequest) -> ApiResult<Decided> {
-        let (active, home) = self.away()?;
+        let (active, home) = self.away(wanted.gateway_id)?;
         let mut spec = self.spec(JobKind::Failback, home);
         spec.source = Some(active.gateway);
         spec.source_instance = Some(active.instance.clone());
@@ -237,19 +237,29 @@ impl Asked<'_> {
     }
 
     /// The first half of the way home, while the recovery side runs.
-    pub(crate) fn reprotect(&self) -> ApiResult<Decided> {
-        let (active, home) = self.away()?;
+    pub(crate) fn reprotect(&self, to: Option<GatewayId>) -> ApiResult<Decided> {
+        let (active, home) = self.away(to)?;
         let mut spec = self.spec(JobKind::Reprotect, home);
         spec.source = Some(active.gateway);
         spec.from_branch = Some(active.branch);
         Ok((spec, vec![StepRecord::new(Step::Rehydrate, home)]))
     }
 
-    /// Where a group that isn't at home is active, and where its home is.
-    fn away(&self) -> ApiResult<(ActiveRecord, GatewayId)> {
+    /// Where a group that isn't at home is active, and where its home is, or is to be.
+    fn away(&self, to: Option<GatewayId>) -> ApiResult<(ActiveRecord, GatewayId)> {
         let active = self.active()?.clone();
         let home =
             self.facts.home.ok_or_else(|| ApiError::conflict(format!("the group {} has no volumes", self.name())))?;
+        if let Some(to) = to.filter(|to| *to != home) {
+            may_be_home(&self.attached.snapshot(), self.facts.spec.site_id, to)?;
+            if active.gateway == to {
+                return Err(ApiError::field(
+                    "gateway_id",
+                    format!("the group {} is active at this gateway: name another one, or leave it out", self.name()),
+                ));
+            }
+            return Ok((active, to));
+        }
         if active.gateway == home {
             return Err(ApiError::conflict(format!(
                 "the group {} is at home: there is nothing to fail back",
@@ -258,6 +268,26 @@ impl Asked<'_> {
         }
         Ok((active, home))
     }
+}
+
+/// Refuses a gateway that can't become a home of what is at home at a site.
+pub(crate) fn may_be_home(snapshot: &Snapshot, site: SiteId, gateway: GatewayId) -> ApiResult<()> {
+    let refused = |why: String| Err(ApiError::field("gateway_id", why));
+    let Some(document) = snapshot.get(kind::GATEWAYS, &gateway.to_string()) else {
+        return refused(format!("there is no gateway {gateway}"));
+    };
+    let name = &document.name;
+    if document.spec_as::<GatewaySpec>()?.site_id != site {
+        let at = view::site_name(snapshot, site).unwrap_or_else(|| site.to_string());
+        return refused(format!(
+            "must be a gateway of the home site {at}, and {name} is of another: to run there, fail over"
+        ));
+    }
+    let record: GatewayRecord = status(document);
+    if record.process_id.is_none() {
+        return refused(format!("no process has registered as the gateway {name}: start it with this vault"));
+    }
+    Ok(())
 }
 
 /// This gateway, as it is declared in the vault.

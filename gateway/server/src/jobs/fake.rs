@@ -269,6 +269,19 @@ impl DataPath for Fake {
         Ok((self.instance(&place.dir), None))
     }
 
+    async fn leave(&self, place: Place) -> EngineResult<Option<BranchId>> {
+        self.place("leave: begins").await;
+        let Some(local) = read(&place.dir) else { return Ok(None) };
+        let newest = self.change(local.branch, |branch| (branch.epoch, branch.promoted_to));
+        if local.phase == GroupState::Active && newest == (local.epoch, None) {
+            return Err(refuse(ErrorKind::Invalid, "it is active here"));
+        }
+        std::fs::remove_dir_all(&place.dir).expect("removed");
+        self.place("leave: done").await;
+        // An orderly switch leaves no tail.
+        Ok((local.phase == GroupState::Active).then(|| BranchId::from_bytes(place.group.to_bytes())))
+    }
+
     async fn forget(&self, dir: &Path) -> EngineResult<()> {
         self.place("forget: begins").await;
         std::fs::remove_dir_all(dir).expect("removed");

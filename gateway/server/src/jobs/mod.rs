@@ -36,7 +36,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use lifeboat_api::{JobKind, ProblemCode, StepProgress};
 use lifeboat_model::state::{Health, JobState};
-use lifeboat_model::{DrillId, GatewayId, JobId, Timestamp};
+use lifeboat_model::{DrillId, GatewayId, GroupId, JobId, Timestamp};
 use lifeboat_vault::{Document, VaultError, VaultErrorKind};
 
 use crate::context::{Context, Happening};
@@ -255,12 +255,21 @@ pub(crate) async fn change_drill(
 pub(crate) async fn change_group(
     attached: &AttachedVault,
     spec: &JobSpec,
+    change: impl FnMut(&mut GroupRecord) -> bool + Send,
+) -> Result<GroupRecord, VaultError> {
+    change_group_by_id(attached, spec.group, change).await
+}
+
+/// The same, of a group that no job has.
+pub(crate) async fn change_group_by_id(
+    attached: &AttachedVault,
+    group: GroupId,
     mut change: impl FnMut(&mut GroupRecord) -> bool + Send,
 ) -> Result<GroupRecord, VaultError> {
     let vault = attached.vault()?;
     let document = vault
         .catalog()
-        .update_status(kind::GROUPS, &spec.group.to_string(), &mut |document| {
+        .update_status(kind::GROUPS, &group.to_string(), &mut |document| {
             let mut record: GroupRecord = status(document);
             if change(&mut record) { serde_json::to_value(&record).ok() } else { None }
         })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lifeboat_api::{FailbackMode, JobKind};
 use lifeboat_engine::{EngineError, ErrorKind};
 use lifeboat_model::state::GroupState;
-use lifeboat_model::{BLOCK_SIZE_U64, JobId, PointKind, Timestamp};
+use lifeboat_model::{BLOCK_SIZE_U64, GatewayId, JobId, PointKind, Timestamp};
 use lifeboat_vault::{VaultError, VaultErrorKind};
 
 use super::{change_group, change_job, report_progress};
@@ -18,7 +18,8 @@ use crate::context::Context;
 use crate::port::{EngineResult, FailOverTo, Instance, Pass, PointFact};
 use crate::reconcile::{ensure_open, place};
 use crate::records::{
-    ActiveRecord, FailoverRecord, GroupRecord, HOME_INSTANCE, JobRecord, JobSpec, Step, TestRecord, kind, status,
+    ActiveRecord, FailoverRecord, GroupRecord, HOME_INSTANCE, JobRecord, JobSpec, LeftRecord, Step, TestRecord, kind,
+    status,
 };
 use crate::vaults::AttachedVault;
 use crate::view;
@@ -165,8 +166,9 @@ impl Work<'_> {
             None if self.context.engine.exists(&dir) => self.context.engine.open(place).await?,
             None => {
                 let held = view::held(&volumes);
-                for (volume, (_, spec)) in held.iter().zip(&volumes) {
-                    adoption::admit(self.context, self.spec.gateway, spec.gateway_id, volume)?;
+                let home = view::home_of(&self.group().await?, &volumes).unwrap_or(self.spec.gateway);
+                for volume in &held {
+                    adoption::admit(self.context, self.spec.gateway, home, volume)?;
                 }
                 self.context.engine.create(place, held).await?
             }
@@ -340,9 +342,7 @@ impl Work<'_> {
         };
         let from_branch = before.map_or(self.spec.from_branch, |before| before.from_branch);
         let active = ActiveRecord { gateway: self.spec.gateway, branch, instance: name.clone() };
-        let home = view::volumes_of(&self.attached.snapshot(), self.spec.group)
-            .first()
-            .is_some_and(|(_, volume)| volume.gateway_id == self.spec.gateway);
+        let volumes = view::volumes_of(&self.attached.snapshot(), self.spec.group);
         change_group(self.attached, self.spec, |record| {
             if record.active.as_ref() == Some(&active) {
                 return false;
@@ -352,7 +352,7 @@ impl Work<'_> {
             record.committed = false;
             record.released = false;
             record.observed = view::observe(self.context, self.spec.group, &active);
-            if home {
+            if view::home_of(record, &volumes) == Some(self.spec.gateway) {
                 record.home_instance = Some(name.clone());
             }
             true
@@ -414,10 +414,20 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The home gateway's instance; an empty one when its state was lost.
+    /// The home that a group has, if it has volumes.
+    fn home_before(&self, record: &GroupRecord) -> Option<GatewayId> {
+        view::home_of(record, &view::volumes_of(&self.attached.snapshot(), self.spec.group))
+    }
+
+    /// The name of the instance that a failback makes the home.
+    fn home_name(&self, record: &GroupRecord) -> String {
+        let known = record.home_instance.clone().filter(|_| self.home_before(record) == Some(self.spec.gateway));
+        known.unwrap_or_else(|| HOME_INSTANCE.to_owned())
+    }
+
+    /// The home gateway's instance; an empty one when its state was lost, or when the group has never been at home there.
     async fn home(&self) -> Result<Arc<dyn Instance>, Failure> {
-        let record = self.group().await?;
-        let name = record.home_instance.unwrap_or_else(|| HOME_INSTANCE.to_owned());
+        let name = self.home_name(&self.group().await?);
         if let Some(instance) = ensure_open(self.context, self.attached, self.spec.group, &name).await? {
             return Ok(instance);
         }
@@ -523,7 +533,7 @@ impl Work<'_> {
 
     /// Home begins anew, with a disk that is filled while it is in use.
     async fn take_over_lazily(&self) -> Result<Done, Failure> {
-        let name = self.group().await?.home_instance.unwrap_or_else(|| HOME_INSTANCE.to_owned());
+        let name = self.home_name(&self.group().await?);
         let branch = self.spec.from_branch.ok_or_else(|| Failure::Final("the job names no branch".to_owned()))?;
         let lock = self.context.instances.lock(self.spec.group);
         let guard = lock.lock().await;
@@ -556,14 +566,22 @@ impl Work<'_> {
         let active = ActiveRecord {
             gateway: self.spec.gateway,
             branch: instance.status().branch,
-            instance: record.home_instance.unwrap_or_else(|| HOME_INSTANCE.to_owned()),
+            instance: self.home_name(&record),
         };
+        // At home elsewhere from now on: what is at the old home is given up once that gateway is there.
+        let moves = self.home_before(&record).filter(|before| *before != active.gateway);
         change_group(self.attached, self.spec, |record| {
             if record.active.as_ref() == Some(&active) {
                 return false;
             }
             record.active = Some(active.clone());
-            record.home_instance = Some(active.instance.clone());
+            let before = record.home_instance.replace(active.instance.clone());
+            if let Some(gateway) = moves {
+                let instance = before.unwrap_or_else(|| HOME_INSTANCE.to_owned());
+                record.home = Some(active.gateway);
+                record.left.push(LeftRecord { gateway, instance });
+            }
+            record.left.retain(|left| left.gateway != active.gateway || left.instance != active.instance);
             record.failover = None;
             record.committed = false;
             record.released = false;

@@ -206,12 +206,12 @@ impl Run<'_> {
         forward: bool,
     ) -> Result<Option<Decided>, Failure> {
         let active = facts.record.active.as_ref().map(|active| active.gateway);
-        let is_home = active.is_some() && active == facts.home;
+        let there = self.spec.gateway_of(member.group);
+        let is_home = active.is_some() && active == facts.home && active == Some(there);
         if forward {
-            return if is_home { Ok(None) } else { asked.reprotect().map(Some).map_err(refusal) };
+            return if is_home { Ok(None) } else { asked.reprotect(Some(there)).map(Some).map_err(refusal) };
         }
         let point = ask::point_of(self.spec);
-        let there = self.spec.gateway_of(member.group);
         let decided = match self.spec.kind {
             JobKind::PlannedFailover | JobKind::UnplannedFailover if active == Some(there) => return Ok(None),
             JobKind::TestFailover | JobKind::PlannedFailover | JobKind::UnplannedFailover => {
@@ -239,7 +239,7 @@ impl Run<'_> {
                 let mode = self.spec.mode.unwrap_or(FailbackMode::MinimizeDowntime);
                 // What is to be fetched in full was fetched while the recovery side ran.
                 let mode = if mode == FailbackMode::FullDownload { FailbackMode::MinimizeDowntime } else { mode };
-                asked.failback(&FailbackRequest { mode })
+                asked.failback(&FailbackRequest { mode, gateway_id: Some(there) })
             }
             other => return Err(Failure::Final(format!("a job over groups that is none: {other}"))),
         };

@@ -2,6 +2,7 @@
 //! everything that the data path does. They come to the same end as jobs that nobody disturbs.
 
 mod drills;
+mod elsewhere;
 mod hosts;
 mod programs;
 mod sequences;
@@ -12,8 +13,8 @@ use std::sync::Arc;
 
 use lifeboat_api::{
     ChangePointRequest, CleanupRequest, Client, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
-    Gateway as GatewayView, Group, Job, JobKind, Point, ProtectionState, ProtectionStatus, ReleaseRequest,
-    ResumeRequest, ResyncRequest, Volume,
+    Gateway as GatewayView, GatewaySpec, Group, Job, JobKind, Point, ProtectionState, ProtectionStatus, ReleaseRequest,
+    ResumeRequest, ResyncRequest, Site, Volume,
 };
 use lifeboat_model::state::{GroupState, JobState};
 use lifeboat_model::{GroupId, JobId};
@@ -30,7 +31,7 @@ struct Pair {
     fake: Fake,
     /// Where machines run: beside each gateway.
     hosts: (FakeHost, FakeHost),
-    /// A third gateway at the site of the second, where there is one, and its host.
+    /// A third gateway, where there is one, and its host.
     third: Third,
     /// Deaths of the data path after which both were started again.
     revived: usize,
@@ -39,7 +40,7 @@ struct Pair {
 
 #[derive(Default)]
 struct Third {
-    wanted: bool,
+    site: Option<&'static str>,
     host: FakeHost,
     running: Option<Gateway>,
 }
@@ -73,10 +74,35 @@ impl Pair {
         (pair, volume)
     }
 
+    /// The same with a third gateway, `c`, at one of the two sites.
+    async fn start_three(at: &'static str) -> (Self, Volume) {
+        let (mut pair, volume) = Self::start().await;
+        let client = pair.b();
+        let site = client.find_by_name::<Site>(at).await.expect("list").expect("declared");
+        let spec = GatewaySpec { site_id: site.id, name: "c".into(), roles: None, mount_path: None };
+        client.create::<GatewayView>(&spec).await.expect("gateway");
+        pair.third.site = Some(at);
+        pair.third.running = Some(pair.alone("c", at).await);
+        pair.c().create_vault(&vault_create(&pair.dir.path().join("vault"), true)).await.expect("attached");
+        // Those that are asked have to know of it.
+        for client in [pair.a(), client, pair.c()] {
+            eventually("the third is known", async || {
+                let found = client.find_by_name::<GatewayView>("c").await.expect("list");
+                found.filter(|gateway| gateway.status.registered).map(drop)
+            })
+            .await;
+        }
+        (pair, volume)
+    }
+
+    fn c(&self) -> Client {
+        client(self.third.running.as_ref().expect("up"))
+    }
+
     async fn up(&mut self) {
         self.running = Some((self.alone("a", "east").await, self.alone("b", "west").await));
-        if self.third.wanted {
-            self.third.running = Some(self.alone("c", "west").await);
+        if let Some(site) = self.third.site {
+            self.third.running = Some(self.alone("c", site).await);
         }
     }
 
@@ -249,7 +275,7 @@ async fn jobs_killed_after_every_revision_come_to_their_end() {
     pair.sole_writer(group, &format!("b/{}", planned.id)).await;
     protected(&pair.a(), &volume, ProtectionState::FailedOver).await;
 
-    let back = FailbackRequest { mode: FailbackMode::MinimizeDowntime };
+    let back = FailbackRequest::new(FailbackMode::MinimizeDowntime);
     let back = pair.a().group_verb(&text, "failback", &back).await.expect("failback");
     let (record, kills) = pair.disturb(back.id).await;
     succeeded(&record);
@@ -305,7 +331,7 @@ async fn jobs_killed_inside_every_step_come_to_their_end() {
     succeeded(&pair.revive(planned.id).await);
     pair.sole_writer(group, &format!("b/{}", planned.id)).await;
     protected(&pair.a(), &volume, ProtectionState::FailedOver).await;
-    let back = FailbackRequest { mode: FailbackMode::MinimizeDowntime };
+    let back = FailbackRequest::new(FailbackMode::MinimizeDowntime);
     let back = pair.b().group_verb(&text, "failback", &back).await.expect("failback");
     succeeded(&pair.revive(back.id).await);
     pair.sole_writer(group, "a/home").await;
@@ -348,7 +374,7 @@ async fn another_point_and_a_home_on_a_new_disk_come_to_their_end_whenever_they_
     protected(&pair.a(), &volume, ProtectionState::FailedOver).await;
     assert!(!pair.dir.path().join("b/groups").join(&text).join(first.id.to_string()).exists(), "what was left is gone");
 
-    let back = FailbackRequest { mode: FailbackMode::Create };
+    let back = FailbackRequest::new(FailbackMode::Create);
     let back = pair.a().group_verb(&text, "failback", &back).await.expect("failback");
     succeeded(&pair.revive(back.id).await);
     pair.sole_writer(group, "a/home").await;

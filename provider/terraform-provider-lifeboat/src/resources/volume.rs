@@ -9,9 +9,10 @@
 //! (`path`, `nbd_url`, `active_site`), nothing that is declared: the next plan is empty.
 
 use lifeboat_api::{Client, ClientError, Group, Machine, Plan, ProtectionState, Volume, VolumeSource, VolumeSpec};
+use tf_provider_sdk::modify::{self, AttributePlan};
 use tf_provider_sdk::{
     Attribute, Block, Context, Diagnostic, Diagnostics, NestedBlock, Number, Object, PlanChange, Result, Schema,
-    Timeouts, async_trait, modify,
+    Timeouts, Value, async_trait,
 };
 
 use super::{MINUTE, anchor, observed};
@@ -39,6 +40,12 @@ fn source_block() -> NestedBlock {
 }
 
 const WHEN_ALLOWED: &str = "A change needs `allow_replace`.";
+
+/// Whether another gateway than the one where it really is at home is declared.
+fn moves(plan: &AttributePlan<'_>) -> bool {
+    let home = plan.prior_object.and_then(|prior| prior.value("home_gateway_id"));
+    plan.planned.as_str().is_none() || plan.planned.as_str() != home.and_then(Value::as_str)
+}
 
 /// Attributes and fields differ in their unit.
 fn rename(field: &str) -> String {
@@ -79,7 +86,10 @@ impl Kind for VolumeKind {
             .attribute(Attribute::string("policy_id").optional().modify(joins_or_leaves).description(
                 "The replication policy that governs it by itself; this or `group_id`. Another policy is taken up in place.",
             ))
-            .attribute(anchor("gateway_id", "The gateway where it is at home.", WHEN_ALLOWED))
+            .attribute(Attribute::string("gateway_id").required().modify(modify::requires_replace_if(moves)).description(
+                "The gateway where it is at home. After a failback to another gateway (`home_gateway_id`) it may stay as it is, or \
+                 be changed to that one in place. Any other change needs `allow_replace`.",
+            ))
             .attribute(anchor("name", "1 to 63 letters, digits, `.`, `_` or `-`, unique in the vault; its file in the mount is `volumes/NAME.img`.", WHEN_ALLOWED))
             .attribute(Attribute::number("size_gib").required().description(
                 "Size in GiB: from 1 MiB to 64 TiB, a fraction (`0.5`) where it gives whole blocks of 4096 bytes. It grows in \
@@ -98,6 +108,9 @@ impl Kind for VolumeKind {
             .attribute(observed(Attribute::string("nbd_url")).description(
                 "Where it is served over NBD at that gateway, for QEMU and others that speak it: a unix socket, or a TCP port on \
                  loopback where the gateway was started with `--listen-nbd`.",
+            ))
+            .attribute(observed(Attribute::string("home_gateway_id")).description(
+                "The gateway where it is at home: another one than `gateway_id` after a failback to that one.",
             ))
             .attribute(observed(Attribute::string("state")).description(
                 "`pending`, `creating`, `protected`, `failing-over`, `failed-over`, `failing-back`, `deleting` or `failed`.",
@@ -155,6 +168,7 @@ impl Kind for VolumeKind {
         state.set("source", spec.source.as_ref().map(|source| Object::new().with("path", source.path.as_str())));
         state.set("path", status.path.clone());
         state.set("nbd_url", status.nbd_url.clone());
+        state.set("home_gateway_id", status.home_gateway_id.unwrap_or(spec.gateway_id).to_string());
         state.set("state", status.state.as_str());
         state.set("active_site", status.active_site.clone());
         state.set("health", status.health.as_str());

@@ -25,7 +25,7 @@ use lifeboat_vault::{Document, VaultError};
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
 use crate::jobs;
-use crate::jobs::ask::{Asked, find_point, own};
+use crate::jobs::ask::{Asked, find_point, may_be_home, own};
 use crate::jobs::program::spread;
 use crate::placement::{Destination, Places};
 use crate::records::{
@@ -490,14 +490,29 @@ impl<'a> AskedOf<'a> {
     pub(crate) fn reprotect(&self) -> ApiResult<Decided> {
         self.must_be_away()?;
         let home = self.homes()?;
-        let spec = self.program(JobKind::Reprotect, home, PlanDirection::Failback);
+        let mut spec = self.program(JobKind::Reprotect, home, PlanDirection::Failback);
+        self.send(&mut spec, |facts| facts.home);
         Ok((spec, vec![StepRecord::new(Step::Reprotect, home)]))
     }
 
     /// The way home.
     pub(crate) fn failback(&self, wanted: &FailbackRequest) -> ApiResult<Decided> {
+        if let Some(to) = wanted.gateway_id {
+            may_be_home(&self.snapshot, self.source_site, to)?;
+            let there = |facts: &GroupFacts| facts.record.active.as_ref().is_some_and(|active| active.gateway == to);
+            // Groups that are at home elsewhere don't move from there by a failback: they are where they are written.
+            if let Some(group) = self.groups.values().find(|facts| there(facts) && facts.home != Some(to)) {
+                return Err(ApiError::field(
+                    "gateway_id",
+                    format!(
+                        "the group {} is active at this gateway: name another one, or leave it out",
+                        group.spec.name
+                    ),
+                ));
+            }
+        }
         self.must_be_away()?;
-        let home = self.homes()?;
+        let home = wanted.gateway_id.map_or_else(|| self.homes(), Ok)?;
         let mut spec = self.program(JobKind::Failback, home, PlanDirection::Failback);
         spec.failover = Some(FailoverKind::Planned);
         spec.mode = Some(wanted.mode);
@@ -505,7 +520,9 @@ impl<'a> AskedOf<'a> {
         if let Some(problem) = problems.first() {
             return Err(ApiError::conflict(format!("{}: {problem}", self.it())));
         }
-        self.send(&mut spec, |facts| facts.home);
+        let is_home = |facts: &GroupFacts| facts.record.active.as_ref().map(|active| active.gateway) == facts.home;
+        // What is at home already stays there.
+        self.send(&mut spec, |facts| wanted.gateway_id.filter(|_| !is_home(facts)).or(facts.home));
         let shutdown = self.shutdown_steps(&spec, self.stops(&spec));
         let boot = self.boot_steps(&spec);
         let forward = match wanted.mode {

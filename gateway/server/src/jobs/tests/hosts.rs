@@ -1,9 +1,7 @@
 //! A recovery site with two gateways that run machines: a plan's machines that are to be kept apart come up on different ones,
 //! whichever gateway is killed and whenever.
 
-use lifeboat_api::{
-    CommitRequest, GatewaySpec, Machine, MachineTarget, PlanCleanupRequest, RecoveryState, ReprotectRequest, Site,
-};
+use lifeboat_api::{CommitRequest, Machine, MachineTarget, PlanCleanupRequest, RecoveryState, ReprotectRequest};
 
 use super::programs::{Shop, failover};
 use super::*;
@@ -12,31 +10,12 @@ use super::*;
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 impl Pair {
-    /// A third gateway, at the site of the second.
-    async fn start_three() -> (Self, Volume) {
-        let (mut pair, volume) = Self::start().await;
-        let client = pair.b();
-        let west = client.find_by_name::<Site>("west").await.expect("list").expect("declared");
-        let spec = GatewaySpec { site_id: west.id, name: "c".into(), roles: None, mount_path: None };
-        client.create::<GatewayView>(&spec).await.expect("gateway");
-        pair.third.wanted = true;
-        pair.third.running = Some(pair.alone("c", "west").await);
-        pair.c().create_vault(&vault_create(&pair.dir.path().join("vault"), true)).await.expect("attached");
-        registered(&pair.c(), "c").await;
-        // The one that is asked has to know of it.
-        registered(&client, "c").await;
-        (pair, volume)
-    }
-
-    fn c(&self) -> Client {
-        client(self.third.running.as_ref().expect("up"))
-    }
-
     /// Kills one gateway, and starts it again.
     async fn restart(&mut self, name: &str) {
         if name == "c" {
             self.third.running.take().expect("up").stop().await;
-            self.third.running = Some(self.alone("c", "west").await);
+            let site = self.third.site.expect("there is one");
+            self.third.running = Some(self.alone("c", site).await);
             return;
         }
         let (a, b) = self.running.take().expect("up");
@@ -72,7 +51,7 @@ impl Pair {
 
 /// The shop, its two machines to be kept apart.
 async fn open() -> Shop {
-    let (pair, volume) = Pair::start_three().await;
+    let (pair, volume) = Pair::start_three("west").await;
     let apart = MachineTarget { anti_affinity_group: Some("shop".into()), ..MachineTarget::default() };
     Shop::declare(pair, volume, Some(apart)).await
 }
@@ -130,7 +109,7 @@ async fn machines_that_are_to_be_kept_apart_are_whenever_all_gateways_are_killed
     let reprotect = shop.ask("reprotect", &ReprotectRequest {}).await;
     succeeded(&shop.pair.disturb(reprotect.id).await.0);
     apart(&shop).await;
-    let back = shop.ask("failback", &FailbackRequest { mode: FailbackMode::MinimizeDowntime }).await;
+    let back = shop.ask("failback", &FailbackRequest::new(FailbackMode::MinimizeDowntime)).await;
     succeeded(&shop.pair.disturb(back.id).await.0);
     assert_eq!((a.names(), b.names(), c.names()), (vec!["db".to_owned()], vec![], vec![]));
     written_at(&shop, ["a", "a"]).await;
@@ -148,7 +127,7 @@ async fn a_plan_over_two_hosts_comes_to_its_end_whichever_gateway_is_killed() {
         assert!(kills >= 6, "{kills} kills");
         apart(&shop).await;
         shop.plan_once("failed over", |plan| plan.status.failover.is_some()).await;
-        let back = shop.ask("failback", &FailbackRequest { mode: FailbackMode::Create }).await;
+        let back = shop.ask("failback", &FailbackRequest::new(FailbackMode::Create)).await;
         succeeded(&shop.pair.disturb_by_turns(back.id, from).await.0);
         written_at(&shop, ["a", "a"]).await;
         shop.plan_once("at home", |plan| plan.status.failover.is_none()).await;

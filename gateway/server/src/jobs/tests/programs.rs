@@ -4,8 +4,8 @@
 use lifeboat_api::{
     ActionType, BootGroup, CommitRequest, ContinueRequest, Firmware, Machine, MachineDisk, MachineSpec, MachineTarget,
     Network, NetworkInterface, NetworkMapping, NetworkMappingSpec, NetworkSpec, Plan, PlanAction, PlanCleanupRequest,
-    PlanDirection, PlanFailoverRequest, PlanShutdown, PlanSpec, Readiness, RecoveryState, RetryRequest, Site,
-    StartRequest, StopRequest, Subnet, VolumeSpec,
+    PlanDirection, PlanFailoverRequest, PlanShutdown, PlanSpec, Readiness, RecoveryState, RetryRequest, StartRequest,
+    StopRequest, Subnet, VolumeSpec,
 };
 use lifeboat_compute::{DiskSource, Join};
 use lifeboat_model::Timestamp;
@@ -249,7 +249,7 @@ async fn a_plan_goes_over_and_back_whenever_the_gateways_are_killed() {
     let reprotect = shop.ask("reprotect", &lifeboat_api::ReprotectRequest {}).await;
     succeeded(&shop.pair.disturb(reprotect.id).await.0);
     assert_eq!(b.names(), ["db", "web"], "nothing stops for it");
-    let back = shop.ask("failback", &FailbackRequest { mode: FailbackMode::MinimizeDowntime }).await;
+    let back = shop.ask("failback", &FailbackRequest::new(FailbackMode::MinimizeDowntime)).await;
     let (record, kills) = shop.pair.disturb(back.id).await;
     succeeded(&record);
     assert!(kills >= 8, "{kills} kills");
@@ -369,7 +369,7 @@ async fn a_machine_by_itself_takes_its_group_with_it() {
     assert!(refused.to_string().contains("nothing to stop"), "{refused}");
     let start = ask("start", &json(StartRequest {})).await.expect("start");
     shop.done(&start).await;
-    let back = ask("failback", &json(FailbackRequest { mode: FailbackMode::Create })).await.expect("failback");
+    let back = ask("failback", &json(FailbackRequest::new(FailbackMode::Create))).await.expect("failback");
     shop.done(&back).await;
     assert_eq!(b.names(), Vec::<String>::new());
     assert_eq!(shop.plan().await.status.state, RecoveryState::Protected);
@@ -461,7 +461,7 @@ async fn a_full_download_fetches_everything_while_the_recovery_side_runs() {
     let mut shop = Shop::open().await;
     let over = shop.ask("failover", &failover(FailoverKind::Planned)).await;
     shop.done(&over).await;
-    let back = shop.ask("failback", &FailbackRequest { mode: FailbackMode::FullDownload }).await;
+    let back = shop.ask("failback", &FailbackRequest::new(FailbackMode::FullDownload)).await;
     let back = shop.done(&back).await;
     let mut modes = Vec::new();
     for id in &back.result.jobs {

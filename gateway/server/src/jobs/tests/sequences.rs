@@ -78,7 +78,7 @@ impl Stands {
 async fn ask(shop: &Shop, drill: &Drill, verb: &str) -> Result<Job, lifeboat_api::ClientError> {
     let plan = shop.plan.id.to_string();
     let client = shop.pair.b();
-    let back = |mode| FailbackRequest { mode };
+    let back = |mode| FailbackRequest::new(mode);
     match verb {
         "test" => client.verb::<lifeboat_api::Plan>(&plan, "failover", &failover(FailoverKind::Test)).await,
         "planned" => client.verb::<lifeboat_api::Plan>(&plan, "failover", &failover(FailoverKind::Planned)).await,
