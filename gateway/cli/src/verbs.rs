@@ -12,6 +12,7 @@ pub(crate) mod failover;
 pub(crate) mod gateway;
 pub(crate) mod gc;
 pub(crate) mod group;
+mod guide;
 pub(crate) mod inspect;
 pub(crate) mod job;
 pub(crate) mod key;

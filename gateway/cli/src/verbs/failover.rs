@@ -11,6 +11,7 @@ use lifeboat_api::{
 };
 use serde::Serialize;
 
+use super::guide;
 use crate::connect::ConnectionArgs;
 use crate::failure::Result;
 use crate::output::Output;
@@ -20,16 +21,16 @@ use crate::resolve;
 /// What a verb is about: one of the three.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
-struct Of {
+pub(super) struct Of {
     /// The recovery plan, by id or name
     #[arg(value_name = "PLAN")]
-    plan: Option<String>,
+    pub(super) plan: Option<String>,
     /// A group alone, without machines, by id or name, or by one of its volumes
     #[arg(long, value_name = "ID|NAME")]
-    group: Option<String>,
+    pub(super) group: Option<String>,
     /// A machine alone, by id or name
     #[arg(long, value_name = "ID|NAME")]
-    machine: Option<String>,
+    pub(super) machine: Option<String>,
 }
 
 /// A verb on a plan, a machine or a group.
@@ -170,6 +171,13 @@ pub(crate) struct FailbackArgs {
     /// Another gateway of the home site, by id or name: everything is fetched there, and it is the home from then on
     #[arg(long, value_name = "GATEWAY")]
     to_gateway: Option<String>,
+    /// In three phases: the home copies are brought forward while everything runs; on your word it fails back; then it is seen that
+    /// replication runs again from home. Interrupted and begun again, it goes on where things stand
+    #[arg(long, conflicts_with_all = ["to_gateway", "no_wait"])]
+    guided: bool,
+    /// With --guided: fail back without asking
+    #[arg(long, requires = "guided")]
+    yes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -276,6 +284,10 @@ pub(crate) async fn reprotect(args: ReprotectArgs, output: Output) -> Result<()>
 }
 
 pub(crate) async fn failback(args: FailbackArgs, output: Output) -> Result<()> {
+    if args.guided {
+        let client = args.connection.client()?;
+        return guide::run(&client, output, &args.on.of, args.mode.into(), args.yes).await;
+    }
     let gateway_id = match &args.to_gateway {
         Some(named) => Some(resolve::find::<Gateway>(&args.connection.client()?, named).await?.id),
         None => None,
