@@ -43,6 +43,8 @@ pub struct Image {
     file: Arc<dyn DiskFile>,
     blocks: AtomicU64,
     presence: Option<Lock<Presence>>,
+    /// A source of somebody's, not a file of our own.
+    adopted: bool,
     sync_failed: AtomicBool,
     /// One sync of the bits at a time.
     syncing: Lock<()>,
@@ -76,6 +78,7 @@ impl Image {
             file,
             blocks: AtomicU64::new(blocks),
             presence,
+            adopted: false,
             sync_failed: AtomicBool::new(false),
             syncing: Lock::new(()),
             edges: tokio::sync::RwLock::new(()),
@@ -118,6 +121,46 @@ impl Image {
             file,
             blocks: AtomicU64::new(0),
             presence: None,
+            adopted: true,
+            sync_failed: AtomicBool::new(false),
+            syncing: Lock::new(()),
+            edges: tokio::sync::RwLock::new(()),
+        })
+    }
+
+    /// Makes a source that is held the image of a volume, replacing an image that is there, with every block absent: what it holds
+    /// is never read. It may be longer than the volume, and grows to its blocks if it may.
+    ///
+    /// # Errors
+    /// `Invalid` for a source that can't have as many blocks; what the disk says.
+    pub fn overwrite(
+        disk: &Arc<dyn Disk>,
+        volume: VolumeId,
+        source: &Path,
+        file: Arc<dyn DiskFile>,
+        blocks: u64,
+    ) -> Result<Self> {
+        let context = |error| EngineError::io(format!("build {volume} on {}", source.display()), error);
+        file.set_len(blocks * BLOCK_SIZE_U64).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => EngineError::new(
+                ErrorKind::Invalid,
+                format!("{volume} can't be built on {}: {error}", source.display()),
+            ),
+            _ => context(error),
+        })?;
+        file.sync().map_err(context)?;
+        Self::remove(disk, volume)?;
+        // Before the link: with it and without the map, what the source holds would be the volume's content.
+        let presence = Presence::create(disk, volume, blocks)?;
+        disk.sync_names().map_err(context)?;
+        disk.adopt(&image_name(volume), source).map_err(context)?;
+        disk.sync_names().map_err(context)?;
+        Ok(Self {
+            volume,
+            file,
+            blocks: AtomicU64::new(blocks),
+            presence: Some(Lock::new(presence)),
+            adopted: true,
             sync_failed: AtomicBool::new(false),
             syncing: Lock::new(()),
             edges: tokio::sync::RwLock::new(()),
@@ -142,7 +185,9 @@ impl Image {
     pub fn open(disk: &Arc<dyn Disk>, volume: VolumeId, blocks: u64) -> Result<Self> {
         let context =
             |error| EngineError::io(format!("open the image of {volume} in {}", disk.path().display()), error);
-        let file = match disk.adopted(&image_name(volume)).map_err(context)? {
+        let source = disk.adopted(&image_name(volume)).map_err(context)?;
+        let adopted = source.is_some();
+        let file = match source {
             Some(source) => open_adopted(disk, volume, &source, blocks)?,
             None => open_own(disk, volume, false).map_err(context)?,
         };
@@ -159,6 +204,7 @@ impl Image {
             file,
             blocks: AtomicU64::new(blocks),
             presence,
+            adopted,
             sync_failed: AtomicBool::new(false),
             syncing: Lock::new(()),
             edges: tokio::sync::RwLock::new(()),
@@ -184,6 +230,11 @@ impl Image {
         }
         self.file
             .set_len(blocks * BLOCK_SIZE_U64)
+            // A source may be longer than its volume, and what it holds there is anything.
+            .and_then(|()| match self.adopted {
+                true => self.file.punch(old * BLOCK_SIZE_U64, (blocks - old) * BLOCK_SIZE_U64),
+                false => Ok(()),
+            })
             // Durable before the group's state can say so: a source that is shorter than that is refused.
             .and_then(|()| self.file.sync())
             .map_err(|error| EngineError::io(format!("grow the image of {}", self.volume), error))?;
@@ -293,13 +344,19 @@ impl Image {
             if present {
                 continue;
             }
-            if let Some(data) = data.filter(|_| !planted::is(Bug::PresentBeforeData)) {
-                let from = index((extent.lba - lba) * BLOCK_SIZE_U64);
-                let bytes = &data[from..from + index(extent.blocks * BLOCK_SIZE_U64)];
-                self.file.write_at(bytes, extent.lba * BLOCK_SIZE_U64).map_err(|error| {
-                    EngineError::io(format!("fill the image of {} at block {}", self.volume, extent.lba), error)
-                })?;
-            }
+            let at = extent.lba * BLOCK_SIZE_U64;
+            let filled = match data.filter(|_| !planted::is(Bug::PresentBeforeData)) {
+                Some(data) => {
+                    let from = index((extent.lba - lba) * BLOCK_SIZE_U64);
+                    self.file.write_at(&data[from..from + index(extent.blocks * BLOCK_SIZE_U64)], at)
+                }
+                // An image of our own is empty there; a source holds what it held before.
+                None if self.adopted => self.file.punch(at, extent.blocks * BLOCK_SIZE_U64),
+                None => Ok(()),
+            };
+            filled.map_err(|error| {
+                EngineError::io(format!("fill the image of {} at block {}", self.volume, extent.lba), error)
+            })?;
             presence.set(extent);
         }
         Ok(())

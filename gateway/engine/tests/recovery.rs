@@ -3,6 +3,7 @@
 
 mod lab;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,7 +135,8 @@ async fn home_on_a_new_disk_is_usable_before_its_blocks_are_there_and_its_tail_i
     recovery.release(PATIENCE).await.expect("releases");
     let branch = recovery.status().branch;
 
-    let (primary, orphan) = Group::take_over_lazily(lab.config(lab.primary), branch).await.expect("takes over at once");
+    let (primary, orphan) =
+        Group::take_over_lazily(lab.config(lab.primary), branch, BTreeMap::new()).await.expect("takes over at once");
     assert_eq!((primary.status().state, primary.status().branch), (GroupState::Active, branch));
     // In use at once, while the rest is on its way.
     scribble(&volume(&primary, &lab), &mut model, &mut random, 30).await;
@@ -144,7 +146,8 @@ async fn home_on_a_new_disk_is_usable_before_its_blocks_are_there_and_its_tail_i
 
     // Killed and started again, also by the same call.
     primary.close(Duration::ZERO).await;
-    let (primary, _) = Group::take_over_lazily(lab.config(lab.primary), branch).await.expect("comes to the same");
+    let (primary, _) =
+        Group::take_over_lazily(lab.config(lab.primary), branch, BTreeMap::new()).await.expect("comes to the same");
     assert_same(&content(&volume(&primary, &lab)).await, &model, "after a restart");
     let deadline = std::time::Instant::now() + PATIENCE;
     while primary.status().hydrated_bytes.is_some() {
@@ -157,6 +160,61 @@ async fn home_on_a_new_disk_is_usable_before_its_blocks_are_there_and_its_tail_i
     for group in [&recovery, &primary] {
         group.close(Duration::ZERO).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn home_on_another_disk_has_nothing_of_what_that_disk_held() {
+    let lab = Lab::new().await;
+    let mut random = Random(0x5eed_0014);
+    let primary = lab.create().await;
+    let mut model = vec![0; SIZE];
+    // Much of it was never written, so that it comes as zeroes.
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 30).await;
+    point(&primary, "before").await;
+    let origin = primary.status().branch;
+    primary.close(Duration::ZERO).await;
+    let recovery = lab.fail_over(origin, false).await;
+    scribble(&volume(&recovery, &lab), &mut model, &mut random, 10).await;
+    recovery.release(PATIENCE).await.expect("releases");
+    let branch = recovery.status().branch;
+
+    // Longer than the volume, and full of something else.
+    let path = lab.dir.path().join("another.raw");
+    std::fs::write(&path, vec![0xa5; SIZE + (1 << 20)]).expect("writes");
+    let disks = BTreeMap::from([(lab.volume, path.clone())]);
+    let busy = std::fs::File::open(&path).expect("opens");
+    rustix::fs::flock(&busy, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("locks");
+    let refused = Group::take_over_lazily(lab.config(lab.primary), branch, disks.clone()).await.expect_err("in use");
+    assert_eq!(refused.kind(), ErrorKind::Retry, "{refused}");
+    drop(busy);
+    let (primary, _) =
+        Group::take_over_lazily(lab.config(lab.primary), branch, disks.clone()).await.expect("takes over");
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 10).await;
+    assert_same(&content(&volume(&primary, &lab)).await, &model, "in use");
+    primary.close(Duration::ZERO).await;
+    let (primary, _) =
+        Group::take_over_lazily(lab.config(lab.primary), branch, disks).await.expect("comes to the same");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while primary.status().hydrated_bytes.is_some() {
+        assert!(std::time::Instant::now() < deadline, "it is never whole: {:?}", primary.status());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_same(&content(&volume(&primary, &lab)).await, &model, "whole");
+    assert_eq!(primary.volumes()[0].source.as_deref(), Some(path.as_path()));
+    let newest = point(&primary, "whole").await;
+    assert_same(&lab.content_at(&newest).await, &model, "shipped from home");
+
+    // It grows into the rest of the disk, which is empty to the volume.
+    primary.grow_volume(lab.volume, (SIZE + (1 << 20)) as u64).await.expect("grows");
+    let mut grown = model.clone();
+    grown.resize(SIZE + (1 << 20), 0);
+    assert_same(&content(&volume(&primary, &lab)).await, &grown, "grown");
+    primary.release(PATIENCE).await.expect("releases");
+    for group in [&recovery, &primary] {
+        group.close(Duration::ZERO).await;
+    }
+    drop((recovery, primary));
+    assert_same(&std::fs::read(&path).expect("reads"), &grown, "on the disk itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]

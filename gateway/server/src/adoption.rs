@@ -45,6 +45,35 @@ pub(crate) fn admit(context: &Context, own: GatewayId, home: GatewayId, volume: 
     }
 }
 
+/// Refuses a block device that is smaller than the volume; a file grows.
+///
+/// # Errors
+/// `Invalid`; `NotFound` where there is nothing.
+pub(crate) fn is_large_enough(volume: &HeldVolume) -> EngineResult<()> {
+    use std::io::Seek as _;
+    let Some(source) = &volume.source else { return Ok(()) };
+    let context = |error: std::io::Error| {
+        EngineError::new(ErrorKind::NotFound, format!("{} can't be looked at: {error}", source.display()))
+    };
+    if std::fs::metadata(source).map_err(context)?.is_file() {
+        return Ok(());
+    }
+    let mut device = std::fs::File::open(source).map_err(context)?;
+    let bytes = device.seek(std::io::SeekFrom::End(0)).map_err(context)?;
+    if bytes >= volume.size_bytes {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        ErrorKind::Invalid,
+        format!(
+            "{} has {bytes} bytes, and the volume {} needs {}: enlarge it, or name another one",
+            source.display(),
+            volume.name,
+            volume.size_bytes
+        ),
+    ))
+}
+
 fn leads_into(path: &Path, mount: &Path) -> bool {
     // The mount itself is never looked at, but links may lead to where it is.
     let mount = match (mount.parent(), mount.file_name()) {

@@ -1,6 +1,7 @@
 //! The engine behind [`crate::port`]: calls are passed through, types are translated, nothing is decided.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,8 +133,9 @@ impl DataPath for Engine {
         &self,
         place: Place,
         branch: BranchId,
+        disks: BTreeMap<VolumeId, PathBuf>,
     ) -> EngineResult<(Arc<dyn Instance>, Option<BranchId>)> {
-        let (group, orphan) = Group::take_over_lazily(config(place)?, branch).await?;
+        let (group, orphan) = Group::take_over_lazily(config(place)?, branch, disks).await?;
         Ok((Arc::new(EngineInstance(group)), orphan))
     }
 

@@ -3,6 +3,7 @@
 //! Jobs and reconciliation know these traits only. The real implementation passes calls through to the engine; the tests
 //! of the job state machines bring one that is a few maps in memory, so that every crash point can be tried.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -209,11 +210,13 @@ pub trait DataPath: Send + Sync + fmt::Debug + 'static {
     /// A new branch at a point, writable at once. Called again after a crash, it comes to the same.
     async fn fail_over(&self, place: Place, to: FailOverTo) -> EngineResult<Arc<dyn Instance>>;
     /// A branch whose writer was released, taken over on a new disk and writable at once; with it the branch that keeps
-    /// what the instance that was there had not shipped. Called again after a crash, it comes to the same.
+    /// what the instance that was there had not shipped. `disks`: what volumes are built on, whatever it holds; the others get
+    /// images of the gateway's own. Called again after a crash, it comes to the same.
     async fn take_over_lazily(
         &self,
         place: Place,
         branch: BranchId,
+        disks: BTreeMap<VolumeId, PathBuf>,
     ) -> EngineResult<(Arc<dyn Instance>, Option<BranchId>)>;
     /// Gives up an instance that another gateway has taken over for good, and removes its local files; it must be closed. Returns
     /// the branch that keeps what it had not shipped. Called again after a crash, it comes to the same.

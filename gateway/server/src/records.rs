@@ -76,6 +76,8 @@ pub(crate) struct VolumeRecord {
     pub(crate) data_key: u32,
     /// When its keys were destroyed.
     pub(crate) erased: Option<Timestamp>,
+    /// The disk that the next failback builds it on: its source was changed while its group was away.
+    pub(crate) disk: Option<String>,
 }
 
 /// Status of a group's document.

@@ -13,6 +13,7 @@ pub(crate) use machine::{machine, machine_with, machines, macs, misfits, place};
 pub(crate) use network::{declared as declared_network, mapping, mapping_name, network, site_name};
 pub(crate) use plan::{plan, plan_misfits, volumes_of as volumes_of_plan};
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifeboat_api::validate::parse_duration;
@@ -29,7 +30,8 @@ use serde::de::DeserializeOwned;
 use crate::context::Context;
 use crate::port::{HeldVolume, PointFact};
 use crate::records::{
-    ActiveRecord, AnySpec, GatewayRecord, GroupRecord, JobRecord, Observed, PointRecord, Subject, kind, status,
+    ActiveRecord, AnySpec, GatewayRecord, GroupRecord, JobRecord, Observed, PointRecord, Subject, VolumeRecord, kind,
+    status,
 };
 use crate::vaults::{AttachedVault, Snapshot};
 
@@ -195,6 +197,20 @@ pub(crate) fn held(volumes: &[(VolumeId, VolumeSpec)]) -> Vec<HeldVolume> {
 pub(crate) fn home_of(record: &GroupRecord, volumes: &[(VolumeId, VolumeSpec)]) -> Option<GatewayId> {
     let declared = volumes.first().map(|(_, spec)| spec.gateway_id);
     declared.map(|declared| record.home.unwrap_or(declared))
+}
+
+/// The disks that volumes are to be built on at home: their sources were changed while the group was away.
+pub(crate) fn new_disks(
+    snapshot: &Snapshot,
+    volumes: &[(VolumeId, VolumeSpec)],
+) -> BTreeMap<VolumeId, std::path::PathBuf> {
+    let of = |(id, spec): &(VolumeId, VolumeSpec)| {
+        let record: VolumeRecord = status(snapshot.get(kind::VOLUMES, &id.to_string())?);
+        let path = &spec.source.as_ref()?.path;
+        // A crash may have come between writing the one and the other.
+        (record.disk.as_ref() == Some(path)).then(|| (*id, path.into()))
+    };
+    volumes.iter().filter_map(of).collect()
 }
 
 /// The group of a volume: its own choice, or the one made for it.

@@ -126,6 +126,11 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// Tells what others of the same run may count on.
     fn announce(_link: &Link, _plan: &PlanChange) {}
 
+    /// What changes in a way that needs a replacement, beyond what the schema says.
+    fn replaces(_plan: &PlanChange) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// Whether [`Kind::foresee`] looks at changes, too.
     const FORESEES_CHANGES: bool = false;
 
@@ -341,6 +346,9 @@ impl<K: Kind> Resource<Link> for Declared<K> {
         K::announce(link, plan);
         if plan.is_unchanged() {
             return Ok(());
+        }
+        for path in K::replaces(plan) {
+            plan.require_replace(path);
         }
         K::judge(plan)?;
         // Without a client, apply says what is wrong.

@@ -119,6 +119,11 @@ async fn an_adopted_disk_is_declared_by_its_path_and_the_next_plan_is_empty() {
     let elsewhere = volume().with("source", Object::new().with("path", "/dev/vg0/other"));
     let moved = session.plan(VOLUME, Some(&state), Some(&elsewhere)).await;
     assert_one(&moved.said, &["source", "allow_replace"]);
+    // While it is failed over another disk is a change in place; none at all isn't.
+    let away = state.clone().with("state", "failed-over");
+    let moved = session.plan(VOLUME, Some(&away), Some(&elsewhere)).await;
+    assert_eq!((moved.said.len(), moved.replaces.len()), (0, 0), "{:?}", moved.said);
+    assert_one(&session.plan(VOLUME, Some(&away), Some(&volume())).await.said, &["source", "allow_replace"]);
     session.end().await;
 }
 

@@ -31,7 +31,8 @@ pub struct VolumeSpec {
     /// volume; gateways of this version use up to the volume's size.
     #[serde(default)]
     pub cache_bytes: Option<u64>,
-    /// What the volume is made of; an empty volume without. Cannot be changed.
+    /// What the volume is made of; an empty volume without. Its path can be changed while the group is active elsewhere: the
+    /// failback, with the mode `create`, builds the volume on the new disk, whatever that holds. Else it cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<VolumeSource>,
 }

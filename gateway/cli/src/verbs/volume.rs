@@ -1,4 +1,4 @@
-//! `lifeboat volume`: list, show, create, delete, rotate-key, erase.
+//! `lifeboat volume`: list, show, create, set-source, delete, rotate-key, erase.
 //!
 //! `create` waits until the volume is protected, unless told not to. Waiting is bounded: a volume whose gateway never
 //! starts stays pending for ever. Interrupting it changes nothing.
@@ -40,6 +40,14 @@ enum VolumeVerb {
     Show(Named),
     /// Declare a volume, in a group or by itself under a policy, and wait until it is protected
     Create(Wanted),
+    /// Name another disk for an adopted volume that is failed over: `failback --mode create` builds it there, whatever that holds
+    SetSource {
+        #[command(flatten)]
+        volume: Named,
+        /// The disk image or block device of the home gateway's machine
+        #[arg(long, value_name = "PATH")]
+        source: String,
+    },
     /// Delete a volume; its gateway removes the local files soon after
     Delete(Named),
     /// Make a new data key: what is shipped from now on is encrypted under it
@@ -211,6 +219,17 @@ pub(crate) async fn run(args: VolumeArgs, output: Output) -> Result<()> {
         VolumeVerb::Create(wanted) => create(&client, output, wanted).await,
         VolumeVerb::RotateKey(named) => rotate_key(&client, output, &named).await,
         VolumeVerb::Erase(wanted) => erase(&client, output, wanted).await,
+        VolumeVerb::SetSource { volume, source } => {
+            let found: Volume = find(&client, &volume.target).await?;
+            let spec = VolumeSpec { source: Some(VolumeSource { path: source }), ..found.spec.clone() };
+            let changed: Volume = client.update(&found.id.to_string(), found.generation, &spec).await?;
+            output.show(&changed, || {
+                clean(&format!(
+                    "volume {}: `lifeboat failback --mode create` builds it on the new disk, whatever that holds",
+                    changed.spec.name
+                ))
+            })
+        }
         VolumeVerb::Delete(named) => declared::delete::<Volume>(&client, output, &named, "deleted").await,
     }
 }

@@ -8,6 +8,7 @@
 //! state has the volume, what is dirty of it is forgotten with it, and the call is repeated; after it, the resync goes on where
 //! the map on disk is.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use lifeboat_model::BLOCK_SIZE_U64;
@@ -24,6 +25,13 @@ use crate::write_path::WritePath;
 pub(super) struct Wanted {
     pub(super) spec: VolumeSpec,
     source: Option<Arc<dyn DiskFile>>,
+}
+
+impl Wanted {
+    /// Its source, and the hold on it.
+    pub(super) fn held(&self) -> Option<(&Path, Arc<dyn DiskFile>)> {
+        Some((self.spec.source.as_deref()?, Arc::clone(self.source.as_ref()?)))
+    }
 }
 
 /// Takes hold of the sources of volumes: one that can't be had is found out before anything is made.

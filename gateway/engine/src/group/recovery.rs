@@ -8,15 +8,20 @@
 //! The state file is written last: a crash before it leaves nothing that counts here, and the same call is repeated under the
 //! same names. What was here before is given up only once the vault has all of it.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_model::state::GroupState;
-use lifeboat_model::{BranchId, Epoch, GroupId, Lsn};
+use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, VolumeId};
 use lifeboat_vault::Vault;
 
+use super::adoption::{Wanted, hold_all};
 use super::running::view_at_position;
-use super::{FailOver, Group, GroupConfig, Phase, State, StateVolume, limits, local_disk, place, ship_settings};
+use super::{
+    FailOver, Group, GroupConfig, Phase, State, StateVolume, VolumeSpec, limits, local_disk, place, ship_settings,
+};
 use crate::branch::{self, BranchInfo, Origin};
 use crate::disk::Disk;
 use crate::error::{EngineError, ErrorKind, Result};
@@ -63,7 +68,7 @@ impl Group {
                 ),
             ));
         }
-        let this = Self::begin_lazily(config, disk, view, writer, &opened, Some(point))?;
+        let this = Self::begin_lazily(config, disk, view, writer, &opened, Some(point), Vec::new())?;
         if !request.test {
             this.start_hydration();
         }
@@ -77,20 +82,28 @@ impl Group {
     /// The branch's writer is to be released before: what it has not shipped stays with it as its tail. Safe to repeat after
     /// a crash or an error at any place.
     ///
+    /// `disks`: files or block devices that volumes are built on, whatever those hold; the other volumes get images of our own.
+    ///
     /// # Errors
-    /// `Invalid` when another branch is active here; `NotFound` without such a branch; what the vault or the disk says.
-    pub async fn take_over_lazily(config: GroupConfig, branch: BranchId) -> Result<(Arc<Self>, Option<BranchId>)> {
+    /// `Invalid` when another branch is active here, and for a disk that can't be had or is too small; `Retry` while one is in use;
+    /// `NotFound` without such a branch; what the vault or the disk says.
+    pub async fn take_over_lazily(
+        config: GroupConfig,
+        branch: BranchId,
+        disks: BTreeMap<VolumeId, PathBuf>,
+    ) -> Result<(Arc<Self>, Option<BranchId>)> {
         let before = Self::give_up(&config, branch).await?;
         if let Some(active) = before.active {
             return Ok((active, before.orphan));
         }
         let disk = room(&config)?;
+        let held = hold_disks(&disk, disks).await?;
         let settings = ship_settings(&config.settings);
         let (writer, opened) =
             BranchWriter::open(&config.vault, config.group, branch, config.gateway, Open::Continue, settings).await?;
         let view = view_at_position(&config.vault, config.group, opened.end).await?;
         let last_point = opened.last_point.clone();
-        let this = Self::begin_lazily(config, disk, view, writer, &opened, last_point)?;
+        let this = Self::begin_lazily(config, disk, view, writer, &opened, last_point, held)?;
         this.start_hydration();
         Ok((this, before.orphan))
     }
@@ -153,12 +166,17 @@ impl Group {
         writer: BranchWriter,
         opened: &Opened,
         last_point: Option<PointInfo>,
+        disks: Vec<Wanted>,
     ) -> Result<Arc<Self>> {
         let first = opened.end.lsn.next();
         let path = Arc::new(WritePath::create(&disk, config.group, opened.epoch, limits(&config.settings), first)?);
         let mut volumes = Vec::new();
         for volume in view.volumes() {
-            let image = Image::create(&disk, volume.id, volume.size_blocks, true)?;
+            let on = disks.iter().find(|wanted| wanted.spec.id == volume.id).and_then(Wanted::held);
+            let image = match on {
+                Some((path, file)) => Image::overwrite(&disk, volume.id, path, file, volume.size_blocks)?,
+                None => Image::create(&disk, volume.id, volume.size_blocks, true)?,
+            };
             path.add_volume(volume.id, Arc::new(image));
             volumes.push(StateVolume { id: volume.id, name: String::new(), blocks: volume.size_blocks, lazy: true });
         }
@@ -206,6 +224,12 @@ impl Group {
             )
         })
     }
+}
+
+/// Takes hold of the disks that volumes are to be built on.
+async fn hold_disks(disk: &Arc<dyn Disk>, disks: BTreeMap<VolumeId, PathBuf>) -> Result<Vec<Wanted>> {
+    let spec = |(id, path)| VolumeSpec { id, name: String::new(), size_bytes: 0, source: Some(path) };
+    hold_all(disk, disks.into_iter().map(spec).collect()).await
 }
 
 /// What was at a gateway before it took a branch.

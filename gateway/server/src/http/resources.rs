@@ -35,7 +35,7 @@ use super::Shared;
 use super::body::{self, PAGING, Query};
 use super::error::{ApiError, ApiResult};
 use crate::context::Context;
-use crate::records::{GroupRecord, kind, status};
+use crate::records::{GroupRecord, VolumeRecord, kind, status};
 use crate::vaults::AttachedVault;
 use crate::view;
 
@@ -518,6 +518,26 @@ fn refuse_implicit(vault: &AttachedVault, id: &str) -> ApiResult<()> {
     Ok(())
 }
 
+/// Refuses another disk for a volume, but while its group is active elsewhere: a failback builds it there then.
+fn disk_changes(record: &GroupRecord, home: Option<GatewayId>, old: &VolumeSpec, new: &VolumeSpec) -> ApiResult<()> {
+    let refused = |why: String| Err(ApiError::field("source", why));
+    let (Some(old), Some(_)) = (&old.source, &new.source) else {
+        return refused("can't be added or taken away; declare a new object instead".to_owned());
+    };
+    let away = record.active.as_ref().is_some_and(|active| Some(active.gateway) != home);
+    if !away {
+        return refused(format!(
+            "can't be changed at home (it is {}): while its group is failed over it can, and a failback with the mode create builds the \
+             volume on the new disk",
+            old.path
+        ));
+    }
+    match record.job {
+        Some(job) => refused(format!("can't be changed while the job {job} works on its group: wait for it")),
+        None => Ok(()),
+    }
+}
+
 /// See [`Volume`].
 #[derive(Debug)]
 pub(crate) struct Volumes;
@@ -614,7 +634,10 @@ impl Kind for Volumes {
         fixed("group_id", &text(old.group_id), &text(new.group_id))?;
         let path =
             |spec: &VolumeSpec| spec.source.as_ref().map_or_else(|| "none".to_owned(), |found| found.path.clone());
-        fixed("source", &path(old), &path(new))?;
+        if path(old) != path(new) {
+            let volumes = view::volumes_of(&vault.snapshot(), view::group_of(id_of(id)?, old));
+            disk_changes(&record, view::home_of(&record, &volumes), old, new)?;
+        }
         if new.size_bytes < old.size_bytes {
             return Err(ApiError::field(
                 "size_bytes",
@@ -623,6 +646,15 @@ impl Kind for Volumes {
                     old.size_bytes, new.size_bytes
                 ),
             ));
+        }
+        if path(old) != path(new) {
+            let disk = new.source.as_ref().map(|source| source.path.clone());
+            let opened = vault.vault()?;
+            let mut change = |document: &Document| {
+                let record = VolumeRecord { disk: disk.clone(), ..status(document) };
+                serde_json::to_value(&record).ok()
+            };
+            opened.catalog().update_status(kind::VOLUMES, id, &mut change).await?;
         }
         let Some(policy) = new.policy_id.filter(|policy| Some(*policy) != old.policy_id) else { return Ok(()) };
         let (of_policy, _) = referred(context, kind::POLICIES, "policy_id", "policy", &policy).await?;

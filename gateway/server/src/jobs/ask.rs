@@ -200,6 +200,7 @@ impl Asked<'_> {
     /// The way home, or to another gateway that becomes its home.
     pub(crate) fn failback(&self, wanted: &FailbackRequest) -> ApiResult<Decided> {
         let (active, home) = self.away(wanted.gateway_id)?;
+        self.keeps_its_disks(wanted.mode)?;
         let mut spec = self.spec(JobKind::Failback, home);
         spec.source = Some(active.gateway);
         spec.source_instance = Some(active.instance.clone());
@@ -239,10 +240,16 @@ impl Asked<'_> {
     /// The first half of the way home, while the recovery side runs.
     pub(crate) fn reprotect(&self, to: Option<GatewayId>) -> ApiResult<Decided> {
         let (active, home) = self.away(to)?;
+        self.keeps_its_disks(FailbackMode::MinimizeDowntime)?;
         let mut spec = self.spec(JobKind::Reprotect, home);
         spec.source = Some(active.gateway);
         spec.from_branch = Some(active.branch);
         Ok((spec, vec![StepRecord::new(Step::Rehydrate, home)]))
+    }
+
+    /// Refuses to bring disks forward that are to be others: those are filled once they are in use.
+    fn keeps_its_disks(&self, mode: FailbackMode) -> ApiResult<()> {
+        keeps_its_disks(&self.attached.snapshot(), self.facts, mode)
     }
 
     /// Where a group that isn't at home is active, and where its home is, or is to be.
@@ -268,6 +275,20 @@ impl Asked<'_> {
         }
         Ok((active, home))
     }
+}
+
+/// Refuses any mode but `create` for a group with volumes whose disk was changed while it was away.
+pub(crate) fn keeps_its_disks(snapshot: &Snapshot, facts: &GroupFacts, mode: FailbackMode) -> ApiResult<()> {
+    let disks = view::new_disks(snapshot, &facts.volumes);
+    let Some((id, path)) = disks.first_key_value().filter(|_| mode != FailbackMode::Create) else { return Ok(()) };
+    let name = facts.volumes.iter().find(|(volume, _)| volume == id).map(|(_, spec)| spec.name.as_str());
+    Err(ApiError::conflict(format!(
+        "the volume {} of the group {} is to be built on another disk ({}), which is filled once it is in use: fail back with the mode \
+         create",
+        name.unwrap_or_default(),
+        facts.spec.name,
+        path.display()
+    )))
 }
 
 /// Refuses a gateway that can't become a home of what is at home at a site.

@@ -35,6 +35,8 @@ pub(super) struct World {
     /// Places where a kill is still to come; each once.
     kills: BTreeSet<&'static str>,
     pub(super) killed: Vec<&'static str>,
+    /// The disks that the last lazy take-over was to build volumes on.
+    built_on: Vec<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +78,10 @@ impl Fake {
     /// Whether a branch was given up.
     pub(super) fn is_dropped(&self, branch: BranchId) -> bool {
         self.change(branch, |branch| branch.dropped)
+    }
+
+    pub(super) fn built_on(&self) -> Vec<PathBuf> {
+        self.0.lock().expect("sound").built_on.clone()
     }
 
     pub(super) fn killed(&self) -> Vec<&'static str> {
@@ -246,8 +252,10 @@ impl DataPath for Fake {
         &self,
         place: Place,
         branch: BranchId,
+        disks: BTreeMap<VolumeId, PathBuf>,
     ) -> EngineResult<(Arc<dyn Instance>, Option<BranchId>)> {
         self.place("take over lazily: begins").await;
+        self.0.lock().expect("sound").built_on = disks.into_values().collect();
         if read(&place.dir).is_some_and(|local| local.branch == branch && local.phase == GroupState::Active) {
             return Ok((self.instance(&place.dir), None));
         }

@@ -18,8 +18,8 @@ use crate::context::Context;
 use crate::port::{EngineResult, FailOverTo, Instance, Pass, PointFact};
 use crate::reconcile::{ensure_open, place};
 use crate::records::{
-    ActiveRecord, FailoverRecord, GroupRecord, HOME_INSTANCE, JobRecord, JobSpec, LeftRecord, Step, TestRecord, kind,
-    status,
+    ActiveRecord, FailoverRecord, GroupRecord, HOME_INSTANCE, JobRecord, JobSpec, LeftRecord, Step, TestRecord,
+    VolumeRecord, kind, status,
 };
 use crate::vaults::AttachedVault;
 use crate::view;
@@ -535,6 +535,14 @@ impl Work<'_> {
     async fn take_over_lazily(&self) -> Result<Done, Failure> {
         let name = self.home_name(&self.group().await?);
         let branch = self.spec.from_branch.ok_or_else(|| Failure::Final("the job names no branch".to_owned()))?;
+        let snapshot = self.attached.snapshot();
+        let volumes = view::volumes_of(&snapshot, self.spec.group);
+        let disks = view::new_disks(&snapshot, &volumes);
+        for volume in view::held(&volumes).iter().filter(|volume| disks.contains_key(&volume.id)) {
+            adoption::admit(self.context, self.spec.gateway, self.spec.gateway, volume)?;
+            // Before anything is given up for it.
+            adoption::is_large_enough(volume)?;
+        }
         let lock = self.context.instances.lock(self.spec.group);
         let guard = lock.lock().await;
         let open = self.context.instances.get(self.spec.group, &name).map(|open| open.instance);
@@ -545,7 +553,7 @@ impl Work<'_> {
                     open.instance.close(CLOSE_DEADLINE).await;
                 }
                 let place = place(self.context, self.attached, self.spec.group, self.dir(&name))?;
-                let (instance, orphan) = self.context.engine.take_over_lazily(place, branch).await?;
+                let (instance, orphan) = self.context.engine.take_over_lazily(place, branch, disks.clone()).await?;
                 self.context.keep(self.spec.group, &name, Arc::clone(&instance));
                 change_job(self.attached, self.id, |record| {
                     let news = orphan.is_some() && record.result.orphan_branch_id != orphan;
@@ -557,7 +565,18 @@ impl Work<'_> {
             }
         };
         drop(guard);
-        self.serve_at_home(&instance).await
+        let done = self.serve_at_home(&instance).await?;
+        // Built on them, they are its disks like any other.
+        for id in disks.keys() {
+            let catalog = self.attached.vault()?;
+            let mut forget = |document: &lifeboat_vault::Document| {
+                let mut record: VolumeRecord = status(document);
+                record.disk.take()?;
+                serde_json::to_value(&record).ok()
+            };
+            catalog.catalog().update_status(kind::VOLUMES, &id.to_string(), &mut forget).await?;
+        }
+        Ok(done)
     }
 
     /// Writes down that the group is active at home again.

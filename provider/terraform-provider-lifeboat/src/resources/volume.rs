@@ -29,14 +29,15 @@ fn source_block() -> NestedBlock {
         .description(
             "A disk image or block device that is adopted: it is the volume from then on, in place and with its content, which is \
              replicated while it is used. `size_gib` is its size, or more where it is a file. It is never deleted or made \
-             shorter, also not with the volume. Recovery points begin once the vault has all of it. A change needs \
-             `allow_replace`.",
+             shorter, also not with the volume. Recovery points begin once the vault has all of it. While the volume is failed over, \
+             its path can be changed in place: a failback with the mode `create` builds the volume on the new disk, whatever that \
+             holds. Any other change needs `allow_replace`.",
         )
         .attribute(Attribute::string("path").required().description(
             "Its absolute path on the machine of the volume's gateway. Its size is a multiple of 4096 bytes, and nothing else \
              may have it in use.",
         ));
-    NestedBlock::single("source", body).requires_replace()
+    NestedBlock::single("source", body)
 }
 
 const WHEN_ALLOWED: &str = "A change needs `allow_replace`.";
@@ -178,6 +179,16 @@ impl Kind for VolumeKind {
             // After an import: the gateway doesn't know it.
             state.set("allow_replace", false);
         }
+    }
+
+    /// Another disk, but for a volume that is failed over: it is built there by the failback.
+    fn replaces(plan: &PlanChange) -> Vec<&'static str> {
+        let (Some(prior), Some(planned)) = (plan.prior(), plan.planned()) else { return Vec::new() };
+        let away = prior.value("state").and_then(Value::as_str) == Some("failed-over");
+        let source = |object: &Object| object.value("source").filter(|value| !value.is_null()).cloned();
+        let (before, after) = (source(prior), source(planned));
+        let moves = before.is_some() && after.is_some() && away;
+        if before == after || moves { Vec::new() } else { vec!["source"] }
     }
 
     fn judge(plan: &PlanChange) -> Result<()> {

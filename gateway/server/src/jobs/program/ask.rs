@@ -25,7 +25,7 @@ use lifeboat_vault::{Document, VaultError};
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
 use crate::jobs;
-use crate::jobs::ask::{Asked, find_point, may_be_home, own};
+use crate::jobs::ask::{Asked, find_point, keeps_its_disks, may_be_home, own};
 use crate::jobs::program::spread;
 use crate::placement::{Destination, Places};
 use crate::records::{
@@ -486,9 +486,14 @@ impl<'a> AskedOf<'a> {
         Err(ApiError::conflict(format!("{} is at home: there is nothing to fail back", self.it())))
     }
 
+    fn keep_their_disks(&self, mode: FailbackMode) -> ApiResult<()> {
+        self.groups.values().try_for_each(|facts| keeps_its_disks(&self.snapshot, facts, mode))
+    }
+
     /// The first half of the way home, while the recovery side runs.
     pub(crate) fn reprotect(&self) -> ApiResult<Decided> {
         self.must_be_away()?;
+        self.keep_their_disks(FailbackMode::MinimizeDowntime)?;
         let home = self.homes()?;
         let mut spec = self.program(JobKind::Reprotect, home, PlanDirection::Failback);
         self.send(&mut spec, |facts| facts.home);
@@ -512,6 +517,7 @@ impl<'a> AskedOf<'a> {
             }
         }
         self.must_be_away()?;
+        self.keep_their_disks(wanted.mode)?;
         let home = wanted.gateway_id.map_or_else(|| self.homes(), Ok)?;
         let mut spec = self.program(JobKind::Failback, home, PlanDirection::Failback);
         spec.failover = Some(FailoverKind::Planned);

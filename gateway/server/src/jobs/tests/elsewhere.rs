@@ -1,6 +1,6 @@
 //! A home site with two gateways: a group, or a plan, comes home to another one than it left, and is at home there from then on.
 
-use lifeboat_api::{Event, Machine, StartRequest, VolumeSpec};
+use lifeboat_api::{Event, Machine, StartRequest, VolumeSource, VolumeSpec};
 use lifeboat_model::GatewayId;
 
 use super::programs::{Shop, failover};
@@ -163,4 +163,58 @@ async fn a_plan_comes_home_to_another_gateway_with_its_machines_whenever_they_ar
         shop.pair.b().verb::<lifeboat_api::Plan>(&shop.plan.id.to_string(), "failback", &to(MODES[0], at_c)).await;
     assert!(twice.expect_err("it is there").to_string().contains("is at home"));
     shop.pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_built_on_the_disk_that_was_named_while_it_was_away() {
+    let (mut pair, volume) = Pair::start().await;
+    protected(&pair.a(), &volume, ProtectionState::Protected).await;
+    let disk = |name: &str| {
+        let path = pair.dir.path().join(name);
+        std::fs::write(&path, vec![0; 4096]).expect("written");
+        path
+    };
+    let (first, second) = (disk("first.raw"), disk("second.raw"));
+    let on = |path: &Path| Some(VolumeSource { path: path.display().to_string() });
+    let spec = VolumeSpec { name: "adopted".into(), source: on(&first), ..volume.spec.clone() };
+    let client = pair.a();
+    let adopted: Volume = client.create(&spec).await.expect("volume");
+    let group = protected(&client, &adopted, ProtectionState::Protected).await;
+    let (id, text) = (adopted.id.to_string(), group.to_string());
+    let moved = VolumeSpec { source: on(&second), ..spec.clone() };
+    let change = async |client: &Client, spec: &VolumeSpec| {
+        let generation = client.read::<Volume>(&id).await.expect("volume").generation;
+        client.update::<Volume>(&id, generation, spec).await
+    };
+    let early = change(&client, &moved).await.expect_err("it is at home").to_string();
+    assert!(early.contains("can't be changed at home"), "{early}");
+
+    let over = pair.b().group_verb(&text, "failover", &ask(FailoverKind::Planned)).await.expect("planned");
+    succeeded(&pair.revive(over.id).await);
+    protected(&pair.b(), &adopted, ProtectionState::FailedOver).await;
+    let changed = change(&pair.b(), &moved).await.expect("another disk");
+    assert_eq!(changed.spec.source, moved.source);
+    for (verb, body) in [
+        ("failback", serde_json::json!({"mode": "minimize-downtime"})),
+        ("failback", serde_json::json!({"mode": "full-download"})),
+        ("reprotect", serde_json::json!({})),
+    ] {
+        let refused = pair.b().group_verb(&text, verb, &body).await.expect_err(verb).to_string();
+        assert!(refused.contains("mode create") && refused.contains("second.raw"), "{refused}");
+    }
+    pair.fake.kill_at(&["take over lazily: the epoch is open", "take over lazily: done"]);
+    let create = FailbackRequest::new(FailbackMode::Create);
+    let back = pair.b().group_verb(&text, "failback", &create).await.expect("failback");
+    succeeded(&pair.revive(back.id).await);
+    assert_eq!(pair.fake.built_on(), [second]);
+    pair.sole_writer(group, "a/home").await;
+
+    // It is its disk like any other by now: the next new disk is the gateway's own.
+    protected(&pair.b(), &adopted, ProtectionState::Protected).await;
+    let over = pair.b().group_verb(&text, "failover", &ask(FailoverKind::Planned)).await.expect("planned");
+    succeeded(&pair.revive(over.id).await);
+    let back = pair.b().group_verb(&text, "failback", &create).await.expect("failback");
+    succeeded(&pair.revive(back.id).await);
+    assert_eq!(pair.fake.built_on(), Vec::<std::path::PathBuf>::new());
+    pair.kill().await;
 }
