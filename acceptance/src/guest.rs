@@ -24,6 +24,7 @@ use crate::hosts::Host;
 
 /// Emulated processors are slow, and other tests run beside it.
 const BOOTS_WITHIN: Duration = Duration::from_secs(240);
+const KNOWN_WITHIN: Duration = Duration::from_secs(60);
 
 /// The guest's image as a volume of that size.
 ///
@@ -44,7 +45,12 @@ pub fn install(estate: &mut Estate, bridge: Option<&str>) -> Result<()> {
     let mut volume = std::fs::OpenOptions::new().write(true).open(estate.primary.volume("system"))?;
     volume.write_all(&image()?)?;
     volume.sync_all()?;
-    declare(estate, bridge)
+    declare(estate, bridge)?;
+    // The other gateway knows of it as well before anything is asked of it.
+    let api = Api::of(estate.standby()?)?;
+    eventually("the plan at the recovery site", KNOWN_WITHIN, || {
+        Ok(api.call(async |client| client.find_by_name::<Plan>("shop").await)?.map(drop))
+    })
 }
 
 /// Declares networks at both sites, a mapping, the machine `web` and the plan `shop`.
