@@ -32,8 +32,7 @@ use crate::insight;
 use crate::jobs;
 use crate::port::{CompressionChoice, HeldVolume, Instance, Place, Settings};
 use crate::records::{
-    ActiveRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, Step, StepRecord,
-    VolumeRecord, kind, status,
+    ActiveRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, VolumeRecord, kind, status,
 };
 use crate::runs;
 use crate::vaults::{AttachedVault, Snapshot};
@@ -488,10 +487,8 @@ async fn open_wanted(
 async fn enable(context: &Context, attached: &AttachedVault, group: GroupId, document: &Document, own: GatewayId) {
     let spec = JobSpec::new(JobKind::EnableProtection, group, &document.name, own);
     let id = JobId::from_bytes(group.to_bytes());
-    if let Err(error) =
-        jobs::begin(context, attached, id, AnySpec::Group(Box::new(spec)), vec![StepRecord::new(Step::SetUp, own)])
-            .await
-    {
+    let spec = AnySpec::Group(Box::new(spec));
+    if let Err(error) = jobs::begin(context, attached, id, spec, jobs::plan::protection(own)).await {
         tracing::warn!(%group, error = %error.0, "protection can't be enabled yet");
     }
 }

@@ -301,8 +301,12 @@ impl Default for JobStateRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Step {
+    /// Finds out, before anything is begun, whether what protection needs is there.
+    Prerequisites,
     /// Sets the group up: local files, keys, first branch.
     SetUp,
+    /// Says what a recovery still needs: gateways, networks, plans.
+    Finalize,
     /// Takes a recovery point.
     TakePoint,
     /// Stops writes, ships everything.
@@ -365,7 +369,9 @@ impl Step {
     /// For people.
     pub(crate) const fn title(self) -> &'static str {
         match self {
+            Self::Prerequisites => "Check prerequisites",
             Self::SetUp => "Set the group up",
+            Self::Finalize => "Finalize protection",
             Self::TakePoint => "Take a recovery point",
             Self::Release => "Stop writes and ship everything",
             Self::Resume => "Start again",

@@ -1,5 +1,6 @@
 //! What each step does. Every one may be run again after a crash at any point and comes to the same.
 
+mod protection;
 mod resync;
 
 use std::path::PathBuf;
@@ -93,7 +94,9 @@ pub(super) struct Work<'a> {
 
 pub(super) async fn perform(work: &Work<'_>, step: Step) -> Result<Done, Failure> {
     match step {
+        Step::Prerequisites => work.prerequisites(),
         Step::SetUp => work.set_up().await,
+        Step::Finalize => Ok(work.finalize()),
         Step::TakePoint => work.take_point().await,
         Step::Release => work.release().await,
         Step::Resume => work.resume().await,

@@ -5,6 +5,11 @@ use lifeboat_model::GatewayId;
 
 use crate::records::{Step, StepRecord};
 
+/// The steps of setting a group up at `here`.
+pub(crate) fn protection(here: GatewayId) -> Vec<StepRecord> {
+    [Step::Prerequisites, Step::SetUp, Step::Finalize].into_iter().map(|step| StepRecord::new(step, here)).collect()
+}
+
 /// The steps of a failover to `here` from `source`.
 pub(crate) fn failover(kind: JobKind, here: GatewayId, source: Option<GatewayId>) -> Vec<StepRecord> {
     match (kind, source) {

@@ -500,3 +500,21 @@ async fn what_the_state_does_not_allow_is_refused_with_the_reason() {
 fn instance_dir(root: &Path, group: &str, job: JobId) -> std::path::PathBuf {
     root.join("b/groups").join(group).join(job.to_string())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protection_begins_with_its_prerequisites_and_ends_with_what_a_recovery_still_needs() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let pair = Pair::new(dir, Fake::default());
+    let gateway = pair.alone("a", "east").await;
+    let client = client(&gateway);
+    let volume = declare(&client, &pair.dir.path().join("vault")).await.volume;
+    protected(&client, &volume, ProtectionState::Protected).await;
+    let jobs: Vec<Job> = client.list("/v1/jobs", &[("kind", "enable-protection".to_owned())]).await.expect("jobs");
+    let steps: Vec<(&str, &str)> =
+        jobs[0].steps.iter().map(|step| (step.name.as_str(), step.message.as_str())).collect();
+    let [(first, could), (second, _), (last, missing)] = steps[..] else { panic!("three steps: {steps:?}") };
+    assert_eq!((first, second, last), ("Check prerequisites", "Set the group up", "Finalize protection"));
+    assert_eq!(could, "1 volumes can be protected");
+    assert!(missing.contains("a gateway at another site that has opened this vault"), "{missing}");
+    gateway.stop().await;
+}
