@@ -22,7 +22,7 @@ use lifeboat_engine::EngineError;
 use lifeboat_engine::pace::PaceRule;
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{GatewayId, GroupId, JobId, Timestamp, VolumeId};
-use lifeboat_vault::{Document, VaultError, VaultErrorKind};
+use lifeboat_vault::{Catalog, Document, VaultError, VaultErrorKind};
 
 use crate::adoption;
 use crate::collect;
@@ -709,19 +709,31 @@ async fn tidy(attached: &AttachedVault) {
         Err(error) => tracing::warn!(vault = %attached.id(), %error, "leftovers of crashes can't be swept"),
     }
     let catalog = vault.catalog();
+    purge_old_tombstones(catalog).await;
     for (kind, keep) in [(kind::EVENTS, EVENTS_MAX), (kind::JOBS, JOBS_MAX)] {
         let Ok(mut documents) = catalog.list(kind).await else { continue };
         documents.retain(|document| kind == kind::EVENTS || status::<crate::records::JobRecord>(document).is_over());
         documents.sort_by_key(|document| document.created);
         let surplus = documents.len().saturating_sub(keep);
         for document in documents.iter().take(surplus) {
-            let dropped = match catalog.delete(kind, &document.id, None).await {
-                Ok(_) => catalog.purge(kind, &document.id).await,
-                Err(error) => Err(error),
-            };
             // Another gateway tidies the same vault.
-            if let Err(error) = dropped {
+            if let Err(error) = catalog.delete(kind, &document.id, None).await {
                 tracing::debug!(kind, id = document.id, %error, "old document can't be dropped");
+            }
+        }
+    }
+}
+
+/// Deletes what is left of documents that were deleted long ago. Not at once: a gateway that knew a document takes one that
+/// vanished without a tombstone for one that somebody took away.
+async fn purge_old_tombstones(catalog: &Catalog) {
+    let now = Timestamp::now();
+    for kind in [kind::EVENTS, kind::JOBS, kind::EVIDENCE, kind::PICTURES] {
+        let Ok(deleted) = catalog.list_deleted(kind).await else { continue };
+        let old = |document: &&Arc<Document>| now.seconds_since(document.updated) >= TIDY_INTERVAL.as_secs_f64();
+        for document in deleted.iter().filter(old) {
+            if let Err(error) = catalog.purge(kind, &document.id).await {
+                tracing::debug!(kind, id = document.id, %error, "a tombstone can't be dropped");
             }
         }
     }

@@ -18,12 +18,15 @@ use crate::context::{ComputeConfig, Context, Happening, ServeConfig};
 use crate::jobs;
 use crate::jobs::program::ask::AskedOf;
 use crate::jobs::program::{run_id, run_of};
-use crate::records::{AnySpec, JobRecord, Mover, RecoveryRecord, Subject, kind, status};
+use crate::records::{AnySpec, JobRecord, Mover, RecoveryRecord, RecoveryTest, Subject, kind, status};
 use crate::state_dir::StateDir;
 use crate::vaults::AttachedVault;
 
 /// How long a machine that was left may take to stop by itself.
 const LEFT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long after a test's end its machines may still run: until then its clean-up is left to the gateway that leads it.
+const OVERDUE: Duration = Duration::from_secs(600);
 
 /// What machines are run with, by the settings.
 pub(crate) fn driver(settings: &ServeConfig, state: &StateDir) -> Option<Arc<dyn Driver>> {
@@ -80,7 +83,10 @@ fn wanted(context: &Context, attached: &AttachedVault, wanted: &mut HashSet<RunI
         {
             wanted.extend(run_id(machine, None));
         }
-        for test in record.tests.into_iter().filter(|test| own.is_some_and(|own| test.gateways().contains(&own))) {
+        let is_here = |test: &RecoveryTest| own.is_some_and(|own| test.gateways().contains(&own));
+        // A test that nobody has ended, since the gateway that leads it is lost, holds nothing here for ever.
+        let overdue = |test: &RecoveryTest| Timestamp::now().seconds_since(test.expires) > OVERDUE.as_secs_f64();
+        for test in record.tests.into_iter().filter(|test| is_here(test) && !overdue(test)) {
             // Any machine of the test: it may just be starting.
             let machines = snapshot.of(kind::MACHINES).iter().filter_map(|one| one.id.parse().ok());
             wanted.extend(machines.filter_map(|machine| run_id(machine, Some(test.job))));

@@ -112,20 +112,25 @@ pub(crate) async fn begin(
     let made = catalog.create(kind::JOBS, &text, spec.kind().as_str(), spec_value, status_value).await;
     let document = match made {
         Ok(document) => document,
-        // An earlier try with the same idempotency key wrote it.
-        Err(error) if error.kind() == VaultErrorKind::Conflict => catalog.get(kind::JOBS, &text).await?,
+        // An earlier try wrote it, with the same idempotency key or for the same step.
+        Err(error) if error.kind() == VaultErrorKind::Conflict => match catalog.get(kind::JOBS, &text).await {
+            // It was refused what it is about then, and deleted.
+            Err(error) if error.kind() == VaultErrorKind::NotFound => {
+                let anew = serde_json::to_value(&record).map_err(internal)?;
+                let restored = catalog.restore(kind::JOBS, &text, &mut |_| anew.clone()).await?;
+                let spec_value = serde_json::to_value(&spec).map_err(internal)?;
+                catalog.update_spec(kind::JOBS, &text, restored.generation, spec.kind().as_str(), spec_value).await?
+            }
+            found => found?,
+        },
         Err(error) => return Err(error.into()),
     };
     let record: JobRecord = status(&document);
     if !record.is_over()
         && let Err(error) = claim(attached, id, &spec).await
     {
-        // It holds nothing and never ran: nobody has to look at it, and the same may be asked for again.
-        let gone = match catalog.delete(kind::JOBS, &text, None).await {
-            Ok(_) => catalog.purge(kind::JOBS, &text).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = gone {
+        // It holds nothing and never ran: nobody has to look at it. The same may be asked for again.
+        if let Err(error) = catalog.delete(kind::JOBS, &text, None).await {
             tracing::debug!(%error, "job that got no group can't be deleted; it is given up later");
         }
         return Err(error);

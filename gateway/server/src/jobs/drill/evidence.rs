@@ -273,18 +273,14 @@ async fn publish(run: &Run<'_>, public: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Deletes the evidence of a run with its pictures. What can't be deleted now is left: it is in nobody's way.
+/// Deletes the evidence of a run with its pictures; what is left of them goes when the vault is tidied. What can't be deleted now is left: it is in nobody's way.
 pub(crate) async fn forget(vault: &Vault, run: &str) {
     let catalog = vault.catalog();
     let Ok(document) = catalog.get(kind::EVIDENCE, run).await else { return };
     let pictures = document.spec_as::<EvidenceRecord>().map(|record| record.pictures).unwrap_or_default();
     let all = pictures.into_iter().map(|id| (kind::PICTURES, id)).chain([(kind::EVIDENCE, run.to_owned())]);
     for (kind, id) in all {
-        let gone = match catalog.delete(kind, &id, None).await {
-            Ok(_) => catalog.purge(kind, &id).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = gone {
+        if let Err(error) = catalog.delete(kind, &id, None).await {
             tracing::debug!(kind, id, %error, "evidence can't be deleted");
         }
     }

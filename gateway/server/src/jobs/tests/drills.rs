@@ -140,7 +140,9 @@ async fn a_drill_comes_to_the_same_end_whenever_the_gateways_are_killed() {
     let report = shop.pair.b().drill_report(&drill.id.to_string(), None).await.expect("report");
     assert!(report.contains("data:image/png;base64,") && report.contains("orders: 42"), "{report}");
     let events: Vec<Event> = shop.pair.b().list("/v1/events", &[]).await.expect("events");
-    assert_eq!(events.iter().filter(|event| event.kind == "drill.passed").count(), 2);
+    // A gateway that is killed right then says nothing of it: events are told once at most.
+    let told = events.iter().filter(|event| event.kind == "drill.passed").count();
+    assert!((1..=2).contains(&told), "{told} of 2");
     // Another run's evidence isn't of this drill, and what was deleted leaves nothing.
     let id = drill.id.to_string();
     let wrong = shop.pair.b().drill_evidence(&id, Some(&JobId::new().to_string())).await;

@@ -1,10 +1,15 @@
 //! A recovery site with two gateways that run machines: a plan's machines that are to be kept apart come up on different ones,
 //! whichever gateway is killed and whenever.
 
-use lifeboat_api::{CommitRequest, Machine, MachineTarget, PlanCleanupRequest, RecoveryState, ReprotectRequest};
+use lifeboat_api::{
+    CommitRequest, Drill, DrillRunRequest, DrillSpec, Machine, MachineTarget, PlanCleanupRequest, RecoveryState,
+    ReprotectRequest,
+};
+use lifeboat_model::Timestamp;
 
 use super::programs::{Shop, failover};
 use super::*;
+use crate::jobs::change_recovery;
 
 /// The names of the three gateways.
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -192,4 +197,59 @@ async fn machines_that_go_over_one_by_one_are_kept_apart_too() {
     }
     assert_eq!((b.names(), c.names()), (vec!["db".to_owned()], vec!["web".to_owned()]));
     shop.pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_looks_at_machines_where_they_run() {
+    let mut shop = open().await;
+    let (_, b, c) = hosts(&shop);
+    for host in [&b, &c] {
+        host.says("db", "db is up");
+        host.says("web", "web is up");
+    }
+    let spec: DrillSpec = serde_json::from_value(serde_json::json!({
+        "plan_id": shop.plan.id, "name": "both", "assertion": [
+            {"type": "boots", "machine_id": shop.db.id, "contains": "db is up"},
+            {"type": "boots", "machine_id": shop.web.id, "contains": "web is up"},
+        ],
+    }))
+    .expect("a drill");
+    let drill: Drill = shop.pair.b().create(&spec).await.expect("declared");
+    let begun = shop.pair.b().verb::<Drill>(&drill.id.to_string(), "run", &DrillRunRequest {}).await.expect("begun");
+    let over = shop.done(&begun).await;
+    let outcome = over.result.drill.clone().expect("it came out");
+    assert!(outcome.passed, "{over:#?}");
+    let gateways: std::collections::BTreeSet<_> = over
+        .steps
+        .iter()
+        .filter(|step| step.name == "Look at what is asserted")
+        .map(|step| (step.gateway_id, step.message.as_str()))
+        .collect();
+    assert_eq!(gateways.iter().map(|(_, said)| *said).collect::<Vec<_>>(), ["1 of 1 hold", "1 of 1 hold"], "{over:#?}");
+    assert_eq!((b.names(), c.names()), (vec![], vec![]));
+    shop.pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_whose_leading_gateway_is_lost_ends_at_the_other_host_too() {
+    let mut shop = open().await;
+    let (_, _, c) = hosts(&shop);
+    let test = shop.ask("failover", &failover(FailoverKind::Test)).await;
+    let test = shop.done(&test).await;
+    assert_eq!(c.names().len(), 1);
+    // The one that leads is gone, and the test's time is over since long ago.
+    let (a, b) = shop.pair.running.take().expect("up");
+    b.stop().await;
+    let attached = a.context.vaults.all().remove(0);
+    let plan = shop.plan.id.to_string();
+    change_recovery(&attached, kind::PLANS, &plan, |record| {
+        let Some(found) = record.tests.iter_mut().find(|one| one.job == test.id) else { return false };
+        found.expires = Timestamp::from_micros(Timestamp::now().as_micros() - 700_000_000);
+        true
+    })
+    .await
+    .expect("written");
+    eventually("its machine at the other host is switched off", async || c.names().is_empty().then_some(())).await;
+    a.stop().await;
+    shop.pair.third.running.take().expect("up").stop().await;
 }
