@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _};
+use std::time::Duration;
 
 use lifeboat_api::{
     Client, FailbackMode, FailbackRequest, Group, Job, JobKind, Machine, Plan, Point, PointRequest, ProtectionState,
@@ -27,6 +28,9 @@ use crate::resolve;
 
 /// What is called that its third phase takes.
 const LABEL: &str = "failed back";
+/// How often, and with what pause, a point that was taken is looked for.
+const POINT_LOOKS: u32 = 40;
+const POINT_LOOK: Duration = Duration::from_millis(250);
 
 /// What goes home.
 enum Subject {
@@ -282,8 +286,19 @@ async fn prove(client: &Client, id: &str) -> Result<(Job, String)> {
             group.spec.name
         ))
     };
-    let points: Vec<Point> = client.list("/v1/points", &[("group", id.to_owned())]).await?;
-    let point = points.iter().find(|point| Some(point.id) == job.result.point_id).ok_or_else(missing)?;
+    let taken = job.result.point_id.ok_or_else(missing)?;
+    let path = format!("/v1/points/{taken}");
+    let mut looks = 0_u32;
+    let point: Point = loop {
+        match client.get(&path, &[("group", id.to_owned())]).await {
+            Ok(point) => break point,
+            // The gateway that answers may not have learned yet that the group is at home.
+            Err(error) if error.is_not_found() && looks < POINT_LOOKS => looks += 1,
+            Err(error) if error.is_not_found() => return Err(missing()),
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(POINT_LOOK).await;
+    };
     if group.status.health != lifeboat_model::state::Health::Healthy {
         note(&format!("group {} is {}: {}", group.spec.name, group.status.health, group.status.reasons.join("; ")));
     }

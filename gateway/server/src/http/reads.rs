@@ -18,6 +18,7 @@ use super::error::{ApiError, ApiResult};
 use crate::context::Context;
 use crate::insight;
 use crate::jobs;
+use crate::port::PointFact;
 use crate::records::{AnySpec, EventRecord, GroupRecord, JobRecord, kind, status};
 use crate::view;
 
@@ -89,8 +90,14 @@ pub(crate) async fn point(State(context): Shared, Path(id): Path<String>, uri: U
         .or(record.active.map(|active| active.branch))
         .ok_or_else(|| ApiError::not_found("recovery point", &id))?;
     let vault = attached.vault()?;
-    let list = context.points.list(context.engine.as_ref(), &vault, group, branch).await?;
-    let found = list.iter().find(|point| point.id.to_string() == id);
+    let mut list = context.points.list(context.engine.as_ref(), &vault, group, branch).await?;
+    let is_it = |point: &PointFact| point.id.to_string() == id;
+    if !list.iter().any(is_it) {
+        // The list may be older than the point, which another gateway has taken.
+        context.points.stale(group);
+        list = context.points.list(context.engine.as_ref(), &vault, group, branch).await?;
+    }
+    let found = list.iter().find(|point| is_it(point));
     let found = found.ok_or_else(|| ApiError::not_found("recovery point", &id))?;
     let tree = context.points.view(context.engine.as_ref(), &vault, group, found).await?;
     let snapshot = attached.snapshot();
