@@ -1,6 +1,8 @@
-//! Failing over and back as whoever gives the command sees it (R2, R3): ten volumes, with the vault beside the gateways.
+//! Failing over and back as whoever gives the command sees it (R2, R3): ten volumes with the vault beside the gateways and 50 ms away,
+//! and a machine beside the same one booted from a local copy of its disk.
 //!
-//! Real binaries of the release profile. `make bench BENCH=failover`; root, as mounting takes it.
+//! Real binaries of the release profile. `make bench BENCH=failover`; root, as mounting takes it. `volumes`, `far` and `guest` as
+//! arguments run a part.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that can't measure ends with a panic")]
 
@@ -8,21 +10,28 @@
 mod report;
 
 use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use lifeboat_acceptance::command::Daemon;
 use lifeboat_acceptance::content::scribble;
 use lifeboat_acceptance::estate::{Estate, Place};
-use lifeboat_acceptance::gateway::Gateway;
+use lifeboat_acceptance::gateway::{Gateway, free_address};
+use lifeboat_acceptance::guest::{image, install, log};
 use lifeboat_acceptance::retry_until;
 use lifeboat_acceptance::scratch::Scratch;
-use report::{Report, Row, rounds};
+use lifeboat_lab::{Fault, FaultProxy, GcsDouble};
+use report::{Report, Row, rounds, wanted};
 
 const VOLUMES: usize = 10;
 const SIZE: u64 = 64 << 20;
 /// Blocks that are written into each volume before, and away.
 const BEFORE: u64 = 1024;
 const AWAY: u64 = 256;
+const FAR: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn absolute(what: String, ours: Vec<f64>, unit: &'static str, wanted: &'static str) -> Row {
@@ -84,10 +93,93 @@ fn volumes(report: &mut Report, label: &str, url: &str, place: &Place, wanted: &
     });
 }
 
+/// A vault whose every request takes 50 ms more.
+fn far(report: &mut Report) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let storage = runtime.block_on(GcsDouble::start("vaults")).unwrap();
+    let line = runtime.block_on(FaultProxy::start(storage.address())).unwrap();
+    line.plan(|_| Fault::Late(FAR));
+    let environment = GcsDouble::CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let place = Place { environment, storage_endpoint: Some(line.endpoint()), ..Place::default() };
+    volumes(report, "vault 50 ms away", "gs://vaults/far", &place, "< 10 s");
+}
+
+/// Seconds until a guest that is booted from a copy of its image answers; with the processors that the gateway's machines have.
+fn boot_locally(dir: &Path, number: usize, kvm: bool) -> f64 {
+    let processors = if kvm { "-accel kvm -cpu host" } else { "-accel tcg,tb-size=512 -cpu max" };
+    let (copy, port) = (dir.join(format!("copy-{number}.img")), free_address().unwrap().port());
+    std::fs::write(&copy, image().unwrap()).unwrap();
+    let args = format!(
+        "{processors} -smp 1 -m size=256M -machine q35 -nodefaults -no-user-config -display none -device VGA \
+         -serial file:{dir}/console-{number} -object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng \
+         -drive if=none,id=disk,file={copy},format=raw -device virtio-blk-pci,drive=disk,bootindex=1 \
+         -netdev user,id=net,hostfwd=tcp:127.0.0.1:{port}-:80 -device virtio-net-pci,netdev=net",
+        dir = dir.display(),
+        copy = copy.display()
+    );
+    let args: Vec<_> = args.split_whitespace().map(Into::into).collect();
+    let started = Instant::now();
+    let guest = Daemon::start("guest", Path::new("qemu-system-x86_64"), &args, &[], &dir.join("qemu.log")).unwrap();
+    retry_until("the guest to answer", LIMIT, || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(b"GET /data/log HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        anyhow::ensure!(answer.contains("made"), "{answer}");
+        Ok(())
+    })
+    .unwrap();
+    let took = started.elapsed().as_secs_f64();
+    guest.kill9().unwrap();
+    took
+}
+
+fn guest(report: &mut Report) {
+    let scratch = Scratch::new("bench-guest").unwrap();
+    let url = format!("file://{}", scratch.path().join("vault").display());
+    let place = Place { environment: vec![("LIFEBOAT_COMPUTE".into(), "qemu".into())], ..Place::default() };
+    let size = image().unwrap().len() as u64;
+    let places = [place.clone(), place];
+    let mut estate = Estate::protect_between("bench-guest", &url, places, &[("system", size)]).unwrap();
+    install(&mut estate, None).unwrap();
+    let (mut recovered, mut local) = (Vec::new(), Vec::new());
+    for round in 0..rounds(3) {
+        estate.take_point(&estate.primary, "before").unwrap();
+        estate.primary.kill9().unwrap();
+        let standby = estate.standby().unwrap();
+        let started = Instant::now();
+        standby.run(&["failover", "unplanned", "shop"]).unwrap().ok().unwrap();
+        retry_until("the guest to answer", LIMIT, || log(standby, &[])).unwrap();
+        recovered.push(started.elapsed().as_secs_f64());
+        estate.primary.restart().unwrap();
+        estate.standby().unwrap().run(&["failback", "shop", "--mode", "create"]).unwrap().ok().unwrap();
+        let said = std::fs::read_to_string(estate.standby().unwrap().log()).unwrap();
+        local.push(boot_locally(scratch.path(), round, said.contains("\"Kvm\"")));
+    }
+    report.row(Row {
+        target: "R2",
+        what: "a plan with a machine: command to its answer".into(),
+        ours: recovered,
+        beside: local,
+        baseline: "QEMU on a local copy of the image",
+        unit: "s",
+        wanted: "<= 1.2",
+    });
+}
+
 fn main() {
     let mut report = Report::new("failover");
-    let vault = Scratch::new("bench-vault").unwrap();
-    let url = format!("file://{}", vault.path().join("vault").display());
-    volumes(&mut report, "local vault", &url, &Place::default(), "< 2 s");
+    if wanted("volumes") {
+        let vault = Scratch::new("bench-vault").unwrap();
+        let url = format!("file://{}", vault.path().join("vault").display());
+        volumes(&mut report, "local vault", &url, &Place::default(), "< 2 s");
+    }
+    if wanted("far") {
+        far(&mut report);
+    }
+    if wanted("guest") {
+        guest(&mut report);
+    }
     report.finish();
 }

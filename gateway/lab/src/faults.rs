@@ -66,6 +66,8 @@ pub enum Fault {
     Truncate,
     /// The answer's body comes a little at a time.
     Slow,
+    /// The server sees the request only after this: a store that is far away.
+    Late(Duration),
     /// A listing that was asked for before is answered as it was answered first; any other request passes.
     StaleList,
 }
@@ -213,7 +215,8 @@ impl Shared {
         };
         let plan = Arc::clone(&*self.plan.lock().unwrap_or_else(PoisonError::into_inner));
         let fault = plan(&seen);
-        if fault != Fault::Pass {
+        // One that is only far away would be noted with every request.
+        if !matches!(fault, Fault::Pass | Fault::Late(_)) {
             self.struck.lock().unwrap_or_else(PoisonError::into_inner).push((seen.clone(), fault));
         }
         let reset = || {
@@ -231,6 +234,10 @@ impl Shared {
                     Some(old) => Ok(whole(old)),
                     None => self.forward(request, &seen).await.map(whole),
                 }
+            }
+            Fault::Late(after) => {
+                tokio::time::sleep(after).await;
+                self.forward(request, &seen).await.map(whole)
             }
             Fault::Pass | Fault::StaleList => self.forward(request, &seen).await.map(whole),
             Fault::LostReply => {
