@@ -131,15 +131,16 @@ impl<V: Verb> Action<Link> for VerbAction<V> {
                 cx.progress(summary(&over));
                 Ok(())
             }
-            state => {
-                let cause = over.cause.as_deref().map(sentence).unwrap_or_default();
-                Err(Diagnostics::error(
-                    format!("Cannot {doing}"),
-                    format!("The job {} is {state}. {cause} See it with: lifeboat job show {}", over.id, over.id),
-                ))
-            }
+            _ => Err(unsuccessful(&doing, &over)),
         }
     }
+}
+
+/// Why `doing` (such as `fail over the plan erp`) came to nothing: a job that is over and didn't succeed.
+pub(crate) fn unsuccessful(doing: &str, over: &Job) -> Diagnostics {
+    let cause = over.cause.as_deref().map(sentence).unwrap_or_default();
+    let detail = format!("The job {0} is {1}. {cause} See it with: lifeboat job show {0}", over.id, over.state);
+    Diagnostics::error(format!("Cannot {doing}"), detail)
 }
 
 fn as_json(body: impl Serialize) -> Result<serde_json::Value> {

@@ -1,6 +1,6 @@
 //! Drills: recovery plans that are tested, what is asserted of them, and the evidence of how it came out.
 
-use lifeboat_model::{Day, DrillId, GatewayId, Hours, JobId, MachineId, PlanId, Timestamp, VolumeId};
+use lifeboat_model::{DrillId, GatewayId, Hours, JobId, MachineId, PlanId, Timestamp, VolumeId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -66,9 +66,7 @@ impl DrillSchedule {
     /// # Errors
     /// What is wrong with its days, times or time zone.
     pub fn hours(&self) -> Result<Hours, String> {
-        let days: Option<Vec<Day>> = self.days.iter().map(|day| Day::parse(day)).collect();
-        let days = days.ok_or("days must be mon, tue, wed, thu, fri, sat or sun")?;
-        super::policy::hours(&days, self.start.as_deref(), self.end.as_deref(), self.timezone.as_deref())
+        super::policy::hours(&self.days, self.start.as_deref(), self.end.as_deref(), self.timezone.as_deref())
     }
 }
 

@@ -89,9 +89,7 @@ impl BandwidthLimit {
     /// # Errors
     /// What is wrong with its days, times or time zone.
     pub fn hours(&self) -> Result<Hours, String> {
-        let days: Option<Vec<Day>> = self.days.iter().map(|day| Day::parse(day)).collect();
-        let days = days.ok_or("days must be mon, tue, wed, thu, fri, sat or sun")?;
-        hours(&days, self.start.as_deref(), self.end.as_deref(), self.timezone.as_deref())
+        hours(&self.days, self.start.as_deref(), self.end.as_deref(), self.timezone.as_deref())
     }
 }
 
@@ -105,12 +103,20 @@ impl Resync {
     }
 }
 
-pub(super) fn hours(days: &[Day], start: Option<&str>, end: Option<&str>, zone: Option<&str>) -> Result<Hours, String> {
+/// Hours of the week, from their fields.
+pub(super) fn hours(
+    days: &[String],
+    start: Option<&str>,
+    end: Option<&str>,
+    zone: Option<&str>,
+) -> Result<Hours, String> {
+    let days: Option<Vec<Day>> = days.iter().map(|day| Day::parse(day)).collect();
+    let days = days.ok_or("days must be mon, tue, wed, thu, fri, sat or sun")?;
     let window = match (start, end) {
         (Some(start), Some(end)) => Some((parse_time_of_day(start)?, parse_time_of_day(end)?)),
         _ => None,
     };
-    Hours::new(days, window, zone).map_err(|error| error.to_string())
+    Hours::new(&days, window, zone).map_err(|error| error.to_string())
 }
 
 /// A policy as observed.

@@ -19,16 +19,16 @@ use lifeboat_api::{
     default_within,
 };
 use tf_provider_sdk::{
-    Attribute, Block, Context, CreateRequest, Diagnostics, IdentitySchema, NestedBlock, Object, PlanChange, Resource,
-    Result, Schema, Timeouts, Type, UpdateRequest, Value, async_trait,
+    Attribute, Block, Context, CreateRequest, IdentitySchema, NestedBlock, Object, PlanChange, Resource, Result,
+    Schema, Timeouts, Type, UpdateRequest, Value, async_trait,
 };
 
 use super::{MINUTE, REPLACES, anchor, list_or_absent, observed};
-use crate::actions::follow;
+use crate::actions::{follow, unsuccessful};
 use crate::declared::{Declared, Kind, LOOK_INTERVAL};
 use crate::link::Link;
 use crate::values::Values;
-use crate::wording::{failed, same, sentence};
+use crate::wording::{failed, same};
 
 /// How long a run that is refused is asked for again: what the same apply has declared gets its first recovery points.
 const REFUSED_TIME_MAX: Duration = Duration::from_secs(120);
@@ -424,11 +424,7 @@ async fn run(api: &Client, cx: &Context, id: &str, what: &str) -> Result<()> {
     let over = follow(api, cx, job).await?;
     let said = match over.state {
         JobState::Succeeded => over.result.drill.map(|outcome| outcome.failures).unwrap_or_default(),
-        state => {
-            let cause = over.cause.as_deref().map(sentence).unwrap_or_default();
-            let detail = format!("The job {0} is {state}. {cause} See it with: lifeboat job show {0}", over.id);
-            return Err(Diagnostics::error(format!("Cannot run the {what}"), detail));
-        }
+        _ => return Err(unsuccessful(&format!("run the {what}"), &over)),
     };
     if !said.is_empty() {
         let found: Vec<String> = said.iter().map(|one| format!("  - {one}")).collect();
@@ -466,11 +462,7 @@ async fn end_test(api: &Client, cx: &Context, id: &str, what: &str) -> Result<()
     let over = follow(api, cx, job).await?;
     match over.state {
         JobState::Succeeded => Ok(()),
-        state => {
-            let cause = over.cause.as_deref().map(sentence).unwrap_or_default();
-            let detail = format!("The job {0} is {state}. {cause} See it with: lifeboat job show {0}", over.id);
-            Err(Diagnostics::error(format!("Cannot end the test of the {what}"), detail))
-        }
+        _ => Err(unsuccessful(&format!("end the test of the {what}"), &over)),
     }
 }
 
