@@ -64,6 +64,25 @@ struct Presence {
 }
 
 impl Image {
+    fn new(
+        volume: VolumeId,
+        file: Arc<dyn DiskFile>,
+        blocks: u64,
+        presence: Option<Lock<Presence>>,
+        adopted: bool,
+    ) -> Self {
+        Self {
+            volume,
+            file,
+            blocks: AtomicU64::new(blocks),
+            presence,
+            adopted,
+            sync_failed: AtomicBool::new(false),
+            syncing: Lock::new(()),
+            edges: tokio::sync::RwLock::new(()),
+        }
+    }
+
     /// Makes an empty image of that many blocks, replacing one that is there. `lazy`: every block is absent.
     pub fn create(disk: &Arc<dyn Disk>, volume: VolumeId, blocks: u64, lazy: bool) -> Result<Self> {
         let context = |error| EngineError::io(format!("create the image of {volume}"), error);
@@ -73,16 +92,7 @@ impl Image {
         file.sync().map_err(context)?;
         let presence = if lazy { Some(Lock::new(Presence::create(disk, volume, blocks)?)) } else { None };
         disk.sync_names().map_err(context)?;
-        Ok(Self {
-            volume,
-            file,
-            blocks: AtomicU64::new(blocks),
-            presence,
-            adopted: false,
-            sync_failed: AtomicBool::new(false),
-            syncing: Lock::new(()),
-            edges: tokio::sync::RwLock::new(()),
-        })
+        Ok(Self::new(volume, file, blocks, presence, false))
     }
 
     /// Makes a source that is held the image of a volume, replacing an image that is there: its content is the volume's, up to
@@ -116,16 +126,7 @@ impl Image {
         Self::remove(disk, volume)?;
         disk.adopt(&image_name(volume), source).map_err(context)?;
         disk.sync_names().map_err(context)?;
-        Ok(Self {
-            volume,
-            file,
-            blocks: AtomicU64::new(0),
-            presence: None,
-            adopted: true,
-            sync_failed: AtomicBool::new(false),
-            syncing: Lock::new(()),
-            edges: tokio::sync::RwLock::new(()),
-        })
+        Ok(Self::new(volume, file, 0, None, true))
     }
 
     /// Makes a source that is held the image of a volume, replacing an image that is there, with every block absent: what it holds
@@ -155,16 +156,7 @@ impl Image {
         disk.sync_names().map_err(context)?;
         disk.adopt(&image_name(volume), source).map_err(context)?;
         disk.sync_names().map_err(context)?;
-        Ok(Self {
-            volume,
-            file,
-            blocks: AtomicU64::new(blocks),
-            presence: Some(Lock::new(presence)),
-            adopted: true,
-            sync_failed: AtomicBool::new(false),
-            syncing: Lock::new(()),
-            edges: tokio::sync::RwLock::new(()),
-        })
+        Ok(Self::new(volume, file, blocks, Some(Lock::new(presence)), true))
     }
 
     /// Tells the blocks outside of which the file reads as zeroes.
@@ -199,16 +191,7 @@ impl Image {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(context(error)),
         };
-        Ok(Self {
-            volume,
-            file,
-            blocks: AtomicU64::new(blocks),
-            presence,
-            adopted,
-            sync_failed: AtomicBool::new(false),
-            syncing: Lock::new(()),
-            edges: tokio::sync::RwLock::new(()),
-        })
+        Ok(Self::new(volume, file, blocks, presence, adopted))
     }
 
     pub fn blocks(&self) -> u64 {
