@@ -23,6 +23,8 @@ pub(crate) mod program;
 mod request;
 
 #[cfg(test)]
+mod brake;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod fake_host;
@@ -564,6 +566,8 @@ async fn try_step(
         return Err(Failure::Cancelled);
     }
     context.notify_watchers();
+    #[cfg(test)]
+    brake::pass(id, index).await;
     let Done { message, apply } = match spec {
         AnySpec::Group(spec) => {
             let work = perform::Work { context, attached, id, spec, record: &record };

@@ -111,9 +111,10 @@ async fn a_drill_comes_to_the_same_end_whenever_the_gateways_are_killed() {
     assert_eq!(drill.status.state, DrillState::NeverRun);
     let undisturbed = begin(&shop, &drill).await;
     let first = shop.done(&undisturbed).await;
+    brake::hold();
     let second = begin(&shop, &drill).await;
     let (record, kills) = shop.pair.disturb(second.id).await;
-    assert!(kills > 4, "{kills} kills");
+    assert!(kills >= record.steps.len(), "{kills} kills in {} steps", record.steps.len());
     assert_eq!(record.state.0, JobState::Succeeded, "{record:#?}");
     nothing_is_left(&shop).await;
     for outcome in [first.result.drill, record.result.drill] {

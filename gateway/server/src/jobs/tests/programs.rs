@@ -207,10 +207,11 @@ async fn a_plan_goes_over_and_back_whenever_the_gateways_are_killed() {
     assert_eq!(a.names(), ["db"]);
     assert!(shop.machine(&shop.db).await.status.run.is_some());
 
+    brake::hold();
     let planned = shop.ask("failover", &failover(FailoverKind::Planned)).await;
     let (record, kills) = shop.pair.disturb(planned.id).await;
     succeeded(&record);
-    assert!(kills >= 8, "{kills} kills");
+    assert!(kills >= record.steps.len(), "{kills} kills in {} steps", record.steps.len());
     assert_eq!((a.names(), b.names()), (vec![], vec!["db".to_owned(), "web".to_owned()]));
     assert_eq!(b.log(), ["start db", "start web"], "in the order of the boot groups, once each");
     let addresses: Vec<String> =
@@ -242,17 +243,20 @@ async fn a_plan_goes_over_and_back_whenever_the_gateways_are_killed() {
     let again =
         shop.pair.b().verb::<Plan>(&shop.plan.id.to_string(), "failover", &failover(FailoverKind::Unplanned)).await;
     assert!(again.expect_err("it is over already").to_string().contains("failed over already"));
+    brake::hold();
     let commit = shop.ask("commit", &CommitRequest {}).await;
     succeeded(&shop.pair.disturb(commit.id).await.0);
     shop.plan_once("committed", |plan| plan.status.failover.as_ref().is_some_and(|one| one.committed)).await;
 
+    brake::hold();
     let reprotect = shop.ask("reprotect", &lifeboat_api::ReprotectRequest {}).await;
     succeeded(&shop.pair.disturb(reprotect.id).await.0);
     assert_eq!(b.names(), ["db", "web"], "nothing stops for it");
+    brake::hold();
     let back = shop.ask("failback", &FailbackRequest::new(FailbackMode::MinimizeDowntime)).await;
     let (record, kills) = shop.pair.disturb(back.id).await;
     succeeded(&record);
-    assert!(kills >= 8, "{kills} kills");
+    assert!(kills >= record.steps.len(), "{kills} kills in {} steps", record.steps.len());
     assert_eq!((a.names(), b.names()), (vec!["db".to_owned()], vec![]), "the web server was never run by us at home");
     assert_eq!(b.log()[2..], ["stop web", "stop db"], "the last boot group first");
     assert_eq!(
@@ -269,6 +273,7 @@ async fn a_plan_goes_over_and_back_whenever_the_gateways_are_killed() {
 async fn a_test_runs_beside_everything_and_leaves_nothing() {
     let mut shop = Shop::open().await;
     let (a, b) = (shop.pair.hosts.0.clone(), shop.pair.hosts.1.clone());
+    brake::hold();
     let test = shop.ask("failover", &failover(FailoverKind::Test)).await;
     succeeded(&shop.pair.disturb(test.id).await.0);
     assert_eq!((a.names(), b.names()), (vec![], vec!["db".to_owned(), "web".to_owned()]));
@@ -286,6 +291,7 @@ async fn a_test_runs_beside_everything_and_leaves_nothing() {
     let kept = shop.pair.b().delete::<Plan>(&plan.id.to_string(), generation).await.expect_err("it is in use");
     assert!(kept.to_string().contains(&format!("the test {}", test.id)), "{kept}");
 
+    brake::hold();
     let cleanup = shop.ask("cleanup", &PlanCleanupRequest { notes: Some("the login worked".into()) }).await;
     succeeded(&shop.pair.disturb(cleanup.id).await.0);
     assert_eq!(shop.over(&cleanup).await.result.notes.as_deref(), Some("the login worked"));
