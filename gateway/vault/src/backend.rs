@@ -144,6 +144,15 @@ impl Backend {
         }
     }
 
+    /// What wasn't found may be missing with its whole directory, which went away after it was looked at.
+    async fn unless_gone<T>(&self, key: &str, found: Result<T, StoreError>) -> Result<T, StoreError> {
+        if found.as_ref().is_err_and(StoreError::is_not_found) {
+            let key = key.to_owned();
+            self.on_disk(move |directory| directory.confirm(&key, false)).await?;
+        }
+        found
+    }
+
     async fn limited<T>(
         &self,
         limit: Duration,
@@ -267,7 +276,8 @@ impl Store for Backend {
     async fn get(&self, key: &str, max_bytes: u64) -> Result<Bytes, StoreError> {
         let request = self.repeated(|| async {
             self.on_disk(Directory::check).await?;
-            self.read(key, GetOptions::default(), max_bytes).await
+            let found = self.read(key, GetOptions::default(), max_bytes).await;
+            self.unless_gone(key, found).await
         });
         self.limited(time_for(max_bytes), verb::READ, key, request).await
     }
@@ -280,7 +290,8 @@ impl Store for Backend {
         let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
         let request = self.repeated(|| async {
             self.on_disk(Directory::check).await?;
-            self.read(key, options.clone(), len).await
+            let found = self.read(key, options.clone(), len).await;
+            self.unless_gone(key, found).await
         });
         self.limited(time_for(len), verb::READ, key, request).await
     }
@@ -288,7 +299,8 @@ impl Store for Backend {
     async fn get_tail(&self, key: &str, max_bytes: u64) -> Result<(Bytes, u64), StoreError> {
         let request = async {
             self.on_disk(Directory::check).await?;
-            if let Some(found) = self.repeated(|| self.read_tail(key, max_bytes)).await? {
+            let found = self.repeated(|| self.read_tail(key, max_bytes)).await;
+            if let Some(found) = self.unless_gone(key, found).await? {
                 return Ok(found);
             }
             let len = self.head(key).await?.size;
@@ -333,7 +345,8 @@ impl Store for Backend {
         let path = self.path(key)?;
         let request = self.repeated(|| async {
             self.on_disk(Directory::check).await?;
-            self.inner.head(&path).await.map(meta).map_err(|e| translate(e, self.asked(verb::HEAD, key)))
+            let found = self.inner.head(&path).await.map(meta).map_err(|e| translate(e, self.asked(verb::HEAD, key)));
+            self.unless_gone(key, found).await
         });
         self.limited(REQUEST_LIMIT, verb::HEAD, key, request).await
     }
@@ -342,7 +355,8 @@ impl Store for Backend {
         let path = self.path(key)?;
         let request = self.repeated(|| async {
             self.on_disk(Directory::check).await?;
-            match self.inner.delete(&path).await.map_err(|e| translate(e, self.asked(verb::DELETE, key))) {
+            let deleted = self.inner.delete(&path).await.map_err(|e| translate(e, self.asked(verb::DELETE, key)));
+            match self.unless_gone(key, deleted).await {
                 Ok(()) => {
                     let key = key.to_owned();
                     self.on_disk(move |directory| directory.settle_delete(&key)).await

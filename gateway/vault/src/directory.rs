@@ -12,7 +12,9 @@
 //! `link(2)`, atomic between processes and over NFS. Who may write to a branch is decided by epochs, not by the store.
 //!
 //! **Identity.** A directory that vanishes or is replaced (its file system was unmounted) must never pass for an
-//! empty vault: each request checks that the root is still the one that was opened.
+//! empty vault: each request checks that the root is still the one that was opened. What is answered is true of it
+//! too: a write counts, and something is missing, only if the root was the same one afterwards as well. A file system that
+//! is unmounted in between would take the write below its mount point, where nobody finds it again.
 //!
 //! **Crash.** A kill between staging and unlinking leaves a `KEY#n` file, invisible to listings; [`Directory::sweep`]
 //! deletes old ones.
@@ -20,6 +22,7 @@
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -96,23 +99,54 @@ impl Directory {
 
     /// Whether the root is still there and still the same.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        let gone = |error: Option<io::Error>| {
-            let message = format!(
-                "the vault directory {} is gone or another one is in its place; mount it again, or restart the \
-                 gateway if it was replaced on purpose",
-                self.root.display()
-            );
-            let gone = StoreError::new(StoreClass::Retry, message);
-            match error {
-                Some(error) => gone.with_source(error),
-                None => gone,
-            }
+        self.is_ours(fs::metadata(&self.root))
+    }
+
+    /// Whether an object is there, or isn't, in the directory that was opened, whatever stands at its path since.
+    pub(crate) fn confirm(&self, key: &str, is_there: bool) -> Result<(), StoreError> {
+        let root = match File::open(&self.root) {
+            Ok(root) => root,
+            Err(error) => return self.is_ours(Err(error)),
         };
-        match fs::metadata(&self.root) {
+        self.is_ours(root.metadata())?;
+        // Beneath the open directory itself: its path may mean another one by now.
+        let beneath = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())).join(key);
+        match fs::metadata(&beneath) {
+            // A directory is no object.
+            Ok(found) if found.is_file() == is_there => Ok(()),
+            Err(error) if !is_there && error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed(error, "look at", &self.root.join(key)))
+            }
+            _ => Err(StoreError::new(
+                StoreClass::Retry,
+                format!(
+                    "{}: the directory was unmounted, or somebody else changed the object, while that was done",
+                    describe("be sure of", key, &self.url())
+                ),
+            )),
+        }
+    }
+
+    fn is_ours(&self, root: io::Result<Metadata>) -> Result<(), StoreError> {
+        match root {
             Ok(metadata) if metadata.is_dir() && Identity::of(&metadata) == self.identity => Ok(()),
-            Ok(_) => Err(gone(None)),
+            Ok(_) => Err(self.gone(None)),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(error, "open", &self.root)),
-            Err(error) => Err(gone(Some(error))),
+            Err(error) => Err(self.gone(Some(error))),
+        }
+    }
+
+    fn gone(&self, error: Option<io::Error>) -> StoreError {
+        let message = format!(
+            "the vault directory {} is gone or another one is in its place; mount it again, or restart the gateway if it \
+             was replaced on purpose",
+            self.root.display()
+        );
+        let gone = StoreError::new(StoreClass::Retry, message);
+        match error {
+            Some(error) => gone.with_source(error),
+            None => gone,
         }
     }
 
@@ -120,6 +154,9 @@ impl Directory {
     pub(crate) fn settle(&self, key: &str, entry_too: bool) -> Result<(), StoreError> {
         let path = self.root.join(key);
         let settled = self.settle_path(&path, entry_too);
+        if settled.is_ok() {
+            return self.confirm(key, true);
+        }
         settled.map_err(|error| match error.kind() {
             // Deleted again between the write and now: by somebody who saw it, so it was there.
             io::ErrorKind::NotFound if self.check().is_ok() => StoreError::new(
@@ -154,7 +191,7 @@ impl Directory {
         let mut directory = path.parent().unwrap_or(&self.root);
         loop {
             match sync(directory) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.confirm(key, false),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && directory != self.root => {
                     self.settled().remove(directory);
                     directory = directory.parent().unwrap_or(&self.root);

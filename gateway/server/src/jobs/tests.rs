@@ -282,7 +282,6 @@ async fn jobs_killed_after_every_revision_come_to_their_end() {
     pair.sole_writer(group, &format!("b/{}", planned.id)).await;
     protected(&pair.a(), &volume, ProtectionState::FailedOver).await;
 
-    brake::hold();
     let back = FailbackRequest::new(FailbackMode::MinimizeDowntime);
     brake::hold();
     let back = pair.a().group_verb(&text, "failback", &back).await.expect("failback");

@@ -76,6 +76,56 @@ async fn a_directory_that_vanished_or_was_replaced_is_an_outage_and_never_an_emp
     store.create("groups/g/epoch/2", Bytes::new()).await.unwrap();
 }
 
+/// A mount that goes away and comes back at any moment, in the middle of a request too: what was answered holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_while_a_directory_went_away_is_true_of_it() {
+    let home = tempfile::tempdir().unwrap();
+    let (path, store) = vault(&home).await;
+    store.create("always", Bytes::from_static(b"x")).await.unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mounts = std::thread::spawn({
+        let (stop, path, away) = (Arc::clone(&stop), path.clone(), home.path().join("unmounted"));
+        move || {
+            let mut rounds = 0;
+            while !stop.load(std::sync::atomic::Ordering::Acquire) {
+                fs::rename(&path, &away).unwrap();
+                // The empty directory below the mount point, and what was written there.
+                fs::create_dir_all(&path).unwrap();
+                std::thread::yield_now();
+                while fs::rename(&away, &path).is_err() {
+                    let _ = fs::remove_dir_all(&path);
+                }
+                rounds += 1;
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            rounds
+        }
+    });
+    let mut created = Vec::new();
+    let (mut outages, mut n) = (0, 0);
+    while (created.len() < 300 || outages < 100) && n < 100_000 {
+        n += 1;
+        let key = format!("objects/{n}");
+        match store.create(&key, Bytes::from_static(b"kept")).await {
+            Ok(()) => created.push(key),
+            Err(error) => {
+                assert_eq!(error.class(), StoreClass::Retry, "{error}");
+                outages += 1;
+            }
+        }
+        match store.head("always").await {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.class(), StoreClass::Retry, "{error}"),
+        }
+    }
+    stop.store(true, std::sync::atomic::Ordering::Release);
+    assert!(mounts.join().unwrap() > 0);
+    assert!(created.len() >= 300 && outages >= 100, "{} created, {outages} outages", created.len());
+    for key in created {
+        store.head(&key).await.unwrap_or_else(|error| panic!("{key} was acknowledged: {error}"));
+    }
+}
+
 #[tokio::test]
 async fn two_gateways_share_a_directory() {
     let home = tempfile::tempdir().unwrap();
@@ -138,6 +188,7 @@ fn every_directory_above_a_new_object_is_made_durable_once() {
     directory.settle_delete("a/b/c/object").unwrap();
     assert!(!directory.settled().contains_key(&deep));
     fs::create_dir(&deep).unwrap();
+    fs::write(deep.join("object"), "x").unwrap();
     directory.settle("a/b/c/object", false).unwrap();
     assert_ne!(directory.settled()[&deep], before);
 }
