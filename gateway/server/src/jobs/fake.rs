@@ -2,7 +2,8 @@
 //! of everything it does.
 //!
 //! What it keeps of the engine's contract: one writer for a branch, by epoch; a failover fences; a test doesn't; an image
-//! takes over only at its branch's newest point. A kill leaves what was done before it, and the call never returns.
+//! takes over only at its branch's newest point; what was written before a point is what whoever opens that point reads.
+//! A kill leaves what was done before it, and the call never returns. Cut off from the vault, a call waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use lifeboat_model::{
 };
 use lifeboat_vault::Vault;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::port::{
     DataPath, EngineResult, FailOverTo, HeldVolume, Instance, InstanceStatus, MarkPoint, Pass, Place, PointFact,
@@ -28,6 +30,9 @@ use crate::port::{
 /// Blocks that a comparison finds to differ.
 const COMPARED: u64 = 5;
 
+/// What was written to a group's volume: stamps by block.
+pub(super) type Data = BTreeMap<u64, u64>;
+
 /// What would be in the vault.
 #[derive(Debug, Default)]
 pub(super) struct World {
@@ -35,6 +40,8 @@ pub(super) struct World {
     /// Places where a kill is still to come; each once.
     kills: BTreeSet<&'static str>,
     pub(super) killed: Vec<&'static str>,
+    /// What each point holds.
+    contents: BTreeMap<PointId, Data>,
     /// The disks that the last lazy take-over was to build volumes on.
     built_on: Vec<PathBuf>,
 }
@@ -49,7 +56,7 @@ struct Branch {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fake(Arc<Mutex<World>>);
+pub(super) struct Fake(Arc<Mutex<World>>, Arc<watch::Sender<bool>>);
 
 /// What an instance's file holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,6 +70,7 @@ struct Local {
     /// Blocks that the vault lacks.
     #[serde(default)]
     missing: u64,
+    data: Data,
 }
 
 fn refuse(kind: ErrorKind, message: &str) -> EngineError {
@@ -88,8 +96,40 @@ impl Fake {
         self.0.lock().expect("sound").killed.clone()
     }
 
+    /// Cuts both gateways off from the vault, or lets them reach it again.
+    pub(super) fn cut(&self, cut: bool) {
+        self.1.send_replace(cut);
+    }
+
+    async fn reach(&self) {
+        // The sender is never dropped.
+        let _ = self.1.subscribe().wait_for(|cut| !cut).await;
+    }
+
+    /// An application's write to an instance; whether it was taken.
+    pub(super) fn write(&self, dir: &Path, block: u64, stamp: u64) -> bool {
+        let instance = FakeInstance { fake: self.clone(), dir: dir.to_owned(), wanted: AtomicBool::new(false) };
+        let active = instance.local().phase == GroupState::Active;
+        if active {
+            instance.set(|local| {
+                local.data.insert(block, stamp);
+            });
+        }
+        active
+    }
+
+    /// What an instance holds.
+    pub(super) fn data(&self, dir: &Path) -> Option<Data> {
+        read(dir).map(|local| local.data)
+    }
+
+    fn content(&self, point: PointId) -> Data {
+        self.0.lock().expect("sound").contents.get(&point).cloned().expect("the point was taken")
+    }
+
     /// Dies here, if it is to: the call never returns.
     async fn place(&self, name: &'static str) {
+        self.reach().await;
         let dies = {
             let mut world = self.0.lock().expect("sound");
             let dies = world.kills.remove(name);
@@ -107,9 +147,8 @@ impl Fake {
         change(self.0.lock().expect("sound").branches.entry(id).or_default())
     }
 
-    fn point(&self, group: GroupId, id: BranchId, kind: PointKind, label: &str) -> PointFact {
-        let _ = group;
-        self.change(id, |branch| {
+    fn point(&self, id: BranchId, kind: PointKind, label: &str, data: Data) -> PointFact {
+        let point = self.change(id, |branch| {
             let lsn = branch.points.last().map_or(0, |point| point.lsn.0) + 1;
             let point = PointFact {
                 id: PointId::new(),
@@ -124,12 +163,14 @@ impl Fake {
             };
             branch.points.push(point.clone());
             point
-        })
+        });
+        self.0.lock().expect("sound").contents.insert(point.id, data);
+        point
     }
 
-    /// One more point on a branch, as if it had been there all the time.
-    pub(super) fn another_point(&self, group: GroupId, branch: BranchId) -> PointId {
-        self.point(group, branch, PointKind::CrashConsistent, "").id
+    /// One more point on a branch, as if it had been there all the time; of what the instance holds.
+    pub(super) fn another_point(&self, branch: BranchId, dir: &Path) -> PointId {
+        self.point(branch, PointKind::CrashConsistent, "", self.data(dir).expect("an instance")).id
     }
 
     fn instance(&self, dir: &Path) -> Arc<dyn Instance> {
@@ -160,10 +201,18 @@ impl DataPath for Fake {
         self.place("create: begins").await;
         let branch = BranchId::new();
         self.change(branch, |branch| branch.epoch = 1);
-        self.point(place.group, branch, PointKind::CrashConsistent, "");
+        self.point(branch, PointKind::CrashConsistent, "", Data::new());
         self.place("create: the vault has it").await;
-        let local =
-            Local { group: place.group, branch, epoch: 1, phase: GroupState::Active, volumes, image: None, missing: 0 };
+        let local = Local {
+            group: place.group,
+            branch,
+            epoch: 1,
+            phase: GroupState::Active,
+            volumes,
+            image: None,
+            missing: 0,
+            data: Data::new(),
+        };
         write(&place.dir, &local);
         self.place("create: done").await;
         Ok(self.instance(&place.dir))
@@ -183,6 +232,7 @@ impl DataPath for Fake {
             volumes: vec![],
             image: None,
             missing: 0,
+            data: Data::new(),
         };
         write(&place.dir, &local);
         self.place("blank: done").await;
@@ -216,6 +266,7 @@ impl DataPath for Fake {
             }
         };
         let origin = origin.ok_or_else(|| refuse(ErrorKind::NotFound, "no such point"))?;
+        let data = self.content(origin.id);
         self.change(to.branch, |branch| {
             if branch.origin.is_none() {
                 *branch = Branch {
@@ -242,6 +293,7 @@ impl DataPath for Fake {
             volumes,
             image: None,
             missing: 0,
+            data,
         };
         write(&place.dir, &local);
         self.place("fail over: done").await;
@@ -270,8 +322,18 @@ impl DataPath for Fake {
             size_bytes: 16 << 20,
             source: None,
         }];
-        let local =
-            Local { group: place.group, branch, epoch, phase: GroupState::Active, volumes, image: None, missing: 0 };
+        let newest = self.change(branch, |branch| branch.points.last().map(|point| point.id));
+        let data = self.content(newest.ok_or_else(|| refuse(ErrorKind::NotFound, "the branch has no point"))?);
+        let local = Local {
+            group: place.group,
+            branch,
+            epoch,
+            phase: GroupState::Active,
+            volumes,
+            image: None,
+            missing: 0,
+            data,
+        };
         write(&place.dir, &local);
         self.place("take over lazily: done").await;
         Ok((self.instance(&place.dir), None))
@@ -316,10 +378,12 @@ impl DataPath for Fake {
     }
 
     async fn points(&self, _: &Vault, _: GroupId, branch: BranchId) -> EngineResult<Vec<PointFact>> {
+        self.reach().await;
         Ok(self.change(branch, |branch| branch.points.clone()))
     }
 
     async fn origin(&self, _: &Vault, _: GroupId, branch: BranchId) -> EngineResult<Option<PointFact>> {
+        self.reach().await;
         Ok(self.change(branch, |branch| branch.origin.clone()))
     }
 
@@ -348,6 +412,7 @@ impl FakeInstance {
             volumes: vec![],
             image: None,
             missing: 0,
+            data: Data::new(),
         };
         let mut local = read(&self.dir).unwrap_or(gone);
         if local.phase == GroupState::Active && self.fake.change(local.branch, |branch| branch.epoch) != local.epoch {
@@ -425,7 +490,8 @@ impl Instance for FakeInstance {
 
     async fn take_point(&self, kind: PointKind, label: &str) -> EngineResult<PointFact> {
         let local = self.local();
-        Ok(self.fake.point(local.group, local.branch, kind, label))
+        self.fake.reach().await;
+        Ok(self.fake.point(local.branch, kind, label, local.data))
     }
 
     async fn release(&self) -> EngineResult<PointFact> {
@@ -434,7 +500,7 @@ impl Instance for FakeInstance {
         if local.phase != GroupState::Active {
             return Err(refuse(ErrorKind::Fenced, "it isn't active"));
         }
-        let point = self.fake.point(local.group, local.branch, PointKind::Final, "");
+        let point = self.fake.point(local.branch, PointKind::Final, "", local.data);
         self.fake.place("release: shipped").await;
         self.set(|local| local.phase = GroupState::Standby);
         self.fake.place("release: done").await;
@@ -479,7 +545,8 @@ impl Instance for FakeInstance {
         self.fake.place("rehydrate: in between").await;
         let point = self.fake.change(branch, |branch| branch.points.last().cloned());
         let point = point.ok_or_else(|| refuse(ErrorKind::NotFound, "the branch has no point"))?;
-        self.set(|local| (local.branch, local.image) = (branch, Some(point.id)));
+        let data = self.fake.content(point.id);
+        self.set(|local| (local.branch, local.image, local.data) = (branch, Some(point.id), data));
         self.fake.place("rehydrate: done").await;
         Ok(Pass { point, blocks_compared: 8, blocks_moved: 2, bytes_fetched: 5000, orphan: None })
     }

@@ -213,6 +213,30 @@ impl Pair {
         writers
     }
 
+    /// Directories of the instances that could be written.
+    fn written_at(&self, group: GroupId) -> Vec<std::path::PathBuf> {
+        self.writers(group).iter().map(|writer| self.instance_dir(group, writer)).collect()
+    }
+
+    /// `writer`: gateway and instance, as `b/home`.
+    fn instance_dir(&self, group: GroupId, writer: &str) -> std::path::PathBuf {
+        let (gateway, instance) = writer.split_once('/').expect("gateway and instance");
+        self.dir.path().join(gateway).join("groups").join(group.to_string()).join(instance)
+    }
+
+    /// Cuts the gateways off from the vault for a while.
+    async fn cut(&self, time: std::time::Duration) {
+        let (vault, away) = (self.dir.path().join("vault"), self.dir.path().join("away"));
+        self.fake.cut(true);
+        std::fs::rename(&vault, &away).expect("cut off");
+        tokio::time::sleep(time).await;
+        // What was begun just before may have made the empty directory again, below what is mounted there.
+        while std::fs::rename(&away, &vault).is_err() {
+            let _ = std::fs::remove_dir_all(&vault);
+        }
+        self.fake.cut(false);
+    }
+
     /// Waits until exactly that instance can be written.
     async fn sole_writer(&self, group: GroupId, expected: &str) {
         eventually(&format!("{expected} is the sole writer"), async || {
@@ -373,7 +397,7 @@ async fn another_point_and_a_home_on_a_new_disk_come_to_their_end_whenever_they_
     let same = pair.b().group_verb(&text, "change-point", &change(&points[0].id.to_string())).await;
     assert!(same.expect_err("it is that one").to_string().contains("already"), "the point it runs from");
     // The fake's first branch has the one point that the failover chose, so a second one is made for the choice.
-    let other = pair.fake.another_point(group, points[0].branch_id);
+    let other = pair.fake.another_point(points[0].branch_id, &pair.instance_dir(group, "a/home"));
     let changed = pair.a().group_verb(&text, "change-point", &change(&other.to_string())).await.expect("change point");
     let record = pair.revive(changed.id).await;
     succeeded(&record);

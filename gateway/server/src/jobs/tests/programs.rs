@@ -167,8 +167,10 @@ impl Shop {
     /// One more recovery point of each group, as if its applications had written something.
     pub(super) fn more_points(&self) {
         for group in self.groups() {
-            if let Some(active) = self.active(group) {
-                self.pair.fake.another_point(group, active.branch);
+            let Some(active) = self.active(group) else { continue };
+            // Where it is active is known before it is open there.
+            if let Some(at) = self.pair.written_at(group).into_iter().find(|at| at.ends_with(&active.instance)) {
+                self.pair.fake.another_point(active.branch, &at);
             }
         }
     }
