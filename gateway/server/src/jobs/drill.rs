@@ -80,6 +80,34 @@ pub(super) async fn perform(run: &Run<'_>) -> Result<Done, Failure> {
     }
 }
 
+/// Gives up the looks of a gateway that isn't heard of: that nobody looked is what was found, and the run goes on to its
+/// clean-up.
+pub(super) async fn go_past(context: &Context, attached: &AttachedVault, id: JobId, step: &StepRecord, gateway: &str) {
+    let why = format!(
+        "the gateway {gateway} was not heard of for more than {:?}: nobody looked at what runs there",
+        super::SILENCE
+    );
+    let (step, at) = (step.step, step.gateway);
+    let gone = change_job(attached, id, |record| {
+        let current = record.current().map(|(index, _)| index).filter(|_| !record.is_over());
+        let Some(current) = current.and_then(|index| record.steps.get_mut(index)) else { return false };
+        if (current.step, current.gateway) != (step, at) {
+            return false;
+        }
+        current.state = JobState::Succeeded;
+        current.finished = Some(Timestamp::now());
+        current.message.clone_from(&why);
+        record.findings.get_or_insert_default().troubles.push(why.clone());
+        true
+    });
+    match gone.await {
+        Ok(_) => context.wrote(attached).await,
+        Err(error) => {
+            tracing::warn!(job = %id, %error, "a gateway that is silent can't be gone past; it is tried again")
+        }
+    }
+}
+
 /// The test failover of a run.
 fn test_job(run: JobId) -> JobId {
     derived(&[b"lifeboat/v1/drill-test\0", &run.to_bytes()])

@@ -462,6 +462,14 @@ async fn watch_other(
     let waited = since.map_or(f64::INFINITY, |since| Timestamp::now().seconds_since(since));
     // A group's job of a plan is given up by the gateway that leads the plan, too: its own may be the one that is lost.
     let leads = spec.gateway() == own || leader_above(&snapshot, spec) == Some(own);
+    if matches!(spec, AnySpec::Drill(_)) {
+        // What is asserted there can't be known; the clean-up doesn't wait for it.
+        let silent = other.last_seen.map_or(f64::INFINITY, |seen| Timestamp::now().seconds_since(seen));
+        if leads && waited.min(silent) > SILENCE.as_secs_f64() {
+            drill::go_past(context, attached, id, step, &name).await;
+        }
+        return;
+    }
     // A step that was begun is left to the gateway that began it: it goes on when that gateway is back.
     if step.state == JobState::Queued && leads && waited > SILENCE.as_secs_f64() {
         let advice = match spec.kind() {

@@ -10,6 +10,7 @@ use lifeboat_model::Timestamp;
 use super::programs::{Shop, failover};
 use super::*;
 use crate::jobs::change_recovery;
+use crate::records::GatewayRecord;
 
 /// The names of the three gateways.
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -204,6 +205,18 @@ async fn machines_that_go_over_one_by_one_are_kept_apart_too() {
     shop.pair.kill().await;
 }
 
+/// A drill that asserts something of both machines.
+async fn drill_of_both(shop: &Shop) -> Drill {
+    let spec: DrillSpec = serde_json::from_value(serde_json::json!({
+        "plan_id": shop.plan.id, "name": "both", "assertion": [
+            {"type": "boots", "machine_id": shop.db.id, "contains": "db is up"},
+            {"type": "boots", "machine_id": shop.web.id, "contains": "web is up"},
+        ],
+    }))
+    .expect("a drill");
+    shop.pair.b().create(&spec).await.expect("declared")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_looks_at_machines_where_they_run() {
     let mut shop = open().await;
@@ -212,14 +225,7 @@ async fn a_drill_looks_at_machines_where_they_run() {
         host.says("db", "db is up");
         host.says("web", "web is up");
     }
-    let spec: DrillSpec = serde_json::from_value(serde_json::json!({
-        "plan_id": shop.plan.id, "name": "both", "assertion": [
-            {"type": "boots", "machine_id": shop.db.id, "contains": "db is up"},
-            {"type": "boots", "machine_id": shop.web.id, "contains": "web is up"},
-        ],
-    }))
-    .expect("a drill");
-    let drill: Drill = shop.pair.b().create(&spec).await.expect("declared");
+    let drill = drill_of_both(&shop).await;
     let begun = shop.pair.b().verb::<Drill>(&drill.id.to_string(), "run", &DrillRunRequest {}).await.expect("begun");
     let over = shop.done(&begun).await;
     let outcome = over.result.drill.clone().expect("it came out");
@@ -232,6 +238,57 @@ async fn a_drill_looks_at_machines_where_they_run() {
         .collect();
     assert_eq!(gateways.iter().map(|(_, said)| *said).collect::<Vec<_>>(), ["1 of 1 hold", "1 of 1 hold"], "{over:#?}");
     assert_eq!((b.names(), c.names()), (vec![], vec![]));
+    shop.pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_whose_other_host_is_lost_says_so_and_cleans_up() {
+    let mut shop = open().await;
+    let (_, b, c) = hosts(&shop);
+    for host in [&b, &c] {
+        host.says("db", "db is up");
+        host.says("web", "web is up");
+    }
+    let drill = drill_of_both(&shop).await;
+    brake::hold();
+    let begun = shop.pair.b().verb::<Drill>(&drill.id.to_string(), "run", &DrillRunRequest {}).await.expect("begun");
+    // The test, and what is looked at where the run is led; the look at the other host comes next.
+    brake::hold_after(begun.id, 1);
+    let is_there = async |job: JobRecord| job.current().is_some_and(|(index, _)| index == 2);
+    eventually("it is the other host's turn", async || is_there(shop.pair.job(begun.id).await.1).await.then_some(()))
+        .await;
+    shop.pair.third.running.take().expect("up").stop().await;
+    brake::release();
+
+    // A minute and more ago.
+    let then = Timestamp::from_micros(Timestamp::now().as_micros() - 70_000_000);
+    let attached = shop.pair.running.as_ref().expect("up").1.context.vaults.all().remove(0);
+    crate::jobs::change_job(&attached, begun.id, |record| {
+        record.steps.iter_mut().for_each(|step| step.finished = step.finished.map(|_| then));
+        true
+    })
+    .await
+    .expect("written");
+    let lost = shop.pair.b().find_by_name::<GatewayView>("c").await.expect("list").expect("declared").id.to_string();
+    let aged = |document: &lifeboat_vault::Document| {
+        let record = GatewayRecord { last_seen: Some(then), ..status(document) };
+        serde_json::to_value(record).ok()
+    };
+    let vault = attached.vault().expect("open");
+    vault.catalog().update_status(kind::GATEWAYS, &lost, &mut { aged }).await.expect("written");
+    eventually("the run goes past it", async || {
+        let step = shop.pair.job(begun.id).await.1.steps.get(2)?.clone();
+        (step.state == JobState::Succeeded && step.message.contains("the gateway c was not heard of")).then_some(())
+    })
+    .await;
+
+    // It is back in time for the clean-up.
+    shop.pair.third.running = Some(shop.pair.alone("c", "west").await);
+    let over = shop.done(&begun).await;
+    let outcome = over.result.drill.clone().expect("it came out");
+    let said = outcome.failures.join("; ");
+    assert!(!outcome.passed && said.contains("nobody looked") && said.contains("nobody came"), "{said}");
+    eventually("nothing is left", async || (b.names().is_empty() && c.names().is_empty()).then_some(())).await;
     shop.pair.kill().await;
 }
 
