@@ -150,6 +150,7 @@ fn the_lines_of_the_contract_parse() {
         "commit --group ledger",
         "cleanup --group ledger --branch br-0198f2c0000070008000000000000001",
         "failover test shop --ttl 4h",
+        "failover test shop --network recovery/isolated",
         "failover planned shop --no-wait",
         "failover unplanned --machine web --point latest-app-consistent",
         "change-point shop --point 2026-11-20T10:05:00Z",

@@ -93,6 +93,9 @@ struct TestFrom {
     /// Of a plan or a machine: after how long it is cleaned up by itself
     #[arg(long, value_name = "DURATION", default_value_t = lifeboat_api::default_test_ttl())]
     ttl: String,
+    /// Of a plan or a machine: the network that its machines join instead of the mappings' test networks
+    #[arg(long, value_name = "ID|NAME|SITE/NAME", conflicts_with = "group")]
+    network: Option<String>,
 }
 
 /// Go on from another recovery point after a failover that isn't committed.
@@ -244,13 +247,19 @@ async fn begin_on(
 pub(crate) async fn failover(args: FailoverArgs, output: Output) -> Result<()> {
     let latest = lifeboat_api::default_point;
     let default_ttl = lifeboat_api::default_test_ttl;
+    let mut test_network_id = None;
     let (on, kind, point, branch_id, ttl) = match args.kind {
-        FailoverVerb::Test(TestFrom { from, branch, ttl }) => (from.on, FailoverKind::Test, from.point, branch, ttl),
+        FailoverVerb::Test(TestFrom { from, branch, ttl, network }) => {
+            if let Some(text) = &network {
+                test_network_id = Some(resolve::network(&args.connection.client()?, text).await?.id);
+            }
+            (from.on, FailoverKind::Test, from.point, branch, ttl)
+        }
         FailoverVerb::Planned(on) => (on, FailoverKind::Planned, latest(), None, default_ttl()),
         FailoverVerb::Unplanned(from) => (from.on, FailoverKind::Unplanned, from.point, None, default_ttl()),
     };
     let group = FailoverRequest { kind, point: point.clone(), branch_id };
-    let program = PlanFailoverRequest { kind, point, ttl, test_network_id: None };
+    let program = PlanFailoverRequest { kind, point, ttl, test_network_id };
     begin_on(&args.connection, output, &on, "failover", (&group, &program)).await
 }
 

@@ -10,7 +10,7 @@ use lifeboat_api::{
     PlanCleanupRequest, PlanFailoverRequest, PointRequest, ProblemCode, ReleaseRequest, ReprotectRequest,
     ResumeRequest, ResyncRequest, RetryRequest, StartRequest, StopRequest,
 };
-use lifeboat_model::JobId;
+use lifeboat_model::{GroupId, JobId};
 use lifeboat_vault::Document;
 
 use super::Shared;
@@ -21,6 +21,7 @@ use super::undelete;
 use crate::context::Context;
 use crate::jobs;
 use crate::jobs::ask::Asked;
+use crate::jobs::beside;
 use crate::jobs::program::ask::AskedOf;
 use crate::records::{AnySpec, Subject, kind};
 use crate::view;
@@ -90,6 +91,7 @@ pub(crate) async fn group(
             ));
         }
     };
+    beside::refuse_to_move(&attached.snapshot(), spec.kind, &[facts.id], None)?;
     let document = jobs::begin(&context, &attached, job, AnySpec::Group(Box::new(spec)), steps).await?;
     accepted(&document)
 }
@@ -173,6 +175,8 @@ async fn subject(
             ));
         }
     };
+    let groups: Vec<GroupId> = spec.groups.iter().map(|member| member.group).collect();
+    beside::refuse_to_move(&attached.snapshot(), spec.kind, &groups, Some(subject))?;
     let document = jobs::begin(context, &attached, job, AnySpec::Program(Box::new(spec)), steps).await?;
     accepted(&document)
 }

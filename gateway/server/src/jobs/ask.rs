@@ -9,11 +9,11 @@ use lifeboat_api::{
 };
 use lifeboat_model::{BranchId, GatewayId, GroupId, JobId, PointKind, SiteId, Timestamp};
 
-use super::plan;
+use super::{beside, plan};
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
 use crate::port::PointFact;
-use crate::records::{ActiveRecord, GatewayRecord, JobSpec, Step, StepRecord, kind, status};
+use crate::records::{ActiveRecord, GatewayRecord, JobSpec, Step, StepRecord, TestRecord, kind, status};
 use crate::vaults::{AttachedVault, Snapshot};
 use crate::view::{self, GroupFacts};
 
@@ -150,23 +150,41 @@ impl Asked<'_> {
         Ok((spec, vec![StepRecord::new(Step::Commit, gateway)]))
     }
 
-    /// The end of tests.
+    /// The end of the group's own tests; those of plans and machines end with the whole of them.
     pub(crate) fn cleanup(&self, wanted: &CleanupRequest) -> ApiResult<Decided> {
-        let tests: Vec<_> = self
-            .facts
-            .record
-            .tests
-            .iter()
-            .filter(|test| wanted.branch_id.as_ref().is_none_or(|branch| test.branch.to_string() == *branch))
-            .collect();
-        if tests.is_empty() {
-            return Err(match &wanted.branch_id {
-                Some(branch) => {
-                    ApiError::field("branch_id", format!("{branch} is no test of the group {}", self.name()))
+        let of_programs = beside::tests_of_programs(&self.attached.snapshot(), self.facts.id);
+        let tests = &self.facts.record.tests;
+        let whose = |test: &TestRecord| of_programs.iter().find(|(branch, _)| *branch == test.branch);
+        let branches: Vec<BranchId> = match &wanted.branch_id {
+            Some(text) => {
+                let test = tests.iter().find(|test| test.branch.to_string() == *text).ok_or_else(|| {
+                    ApiError::field("branch_id", format!("{text} is no test of the group {}", self.name()))
+                })?;
+                if let Some((_, whose)) = whose(test) {
+                    return Err(ApiError::conflict(format!(
+                        "{text} is part of the test of {whose}, whose machines use it: clean that up as a whole"
+                    )));
                 }
-                None => ApiError::conflict(format!("the group {} has no test failover to clean up", self.name())),
-            });
+                vec![test.branch]
+            }
+            None => tests.iter().filter(|test| whose(test).is_none()).map(|test| test.branch).collect(),
+        };
+        match (branches.is_empty(), of_programs.first()) {
+            (false, _) => self.end_tests(&branches),
+            (true, None) => {
+                Err(ApiError::conflict(format!("the group {} has no test failover to clean up", self.name())))
+            }
+            (true, Some((_, whose))) => Err(ApiError::conflict(format!(
+                "the group {} has no test of its own to clean up: it is in the test of {whose}, which is cleaned up as a \
+                 whole",
+                self.name()
+            ))),
         }
+    }
+
+    /// The end of these tests.
+    pub(crate) fn end_tests(&self, branches: &[BranchId]) -> ApiResult<Decided> {
+        let tests: Vec<_> = self.facts.record.tests.iter().filter(|test| branches.contains(&test.branch)).collect();
         let mut gateways: Vec<GatewayId> = tests.iter().map(|test| test.gateway).collect();
         gateways.sort_unstable();
         gateways.dedup();

@@ -16,6 +16,7 @@
 //! cause. After a failure the group stays where its document says it is active; that gateway's reconciler resumes it.
 
 pub(crate) mod ask;
+pub(crate) mod beside;
 pub(crate) mod drill;
 mod perform;
 pub(crate) mod plan;

@@ -17,8 +17,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use lifeboat_api::{
-    ChangePointRequest, CleanupRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, JobKind,
-    ProblemCode,
+    ChangePointRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, JobKind, ProblemCode,
 };
 use lifeboat_model::state::JobState;
 use lifeboat_model::{BranchId, JobId, Timestamp};
@@ -232,7 +231,7 @@ impl Run<'_> {
                 let Some(test) = facts.record.tests.iter().find(|test| Some(test.branch) == branch) else {
                     return Ok(None);
                 };
-                asked.cleanup(&CleanupRequest { branch_id: Some(test.branch.to_string()) })
+                asked.end_tests(&[test.branch])
             }
             JobKind::Failback if is_home => return Ok(None),
             JobKind::Failback => {

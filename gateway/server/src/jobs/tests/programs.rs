@@ -8,7 +8,7 @@ use lifeboat_api::{
     StopRequest, Subnet, VolumeSpec,
 };
 use lifeboat_compute::{DiskSource, Join};
-use lifeboat_model::Timestamp;
+use lifeboat_model::{BranchId, Timestamp};
 
 use super::*;
 use crate::jobs::change_recovery;
@@ -159,6 +159,16 @@ impl Shop {
         record.active
     }
 
+    /// The branch of a group in the plan's only test.
+    fn branch_under_test(&self, group: GroupId) -> BranchId {
+        let attached = self.pair.running.as_ref().expect("up").1.context.vaults.all().remove(0);
+        let plan = attached.snapshot().get(kind::PLANS, &self.plan.id.to_string()).cloned().expect("the plan");
+        let record: crate::records::RecoveryRecord = status(&plan);
+        let [test] = record.tests.as_slice() else { panic!("{record:?}") };
+        let member = test.groups.iter().find(|member| member.group == group).expect("a part of it");
+        BranchId::from_bytes(member.job.to_bytes())
+    }
+
     /// Whether a writer (`b/INSTANCE`) is the one that the group is active in; tests are others.
     pub(super) fn is_active(&self, group: GroupId, writer: &str) -> bool {
         self.active(group).is_some_and(|active| writer.split_once('/').is_some_and(|(_, one)| one == active.instance))
@@ -268,6 +278,42 @@ async fn a_plan_goes_over_and_back_whenever_the_gateways_are_killed() {
     let plan = shop.plan_once("at home", |plan| plan.status.failover.is_none()).await;
     assert_eq!(plan.status.state, RecoveryState::Protected);
     assert!(shop.machine(&shop.web).await.status.run.is_none());
+    shop.pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plan_has_in_its_hands_is_nobody_elses() {
+    let mut shop = Shop::open().await;
+    let test = shop.ask("failover", &failover(FailoverKind::Test)).await;
+    shop.done(&test).await;
+    let group = shop.db.spec.group_id.to_string();
+    let client = shop.pair.b();
+    let cleanup =
+        async |branch_id: Option<String>| client.group_verb(&group, "cleanup", &CleanupRequest { branch_id }).await;
+    let refused = cleanup(None).await.expect_err("the plan's").to_string();
+    assert!(refused.contains("the test of the plan shop"), "{refused}");
+    let branch = shop.branch_under_test(shop.db.spec.group_id);
+    let refused = cleanup(Some(branch.to_string())).await.expect_err("the plan's").to_string();
+    assert!(refused.contains("the test of the plan shop"), "{refused}");
+    // One of its own ends, and the plan's stays.
+    let own = client.group_verb(&group, "failover", &super::ask(FailoverKind::Test)).await.expect("a test of its own");
+    shop.done(&own).await;
+    let ended = cleanup(None).await.expect("its own");
+    shop.done(&ended).await;
+    assert_eq!(shop.pair.hosts.1.names(), ["db", "web"]);
+    assert!(!shop.pair.fake.is_dropped(branch));
+
+    brake::hold();
+    let over = shop.ask("failover", &failover(FailoverKind::Planned)).await;
+    for refused in [
+        client.group_verb(&group, "failover", &super::ask(FailoverKind::Unplanned)).await,
+        client.verb::<Machine>(&shop.db.id.to_string(), "failover", &failover(FailoverKind::Unplanned)).await,
+    ] {
+        let refused = refused.expect_err("in the plan's hands").to_string();
+        assert!(refused.contains("in the hands of the plan shop, whose planned-failover runs"), "{refused}");
+    }
+    brake::release();
+    shop.done(&over).await;
     shop.pair.kill().await;
 }
 
