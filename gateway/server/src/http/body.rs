@@ -122,12 +122,7 @@ pub(crate) fn if_match(headers: &HeaderMap) -> ApiResult<u64> {
         )
     })?;
     value.to_str().ok().and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok()).ok_or_else(
-        || {
-            ApiError::new(
-                ProblemCode::PreconditionFailed,
-                "`If-Match` must be the ETag as it was read, for example \"3\"",
-            )
-        },
+        || ApiError::new(ProblemCode::Malformed, "`If-Match` must be the ETag as it was read, for example \"3\""),
     )
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod error;
 mod keys;
 pub(crate) mod listen;
 mod machine_run;
+mod manners;
 mod metrics;
 pub(crate) mod openapi;
 mod points;
@@ -80,6 +81,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&context), guard))
+        .layer(middleware::from_fn(manners::keep))
         .with_state(context)
 }
 

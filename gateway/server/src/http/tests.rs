@@ -223,8 +223,9 @@ async fn a_change_needs_the_etag_that_was_read() {
     let patch = json!({"description": "by the sea"});
     let without = api.send(api.request("PATCH", &path).body(Body::from(patch.to_string())).expect("sound")).await;
     problem(&without, 428, "precondition-required");
-    for stale in ["\"2\"", "*", "1"] {
-        problem(&api.change("PATCH", &path, stale, &patch).await, 412, "precondition-failed");
+    problem(&api.change("PATCH", &path, "\"2\"", &patch).await, 412, "precondition-failed");
+    for none in ["*", "1", ""] {
+        problem(&api.change("PATCH", &path, none, &patch).await, 400, "malformed");
     }
     let changed = api.change("PATCH", &path, "\"1\"", &patch).await;
     assert_eq!((changed.status, changed.etag.as_str()), (StatusCode::OK, "\"2\""));
