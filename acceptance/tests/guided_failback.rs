@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
+use lifeboat_acceptance::binaries;
+use lifeboat_acceptance::command::Daemon;
 use lifeboat_acceptance::content::{content, scribble};
 use lifeboat_acceptance::estate::Estate;
 use lifeboat_acceptance::eventually;
 use lifeboat_api::types::FailoverKind;
+use rustix::process::Signal;
 
 #[test]
 fn the_way_home_is_guided_in_three_phases() {
@@ -47,4 +50,40 @@ fn the_way_home_is_guided_in_three_phases() {
     assert!(again.status.success(), "{}", again.stderr);
     assert!(again.stderr.contains("at home already") && !again.stderr.contains("phase 1"), "{}", again.stderr);
     assert!(again.stdout.contains("replication runs again") && again.stdout.contains("ledger"), "{}", again.stdout);
+}
+
+/// Broken off in each phase: what was begun goes on, and the next one takes it up.
+#[test]
+fn the_guide_goes_on_where_it_was_broken_off() {
+    for phase in ["phase 1 of 3", "phase 2 of 3"] {
+        let mut estate = Estate::protect("broken-off", &[("data", 32 << 20)]).unwrap();
+        estate.add_standby().unwrap();
+        estate.open_vault_at_standby().unwrap();
+        scribble(&estate.primary.volume("data"), 1, 2000).unwrap();
+        estate.take_point(&estate.primary, "known").unwrap();
+        estate.fail_over(FailoverKind::Planned, "latest").unwrap();
+        let standby = estate.standby().unwrap();
+        let away = standby.volume("data");
+        scribble(&away, 2, 500).unwrap();
+        let written = content(&away).unwrap();
+
+        let guide = ["failback", "--guided", "--group", "ledger", "--yes"];
+        let args: Vec<_> = guide.iter().map(Into::into).collect();
+        let log = estate.dir().join("guide.log");
+        let lifeboat = binaries::lifeboat().unwrap();
+        let first = Daemon::start("the guide", &lifeboat, &args, &standby.client_environment(), &log).unwrap();
+        let said = |what: &str| std::fs::read_to_string(&log).unwrap_or_default().contains(what);
+        eventually(phase, Duration::from_secs(60), || Ok(said(phase).then_some(()))).unwrap();
+        first.signal(Signal::INT).unwrap();
+        let ended = eventually("the guide to end", Duration::from_secs(30), || first.ended()).unwrap();
+        assert!(!ended.success() && said("interrupted"), "{phase}: {ended}, {}", first.log_tail(20));
+
+        let done = standby.json(&guide).unwrap();
+        let home = estate.primary.volume("data");
+        let found =
+            eventually("the volume to be open at home", Duration::from_secs(30), || Ok(content(&home).ok())).unwrap();
+        assert!(found == written, "{phase}: the volume at home is another; {done}");
+        assert_eq!(done["points"].as_array().map(Vec::len), Some(1), "{phase}: {done}");
+        scribble(&home, 4, 10).unwrap();
+    }
 }

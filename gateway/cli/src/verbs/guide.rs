@@ -132,6 +132,17 @@ impl Stand {
 /// # Errors
 /// A phase failed or was interrupted; `Conflict` without a word for the second.
 pub(super) async fn run(client: &Client, output: Output, of: &Of, mode: FailbackMode, yes: bool) -> Result<()> {
+    tokio::select! {
+        // Whoever waits for something says what that was.
+        biased;
+        done = guide(client, output, of, mode, yes) => done,
+        _ = tokio::signal::ctrl_c() => Err(Failure::failed(
+            "interrupted: what was begun goes on; run the same command again to go on from there",
+        )),
+    }
+}
+
+async fn guide(client: &Client, output: Output, of: &Of, mode: FailbackMode, yes: bool) -> Result<()> {
     let subject = Subject::find(client, of).await?;
     let stand = subject.look(client).await?;
     let (it, under_way) = (&stand.it, stand.under_way(client).await?);
