@@ -293,7 +293,7 @@ impl Context {
             let id = EventId::new().to_string();
             vault
                 .catalog()
-                .create(kind::EVENTS, &id, event.kind, spec, serde_json::json!({}))
+                .create_new(kind::EVENTS, &id, event.kind, spec, serde_json::json!({}))
                 .await
                 .map_err(|error| error.to_string())
         };

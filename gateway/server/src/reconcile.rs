@@ -89,12 +89,13 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
                 register(context, &attached, &snapshot, &mut troubles).await;
                 mend(context, &attached, &snapshot).await;
                 take_up_keys(context, &attached, &snapshot).await;
+                // Before anything that writes: a step goes on by itself once it is begun, and people wait for it.
+                busy |= jobs::tick(context, &attached).await;
                 groups(context, &attached).await;
                 insight::keep(context, &attached, false).await;
                 jobs::release_holders(context, &attached).await;
                 runs::expire(context, &attached).await;
                 jobs::drill::schedule::tick(context, &attached).await;
-                busy |= jobs::tick(context, &attached).await;
                 forget_deleted(context, &attached).await;
                 if context.settings.collect_garbage {
                     collect::begin_due(context, &attached);

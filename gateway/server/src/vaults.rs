@@ -4,10 +4,12 @@
 //! whole, so that one look sees one moment.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures::future::try_join_all;
 use lifeboat_api::{EncryptionKey, KeySourceKind};
 use lifeboat_model::VaultId;
 use lifeboat_vault::{
@@ -57,6 +59,10 @@ pub(crate) struct AttachedVault {
     snapshot: RwLock<Arc<Snapshot>>,
     /// One at a time takes a copy, so that an older one never replaces a newer.
     refreshing: tokio::sync::Mutex<()>,
+    /// Number of the copy that was begun last.
+    begun: AtomicU64,
+    /// Number of the copy that is served.
+    taken: AtomicU64,
     /// One at a time declares what must not clash with what others declare, or deletes what others may need.
     declaring: tokio::sync::Mutex<()>,
     /// One at a time finishes a rotation of the master key.
@@ -74,6 +80,8 @@ impl AttachedVault {
             opened: RwLock::new(opened),
             snapshot: RwLock::default(),
             refreshing: tokio::sync::Mutex::default(),
+            begun: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             declaring: tokio::sync::Mutex::default(),
             rewrapping: tokio::sync::Mutex::default(),
             tidied: std::sync::Mutex::default(),
@@ -145,9 +153,15 @@ impl AttachedVault {
         *self.trouble.write().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
-    /// Opens the vault if it isn't open, and takes a new copy of its catalog.
+    /// Opens the vault if it isn't open, and takes a new copy of its catalog. Callers that wait for one another share a copy:
+    /// it was begun after all of them asked.
     pub(crate) async fn refresh(&self) -> Result<Arc<Snapshot>, VaultError> {
+        let asked = self.begun.load(Ordering::SeqCst);
         let _one = self.refreshing.lock().await;
+        if self.taken.load(Ordering::SeqCst) > asked {
+            return Ok(self.snapshot());
+        }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst).saturating_add(1);
         let refreshed = tokio::time::timeout(REQUEST_TIMEOUT, self.read()).await.unwrap_or_else(|_| {
             Err(trouble(
                 StoreClass::Retry,
@@ -159,6 +173,7 @@ impl AttachedVault {
                 self.set_trouble(None);
                 let snapshot = Arc::new(snapshot);
                 *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+                self.taken.store(number, Ordering::SeqCst);
                 Ok(snapshot)
             }
             Err(error) => {
@@ -178,15 +193,18 @@ impl AttachedVault {
                 vault
             }
         };
-        let mut kinds = HashMap::new();
-        for kind in kind::ALL {
-            let (documents, damaged) = vault.catalog().list_with_damage(kind).await?;
-            for error in damaged {
-                tracing::error!(vault = %vault.id(), %error, "document is damaged");
+        // Side by side: a vault may be far away, and one kind after the other would cost a round trip each.
+        let kinds = kind::ALL.map(|kind| {
+            let vault = &vault;
+            async move {
+                let (documents, damaged) = vault.catalog().list_with_damage(kind).await?;
+                for error in damaged {
+                    tracing::error!(vault = %vault.id(), %error, "document is damaged");
+                }
+                Ok::<_, VaultError>((kind, documents))
             }
-            kinds.insert(kind, documents);
-        }
-        Ok(Snapshot { kinds })
+        });
+        Ok(Snapshot { kinds: try_join_all(kinds).await?.into_iter().collect() })
     }
 }
 
@@ -310,5 +328,69 @@ impl Vaults {
 
     pub(crate) fn get(&self, id: VaultId) -> Option<Arc<AttachedVault>> {
         self.attached.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+    use lifeboat_vault::{Effect, FaultyStore, Rule, Store, VaultSettings, open_store};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_wait_for_one_another_share_a_copy_that_was_begun_after_they_asked() {
+        let memory: Arc<dyn Store> = open_store("memory:", Access::Create).await.expect("opens");
+        let store = FaultyStore::new(memory);
+        let key = KeySource::Passphrase(SecretString::from("correct horse".to_owned()));
+        let faulty = Arc::clone(&store) as Arc<dyn Store>;
+        let vault = Vault::create(faulty, VaultSettings::new("far"), &key, options()).await.expect("creates");
+        let attachment = Attachment {
+            id: vault.id(),
+            name: "far".to_owned(),
+            url: "memory:".to_owned(),
+            endpoint: None,
+            region: None,
+            credentials: None,
+            proxy: None,
+            key_source: KeySourceKind::Passphrase,
+            passphrase: None,
+            key_file: None,
+            kms_key: None,
+        };
+        let attached = AttachedVault::new(attachment, Some(vault.clone()));
+        store.inject(Rule::new(Effect::Delay(Duration::from_secs(1))));
+        let seconds = async |callers: usize| {
+            let started = tokio::time::Instant::now();
+            let copies = join_all((0..callers).map(|_| attached.refresh())).await;
+            (started.elapsed().as_secs(), copies.into_iter().collect::<Result<Vec<_>, _>>())
+        };
+        // One round trip for all kinds. The first caller's copy was begun before the others asked: they share another one.
+        assert_eq!(seconds(1).await.0, 1);
+        let (took, copies) = seconds(10).await;
+        assert_eq!(took, 2);
+        assert!(copies.expect("read").iter().skip(2).all(|copy| Arc::ptr_eq(copy, &attached.snapshot())));
+
+        // What was written before somebody asked is in what they get, whoever reads it.
+        let reading = attached.refresh();
+        let writing = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let none = serde_json::json!({});
+            vault.catalog().create_new(kind::SITES, "onprem", "onprem", none.clone(), none).await.expect("written");
+            attached.refresh().await
+        };
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(2600)).await;
+            attached.refresh().await
+        };
+        let (_, written, late) = tokio::join!(reading, writing, late);
+        assert!(written.expect("read").get(kind::SITES, "onprem").is_some());
+        assert!(late.expect("read").get(kind::SITES, "onprem").is_some());
+
+        // A copy that can't be taken is nobody's: the next in line takes its own.
+        store.clear();
+        store.inject(Rule::new(Effect::FailBefore).times(1));
+        let copies = join_all((0..3).map(|_| attached.refresh())).await;
+        assert_eq!(copies.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, true]);
     }
 }

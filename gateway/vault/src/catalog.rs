@@ -232,6 +232,21 @@ impl Catalog {
         }
     }
 
+    /// [`Catalog::create`] under an id that was drawn just now, so that nobody can have used it: without looking for it.
+    pub async fn create_new(
+        &self,
+        kind: &str,
+        id: &str,
+        name: &str,
+        spec: Value,
+        status: Value,
+    ) -> Result<Arc<Document>, VaultError> {
+        let at = Name::new(kind, id)?;
+        let next = Next { name: name.to_owned(), spec, status, deleted: false, new_generation: true };
+        let written = self.write(&at, None, next, Instant::now()).await?;
+        written.ok_or_else(|| VaultError::new(VaultErrorKind::Conflict, format!("the id of {at} is in use, or was")))
+    }
+
     /// Changes name and spec if the generation is still `if_generation`, which then goes up by one. Equal to what is
     /// there, it writes nothing. [`VaultErrorKind::Conflict`] if somebody else changed them first.
     pub async fn update_spec(

@@ -92,15 +92,26 @@ impl Asked<'_> {
                 }
             };
             spec.from_branch = Some(branch);
-            let point = find_point(self.context, self.attached, self.facts.id, branch, &wanted.point).await?;
-            // The old writer may ship more until it is fenced: its newest point is known only then.
-            if kind == JobKind::TestFailover || !matches!(wanted.point.as_str(), "latest" | "latest-processed") {
-                spec.point = Some(point.id);
-                spec.point_time = Some(point.time);
+            // The old writer may ship more until it is fenced: its newest point is known only then. That there is one is
+            // known where its gateway said so.
+            let newest_then =
+                kind == JobKind::UnplannedFailover && matches!(wanted.point.as_str(), "latest" | "latest-processed");
+            if !(newest_then && self.is_known_to_have_points(branch)) {
+                let point = find_point(self.context, self.attached, self.facts.id, branch, &wanted.point).await?;
+                if !newest_then {
+                    spec.point = Some(point.id);
+                    spec.point_time = Some(point.time);
+                }
             }
         }
         let steps = plan::failover(kind, here, Some(active.gateway));
         Ok((spec, steps))
+    }
+
+    /// Whether the gateway that serves the group told of a point on a branch. The newest one always stays.
+    fn is_known_to_have_points(&self, branch: BranchId) -> bool {
+        let told = self.facts.record.observed.as_ref().and_then(|observed| observed.latest_point.as_ref());
+        told.is_some_and(|point| point.branch == branch)
     }
 
     /// Going on from another point.

@@ -146,17 +146,19 @@ pub(crate) async fn begin(
 /// Makes the group, plan or machine name this job, unless another one that isn't over has it.
 async fn claim(attached: &AttachedVault, id: JobId, spec: &AnySpec) -> ApiResult<()> {
     let vault = attached.vault()?;
-    let catalog = vault.catalog();
-    let (kind, holder_id) = spec.holder();
+    // A job that is over and has it still: the process died in between.
+    let mut left = None;
     for _ in 0..8 {
-        let document = catalog.get(kind, &holder_id).await?;
-        let holder = holder_of(kind, &document);
-        if holder == Some(id) {
-            return Ok(());
-        }
-        if let Some(other) = holder
-            && let Ok(document) = catalog.get(kind::JOBS, &other.to_string()).await
-        {
+        let holder = change_holder(attached, spec, |job, _| {
+            let free = job.is_none() || *job == left;
+            if free {
+                *job = Some(id);
+            }
+            free
+        })
+        .await?;
+        let Some(other) = holder.filter(|holder| *holder != id) else { return Ok(()) };
+        if let Ok(document) = vault.catalog().get(kind::JOBS, &other.to_string()).await {
             let other_record: JobRecord = status(&document);
             if !other_record.is_over() {
                 return Err(ApiError::conflict(format!(
@@ -167,17 +169,7 @@ async fn claim(attached: &AttachedVault, id: JobId, spec: &AnySpec) -> ApiResult
                 )));
             }
         }
-        let changed = change_holder(attached, spec, |job, _| {
-            if *job != holder {
-                return false;
-            }
-            *job = Some(id);
-            true
-        })
-        .await?;
-        if changed == Some(id) {
-            return Ok(());
-        }
+        left = Some(other);
     }
     Err(ApiError::conflict(format!("the {} {} is being changed by others: try again", spec.what(), spec.name())))
 }
@@ -507,13 +499,18 @@ fn start_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, 
     });
 }
 
-/// Runs the current step to its end, and writes that down.
+/// Runs the current step to its end and writes that down, then the steps after it that are this gateway's, too.
 async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &AnySpec) {
-    let started = Timestamp::now();
-    let mut tries = 0_u32;
+    let mut begun = None;
+    let (mut started, mut tries) = (Timestamp::now(), 0_u32);
     loop {
-        match try_step(context, attached, id, spec, started).await {
-            Ok(()) => return,
+        match try_step(context, attached, id, spec, started, begun.take()).await {
+            Ok(None) => return,
+            Ok(next) => {
+                begun = next;
+                (started, tries) = (Timestamp::now(), 0);
+                continue;
+            }
             Err(Failure::Cancelled) => return end(context, attached, id, spec, Ending::Cancelled).await,
             Err(Failure::Final(cause)) => return end(context, attached, id, spec, Ending::Failed(cause)).await,
             Err(Failure::Passing(cause)) => {
@@ -542,34 +539,39 @@ async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: Job
     }
 }
 
+/// Says that the current step runs, if it is this gateway's.
+fn mark_running(record: &mut JobRecord, own: Option<GatewayId>, started: Timestamp) -> bool {
+    let Some(index) = record.current_of(own).filter(|_| !record.is_over()) else { return false };
+    record.state = JobStateRecord(JobState::Running);
+    record.started.get_or_insert(started);
+    if let Some(step) = record.steps.get_mut(index)
+        && step.state != JobState::Running
+    {
+        step.state = JobState::Running;
+        step.started = Some(started);
+    }
+    true
+}
+
+/// Runs the current step once. `begun`: the job as it stands, where the write that ended the step before said that this one
+/// runs. Gives the same for the next step, if that is this gateway's; the end of the last step is the end of the job.
 async fn try_step(
     context: &Arc<Context>,
     attached: &Arc<AttachedVault>,
     id: JobId,
     spec: &AnySpec,
     started: Timestamp,
-) -> Result<(), Failure> {
+    begun: Option<JobRecord>,
+) -> Result<Option<JobRecord>, Failure> {
     // What was known when it was begun may be old: the answer that told of the step's end was lost, and the next step is another's.
     let own = context.own_gateway(attached);
-    let record = change_job(attached, id, |record| {
-        let Some(index) = record.current_of(own) else { return false };
-        if record.is_over() {
-            return false;
-        }
-        record.state = JobStateRecord(JobState::Running);
-        record.started.get_or_insert(started);
-        if let Some(step) = record.steps.get_mut(index)
-            && step.state != JobState::Running
-        {
-            step.state = JobState::Running;
-            step.started = Some(started);
-        }
-        true
-    })
-    .await?;
-    let Some((index, step)) = record.current() else { return Ok(()) };
+    let record = match begun {
+        Some(record) => record,
+        None => change_job(attached, id, |record| mark_running(record, own, started)).await?,
+    };
+    let Some((index, step)) = record.current() else { return Ok(None) };
     if record.is_over() || record.current_of(own).is_none() {
-        return Ok(());
+        return Ok(None);
     }
     if record.cancel && plan::may_cancel(spec.kind(), step.step) {
         return Err(Failure::Cancelled);
@@ -591,27 +593,40 @@ async fn try_step(
             program::perform(&run).await?
         }
     };
+    let (mut done, mut over) = (false, false);
     let after = change_job(attached, id, |record| {
+        (done, over) = (false, false);
         // Whoever ended the job meanwhile has the last word.
         let Some(step) = record.steps.get_mut(index).filter(|step| step.state == JobState::Running) else {
             return false;
         };
+        let now = Timestamp::now();
         step.state = JobState::Succeeded;
-        step.finished = Some(Timestamp::now());
+        step.finished = Some(now);
         step.message = message.clone();
         step.progress = None;
         apply(record);
+        // One write says both: what follows is begun, or the job is over.
+        done = !record.is_over();
+        if done && record.current().is_none() {
+            over = true;
+            record.state = JobStateRecord(JobState::Succeeded);
+            record.finished = Some(now);
+        } else if done {
+            mark_running(record, own, now);
+        }
         true
     })
     .await?;
     if let Some(group) = spec.group() {
         context.points.stale(group);
     }
-    if after.current().is_none() && !after.is_over() {
-        end(context, attached, id, spec, Ending::Succeeded).await;
+    if over {
+        conclude(context, attached, id, spec, &Ending::Succeeded, JobState::Succeeded).await;
+        return Ok(None);
     }
     context.wrote(attached).await;
-    Ok(())
+    Ok((done && after.current_of(own).is_some()).then_some(after))
 }
 
 /// How a job ends.
@@ -658,6 +673,40 @@ async fn end(context: &Context, attached: &AttachedVault, id: JobId, spec: &AnyS
             return;
         }
     };
+    if news {
+        conclude(context, attached, id, spec, &ending, ended).await;
+    } else {
+        set_free(attached, id, spec, ended).await;
+        context.wrote(attached).await;
+    }
+}
+
+/// What follows once a job was written down as over: what it had is free, and whoever looks is told.
+async fn conclude(
+    context: &Context,
+    attached: &AttachedVault,
+    id: JobId,
+    spec: &AnySpec,
+    ending: &Ending,
+    ended: JobState,
+) {
+    let (severity, message) = match ending {
+        Ending::Succeeded => (Health::Healthy, format!("{} of {} succeeded", spec.kind(), spec.name())),
+        Ending::Failed(cause) => (Health::Critical, format!("{} of {} failed: {cause}", spec.kind(), spec.name())),
+        Ending::Cancelled => (Health::Warning, format!("{} of {} was cancelled", spec.kind(), spec.name())),
+    };
+    let kind = match ended {
+        JobState::Succeeded => "job.succeeded",
+        JobState::Failed => "job.failed",
+        _ => "job.cancelled",
+    };
+    let event = Happening { severity, kind, message, group: spec.group(), job: Some(id), volume: None };
+    futures::join!(set_free(attached, id, spec, ended), context.event(attached, event));
+    context.wrote(attached).await;
+}
+
+/// Gives free what a job had.
+async fn set_free(attached: &AttachedVault, id: JobId, spec: &AnySpec, ended: JobState) {
     let freed = change_holder(attached, spec, |job, failed| {
         if *job != Some(id) {
             return false;
@@ -672,21 +721,6 @@ async fn end(context: &Context, attached: &AttachedVault, id: JobId, spec: &AnyS
         Err(error) if error.kind() == VaultErrorKind::NotFound => {}
         Err(error) => tracing::warn!(job = %id, %error, "what a job had can't be given free; it is tried again"),
     }
-    if news {
-        let (severity, message) = match &ending {
-            Ending::Succeeded => (Health::Healthy, format!("{} of {} succeeded", spec.kind(), spec.name())),
-            Ending::Failed(cause) => (Health::Critical, format!("{} of {} failed: {cause}", spec.kind(), spec.name())),
-            Ending::Cancelled => (Health::Warning, format!("{} of {} was cancelled", spec.kind(), spec.name())),
-        };
-        let kind = match ended {
-            JobState::Succeeded => "job.succeeded",
-            JobState::Failed => "job.failed",
-            _ => "job.cancelled",
-        };
-        let event = Happening { severity, kind, message, group: spec.group(), job: Some(id), volume: None };
-        context.event(attached, event).await;
-    }
-    context.wrote(attached).await;
 }
 
 /// A job that is over but still has what it was about: the process died in between. Gives that free.

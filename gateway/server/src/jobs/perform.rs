@@ -252,19 +252,27 @@ impl Work<'_> {
         let branch = self.spec.new_branch.ok_or_else(|| missing("branch to make"))?;
         let lock = self.context.instances.lock(self.spec.group);
         let guard = lock.lock().await;
+        // What was made just now stands at its origin still, unless it took a point of its own already: asking the vault
+        // costs many requests.
+        let mut origin = None;
         if self.context.instances.get(self.spec.group, &name).is_none() {
             let dir = self.dir(&name);
             let place = place(self.context, self.attached, self.spec.group, dir.clone())?;
             let instance = if self.context.engine.exists(&dir) {
                 self.context.engine.open(place).await?
             } else {
-                self.context.engine.fail_over(place, FailOverTo { from, point: wanted, branch, test }).await?
+                let to = FailOverTo { from, point: wanted, branch, test };
+                let made = self.context.engine.fail_over(place, to).await?;
+                origin = made.status().last_point.filter(|point| point.branch != branch);
+                made
             };
             self.context.keep(self.spec.group, &name, instance);
         }
         drop(guard);
-        let vault = self.attached.vault()?;
-        let origin = self.context.engine.origin(&vault, self.spec.group, branch).await?;
+        if origin.is_none() {
+            let vault = self.attached.vault()?;
+            origin = self.context.engine.origin(&vault, self.spec.group, branch).await?;
+        }
         let origin = origin.ok_or_else(|| missing("recovery point that it started from"))?;
         Ok(Done::with(format!("branch {branch} begins at {}", origin.time), move |record| {
             record.result.branch_id = Some(branch);

@@ -286,7 +286,7 @@ async fn nobody_does_the_step_of_another_gateway() {
     let document =
         attached.vault().expect("open").catalog().get(kind::JOBS, &planned.id.to_string()).await.expect("job");
     let spec = document.spec_as::<AnySpec>().expect("a spec");
-    super::try_step(context, &attached, planned.id, &spec, lifeboat_model::Timestamp::now())
+    super::try_step(context, &attached, planned.id, &spec, lifeboat_model::Timestamp::now(), None)
         .await
         .expect("nothing to do");
     assert_eq!(pair.job(planned.id).await.0, before, "it wrote to a step that isn't its own");
