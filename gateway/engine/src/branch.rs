@@ -162,8 +162,15 @@ pub async fn list_branches_with(reader: &Reader) -> Result<Vec<BranchInfo>> {
 /// # Errors
 /// `NotFound`; otherwise as [`list_branches`].
 pub async fn branch_info(vault: &Arc<Vault>, group: GroupId, branch: BranchId) -> Result<BranchInfo> {
-    let reader = Reader::open(vault, group, ReaderLimits::default()).await?;
-    Ok(BranchLog::read(&reader, branch).await?.info())
+    branch_info_with(&*Reader::open(vault, group, ReaderLimits::default()).await?, branch).await
+}
+
+/// [`branch_info`] through a reader, which remembers what it has read.
+///
+/// # Errors
+/// As [`branch_info`].
+pub(crate) async fn branch_info_with(reader: &Reader, branch: BranchId) -> Result<BranchInfo> {
+    Ok(BranchLog::read(reader, branch).await?.info())
 }
 
 /// Ends the branch's tenure: its writer can neither ship nor reclaim its journal any more. Doing it again with the same
@@ -178,10 +185,22 @@ pub async fn fence(
     gateway: GatewayId,
     promoted_to: BranchId,
 ) -> Result<Fence> {
-    let reader = Reader::open(vault, group, ReaderLimits::default()).await?;
+    fence_with(&*Reader::open(vault, group, ReaderLimits::default()).await?, branch, gateway, promoted_to).await
+}
+
+/// [`fence`] through a reader, which remembers what it has read.
+///
+/// # Errors
+/// As [`fence`].
+pub(crate) async fn fence_with(
+    reader: &Reader,
+    branch: BranchId,
+    gateway: GatewayId,
+    promoted_to: BranchId,
+) -> Result<Fence> {
     // Somebody else may claim the same epoch at the same moment; every round somebody gets ahead.
     for _ in 0..64 {
-        let log = BranchLog::read(&reader, branch).await?;
+        let mut log = BranchLog::read(reader, branch).await?;
         let standing = log.epochs.iter().find(|entry| {
             let intent = &entry.intent;
             intent.purpose == Purpose::Fence && intent.writer == gateway && intent.promoted_to == Some(promoted_to)
@@ -192,13 +211,13 @@ pub async fn fence(
                 let claim =
                     Claim { writer: gateway, purpose: Purpose::Fence, origin: None, promoted_to: Some(promoted_to) };
                 let epoch = log.newest().next();
-                if !claim_epoch(&reader, branch, epoch, claim).await? {
-                    continue;
-                }
+                let Some(intent) = claim_epoch(reader, branch, epoch, claim).await? else { continue };
+                // Nobody else can have come in between: what was read and this are all epochs up to it.
+                log.epochs.push(EpochEntry { intent, cut: None });
                 epoch
             }
         };
-        let log = complete_cuts(&reader, branch, epoch).await?;
+        let log = write_cuts(reader, log, epoch).await?;
         let cut = log.cut_of(Epoch(epoch.0.saturating_sub(1)));
         let cut = cut.ok_or_else(|| cause::tampered(format!("epoch {epoch} of branch {branch} has no cut")))?;
         return Ok(Fence { epoch, cut: log.cut_position(cut) });
@@ -292,8 +311,13 @@ pub(crate) struct End {
     pub(crate) hash: SegmentHash,
 }
 
-/// Creates the intent; `false` when somebody else has the epoch.
-pub(crate) async fn claim_epoch(reader: &Reader, branch: BranchId, epoch: Epoch, claim: Claim) -> Result<bool> {
+/// Creates the intent, and gives it; none when somebody else has the epoch.
+pub(crate) async fn claim_epoch(
+    reader: &Reader,
+    branch: BranchId,
+    epoch: Epoch,
+    claim: Claim,
+) -> Result<Option<EpochIntent>> {
     let intent = EpochIntent {
         place: place(reader, branch, epoch),
         writer: claim.writer,
@@ -306,15 +330,20 @@ pub(crate) async fn claim_epoch(reader: &Reader, branch: BranchId, epoch: Epoch,
     let key = names::intent(reader.group(), branch, epoch);
     let bytes = Bytes::from(intent.encode(reader.key()));
     match create_exact(&**reader.vault().store(), &key, bytes).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_already_exists() => Ok(false),
+        Ok(_) => Ok(Some(intent)),
+        Err(error) if error.is_already_exists() => Ok(None),
         Err(error) => Err(cause::store(error)),
     }
 }
 
 /// Writes the cuts that are missing up to that of `newest`, and gives the branch as it is then.
 pub(crate) async fn complete_cuts(reader: &Reader, branch: BranchId, newest: Epoch) -> Result<BranchLog> {
-    let mut log = BranchLog::read(reader, branch).await?;
+    write_cuts(reader, BranchLog::read(reader, branch).await?, newest).await
+}
+
+/// [`complete_cuts`] of a branch that has been read: all of its epochs up to `newest` must be known.
+async fn write_cuts(reader: &Reader, mut log: BranchLog, newest: Epoch) -> Result<BranchLog> {
+    let branch = log.branch;
     let missing: Vec<EpochIntent> = log
         .epochs
         .iter()
@@ -336,12 +365,13 @@ pub(crate) async fn complete_cuts(reader: &Reader, branch: BranchId, newest: Epo
             nonce: intent.nonce,
         };
         let key = names::cut(reader.group(), branch, intent.place.epoch);
-        match create_exact(&**reader.vault().store(), &key, Bytes::from(cut.encode(reader.key()))).await {
-            // Somebody completed it before: theirs stands, and it is read back below.
-            Err(error) if !error.is_already_exists() => return Err(cause::store(error)),
-            Ok(_) | Err(_) => {}
-        }
-        let standing = read_cut(reader, &key, &intent.place).await?;
+        let standing = match create_exact(&**reader.vault().store(), &key, Bytes::from(cut.encode(reader.key()))).await
+        {
+            Ok(_) => cut,
+            // Somebody completed it before: theirs stands.
+            Err(error) if error.is_already_exists() => read_cut(reader, &key, &intent.place).await?,
+            Err(error) => return Err(cause::store(error)),
+        };
         if let Some(entry) = log.epochs.iter_mut().find(|entry| entry.intent.place == intent.place) {
             entry.cut = Some(standing);
         }

@@ -82,6 +82,9 @@ pub struct Group {
     resync: ResyncControl,
     /// One change of state at a time.
     change: tokio::sync::Mutex<()>,
+    /// What passes of a rehydration read the history with, from the first of them to the takeover: each knows what the ones
+    /// before it have read.
+    history: Lock<Option<Arc<crate::segments::Reader>>>,
     /// One collection of garbage at a time, and what it remembers for the next one.
     collecting: tokio::sync::Mutex<crate::gc::Memory>,
     /// What the last collection found worth writing again, until the shipping task takes it.
@@ -344,6 +347,7 @@ impl Group {
             quiescing: tokio::sync::Mutex::new(()),
             resync: ResyncControl::default(),
             change: tokio::sync::Mutex::new(()),
+            history: Lock::new(None),
             collecting: tokio::sync::Mutex::default(),
             to_carry: Lock::default(),
             insight: Lock::default(),

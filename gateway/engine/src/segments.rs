@@ -166,6 +166,12 @@ impl Reader {
         }))
     }
 
+    /// Gives the memory back that content takes; what says where content is stays. For a reader that is used again later.
+    pub(crate) fn rest(&self) {
+        self.frames.clear();
+        self.nodes.clear();
+    }
+
     /// The vault.
     #[must_use]
     pub const fn vault(&self) -> &Arc<Vault> {

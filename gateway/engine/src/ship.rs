@@ -65,6 +65,7 @@ use crate::segments::{Reader, names};
 use crate::tree::Tree;
 pub use carry::CarriedBlock;
 use map::Maps;
+pub(crate) use open::refuse_unkept;
 
 /// How frames are compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

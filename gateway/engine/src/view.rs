@@ -127,12 +127,17 @@ impl PointView {
 
     async fn load(reader: &Arc<Reader>, target: Target, point: Option<PointInfo>) -> Result<Arc<Self>> {
         let state = State::load(reader, target, Ahead::FirstBlocks).await?;
+        Ok(Self::of(reader, target.position, state, point))
+    }
+
+    /// The group in a state that was read already.
+    pub(crate) fn of(reader: &Arc<Reader>, position: Position, state: State, point: Option<PointInfo>) -> Arc<Self> {
         let wanted = point.as_ref().map(|point| point.id);
         let recorded = state.at_point.filter(|recorded| wanted.is_none_or(|id| id == recorded.id));
         let volumes =
             state.volumes.into_iter().map(|(id, state)| (id, ViewedVolume { state, tree: OnceCell::new() })).collect();
         let erased = state.erased;
-        Ok(Arc::new(Self { reader: Arc::clone(reader), position: target.position, point, recorded, volumes, erased }))
+        Arc::new(Self { reader: Arc::clone(reader), position, point, recorded, volumes, erased })
     }
 
     /// Where it looks.

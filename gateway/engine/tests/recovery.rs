@@ -13,6 +13,7 @@ use lifeboat_engine::points::{PointInfo, list_points};
 use lifeboat_engine::{ErrorKind, FailOver, Group, GroupConfig, RehydrateMode};
 use lifeboat_model::state::GroupState;
 use lifeboat_model::{BranchId, PointKind};
+use lifeboat_vault::{Effect, Rule};
 
 /// Another instance of the group at the recovery gateway.
 fn instance(lab: &Lab, name: &str) -> GroupConfig {
@@ -312,4 +313,32 @@ async fn an_application_consistent_point_has_what_the_hook_wrote_and_a_refusal_t
     let listed = list_points(&lab.vault, lab.group, group.status().branch).await.expect("lists");
     assert!(listed.iter().filter(|point| point.kind == PointKind::AppConsistent).count() >= 3, "{listed:?}");
     group.close(Duration::ZERO).await;
+}
+
+/// With every request a second later, seconds are round trips: how long a failover takes where the vault is far away.
+#[tokio::test(start_paused = true)]
+async fn a_failover_takes_few_round_trips() {
+    let lab = Lab::new().await;
+    let mut random = Random(0x5eed_0019);
+    let primary = lab.create().await;
+    let mut model = vec![0; SIZE];
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 40).await;
+    let first = point(&primary, "first").await;
+    let before = model.clone();
+    scribble(&volume(&primary, &lab), &mut model, &mut random, 40).await;
+    point(&primary, "newest").await;
+    let branch = primary.status().branch;
+    primary.close(Duration::ZERO).await;
+
+    lab.store.inject(Rule::new(Effect::Delay(Duration::from_secs(1))));
+    for (name, wanted, expected, limit) in [("newest", None, &model, 14), ("chosen", Some(first.id), &before, 14)] {
+        let asked = lab.store.requests().len();
+        let started = tokio::time::Instant::now();
+        let request = FailOver { from_branch: branch, point: wanted, test: false, branch: BranchId::new() };
+        let recovery = Group::fail_over(instance(&lab, name), request).await.expect("fails over");
+        let trips = started.elapsed().as_secs();
+        assert!(trips <= limit, "{name}: {trips} round trips: {:#?}", lab.store.requests().split_off(asked));
+        assert_same(&content(&volume(&recovery, &lab)).await, expected, name);
+        recovery.close(Duration::ZERO).await;
+    }
 }

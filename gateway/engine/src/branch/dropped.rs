@@ -42,7 +42,7 @@ pub(crate) async fn give_up(reader: &Reader, branch: BranchId, gateway: GatewayI
         }
         let fenced = log.epochs.last().is_some_and(|entry| entry.intent.purpose == Purpose::Fence);
         let claim = Claim { writer: gateway, purpose: Purpose::Fence, origin: None, promoted_to: None };
-        if !fenced && !claim_epoch(reader, branch, log.newest().next(), claim).await? {
+        if !fenced && claim_epoch(reader, branch, log.newest().next(), claim).await?.is_none() {
             continue;
         }
         let newest = BranchLog::read(reader, branch).await?.newest();

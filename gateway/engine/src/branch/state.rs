@@ -77,7 +77,7 @@ pub(crate) async fn apply(reader: &Reader, tree: &mut Tree, changes: &Changes<Sl
 }
 
 /// A group at a position.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct State {
     /// Chain value of the last segment of the target's branch; zero when it has none.
     pub(crate) hash: SegmentHash,

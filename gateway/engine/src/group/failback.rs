@@ -18,7 +18,6 @@ use bytes::Bytes;
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Extent, ExtentSet, Lsn, PointId, PointKind, VolumeId};
 use tokio::task::JoinHandle;
 
-use super::running::view_at;
 use super::{
     Group, Image, Phase, Progress, Rehydrate, State, StateVolume, closed, limits, place, position, ship_settings,
 };
@@ -91,7 +90,20 @@ impl Group {
                 format!("{} is being brought to {followed}, not to {branch}: finish that first", self.config.group),
             ));
         }
-        self.pass().await
+        let reader = self.history().await?;
+        let passed = self.pass(&reader).await;
+        reader.rest();
+        passed
+    }
+
+    /// What reads the history for the passes and the takeover.
+    async fn history(&self) -> Result<Arc<Reader>> {
+        if let Some(reader) = self.history.lock().clone() {
+            return Ok(reader);
+        }
+        let reader = Reader::open(&self.config.vault, self.config.group, ReaderLimits::default()).await?;
+        *self.history.lock() = Some(Arc::clone(&reader));
+        Ok(reader)
     }
 
     /// Rehydrating → Active: this gateway writes the branch from here on; its last writer is fenced.
@@ -105,8 +117,9 @@ impl Group {
         }
         self.expect_phase(Phase::Rehydrating, "taken over")?;
         let following = self.rehydrate_state()?;
-        let (vault, group) = (&self.config.vault, self.config.group);
-        let end = branch::log_end(vault, group, following.branch).await?;
+        let group = self.config.group;
+        let reader = self.history().await?;
+        let end = branch::log_end_with(&reader, following.branch).await?;
         let brought = {
             let saved = self.state.lock();
             saved.state.resync.is_none().then_some(saved.state.image_lsn)
@@ -118,7 +131,7 @@ impl Group {
         };
         let settings = ship_settings(&self.settings.lock());
         let (writer, opened) =
-            BranchWriter::open(vault, group, following.branch, self.config.gateway, Open::Continue, settings).await?;
+            BranchWriter::open_with(reader, following.branch, self.config.gateway, Open::Continue, settings).await?;
         if opened.end.lsn != base.lsn && !planted::is(Bug::TakesOverBehind) {
             return Err(behind(self));
         }
@@ -148,6 +161,7 @@ impl Group {
             observed.open_points.clear();
             observed.placed = None;
         }
+        *self.history.lock() = None;
         self.start(path, None);
         self.start_shipping(Some(writer));
         Ok(())
@@ -344,10 +358,10 @@ impl Group {
     }
 
     /// One pass: to the target that an interrupted pass had, or to the newest point.
-    async fn pass(self: &Arc<Self>) -> Result<Rehydrated> {
+    async fn pass(self: &Arc<Self>, reader: &Arc<Reader>) -> Result<Rehydrated> {
         let mut following = self.rehydrate_state()?;
-        let (vault, group) = (&self.config.vault, self.config.group);
-        let known = points::list_points(vault, group, following.branch).await?;
+        let group = self.config.group;
+        let known = points::list_points_with(reader, following.branch).await?;
         let target = following.target.and_then(|target| known.iter().find(|point| point.lsn == target.lsn).cloned());
         // The schedule may have dropped it since. The images stand between it and the base then, which no history tells.
         following.full |= following.target.is_some() && target.is_none();
@@ -368,8 +382,8 @@ impl Group {
                 }
             })?;
         }
-        let target = view_at(self, point.position()).await?;
-        let source = self.source(&following).await?;
+        let target = PointView::open_at(reader, point.position());
+        let (target, source) = futures::try_join!(target, self.source(reader, &following))?;
         let sink = Sink::open(self, &target)?;
         let cursor = following.cursor.filter(|_| begun).map(|(volume, lba)| Cursor { volume, lba });
         sink.tell(cursor);
@@ -393,13 +407,12 @@ impl Group {
     }
 
     /// What the image holds now, as far as the vault's history can say: nothing of a base that the schedule has dropped since.
-    async fn source(&self, following: &Rehydrate) -> Result<Source> {
+    async fn source(&self, reader: &Arc<Reader>, following: &Rehydrate) -> Result<Source> {
         let Some(base) = following.base.filter(|_| !following.full) else { return Ok(Source::Full) };
-        let reader = Reader::open(&self.config.vault, self.config.group, ReaderLimits::default()).await?;
-        if !Kept::read(&reader).await?.allows(&Origin { at: position(base), point: None }) {
+        if !Kept::read(reader).await?.allows(&Origin { at: position(base), point: None }) {
             return Ok(Source::Full);
         }
-        let view = view_at(self, position(base)).await?;
+        let view = PointView::open_at(reader, position(base)).await?;
         Ok(Source::Delta { base: view, dirty: self.own_tail(base.lsn)? })
     }
 

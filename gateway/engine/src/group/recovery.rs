@@ -14,21 +14,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_model::state::GroupState;
-use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, VolumeId};
-use lifeboat_vault::Vault;
+use lifeboat_model::{BranchId, Epoch, Lsn, VolumeId};
 
 use super::adoption::{Wanted, hold_all};
 use super::running::view_at_position;
 use super::{
     FailOver, Group, GroupConfig, Phase, State, StateVolume, VolumeSpec, limits, local_disk, place, ship_settings,
 };
-use crate::branch::{self, BranchInfo, Origin};
+use crate::branch::{self, Ahead, BranchInfo, BranchLog, Origin, Position, State as Replayed, Target};
 use crate::disk::Disk;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::gc::Kept;
 use crate::image::Image;
+use crate::marks::Marks;
 use crate::planted::{self, Bug};
 use crate::points::{self, PointInfo};
-use crate::ship::{BranchWriter, Open, Opened};
+use crate::segments::{Reader, ReaderLimits};
+use crate::ship::{self, BranchWriter, Open, Opened};
 use crate::state::StateFile;
 use crate::view::PointView;
 use crate::write_path::WritePath;
@@ -48,15 +50,26 @@ impl Group {
         }
         let (vault, group) = (&config.vault, config.group);
         let disk = room(&config)?;
-        if !request.test && !planted::is(Bug::FailsOverWithoutFence) {
-            branch::fence(vault, group, request.from_branch, config.gateway, request.branch).await?;
-        }
-        let point = Self::point_for(vault, group, &request).await?;
-        let view = PointView::open(Arc::clone(vault), group, &point).await?;
+        // One reader for all of it: what one step has read, the next ones know.
+        let reader = Reader::open(vault, group, ReaderLimits::default()).await?;
+        let fence = async {
+            if request.test || planted::is(Bug::FailsOverWithoutFence) {
+                return Ok(None);
+            }
+            branch::fence_with(&reader, request.from_branch, config.gateway, request.branch).await.map(Some)
+        };
+        // Which point was asked for, or chosen by an earlier try, doesn't depend on the fence; which is the newest does.
+        let (fence, chosen) = futures::try_join!(fence, Self::chosen(&reader, &request))?;
+        let (point, state) = match (chosen, fence) {
+            (Some(point), _) => at_point(&reader, point).await?,
+            (None, Some(fence)) => at_newest(&reader, request.from_branch, Some(fence.cut)).await?,
+            (None, None) => at_newest(&reader, request.from_branch, None).await?,
+        };
+        let view = PointView::of(&reader, point.position(), state.clone(), Some(point.clone()));
         let origin = Origin { at: point.position(), point: Some(point.id) };
-        let open = Open::New { origin: Some(origin) };
         let settings = ship_settings(&config.settings);
-        let (writer, opened) = BranchWriter::open(vault, group, request.branch, config.gateway, open, settings).await?;
+        let (writer, opened) =
+            BranchWriter::fork(Arc::clone(&reader), request.branch, config.gateway, origin, state, settings).await?;
         if opened.end.lsn != point.lsn {
             // A crash of an earlier attempt came after the branch had been written to: only local state can go on
             // there, and it is gone.
@@ -201,29 +214,70 @@ impl Group {
         Ok(this)
     }
 
-    async fn point_for(vault: &Arc<Vault>, group: GroupId, request: &FailOver) -> Result<PointInfo> {
-        if let Some(id) = request.point {
-            return points::find_point(vault, group, id).await;
-        }
-        // An earlier attempt that got as far as the branch has chosen: the newest point may be another one by now.
-        match branch::branch_info(vault, group, request.branch).await {
-            Ok(BranchInfo { origin: Some(Origin { point: Some(id), .. }), .. }) => {
-                return points::find_point(vault, group, id).await;
+    /// The point that was asked for, or that an earlier attempt which got as far as the branch has chosen: the newest one
+    /// may be another by now.
+    async fn chosen(reader: &Reader, request: &FailOver) -> Result<Option<PointInfo>> {
+        let id = match request.point {
+            Some(id) => id,
+            None => match branch::branch_info_with(reader, request.branch).await {
+                Ok(BranchInfo { origin: Some(Origin { point: Some(id), .. }), .. }) => id,
+                Ok(_) => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        // It nearly always is on the branch that is left: looking at all of the group's takes much longer.
+        match points::list_points_with(reader, request.from_branch).await {
+            Ok(mut points) => {
+                if let Some(at) = points.iter().rposition(|point| point.id == id) {
+                    return Ok(Some(points.swap_remove(at)));
+                }
             }
-            Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        points::list_points(vault, group, request.from_branch).await?.pop().ok_or_else(|| {
-            EngineError::new(
-                ErrorKind::NotFound,
-                format!(
-                    "{group} has no recovery point on {} yet: nothing can be recovered from the vault",
-                    request.from_branch
-                ),
-            )
-        })
+        points::find_point_with(reader, id).await.map(Some)
     }
+}
+
+/// A point with the group's state there. One that retention has dropped can't be forked from.
+async fn at_point(reader: &Reader, point: PointInfo) -> Result<(PointInfo, Replayed)> {
+    let origin = Origin { at: point.position(), point: Some(point.id) };
+    let target = Target { position: origin.at, point: origin.point };
+    let ((), state) =
+        futures::try_join!(ship::refuse_unkept(reader, &origin), Replayed::load(reader, target, Ahead::FirstBlocks))?;
+    Ok((point, state))
+}
+
+/// The newest point of a branch with the group's state there; `end`: where the branch was found to end when it was fenced.
+async fn at_newest(reader: &Reader, branch: BranchId, end: Option<Position>) -> Result<(PointInfo, Replayed)> {
+    if let Some(end) = end {
+        let target = Target { position: end, point: None };
+        let read = Replayed::load(reader, target, Ahead::FirstBlocks);
+        let (kept, marks, log, state) =
+            futures::try_join!(Kept::read(reader), Marks::read(reader), BranchLog::read(reader, branch), read)?;
+        if log.dropped {
+            return Err(points::given_up(branch));
+        }
+        let mut points = state.points.clone();
+        points.retain(|point| kept.offers(point));
+        marks.lay_over(&kept, reader.vault().now(), branch, end, &mut points);
+        // The log nearly always ends with a point: then its state is there already.
+        let at_end = |point: &PointInfo| state.at_point.as_ref().is_some_and(|last| last.id == point.id);
+        if let Some(point) = points.pop().filter(at_end) {
+            return Ok((point, state));
+        }
+    }
+    let point = points::list_points_with(reader, branch).await?.pop().ok_or_else(|| {
+        EngineError::new(
+            ErrorKind::NotFound,
+            format!(
+                "{} has no recovery point on {branch} yet: nothing can be recovered from the vault",
+                reader.group()
+            ),
+        )
+    })?;
+    at_point(reader, point).await
 }
 
 /// Takes hold of the disks that volumes are to be built on.

@@ -89,6 +89,14 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         self.state().remove(key);
     }
 
+    /// Drops everything. Loads that are under way come to their end, and are not kept.
+    pub(crate) fn clear(&self) {
+        let mut state = self.state();
+        state.entries.clear();
+        state.order.clear();
+        state.weight = 0;
+    }
+
     fn state(&self) -> MutexGuard<'_, State<K, V>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,5 +202,10 @@ mod tests {
         assert!(cache.get(&1).is_none());
         assert!(cache.state().entries.is_empty() && cache.state().order.is_empty());
         assert_eq!(cache.get_or_load(&1, |_| 1, async { Ok(8) }).await.expect("loads"), 8);
+        cache.clear();
+        assert!(cache.get(&1).is_none());
+        assert_eq!(cache.state().weight, 0);
+        assert_eq!(cache.get_or_load(&1, |_| 300, async { Ok(9) }).await.expect("loads"), 9);
+        assert_eq!(cache.state().weight, 300);
     }
 }

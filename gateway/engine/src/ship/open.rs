@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use lifeboat_format::epoch::Purpose;
+use lifeboat_format::segment::SegmentHash;
 use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, SegmentSeq};
 use lifeboat_vault::Vault;
 
@@ -69,10 +70,47 @@ impl BranchWriter {
         if state.hash != hash {
             return Err(cause::tampered(format!("the log of branch {branch} doesn't end as its cut says")).into());
         }
-        let shipped = Position { branch, epoch, seq: SegmentSeq(0), lsn: position.lsn };
+        Ok(Self::begin(reader, gateway, settings, epoch, position, state))
+    }
+
+    /// [`Self::open`] of a new branch, where the state that it forks from has been read: the branch stands there, so that
+    /// nothing of it has to be read again.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn fork(
+        reader: Arc<Reader>,
+        branch: BranchId,
+        gateway: GatewayId,
+        origin: Origin,
+        mut state: State,
+        settings: ShipSettings,
+    ) -> Result<(Self, Opened), ShipError> {
+        let claim = Claim { writer: gateway, purpose: Purpose::Write, origin: Some(origin), promoted_to: None };
+        if claim_epoch(&reader, branch, Epoch(1), claim).await?.is_none() {
+            // An earlier try's, which may have written to it.
+            return Self::open_with(reader, branch, gateway, Open::New { origin: Some(origin) }, settings).await;
+        }
+        check_origin(&reader, branch, gateway, Some(origin)).await?;
+        state.points.clear();
+        state.hash = SegmentHash::ZERO;
+        let at = Position { branch, epoch: Epoch(1), seq: SegmentSeq(0), lsn: origin.at.lsn };
+        Ok(Self::begin(reader, gateway, settings, Epoch(1), at, state))
+    }
+
+    /// A tenure of an epoch that was claimed, on a branch whose log ends at `end` in that state.
+    fn begin(
+        reader: Arc<Reader>,
+        gateway: GatewayId,
+        settings: ShipSettings,
+        epoch: Epoch,
+        end: Position,
+        state: State,
+    ) -> (Self, Opened) {
+        let shipped = Position { branch: end.branch, epoch, seq: SegmentSeq(0), lsn: end.lsn };
         let opened = Opened {
             epoch,
-            end: position,
+            end,
             last_point: state.points.last().cloned(),
             volumes: state.volumes.iter().map(|(volume, state)| (*volume, state.changes.blocks())).collect(),
         };
@@ -82,7 +120,7 @@ impl BranchWriter {
             settings,
             gateway,
             shipped,
-            hash,
+            hash: state.hash,
             working: Working::Loaded(state.volumes),
             pending: None,
             points: state.points,
@@ -92,7 +130,7 @@ impl BranchWriter {
             measures: BTreeMap::new(),
             checks: super::sample::Checks::default(),
         };
-        Ok((writer, opened))
+        (writer, opened)
     }
 }
 
@@ -113,7 +151,7 @@ async fn claim_new(
         State::load(reader, Target { position: origin.at, point: origin.point }, Ahead::Nothing).await?;
     }
     let claim = Claim { writer: gateway, purpose: Purpose::Write, origin, promoted_to: None };
-    if claim_epoch(reader, branch, Epoch(1), claim).await? {
+    if claim_epoch(reader, branch, Epoch(1), claim).await?.is_some() {
         check_origin(reader, branch, gateway, origin).await?;
         return Ok(Epoch(1));
     }
@@ -149,7 +187,7 @@ async fn check_origin(reader: &Reader, branch: BranchId, gateway: GatewayId, ori
     }
 }
 
-async fn refuse_unkept(reader: &Reader, origin: &Origin) -> Result<()> {
+pub(crate) async fn refuse_unkept(reader: &Reader, origin: &Origin) -> Result<()> {
     let (kept, parent) = futures::try_join!(Kept::read(reader), BranchLog::read(reader, origin.at.branch))?;
     if kept.allows(origin) && !parent.dropped {
         return Ok(());
@@ -167,7 +205,7 @@ async fn refuse_unkept(reader: &Reader, origin: &Origin) -> Result<()> {
 async fn claim_next(reader: &Reader, branch: BranchId, gateway: GatewayId, newest: Epoch) -> Result<Epoch, ShipError> {
     let epoch = newest.next();
     let claim = Claim { writer: gateway, purpose: Purpose::Write, origin: None, promoted_to: None };
-    if claim_epoch(reader, branch, epoch, claim).await? {
+    if claim_epoch(reader, branch, epoch, claim).await?.is_some() {
         Ok(epoch)
     } else {
         Err(ShipError::Fenced(fenced_by(reader, branch, epoch).await?))
