@@ -20,10 +20,10 @@ use lifeboat_acceptance::command::Daemon;
 use lifeboat_acceptance::content::scribble;
 use lifeboat_acceptance::estate::{Estate, Place};
 use lifeboat_acceptance::gateway::{Gateway, free_address};
-use lifeboat_acceptance::guest::{image, install, log};
+use lifeboat_acceptance::guest::{image, install};
 use lifeboat_acceptance::retry_until;
 use lifeboat_acceptance::scratch::Scratch;
-use lifeboat_lab::{Fault, FaultProxy, GcsDouble};
+use lifeboat_lab::{Fault, FaultProxy, GcsDouble, Seen};
 use report::{Report, Row, rounds, wanted};
 
 const VOLUMES: usize = 10;
@@ -54,10 +54,10 @@ fn fail_over(gateway: &Gateway, names: &[String]) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-fn volumes(report: &mut Report, label: &str, url: &str, place: &Place, wanted: &'static str) {
+fn volumes(report: &mut Report, label: &str, url: &str, places: [Place; 2], wanted: &'static str) {
     let names: Vec<String> = (0..VOLUMES).map(|number| format!("v{number}")).collect();
     let sized: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), SIZE)).collect();
-    let mut estate = Estate::protect_between("bench-failover", url, [place.clone(), place.clone()], &sized).unwrap();
+    let mut estate = Estate::protect_between("bench-failover", url, places, &sized).unwrap();
     estate.add_standby().unwrap();
     estate.open_vault_at_standby().unwrap();
     for (seed, name) in (1..).zip(&names) {
@@ -97,11 +97,51 @@ fn volumes(report: &mut Report, label: &str, url: &str, place: &Place, wanted: &
 fn far(report: &mut Report) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let storage = runtime.block_on(GcsDouble::start("vaults")).unwrap();
-    let line = runtime.block_on(FaultProxy::start(storage.address())).unwrap();
-    line.plan(|_| Fault::Late(FAR));
+    let began = Instant::now();
+    let lines = ["primary", "standby"].map(|name| {
+        let line = runtime.block_on(FaultProxy::start(storage.address())).unwrap();
+        line.plan(move |seen| {
+            trace(name, began, seen);
+            Fault::Late(FAR)
+        });
+        line
+    });
     let environment = GcsDouble::CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let place = Place { environment, storage_endpoint: Some(line.endpoint()), ..Place::default() };
-    volumes(report, "vault 50 ms away", "gs://vaults/far", &place, "< 10 s");
+    let places = lines.each_ref().map(|line| Place {
+        environment: environment.clone(),
+        storage_endpoint: Some(line.endpoint()),
+        ..Place::default()
+    });
+    volumes(report, "vault 50 ms away", "gs://vaults/far", places, "< 10 s");
+}
+
+/// Notes a request in the file that `LIFEBOAT_BENCH_TRACE` names: which gateway, when, what.
+fn trace(gateway: &str, began: Instant, seen: &Seen) {
+    let Some(path) = std::env::var_os("LIFEBOAT_BENCH_TRACE") else { return };
+    let line = format!(
+        "{:9.3} {gateway} {} {} {}\n",
+        began.elapsed().as_secs_f64(),
+        seen.method,
+        seen.target,
+        seen.body.len()
+    );
+    let mut file = File::options().append(true).create(true).open(path).unwrap();
+    file.write_all(line.as_bytes()).unwrap();
+}
+
+/// Waits until the guest at this address answers with its data. A connection that was made before it listened is given up soon:
+/// QEMU's own network offers it to the guest again only after many seconds.
+fn until_it_answers(address: &str) {
+    retry_until("the guest to answer", LIMIT, || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        stream.write_all(b"GET /data/log HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        anyhow::ensure!(answer.contains("made"), "{answer}");
+        Ok(())
+    })
+    .unwrap();
 }
 
 /// Seconds until a guest that is booted from a copy of its image answers; with the processors that the gateway's machines have.
@@ -113,23 +153,14 @@ fn boot_locally(dir: &Path, number: usize, kvm: bool) -> f64 {
         "{processors} -smp 1 -m size=256M -machine q35 -nodefaults -no-user-config -display none -device VGA \
          -serial file:{dir}/console-{number} -object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng \
          -drive if=none,id=disk,file={copy},format=raw -device virtio-blk-pci,drive=disk,bootindex=1 \
-         -netdev user,id=net,hostfwd=tcp:127.0.0.1:{port}-:80 -device virtio-net-pci,netdev=net",
+         -netdev user,id=net,hostfwd=tcp:127.0.0.1:{port}-:80 -device virtio-net-pci,netdev=net,romfile=",
         dir = dir.display(),
         copy = copy.display()
     );
     let args: Vec<_> = args.split_whitespace().map(Into::into).collect();
     let started = Instant::now();
     let guest = Daemon::start("guest", Path::new("qemu-system-x86_64"), &args, &[], &dir.join("qemu.log")).unwrap();
-    retry_until("the guest to answer", LIMIT, || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET /data/log HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        anyhow::ensure!(answer.contains("made"), "{answer}");
-        Ok(())
-    })
-    .unwrap();
+    until_it_answers(&format!("127.0.0.1:{port}"));
     let took = started.elapsed().as_secs_f64();
     guest.kill9().unwrap();
     took
@@ -143,20 +174,24 @@ fn guest(report: &mut Report) {
     let places = [place.clone(), place];
     let mut estate = Estate::protect_between("bench-guest", &url, places, &[("system", size)]).unwrap();
     install(&mut estate, None).unwrap();
-    let (mut recovered, mut local) = (Vec::new(), Vec::new());
+    let (mut ordered, mut recovered, mut local) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds(3) {
         estate.take_point(&estate.primary, "before").unwrap();
         estate.primary.kill9().unwrap();
         let standby = estate.standby().unwrap();
         let started = Instant::now();
         standby.run(&["failover", "unplanned", "shop"]).unwrap().ok().unwrap();
-        retry_until("the guest to answer", LIMIT, || log(standby, &[])).unwrap();
+        ordered.push(started.elapsed().as_secs_f64());
+        let reach = ["machine", "reach", "web", "--port", "80"];
+        let address = retry_until("the guest's port", LIMIT, || standby.run(&reach)?.ok()).unwrap();
+        until_it_answers(address.trim());
         recovered.push(started.elapsed().as_secs_f64());
         estate.primary.restart().unwrap();
         estate.standby().unwrap().run(&["failback", "shop", "--mode", "create"]).unwrap().ok().unwrap();
         let said = std::fs::read_to_string(estate.standby().unwrap().log()).unwrap();
         local.push(boot_locally(scratch.path(), round, said.contains("\"Kvm\"")));
     }
+    report.row(absolute("a plan with a machine: command to its end".into(), ordered, "s", ""));
     report.row(Row {
         target: "R2",
         what: "a plan with a machine: command to its answer".into(),
@@ -173,7 +208,7 @@ fn main() {
     if wanted("volumes") {
         let vault = Scratch::new("bench-vault").unwrap();
         let url = format!("file://{}", vault.path().join("vault").display());
-        volumes(&mut report, "local vault", &url, &Place::default(), "< 2 s");
+        volumes(&mut report, "local vault", &url, [Place::default(), Place::default()], "< 2 s");
     }
     if wanted("far") {
         far(&mut report);
