@@ -32,6 +32,7 @@ fn declare(gateway: &Gateway, dir: &std::path::Path) -> Result<Vec<(&'static str
     run(&["machine", "create", "--name", "db", "--group", "db", "--cpus", "1", "--memory", "64MiB", "--disk", "db"])?;
     run(&["plan", "create", "--name", "shop", "--source", "home", "--target", "away", "--boot", "db"])?;
     run(&["drill", "create", "--name", "weekly", "--plan", "shop", "--assert", "boots:db"])?;
+    run(&["token", "create", "--name", "ci", "--role", "reader"])?;
     let mut ids = Vec::new();
     for (collection, verb) in [
         ("vaults", "vault"),
@@ -46,6 +47,7 @@ fn declare(gateway: &Gateway, dir: &std::path::Path) -> Result<Vec<(&'static str
         ("plans", "plan"),
         ("drills", "drill"),
         ("jobs", "job"),
+        ("tokens", "token"),
     ] {
         let listed = gateway.json(&[verb, "list"])?;
         let items = listed["items"].as_array().or(listed.as_array()).context("a list")?;

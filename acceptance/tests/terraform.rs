@@ -9,7 +9,7 @@ use lifeboat_acceptance::estate::Api;
 use lifeboat_acceptance::gateway::Gateway;
 use lifeboat_acceptance::scratch::Scratch;
 use lifeboat_acceptance::terraform::{Tier, Workspace};
-use lifeboat_api::types::{Group, Policy, Site, Volume};
+use lifeboat_api::types::{Event, Group, Policy, Site, Token, Volume};
 
 /// A gateway that Terraform talks to, and a workspace.
 struct Bench {
@@ -467,6 +467,69 @@ fn the_quick_start_works_as_written_with_the_installed_provider() {
     workspace.destroy().unwrap();
 }
 
+/// A second provider block with a token that lives as long as the run.
+const WATCHER: &str = r#"
+ephemeral "lifeboat_token" "watch" {
+  name  = "watch"
+  roles = ["reader"]
+  ttl   = "10m"
+}
+
+provider "lifeboat" {
+  alias = "watcher"
+  token = ephemeral.lifeboat_token.watch.token
+}
+
+data "lifeboat_site" "seen" {
+  provider = lifeboat.watcher
+  name     = lifeboat_site.onprem.name
+}
+
+output "seen" {
+  value = data.lifeboat_site.seen.id
+}
+"#;
+
+#[test]
+fn a_token_lives_as_long_as_the_run_and_may_do_what_its_roles_say() {
+    // A process for each provider block: the two are different callers.
+    let bench = Bench::new("tf-token", Tier::Installed).unwrap();
+    let workspace = &bench.workspace;
+    workspace.step(&bench.standard(), |_| Ok(()), |_| Ok(())).unwrap();
+    workspace.step(&bench.configuration("2s", 1, RETENTION, WATCHER), |_| Ok(()), |_| Ok(())).unwrap();
+    assert_eq!(
+        workspace.outputs().unwrap()["seen"],
+        workspace.state().unwrap().text("lifeboat_site.onprem", "id").unwrap()
+    );
+    let api = bench.api().unwrap();
+    let left = || api.call(async |client| client.list::<Token>("/v1/tokens", &[]).await).unwrap();
+    assert_eq!(left(), []);
+    let events: Vec<Event> = api.call(async |client| client.list("/v1/events", &[]).await).unwrap();
+    let count = |kind: &str| events.iter().filter(|event| event.kind == kind).count();
+    assert!(count("token.created") >= 2, "made at plan and at apply");
+    assert_eq!(count("token.created"), count("token.revoked"));
+
+    let site = "resource \"lifeboat_site\" \"other\" {\n  provider = lifeboat.watcher\n  vault_id = lifeboat_vault.main.id\n  name     = \"other\"\n}\n";
+    let refused = bench.configuration("2s", 1, RETENTION, &format!("{WATCHER}{site}"));
+    workspace.write(&refused).unwrap();
+    let outcome = workspace.run(&["apply", "-no-color", "-auto-approve"]).unwrap();
+    assert_ne!(outcome.code(), 0);
+    let printed = format!("{}{}", outcome.stdout, outcome.stderr);
+    assert!(printed.contains("Cannot create the site other") && printed.contains("operator"), "{printed}");
+    // Terraform closes nothing that something that failed depended on: what it leaves ends by itself.
+    let ends = left().iter().map(|token| token.status.expires).collect::<Vec<_>>();
+    assert!(ends.iter().all(Option::is_some), "{ends:?}");
+    for entry in std::fs::read_dir(workspace.dir()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            assert!(!bytes.windows(4).any(|window| window == b"lbt_"), "{} has a token in it", path.display());
+        }
+    }
+    workspace.write(&bench.standard()).unwrap();
+    workspace.destroy().unwrap();
+}
+
 #[test]
 fn every_example_is_valid_together() {
     let scratch = Scratch::new("tf-examples").unwrap();
@@ -475,8 +538,12 @@ fn every_example_is_valid_together() {
     let mut count = 0;
     let mut parts = vec![examples.join("provider/provider.tf")];
     // Actions need a later Terraform than the one that has to be enough here.
-    for (kind, name) in [("resources", "resource.tf"), ("data-sources", "data-source.tf"), ("functions", "function.tf")]
-    {
+    for (kind, name) in [
+        ("resources", "resource.tf"),
+        ("data-sources", "data-source.tf"),
+        ("ephemeral-resources", "ephemeral-resource.tf"),
+        ("functions", "function.tf"),
+    ] {
         for entry in std::fs::read_dir(examples.join(kind)).unwrap() {
             let dir = entry.unwrap().path();
             let file = dir.join(name);

@@ -254,6 +254,39 @@ impl Client {
         self.post(Vault::PATH, request).await
     }
 
+    /// Makes a token. Its secret is in this answer and nowhere else.
+    ///
+    /// # Errors
+    /// `Conflict` when an earlier try made it and its answer was lost: the message says how to get another secret; and the
+    /// others.
+    pub async fn create_token(&self, request: &TokenCreate) -> Result<NewToken, ClientError> {
+        self.post(Token::PATH, request).await
+    }
+
+    /// Gives a token a new secret; the old ones end after the grace period.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when it has expired, and the others.
+    pub async fn rotate_token(&self, id: &str, request: &RotateTokenRequest) -> Result<NewToken, ClientError> {
+        self.post(&format!("{}:rotate", item_path::<Token>(id)?), request).await
+    }
+
+    /// Lets a token live on from now.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when it has expired, and the others.
+    pub async fn renew_token(&self, id: &str, request: &RenewTokenRequest) -> Result<Token, ClientError> {
+        self.post(&format!("{}:renew", item_path::<Token>(id)?), request).await
+    }
+
+    /// Whom the gateway takes this client for.
+    ///
+    /// # Errors
+    /// As [`ClientErrorKind`] says.
+    pub async fn whoami(&self) -> Result<Whoami, ClientError> {
+        self.get("/v1/whoami", &[]).await
+    }
+
     /// A verb on a group, which begins a job.
     ///
     /// # Errors
@@ -360,6 +393,7 @@ collections! {
     Machine => "/v1/machines",
     Plan => "/v1/plans",
     Drill => "/v1/drills",
+    Token => "/v1/tokens",
 }
 
 fn item_path<R: Collection>(id: &str) -> Result<String, ClientError> {

@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::types::Role;
+
 /// The media type of a [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -46,6 +48,8 @@ codes! {
     Malformed, "malformed", 400, "The request can't be read";
     /// No token, or one that isn't known here.
     Unauthorized, "unauthorized", 401, "A valid token is required";
+    /// The token is valid, but has no role that may do this: see `required_role` and `token_roles`.
+    Forbidden, "forbidden", 403, "Not allowed with this token";
     /// No such object or route.
     NotFound, "not-found", 404, "Not found";
     /// The route exists, but not with this method.
@@ -105,6 +109,12 @@ pub struct Problem {
     /// What is in the way of a change: objects by kind and name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blockers: Vec<String>,
+    /// What was refused for lack of a role needs this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required_role: Option<Role>,
+    /// The roles that the token has, where it lacked one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_roles: Vec<Role>,
 }
 
 impl Problem {
@@ -118,7 +128,15 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             blockers: Vec::new(),
+            required_role: None,
+            token_roles: Vec::new(),
         }
+    }
+
+    /// A role that was lacking, and those that were there; the detail is the caller's.
+    #[must_use]
+    pub fn forbidden(required: Role, found: Vec<Role>, detail: impl Into<String>) -> Self {
+        Self { required_role: Some(required), token_roles: found, ..Self::new(ProblemCode::Forbidden, detail) }
     }
 
     /// Values that make no sense; the detail lists them.

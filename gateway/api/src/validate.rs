@@ -7,11 +7,13 @@ mod drill;
 mod machine;
 mod network;
 mod plan;
+mod token;
 
 pub use drill::ASSERTIONS_MAX;
 pub use machine::{DISKS_MAX, INTERFACES_MAX};
 pub use network::SUBNETS_MAX;
 pub use plan::BOOT_GROUPS_MAX;
+pub use token::{GRACE_MAX, TTL_MAX, TTL_MIN};
 
 use std::time::Duration;
 

@@ -32,6 +32,7 @@ use crate::verbs::terraform::TerraformArgs;
 use crate::verbs::token::TokenArgs;
 use crate::verbs::vault::VaultArgs;
 use crate::verbs::volume::VolumeArgs;
+use crate::verbs::whoami::WhoamiArgs;
 
 /// Disaster recovery as code: protects volumes, and brings them up elsewhere.
 #[derive(Debug, Parser)]
@@ -51,8 +52,10 @@ pub(crate) enum Verb {
     Serve(ServeArgs),
     /// Show how the gateway and everything that it protects is
     Status(StatusArgs),
-    /// The administrator's token of the gateway on this machine
+    /// Tokens with roles: make, list, rotate and revoke them; show the administrator's token of this machine
     Token(TokenArgs),
+    /// Say whom the gateway takes you for, and what you may do
+    Whoami(WhoamiArgs),
     /// Open, create and look at vaults
     Vault(VaultArgs),
     /// Declare sites: places that can lose everything at once
@@ -109,7 +112,7 @@ pub(crate) enum Verb {
 
 /// Tasks, and the verbs that do them.
 const TASKS: [(&str, &[&str]); 7] = [
-    ("Run a gateway", &["serve", "status", "token"]),
+    ("Run a gateway", &["serve", "status", "token", "whoami"]),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
     ("Declare how it recovers", &["machine", "network", "network-mapping", "plan", "drill"]),
     ("Recovery points", &["point", "resync"]),

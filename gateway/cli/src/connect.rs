@@ -38,6 +38,11 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 }
 
 impl ConnectionArgs {
+    /// The state directory that is named, by the flag or in the environment.
+    pub(crate) fn state(&self) -> Option<PathBuf> {
+        self.state.clone().or_else(|| environment("LIFEBOAT_STATE").map(PathBuf::from))
+    }
+
     /// A client of the gateway that the arguments and the environment name.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match error.kind() {
             ClientErrorKind::Unreachable => Exit::Unreachable,
-            ClientErrorKind::Unauthorized | ClientErrorKind::Conflict => Exit::Conflict,
+            ClientErrorKind::Unauthorized | ClientErrorKind::Forbidden | ClientErrorKind::Conflict => Exit::Conflict,
             ClientErrorKind::NotFound => Exit::NotFound,
             ClientErrorKind::Invalid | ClientErrorKind::Usage => Exit::Usage,
             ClientErrorKind::Failed => Exit::Failed,

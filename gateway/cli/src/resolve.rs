@@ -5,11 +5,12 @@ use std::str::FromStr;
 use lifeboat_api::client::{Collection, Query};
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{
-    Client, Drill, Gateway, Group, Machine, Network, NetworkMapping, Page, Plan, Policy, Resource, Site, Vault, Volume,
+    Client, Drill, Gateway, Group, Machine, Network, NetworkMapping, Page, Plan, Policy, Resource, Site, Token, Vault,
+    Volume,
 };
 use lifeboat_model::{
-    DrillId, GatewayId, GroupId, MachineId, NetworkId, NetworkMappingId, PlanId, PolicyId, SiteId, Timestamp, VaultId,
-    VolumeId,
+    DrillId, GatewayId, GroupId, MachineId, NetworkId, NetworkMappingId, PlanId, PolicyId, SiteId, Timestamp, TokenId,
+    VaultId, VolumeId,
 };
 use serde::de::DeserializeOwned;
 
@@ -47,6 +48,7 @@ nouns! {
     Machine, MachineId, "machine";
     Plan, PlanId, "plan";
     Drill, DrillId, "drill";
+    Token, TokenId, "token";
 }
 
 /// The object with this id or name.

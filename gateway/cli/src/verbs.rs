@@ -1,6 +1,6 @@
 //! The verbs, one file for each group of them.
 //!
-//! Each takes its arguments, asks a gateway (or, for `inspect`, `token`, `point verify`, `vault check` and `vault gc`, reads what is
+//! Each takes its arguments, asks a gateway (or, for `inspect`, `token show`, `point verify`, `vault check` and `vault gc`, reads what is
 //! there), and shows what
 //! came of it. Rules of the business are the gateway's: nothing here decides whether something may be done.
 
@@ -32,3 +32,4 @@ pub(crate) mod vault;
 pub(crate) mod vault_key;
 pub(crate) mod verify;
 pub(crate) mod volume;
+pub(crate) mod whoami;

@@ -100,3 +100,59 @@ fn a_signal_ends_it_in_order() {
     }
     gateway.refused(&["status"], 5);
 }
+
+#[test]
+fn a_token_is_printed_once_and_does_what_its_roles_say() {
+    let gateway = Gateway::start();
+    let key = write_passphrase(gateway.dir.path());
+    let url = format!("file://{}", gateway.dir.path().join("vault").display());
+    let line = gateway.refused(&["token", "create", "--name", "ci", "--role", "reader"], 3);
+    assert!(line.contains("lifeboat vault open"), "{line}");
+    gateway.json(&["vault", "create", &url, "--name", "main", "--key", &key]);
+
+    let made = gateway.run(&["token", "create", "--name", "ci", "--role", "reader", "--ttl", "1h"]);
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    let printed = String::from_utf8(made.stdout.clone()).expect("UTF-8");
+    let secret = printed.trim_end().to_owned();
+    assert!(secret.starts_with("lbt_") && printed == format!("{secret}\n"), "alone on its line");
+    assert!(said(&made).contains("token ci (tok-") && !said(&made).contains(&secret), "{}", said(&made));
+
+    let address = std::fs::read_to_string(gateway.dir.path().join("state/management.address")).expect("an address");
+    let authority = gateway.dir.path().join("state/ca.pem").display().to_string();
+    let by = |secret: &str, args: &[&str]| {
+        let mut command = binary();
+        command.args(args).env("LIFEBOAT_ENDPOINT", format!("https://{}", address.trim()));
+        command.env("LIFEBOAT_CA_CERT", &authority).env("LIFEBOAT_TOKEN", secret).output().expect("the binary runs")
+    };
+    let who = by(&secret, &["whoami"]);
+    let text = String::from_utf8_lossy(&who.stdout).into_owned();
+    assert!(text.contains("the token ci (tok-") && text.contains("reader") && text.contains("until"), "{text}");
+    assert_eq!(by(&secret, &["vault", "list"]).status.code(), Some(0));
+    let refused = by(&secret, &["site", "create", "--name", "onprem"]);
+    assert_eq!(refused.status.code(), Some(4), "{}", said(&refused));
+    for word in ["POST /v1/sites", "the role operator", "has reader"] {
+        assert!(said(&refused).contains(word), "{word}: {}", said(&refused));
+    }
+
+    let rotated = gateway.json(&["token", "rotate", "ci", "--grace", "0s"]);
+    let newer = rotated["secret"].as_str().expect("a secret").to_owned();
+    let old = by(&secret, &["whoami"]);
+    assert!(old.status.code() == Some(4) && !said(&old).contains(&secret), "{}", said(&old));
+    assert_eq!(by(&newer, &["whoami"]).status.code(), Some(0));
+    gateway.text(&["token", "renew", "ci", "--ttl", "2d"]);
+    let listed = gateway.text(&["token", "list"]);
+    assert!(listed.contains("ci") && listed.contains("reader"), "{listed}");
+    let shown = gateway.text(&["token", "show", "ci"]);
+    assert!(shown.contains("status") || shown.contains("expired"), "{shown}");
+    let events = gateway.text(&["event", "list", "--since", "1h"]);
+    assert!(events.contains("made the token ci") && events.contains("rotated the token ci"), "{events}");
+    gateway.text(&["token", "delete", "ci"]);
+    assert_eq!(by(&newer, &["whoami"]).status.code(), Some(4));
+    assert_eq!(gateway.text(&["token", "list"]), "there is no token but the administrators'\n");
+    for place in [&listed, &shown, &events, &gateway.log()] {
+        assert!(!place.contains(&secret) && !place.contains(&newer), "{place}");
+    }
+    let administrators = std::fs::read_to_string(gateway.dir.path().join("state/admin.token")).expect("made");
+    assert_eq!(gateway.text(&["token", "show"]).trim(), administrators.trim());
+    assert!(gateway.text(&["whoami"]).contains("the administrator of gateway primary"));
+}

@@ -117,6 +117,8 @@ ids! {
     JobId, "job", "job";
     /// An event.
     EventId, "evt", "event";
+    /// A token of the API.
+    TokenId, "tok", "token";
 }
 
 fn parse(text: &str, prefix: &str) -> Option<[u8; 16]> {

@@ -1,71 +1,195 @@
-//! Who may ask: one administrator's token, of which only the hash is kept in memory.
+//! Who asks: the administrator of this gateway, or who holds a token of one of its vaults.
+//!
+//! The administrator's token is a file of the state directory and has every role: the way in when there is no vault, or nobody
+//! who could make a token. Tokens are documents of the catalog. They are looked up by the id in their text, in the copy of the
+//! catalog, so that a request waits for no vault; a revocation holds here at once where it was asked for, and elsewhere with the
+//! next copy. Only hashes are kept, and compared in constant time.
+//!
+//! When a token was last used is written down beside the request, once an hour at most; a crash forgets an hour.
 
-use anyhow::Context;
-use aws_lc_rs::{constant_time, digest, rand};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+mod secret;
 
+pub(crate) use secret::{Hash, fresh, hash};
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::constant_time;
+use lifeboat_api::{Principal, PrincipalKind, Role};
+use lifeboat_model::{Timestamp, TokenId};
+use lifeboat_vault::Document;
+
+use crate::context::Context;
+use crate::records::{TokenRecord, TokenSpecRecord, kind, status};
 use crate::state_dir::StateDir;
+use crate::vaults::AttachedVault;
+
+/// How exactly it is known when a token was last used.
+const USE_NOTED_EVERY: Duration = Duration::from_secs(3600);
+/// How long noting it may take.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Somebody who was let in. Later kinds (gateways, agents, process servers, by their certificates) are principals with roles
+/// too: what asks for a role needs to know nothing of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) principal: Principal,
+    pub(crate) roles: Vec<Role>,
+    pub(crate) expires: Option<Timestamp>,
+    /// When its use should be noted: the token, and when it was noted last.
+    used: Option<(TokenId, Option<Timestamp>)>,
+}
+
+/// Why somebody isn't let in. A name is told only to who has shown the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// There is no token, or not in the right place.
+    Missing,
+    /// No such token, or not with this secret.
+    Unknown,
+    /// It has ended.
+    Expired(String),
+    /// This secret has ended, the token has another one.
+    Replaced(String),
+    /// It isn't known, and a vault that may have it could not be read yet.
+    Unsure,
+}
 
 /// Decides about tokens.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    hash: [u8; 32],
+    administrator: Hash,
+    /// Tokens whose use was noted by this process, and when.
+    noted: Mutex<HashMap<TokenId, Timestamp>>,
+    /// Tokens that were revoked here: they are refused although the copy of the catalog can't be renewed.
+    revoked: Mutex<HashSet<TokenId>>,
 }
 
 impl Gate {
-    /// Takes the token from the state directory; makes one of 256 random bits when there is none.
+    /// Takes the administrator's token from the state directory; makes one of 256 random bits when there is none.
     pub(crate) fn open(state: &StateDir) -> anyhow::Result<Self> {
-        let token = state.text_or_make("admin.token", || {
-            let mut bytes = [0; 32];
-            rand::fill(&mut bytes).context("drawing a random token")?;
-            Ok(format!("lbt_{}", URL_SAFE_NO_PAD.encode(bytes)))
-        })?;
-        Ok(Self { hash: hash(&token) })
+        let token = state.text_or_make("admin.token", secret::administrators)?;
+        Ok(Self { administrator: hash(&token), noted: Mutex::default(), revoked: Mutex::default() })
     }
 
-    /// Whether an `Authorization` header carries the token. Takes the same time whatever it carries.
-    pub(crate) fn admits(&self, header: Option<&http::HeaderValue>) -> bool {
-        let token = header
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map_or("", |(_, token)| token.trim());
-        constant_time::verify_slices_are_equal(&hash(token), &self.hash).is_ok()
+    /// Who sends this `Authorization` header.
+    pub(crate) fn identify(
+        &self,
+        header: Option<&http::HeaderValue>,
+        gateway: &str,
+        vaults: &[Arc<AttachedVault>],
+        now: Timestamp,
+    ) -> Result<Identity, Refusal> {
+        let token = header.and_then(bearer).ok_or(Refusal::Missing)?;
+        let shown = hash(token);
+        if constant_time::verify_slices_are_equal(&shown, &self.administrator).is_ok() {
+            let principal = Principal { kind: PrincipalKind::Administrator, id: None, name: gateway.to_owned() };
+            return Ok(Identity { principal, roles: Role::ALL.to_vec(), expires: None, used: None });
+        }
+        let id = secret::id_of(token).ok_or(Refusal::Unknown)?;
+        if self.revoked.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+            return Err(Refusal::Unknown);
+        }
+        let mut unread = false;
+        for vault in vaults {
+            let snapshot = vault.snapshot();
+            unread |= !snapshot.is_read();
+            if let Some(document) = snapshot.get(kind::TOKENS, &id.to_string()) {
+                return holder(document, id, &shown, now);
+            }
+        }
+        Err(if unread { Refusal::Unsure } else { Refusal::Unknown })
+    }
+
+    /// Lets nobody in with this token any more, whatever the copy of the catalog says.
+    pub(crate) fn revoke(&self, id: TokenId) {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    /// Whether the use of a token is to be written down now; who is told so, does it.
+    fn is_to_be_noted(&self, id: TokenId, last: Option<Timestamp>, now: Timestamp) -> bool {
+        let recent = |when: &Timestamp| now.seconds_since(*when) < USE_NOTED_EVERY.as_secs_f64();
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_some_and(recent) || noted.get(&id).is_some_and(recent) {
+            return false;
+        }
+        // What is older than that says nothing any more: the table never grows past the tokens of an hour.
+        noted.retain(|_, when| recent(when));
+        noted.insert(id, now);
+        true
     }
 }
 
-fn hash(token: &str) -> [u8; 32] {
-    let digest = digest::digest(&digest::SHA256, token.as_bytes());
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest.as_ref());
-    bytes
+fn bearer(header: &http::HeaderValue) -> Option<&str> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// The holder of a token whose document was found.
+fn holder(document: &Document, id: TokenId, shown: &Hash, now: Timestamp) -> Result<Identity, Refusal> {
+    let record: TokenRecord = status(document);
+    let equal =
+        |kept: &str| constant_time::verify_slices_are_equal(secret::hex(shown).as_bytes(), kept.as_bytes()).is_ok();
+    // Every secret is compared, whichever it is.
+    let mut found = None;
+    for secret in &record.secrets {
+        if equal(&secret.hash) {
+            found = Some(secret);
+        }
+    }
+    let secret = found.ok_or(Refusal::Unknown)?;
+    let name = || document.name.clone();
+    if record.is_expired(now) {
+        return Err(Refusal::Expired(name()));
+    }
+    if secret.is_over(now) {
+        return Err(Refusal::Replaced(name()));
+    }
+    // A document that this version can't read gives nothing.
+    let spec = document.spec_as::<TokenSpecRecord>().unwrap_or_default();
+    Ok(Identity {
+        principal: Principal { kind: PrincipalKind::Token, id: Some(id.to_string()), name: name() },
+        roles: spec.known_roles(),
+        expires: record.expires,
+        used: Some((id, record.last_used)),
+    })
+}
+
+/// Has it written down, beside the request, that a token was used.
+pub(crate) fn note_use(context: &Arc<Context>, identity: &Identity) {
+    let Some((id, last)) = identity.used else { return };
+    let now = Timestamp::now();
+    if !context.gate.is_to_be_noted(id, last, now) {
+        return;
+    }
+    let (stop, context_of_task) = (context.stop.clone(), Arc::clone(context));
+    context.tasks.spawn(stop.run_until_cancelled_owned(async move {
+        let noting = tokio::time::timeout(NOTE_TIMEOUT, note(&context_of_task, id, now)).await;
+        match noting {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(token = %id, %error, "the use of a token can't be written down"),
+            Err(_) => tracing::debug!(token = %id, "the use of a token wasn't written down in time"),
+        }
+    }));
+}
+
+async fn note(context: &Context, id: TokenId, now: Timestamp) -> Result<(), lifeboat_vault::VaultError> {
+    let id = id.to_string();
+    for attached in context.vaults.all() {
+        if attached.snapshot().get(kind::TOKENS, &id).is_none() {
+            continue;
+        }
+        let mut change = |document: &Document| {
+            let mut record = document.status_as::<TokenRecord>().ok()?;
+            record.last_used = record.last_used.max(Some(now));
+            serde_json::to_value(&record).ok()
+        };
+        attached.vault()?.catalog().update_status(kind::TOKENS, &id, &mut change).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn only_the_token_opens_the_gate() {
-        let directory = tempfile::tempdir().expect("tempdir");
-        let state = StateDir::take(directory.path()).expect("free");
-        let gate = Gate::open(&state).expect("made");
-        let token = std::fs::read_to_string(directory.path().join("admin.token")).expect("there");
-        let token = token.trim();
-        assert!(token.len() >= 43);
-        let header = |text: &str| HeaderValue::from_str(text).expect("a header");
-        assert!(gate.admits(Some(&header(&format!("Bearer {token}")))));
-        assert!(gate.admits(Some(&header(&format!("bearer {token}")))));
-        for wrong in
-            [String::new(), token.to_owned(), format!("Basic {token}"), format!("Bearer {token}x"), "Bearer ".into()]
-        {
-            assert!(!gate.admits(Some(&header(&wrong))), "{wrong:?}");
-        }
-        assert!(!gate.admits(None));
-        assert!(!format!("{gate:?}").contains(token));
-        assert!(Gate::open(&state).expect("kept").admits(Some(&header(&format!("Bearer {token}")))));
-    }
-}
+mod tests;

@@ -32,7 +32,8 @@ use crate::insight;
 use crate::jobs;
 use crate::port::{CompressionChoice, HeldVolume, Instance, Place, Settings};
 use crate::records::{
-    ActiveRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, VolumeRecord, kind, status,
+    ActiveRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, TokenRecord, VolumeRecord,
+    kind, status,
 };
 use crate::runs;
 use crate::vaults::{AttachedVault, Snapshot};
@@ -47,6 +48,8 @@ const TAKEN_FOR: Duration = Duration::from_secs(60);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two tidyings of a vault, and the age from which what a crash left in storage is swept.
 const TIDY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a token that ended is still shown.
+const TOKENS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Events that are kept.
 const EVENTS_MAX: usize = 2000;
 /// Jobs that are over and kept.
@@ -711,6 +714,7 @@ async fn tidy(attached: &AttachedVault) {
     }
     let catalog = vault.catalog();
     purge_old_tombstones(catalog).await;
+    drop_expired_tokens(catalog).await;
     for (kind, keep) in [(kind::EVENTS, EVENTS_MAX), (kind::JOBS, JOBS_MAX)] {
         let Ok(mut documents) = catalog.list(kind).await else { continue };
         documents.retain(|document| kind == kind::EVENTS || status::<crate::records::JobRecord>(document).is_over());
@@ -725,11 +729,26 @@ async fn tidy(attached: &AttachedVault) {
     }
 }
 
+/// Revokes tokens that ended a while ago: Terraform makes one for each run, and one that was killed leaves its own behind.
+async fn drop_expired_tokens(catalog: &Catalog) {
+    let now = Timestamp::now();
+    let Ok(tokens) = catalog.list(kind::TOKENS).await else { return };
+    let ended = |document: &&Arc<Document>| {
+        let end = status::<TokenRecord>(document).expires;
+        end.is_some_and(|end| now.seconds_since(end) >= TOKENS_KEPT.as_secs_f64())
+    };
+    for document in tokens.iter().filter(ended) {
+        if let Err(error) = catalog.delete(kind::TOKENS, &document.id, None).await {
+            tracing::debug!(token = document.id, %error, "an expired token can't be dropped");
+        }
+    }
+}
+
 /// Deletes what is left of documents that were deleted long ago. Not at once: a gateway that knew a document takes one that
 /// vanished without a tombstone for one that somebody took away.
 async fn purge_old_tombstones(catalog: &Catalog) {
     let now = Timestamp::now();
-    for kind in [kind::EVENTS, kind::JOBS, kind::EVIDENCE, kind::PICTURES] {
+    for kind in [kind::EVENTS, kind::JOBS, kind::EVIDENCE, kind::PICTURES, kind::TOKENS] {
         let Ok(deleted) = catalog.list_deleted(kind).await else { continue };
         let old = |document: &&Arc<Document>| now.seconds_since(document.updated) >= TIDY_INTERVAL.as_secs_f64();
         for document in deleted.iter().filter(old) {

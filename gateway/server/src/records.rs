@@ -5,12 +5,14 @@
 
 mod drill;
 mod recovery;
+mod token;
 
 pub(crate) use drill::{AssertionResult, DrillJobSpec, DrillRecord, EvidenceRecord, Findings, Picture, PointUsed};
 pub(crate) use recovery::{
     ActionPlace, Answer, AnySpec, Member, Mover, Part, Placed, ProgramSpec, RecoveryFailover, RecoveryRecord,
     RecoveryTest, Subject,
 };
+pub(crate) use token::{SecretRecord, TokenRecord, TokenSpecRecord};
 
 use std::sync::Arc;
 
@@ -39,13 +41,14 @@ pub(crate) mod kind {
     pub(crate) const DRILLS: &str = "drills";
     pub(crate) const JOBS: &str = "jobs";
     pub(crate) const EVENTS: &str = "events";
+    pub(crate) const TOKENS: &str = "tokens";
     /// Evidence of the runs of drills; read when it is asked for.
     pub(crate) const EVIDENCE: &str = "drill-evidence";
     /// Pictures that go with it.
     pub(crate) const PICTURES: &str = "drill-pictures";
     /// Those that a gateway keeps a copy of.
-    pub(crate) const ALL: [&str; 12] =
-        [VAULTS, SITES, GATEWAYS, POLICIES, GROUPS, VOLUMES, NETWORKS, MAPPINGS, MACHINES, PLANS, DRILLS, JOBS];
+    pub(crate) const ALL: [&str; 13] =
+        [VAULTS, SITES, GATEWAYS, POLICIES, GROUPS, VOLUMES, NETWORKS, MAPPINGS, MACHINES, PLANS, DRILLS, JOBS, TOKENS];
 }
 
 /// The directory of a group's instance at its home gateway.

@@ -7,11 +7,13 @@ mod drill;
 mod machine;
 mod network;
 mod plan;
+mod token;
 
 pub(crate) use drill::{drill, drill_expires, drill_misfits, kept_test};
 pub(crate) use machine::{machine, machine_with, machines, macs, misfits, place};
 pub(crate) use network::{declared as declared_network, mapping, mapping_name, network, site_name};
 pub(crate) use plan::{plan, plan_misfits, volumes_of as volumes_of_plan};
+pub(crate) use token::token;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

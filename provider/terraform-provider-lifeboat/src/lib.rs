@@ -7,6 +7,7 @@
 //!      └── values ──> API bodies, checked at plan by the rules of the API crate
 //! data_sources ───────────> recovery points, protection status, inventory, feasibility
 //! actions ────────────────> POST of a verb, and its job until it is over
+//! ephemeral ──────────────> a token for the time of one run
 //! functions ──────────────> the arithmetic of `feasibility`, without a gateway
 //! ```
 //! A resource's file holds its schema, how its attributes and the API's fields correspond, and what is particular to it;
@@ -18,6 +19,7 @@ mod actions;
 mod claims;
 mod data_sources;
 mod declared;
+mod ephemeral;
 mod feasibility;
 mod functions;
 mod link;

@@ -5,15 +5,15 @@
 
 use lifeboat_api::{Client, ClientConfig, Secret};
 use tf_provider_sdk::{
-    Action, Attribute, Context, DataSource, Diagnostic, Function, Object, Provider, Resource, Result, Schema, Type,
-    async_trait, validate,
+    Action, Attribute, Context, DataSource, Diagnostic, EphemeralResource, Function, Object, Provider, Resource,
+    Result, Schema, Type, async_trait, validate,
 };
 
 use crate::actions::{self, VerbAction};
 use crate::declared::Declared;
 use crate::link::Link;
 use crate::wording::sentence;
-use crate::{data_sources, functions, resources};
+use crate::{data_sources, ephemeral, functions, resources};
 
 /// The provider `registry.terraform.io/lifeboat-dr/lifeboat`.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +62,8 @@ impl Provider for LifeboatProvider {
                     ),
             )
             .attribute(Attribute::string("token").optional().sensitive().description(
-                "The token of the gateway, or the tokens of all `endpoints` in the same order, separated by commas. \
+                "A token with the roles that the configuration needs (`lifeboat token create`), which is valid at every gateway of its \
+                 vault, or the administrator's token of the gateway; or tokens for all `endpoints` in the same order, separated by commas. \
                  Environment: `LIFEBOAT_TOKEN`, or `LIFEBOAT_TOKEN_FILE` with the paths of files that hold them.",
             ))
             .attribute(Attribute::string("ca_certificate").optional().description(
@@ -131,6 +132,10 @@ impl Provider for LifeboatProvider {
 
     fn functions(&self) -> Vec<Box<dyn Function>> {
         vec![Box::new(functions::RequiredBandwidth), Box::new(functions::ExpectedRpo), Box::new(functions::VaultGib)]
+    }
+
+    fn ephemeral_resources(&self) -> Vec<Box<dyn EphemeralResource<Link>>> {
+        vec![Box::new(ephemeral::TokenOf)]
     }
 
     fn actions(&self) -> Vec<Box<dyn Action<Link>>> {

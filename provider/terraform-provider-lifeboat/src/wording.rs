@@ -22,8 +22,11 @@ pub(crate) fn failed(doing: &str, error: &ClientError, rename: Rename) -> Diagno
     let mut detail = sentence(&error.to_string());
     match error.kind() {
         ClientErrorKind::Unauthorized if error.as_problem().is_some() => detail.push_str(
-            " Check `token` in the provider block, or LIFEBOAT_TOKEN or LIFEBOAT_TOKEN_FILE: each gateway has its own, \
-             admin.token in its state directory.",
+            " Check `token` in the provider block, or LIFEBOAT_TOKEN or LIFEBOAT_TOKEN_FILE: tokens of a vault are valid at all \
+             of its gateways, an admin.token at the gateway of its state directory.",
+        ),
+        ClientErrorKind::Forbidden => detail.push_str(
+            " It is the token in the provider block, or in LIFEBOAT_TOKEN or LIFEBOAT_TOKEN_FILE, that lacks the role.",
         ),
         ClientErrorKind::Conflict if is_stale(error) => {
             detail.push_str(" Someone else is changing it: apply again to see what it is now.");

@@ -22,6 +22,7 @@ struct Schemas {
     resources: BTreeMap<String, pb::Schema>,
     data_sources: BTreeMap<String, pb::Schema>,
     actions: BTreeMap<String, pb::Schema>,
+    ephemeral: BTreeMap<String, pb::Schema>,
     functions: BTreeMap<String, pb::Function>,
 }
 
@@ -35,6 +36,7 @@ async fn schemas() -> Schemas {
         resources: answer.resource_schemas.into_iter().collect(),
         data_sources: answer.data_source_schemas.into_iter().collect(),
         actions: answer.action_schemas.into_iter().map(|(name, action)| (name, action.schema.unwrap())).collect(),
+        ephemeral: answer.ephemeral_resource_schemas.into_iter().collect(),
         functions: answer.functions.into_iter().collect(),
     }
 }
@@ -231,6 +233,18 @@ async fn the_registry_documentation_is_up_to_date() {
         let short = name.strip_prefix("lifeboat_").unwrap();
         wanted.insert(format!("actions/{short}.md"), text);
     }
+    for (name, schema) in &schemas.ephemeral {
+        let body = example(&format!("ephemeral-resources/{name}/ephemeral-resource.tf"));
+        let text = page(
+            &format!("{name} Ephemeral Resource - {NAME}"),
+            &format!("{name} (Ephemeral Resource)"),
+            schema,
+            &body,
+            None,
+        );
+        let short = name.strip_prefix("lifeboat_").unwrap();
+        wanted.insert(format!("ephemeral-resources/{short}.md"), text);
+    }
     for (name, function) in &schemas.functions {
         let body = example(&format!("functions/{name}/function.tf"));
         wanted.insert(format!("functions/{name}.md"), function_page(name, function, &body));
@@ -268,7 +282,8 @@ async fn the_schemas_are_as_they_were() {
     let all = std::iter::once(("provider".to_owned(), &schemas.provider))
         .chain(schemas.resources.iter().map(|(name, schema)| (format!("resource {name}"), schema)))
         .chain(schemas.data_sources.iter().map(|(name, schema)| (format!("data {name}"), schema)))
-        .chain(schemas.actions.iter().map(|(name, schema)| (format!("action {name}"), schema)));
+        .chain(schemas.actions.iter().map(|(name, schema)| (format!("action {name}"), schema)))
+        .chain(schemas.ephemeral.iter().map(|(name, schema)| (format!("ephemeral {name}"), schema)));
     for (name, schema) in all {
         let mut text = format!("{name}, version {}\n", schema.version);
         snapshot(block(schema), "", &mut text);
@@ -294,7 +309,7 @@ async fn everything_is_described_and_can_wait() {
         let attributes = block.attributes.iter();
         attributes.filter(|attribute| attribute.description.is_empty()).map(|a| a.name.clone()).collect::<Vec<_>>()
     };
-    let all = schemas.resources.iter().chain(&schemas.data_sources).chain(&schemas.actions);
+    let all = schemas.resources.iter().chain(&schemas.data_sources).chain(&schemas.actions).chain(&schemas.ephemeral);
     for (name, schema) in all.chain([(&NAME.to_owned(), &schemas.provider)]) {
         assert!(!block(schema).description.is_empty(), "{name}");
         assert_eq!(undescribed(block(schema)), Vec::<String>::new(), "{name}");

@@ -9,6 +9,8 @@ pub enum ClientErrorKind {
     Unreachable,
     /// The token or the certificate isn't accepted.
     Unauthorized,
+    /// The token is valid, but has no role that may do this.
+    Forbidden,
     /// No such object.
     NotFound,
     /// The object changed since it was read, the name is taken, or something is in the way.
@@ -126,6 +128,7 @@ impl ClientError {
     pub(super) fn problem(problem: Problem) -> Self {
         let kind = match problem.code {
             ProblemCode::Unauthorized => ClientErrorKind::Unauthorized,
+            ProblemCode::Forbidden => ClientErrorKind::Forbidden,
             ProblemCode::NotFound => ClientErrorKind::NotFound,
             ProblemCode::Conflict | ProblemCode::PreconditionFailed | ProblemCode::PreconditionRequired => {
                 ClientErrorKind::Conflict

@@ -15,6 +15,8 @@ mod network;
 mod place;
 mod plan;
 mod policy;
+mod principal;
+mod token;
 mod vault;
 mod volume;
 
@@ -28,6 +30,8 @@ pub use network::*;
 pub use place::*;
 pub use plan::*;
 pub use policy::*;
+pub use principal::*;
+pub use token::*;
 pub use vault::*;
 pub use volume::*;
 

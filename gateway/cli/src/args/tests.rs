@@ -53,7 +53,8 @@ Usage: lifeboat VERB [OPTIONS]
 Run a gateway:
   serve            Run a gateway
   status           Show how the gateway and everything that it protects is
-  token            The administrator's token of the gateway on this machine
+  token            Tokens with roles: make, list, rotate and revoke them; show the administrator's token of this machine
+  whoami           Say whom the gateway takes you for, and what you may do
 
 Declare what is protected:
   vault            Open, create and look at vaults
@@ -173,6 +174,14 @@ fn the_lines_of_the_contract_parse() {
         "event list --since 1d",
         "inspect /some/file",
         "token show --state /s",
+        "token show ci",
+        "token list --output json",
+        "token create --name ci --role operator --role recovery --ttl 90d",
+        "token create --name boss --role security_administrator --vault main",
+        "token rotate ci --grace 0s",
+        "token renew tok-0198f2c0000070008000000000000001 --ttl 30d",
+        "token delete ci",
+        "whoami --endpoint https://b:443",
     ] {
         let parsed = asked(&format!("lifeboat {line}"));
         assert!(matches!(parsed, Ok(Asked::Run(_))), "{line}: {parsed:?}");
@@ -195,6 +204,8 @@ fn what_makes_no_sense_is_one_line_that_leads_to_the_help() {
     assert!(refused("lifeboat job show 12").contains("job id"));
     assert!(refused("lifeboat network create --name n --site s --subnet web").contains("NAME=CIDR"));
     assert!(refused("lifeboat failover planned --group g --point latest").contains("--point"));
+    assert!(refused("lifeboat token create --name x --role admin").contains("security_administrator"));
+    assert!(refused("lifeboat token create --name x").contains("--role"));
     assert!(refused("lifeboat failover planned").contains("PLAN"));
     assert!(refused("lifeboat failover planned shop --group g").contains("--group"));
 }

@@ -14,7 +14,7 @@ use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 
-use super::openapi;
+use super::operations::operations;
 
 /// How much of a body that nobody reads is taken off the line before the connection is given up, bytes.
 const DRAINED_MAX: usize = 64 << 10;
@@ -112,7 +112,7 @@ fn allowed(path: &str) -> Vec<String> {
     };
     let of = |exactly| {
         let mut methods = Vec::new();
-        for operation in openapi::operations().filter(|operation| fits(operation.path, exactly)) {
+        for operation in operations().filter(|operation| fits(operation.path, exactly)) {
             methods.push(operation.method.to_uppercase());
             if operation.method == "get" {
                 methods.push("HEAD".to_owned());

@@ -1,8 +1,10 @@
 //! The HTTP side: routes, authentication, limits, problem documents.
 //!
 //! Handlers read the gateway's copy of the catalog and write intent; the reconciler and the jobs act on it (I-12).
-//! Everything but `/livez` and `/readyz` needs the token, unknown paths too. Every error is a problem document.
+//! Everything but `/livez` and `/readyz` needs a token, unknown paths too; what its roles have to be says the table in
+//! [`operations`]. Every error is a problem document.
 
+mod access;
 pub(crate) mod body;
 mod clean_point;
 mod drills;
@@ -13,9 +15,11 @@ mod machine_run;
 mod manners;
 mod metrics;
 pub(crate) mod openapi;
+mod operations;
 mod points;
 mod reads;
 mod resources;
+mod tokens;
 mod undelete;
 mod vaults;
 mod verbs;
@@ -30,12 +34,12 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use http::{HeaderValue, StatusCode, header};
 use lifeboat_api::ProblemCode;
 
 use crate::context::Context;
+use access::Routes;
 use error::ApiError;
 use resources::{Drills, Gateways, Groups, Machines, Mappings, Networks, Plans, Policies, Sites, Volumes};
 
@@ -47,37 +51,8 @@ pub(crate) type Shared = State<Arc<Context>>;
 
 /// The whole API.
 pub(crate) fn router(context: Arc<Context>) -> Router {
-    Router::new()
-        .route("/livez", get(|| async { Json(serde_json::json!({"status": "alive"})) }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics::metrics))
-        .route("/v1/openapi.json", get(openapi::serve))
-        .route("/v1/status", get(reads::report))
-        .route("/v1/vaults", get(vaults::list).post(vaults::create))
-        .route("/v1/vaults/{id}", get(vaults::read).patch(vaults::update).delete(vaults::delete).post(keys::verb))
-        .route("/v1/vaults/{id}/keys", get(keys::list))
-        .merge(collection::<Sites>("/v1/sites"))
-        .merge(collection::<Gateways>("/v1/gateways"))
-        .merge(collection::<Policies>("/v1/policies"))
-        .merge(collection_with::<Volumes>("/v1/volumes", |item| item.post(volume_keys::verb)))
-        .merge(collection_with::<Groups>("/v1/groups", |item| item.post(verbs::group)))
-        .route("/v1/machines/{id}/run", get(machine_run::look))
-        .merge(collection::<Networks>("/v1/networks"))
-        .merge(collection::<Mappings>("/v1/network-mappings"))
-        .merge(collection_with::<Machines>("/v1/machines", |item| item.post(verbs::machine)))
-        .merge(collection_with::<Plans>("/v1/plans", |item| item.post(verbs::plan)))
-        .merge(collection_with::<Drills>("/v1/drills", |item| item.post(drills::verb)))
-        .route("/v1/drills/{id}/evidence", get(drills::evidence))
-        .route("/v1/drills/{id}/report", get(drills::report))
-        .route("/v1/groups/{id}/points/{point}", post(points::verb))
-        .route("/v1/deleted-groups", get(undelete::list))
-        .route("/v1/clean-point", get(clean_point::read))
-        .route("/v1/points", get(reads::points))
-        .route("/v1/points/{id}", get(reads::point))
-        .route("/v1/jobs", get(reads::jobs))
-        .route("/v1/jobs/{id}", get(reads::job).post(verbs::job))
-        .route("/v1/events", get(reads::events))
-        .route("/v1/protection-status", get(reads::protection))
+    routes()
+        .into_router()
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&context), guard))
@@ -85,29 +60,63 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .with_state(context)
 }
 
-fn collection<K: resources::Kind>(path: &str) -> Router<Arc<Context>> {
-    collection_with::<K>(path, |item| item)
+fn routes() -> Routes {
+    Routes::default()
+        .get("/livez", || async { Json(serde_json::json!({"status": "alive"})) })
+        .get("/readyz", ready)
+        .get("/metrics", metrics::metrics)
+        .get("/v1/openapi.json", openapi::serve)
+        .get("/v1/whoami", tokens::whoami)
+        .get("/v1/tokens", tokens::list)
+        .post("/v1/tokens", tokens::create)
+        .get("/v1/tokens/{id}", tokens::read)
+        .delete("/v1/tokens/{id}", tokens::delete)
+        .post("/v1/tokens/{id}", tokens::verb)
+        .get("/v1/status", reads::report)
+        .get("/v1/vaults", vaults::list)
+        .post("/v1/vaults", vaults::create)
+        .get("/v1/vaults/{id}", vaults::read)
+        .patch("/v1/vaults/{id}", vaults::update)
+        .delete("/v1/vaults/{id}", vaults::delete)
+        .post("/v1/vaults/{id}", keys::verb)
+        .get("/v1/vaults/{id}/keys", keys::list)
+        .collection::<Sites>("/v1/sites", "/v1/sites/{id}")
+        .collection::<Gateways>("/v1/gateways", "/v1/gateways/{id}")
+        .collection::<Policies>("/v1/policies", "/v1/policies/{id}")
+        .collection::<Volumes>("/v1/volumes", "/v1/volumes/{id}")
+        .post("/v1/volumes/{id}", volume_keys::verb)
+        .collection::<Groups>("/v1/groups", "/v1/groups/{id}")
+        .post("/v1/groups/{id}", verbs::group)
+        .get("/v1/machines/{id}/run", machine_run::look)
+        .collection::<Networks>("/v1/networks", "/v1/networks/{id}")
+        .collection::<Mappings>("/v1/network-mappings", "/v1/network-mappings/{id}")
+        .collection::<Machines>("/v1/machines", "/v1/machines/{id}")
+        .post("/v1/machines/{id}", verbs::machine)
+        .collection::<Plans>("/v1/plans", "/v1/plans/{id}")
+        .post("/v1/plans/{id}", verbs::plan)
+        .collection::<Drills>("/v1/drills", "/v1/drills/{id}")
+        .post("/v1/drills/{id}", drills::verb)
+        .get("/v1/drills/{id}/evidence", drills::evidence)
+        .get("/v1/drills/{id}/report", drills::report)
+        .post("/v1/groups/{id}/points/{point}", points::verb)
+        .get("/v1/deleted-groups", undelete::list)
+        .get("/v1/clean-point", clean_point::read)
+        .get("/v1/points", reads::points)
+        .get("/v1/points/{id}", reads::point)
+        .get("/v1/jobs", reads::jobs)
+        .get("/v1/jobs/{id}", reads::job)
+        .post("/v1/jobs/{id}", verbs::job)
+        .get("/v1/events", reads::events)
+        .get("/v1/protection-status", reads::protection)
 }
 
-fn collection_with<K: resources::Kind>(
-    path: &str,
-    extend: impl FnOnce(MethodRouter<Arc<Context>>) -> MethodRouter<Arc<Context>>,
-) -> Router<Arc<Context>> {
-    let item = get(resources::read::<K>).patch(resources::update::<K>).delete(resources::delete::<K>);
-    Router::new()
-        .route(path, get(resources::list::<K>).post(resources::create::<K>))
-        .route(&format!("{path}/{{id}}"), extend(item))
-}
-
-/// Authentication, time-out and headers, in front of everything.
-async fn guard(State(context): Shared, request: Request, next: Next) -> Response {
-    let open = matches!(request.uri().path(), "/livez" | "/readyz");
-    if !open && !context.gate.admits(request.headers().get(header::AUTHORIZATION)) {
-        return ApiError::new(
-            ProblemCode::Unauthorized,
-            "this needs `Authorization: Bearer` with the gateway's token: see admin.token in its state directory",
-        )
-        .into_response();
+/// Authentication, time-out and headers, in front of everything. What the caller may do is asked route by route.
+async fn guard(State(context): Shared, mut request: Request, next: Next) -> Response {
+    if !access::is_open(request.uri().path()) {
+        match access::authenticate(&context, request.headers()) {
+            Ok(identity) => drop(request.extensions_mut().insert(identity)),
+            Err(refused) => return refused.into_response(),
+        }
     }
     let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,

@@ -1,7 +1,9 @@
 //! The HTTP side as a stranger meets it: raw requests to the router, every answer looked at.
 
+mod access;
 mod networks;
 mod recovery;
+mod tokens;
 
 use axum::body::Body;
 use http::{Method, Request, StatusCode};
@@ -9,7 +11,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::openapi::{document, operations};
+use super::openapi::document;
+use super::operations::operations;
 use crate::Gateway;
 use crate::testing::{config, policy_spec, vault_create};
 

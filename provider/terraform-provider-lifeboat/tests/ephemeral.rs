@@ -1,0 +1,143 @@
+//! `lifeboat_token` over gRPC, as Terraform opens, renews and closes it.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod fake_gateway;
+mod session;
+
+use std::time::{Duration, SystemTime};
+
+use fake_gateway::{FakeGateway, problem};
+use serde_json::{Value as Json, json};
+use session::{Session, send};
+use terraform_provider_lifeboat::LifeboatProvider;
+use tf_provider_sdk::tfplugin5 as pb;
+use tf_provider_sdk::{Object, Provider as _, Schema, Value};
+
+const TIME: &str = "2026-11-20T10:05:00Z";
+const NAME: &str = "lifeboat_token";
+const CANARY: &str = "lbt_canary_of_a_secret";
+
+fn schema() -> Schema {
+    LifeboatProvider.ephemeral_resources()[0].schema()
+}
+
+fn id() -> String {
+    format!("tok-{:032x}", 7)
+}
+
+fn token() -> Json {
+    json!({
+        "id": id(), "generation": 1, "created": TIME, "updated": TIME,
+        "spec": {"vault_id": format!("vlt-{:032x}", 1), "name": "ci", "roles": ["reader", "recovery"]},
+        "status": {"expires": TIME, "expired": false, "last_used": null, "created_by": null,
+                   "secrets": [{"created": TIME, "ends": null}]},
+    })
+}
+
+async fn started() -> (FakeGateway, Session) {
+    let gateway = FakeGateway::start().await;
+    let mut session = Session::start().await;
+    session.configure(gateway.block(&[])).await;
+    (gateway, session)
+}
+
+fn said(diagnostics: &[pb::Diagnostic]) -> Vec<String> {
+    diagnostics.iter().map(|d| format!("{}: {}", d.summary, d.detail)).collect()
+}
+
+async fn open(session: &mut Session, config: Object) -> pb::open_ephemeral_resource::Response {
+    let request = pb::open_ephemeral_resource::Request {
+        type_name: NAME.into(),
+        config: send(&schema(), config),
+        client_capabilities: None,
+    };
+    session.client.open_ephemeral_resource(request).await.unwrap().into_inner()
+}
+
+fn config() -> Object {
+    Object::new().with("name", "ci").with("roles", vec!["recovery".to_owned(), "reader".to_owned()]).with("ttl", "30m")
+}
+
+#[tokio::test]
+async fn it_is_made_renewed_before_half_its_life_is_over_and_revoked() {
+    let (gateway, mut session) = started().await;
+    gateway
+        .answers("POST /v1/tokens", 201, json!({"token": token(), "secret": CANARY}))
+        .answers(&format!("POST /v1/tokens/{}:renew", id()), 200, token())
+        .answers(&format!("DELETE /v1/tokens/{}", id()), 204, Json::Null);
+    let opened = open(&mut session, config()).await;
+    assert_eq!(said(&opened.diagnostics), Vec::<String>::new());
+    let Value::Object(result) = opened.result.unwrap().decode(&schema().value_type()).unwrap() else {
+        panic!("no object")
+    };
+    assert_eq!(result.get("token"), Ok(CANARY.to_owned()));
+    assert_eq!(result.get("id"), Ok(id()));
+    assert_eq!(result.get("expires"), Ok(TIME.to_owned()));
+    let sent = gateway.asked("POST /v1/tokens").concat();
+    assert!(sent.contains("\"ttl\":\"30m\"") && sent.contains("\"recovery\""), "{sent}");
+    let private = opened.private.unwrap();
+    assert!(!String::from_utf8_lossy(&private).contains(CANARY), "what is kept names the token and can't use it");
+    let in_time = |seconds: i64| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let left = Duration::from_secs(seconds.try_into().unwrap()).saturating_sub(now);
+        assert!(left > Duration::from_secs(10 * 60) && left <= Duration::from_secs(15 * 60), "{left:?}");
+    };
+    in_time(opened.renew_at.unwrap().seconds);
+
+    let request = pb::renew_ephemeral_resource::Request { type_name: NAME.into(), private: Some(private.clone()) };
+    let renewed = session.client.renew_ephemeral_resource(request).await.unwrap().into_inner();
+    assert_eq!(said(&renewed.diagnostics), Vec::<String>::new());
+    in_time(renewed.renew_at.unwrap().seconds);
+    assert!(gateway.asked(&format!("POST /v1/tokens/{}:renew", id()))[0].contains("\"ttl\":\"30m\""));
+
+    let request = pb::close_ephemeral_resource::Request { type_name: NAME.into(), private: renewed.private };
+    let closed = session.client.close_ephemeral_resource(request).await.unwrap().into_inner();
+    assert_eq!(said(&closed.diagnostics), Vec::<String>::new());
+    assert_eq!(gateway.asked(&format!("DELETE /v1/tokens/{}", id())).len(), 1);
+    session.end().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_or_revoked_says_what_to_do() {
+    let (gateway, mut session) = started().await;
+    let lacking = json!({"required_role": "security_administrator", "token_roles": ["operator"]});
+    let detail = "POST /v1/tokens needs the role security_administrator, and the token ci has operator";
+    gateway.answers("POST /v1/tokens", 403, problem("forbidden", 403, detail, lacking));
+    let said_of = said(&open(&mut session, config()).await.diagnostics);
+    assert_eq!(said_of.len(), 1, "{said_of:?}");
+    assert!(
+        said_of[0].starts_with("Cannot make the token ci: ") && said_of[0].contains("LIFEBOAT_TOKEN"),
+        "{said_of:?}"
+    );
+
+    gateway.answers(&format!("DELETE /v1/tokens/{}", id()), 500, problem("internal", 500, "no luck", json!({})));
+    let kept = json!({"id": id(), "name": "ci", "generation": 1, "ttl": "30m"}).to_string().into_bytes();
+    let request = pb::close_ephemeral_resource::Request { type_name: NAME.into(), private: Some(kept) };
+    let closed = said(&session.client.close_ephemeral_resource(request).await.unwrap().into_inner().diagnostics);
+    assert!(closed[0].contains(&format!("lifeboat token delete {}", id())) && closed[0].contains("30m"), "{closed:?}");
+    session.end().await;
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_before_anybody_is_asked() {
+    let (gateway, mut session) = started().await;
+    let mut validate = async |config: Object| {
+        let request =
+            pb::validate_ephemeral_resource_config::Request { type_name: NAME.into(), config: send(&schema(), config) };
+        said(&session.client.validate_ephemeral_resource_config(request).await.unwrap().into_inner().diagnostics)
+    };
+    assert_eq!(validate(config()).await, Vec::<String>::new());
+    for wrong in [
+        config().with("roles", vec!["admin".to_owned()]),
+        config().with("roles", Vec::<String>::new()),
+        config().with("ttl", "1s"),
+        config().with("name", ""),
+    ] {
+        assert_eq!(validate(wrong.clone()).await.len(), 1, "{wrong:?}");
+    }
+    let opened = open(&mut session, config().with("vault_id", "main")).await;
+    assert!(said(&opened.diagnostics)[0].contains("vlt-"), "{:?}", opened.diagnostics);
+    assert!(gateway.asked("POST").is_empty());
+    session.end().await;
+}
