@@ -61,6 +61,10 @@ pub trait Driver: Send + Sync + Debug {
     /// The driver's name in declarations, for example `script`.
     fn name(&self) -> &'static str;
 
+    /// Finds out what the first [`check`](Self::check) or [`start`](Self::start) would have to find out first, so that nobody waits
+    /// for it in a disaster. Changes nothing, and may be left in the middle.
+    async fn prepare(&self) {}
+
     /// What speaks against starting this here: a missing program, a bridge that isn't there, too little memory. A
     /// sentence each; empty when nothing does. Changes nothing. Disks aren't looked at: they may be made only when it comes
     /// to a start.

@@ -301,6 +301,13 @@ impl Driver for QemuDriver {
         "qemu"
     }
 
+    async fn prepare(&self) {
+        // Where a hypervisor below only pretends to have KVM, the trial takes seconds.
+        if let Ok(qemu) = self.program() {
+            self.acceleration(&qemu).await;
+        }
+    }
+
     async fn check(&self, order: &Order) -> Vec<String> {
         let mut against = order.faults();
         let named = |error: String| format!("machine {}: {error}", order.name);

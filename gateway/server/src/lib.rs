@@ -137,6 +137,10 @@ impl Gateway {
         }
         tasks.extend(nbd.serve(&context));
         tasks.push(tokio::spawn(reconcile::supervise(Arc::clone(&context))));
+        if let Some(driver) = context.compute.clone() {
+            let stop = context.stop.clone();
+            context.tasks.spawn(async move { stop.run_until_cancelled(driver.prepare()).await });
+        }
         let http_stop = CancellationToken::new();
         let router = http::router(Arc::clone(&context));
         tasks.push(tokio::spawn(http::listen::serve(listener, tls, router, http_stop.clone())));
