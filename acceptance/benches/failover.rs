@@ -23,7 +23,7 @@ use lifeboat_acceptance::gateway::{Gateway, free_address};
 use lifeboat_acceptance::guest::{image, install};
 use lifeboat_acceptance::retry_until;
 use lifeboat_acceptance::scratch::Scratch;
-use lifeboat_lab::{Fault, FaultProxy, GcsDouble, Seen};
+use lifeboat_lab::{Fault, FaultProxy, GUEST_READY, GcsDouble, Seen};
 use report::{Report, Row, rounds, wanted};
 
 const VOLUMES: usize = 10;
@@ -129,12 +129,17 @@ fn trace(gateway: &str, began: Instant, seen: &Seen) {
     file.write_all(line.as_bytes()).unwrap();
 }
 
-/// Waits until the guest at this address answers with its data. A connection that was made before it listened is given up soon:
-/// QEMU's own network offers it to the guest again only after many seconds.
-fn until_it_answers(address: &str) {
+/// Waits until the guest says on its console that it serves, then until it answers with its data. Not by asking it all along: a
+/// connection that is made before it listens is offered to it by QEMU's own network again only after many seconds.
+fn until_it_answers(address: &str, console: impl Fn() -> std::io::Result<String>) {
+    retry_until("the guest to serve", LIMIT, || {
+        anyhow::ensure!(console()?.contains(GUEST_READY), "it boots");
+        Ok(())
+    })
+    .unwrap();
     retry_until("the guest to answer", LIMIT, || {
         let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(b"GET /data/log HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -142,6 +147,17 @@ fn until_it_answers(address: &str) {
         Ok(())
     })
     .unwrap();
+}
+
+/// What a file holds; firmware doesn't keep to UTF-8.
+fn text_of(file: &Path) -> std::io::Result<String> {
+    std::fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The console of the one machine that runs at a gateway.
+fn console_at(gateway: &Gateway) -> std::io::Result<String> {
+    let runs = std::fs::read_dir(gateway.state().join("compute"))?;
+    runs.map(|run| text_of(&run?.path().join("console.log"))).collect()
 }
 
 /// Seconds until a guest that is booted from a copy of its image answers; with the processors that the gateway's machines have.
@@ -160,7 +176,8 @@ fn boot_locally(dir: &Path, number: usize, kvm: bool) -> f64 {
     let args: Vec<_> = args.split_whitespace().map(Into::into).collect();
     let started = Instant::now();
     let guest = Daemon::start("guest", Path::new("qemu-system-x86_64"), &args, &[], &dir.join("qemu.log")).unwrap();
-    until_it_answers(&format!("127.0.0.1:{port}"));
+    let console = dir.join(format!("console-{number}"));
+    until_it_answers(&format!("127.0.0.1:{port}"), || text_of(&console));
     let took = started.elapsed().as_secs_f64();
     guest.kill9().unwrap();
     took
@@ -184,7 +201,7 @@ fn guest(report: &mut Report) {
         ordered.push(started.elapsed().as_secs_f64());
         let reach = ["machine", "reach", "web", "--port", "80"];
         let address = retry_until("the guest's port", LIMIT, || standby.run(&reach)?.ok()).unwrap();
-        until_it_answers(address.trim());
+        until_it_answers(address.trim(), || console_at(standby));
         recovered.push(started.elapsed().as_secs_f64());
         estate.primary.restart().unwrap();
         estate.standby().unwrap().run(&["failback", "shop", "--mode", "create"]).unwrap().ok().unwrap();
