@@ -82,8 +82,7 @@ pub struct Group {
     resync: ResyncControl,
     /// One change of state at a time.
     change: tokio::sync::Mutex<()>,
-    /// What passes of a rehydration read the history with, from the first of them to the takeover: each knows what the ones
-    /// before it have read.
+    /// What the last pass of a rehydration read the history with, for the next one or the takeover.
     history: Lock<Option<Arc<crate::segments::Reader>>>,
     /// One collection of garbage at a time, and what it remembers for the next one.
     collecting: tokio::sync::Mutex<crate::gc::Memory>,

@@ -91,19 +91,20 @@ impl Group {
             ));
         }
         let reader = self.history().await?;
-        let passed = self.pass(&reader).await;
+        let passed = self.pass(&reader).await?;
         reader.rest();
-        passed
+        *self.history.lock() = Some(reader);
+        Ok(passed)
     }
 
-    /// What reads the history for the passes and the takeover.
+    /// What reads the history for a pass or the takeover: that of the pass before, which knows what it has read. One that
+    /// failed isn't kept: what it was told may be why, and the vault is asked anew.
     async fn history(&self) -> Result<Arc<Reader>> {
-        if let Some(reader) = self.history.lock().clone() {
-            return Ok(reader);
+        let kept = self.history.lock().take();
+        match kept {
+            Some(reader) => Ok(reader),
+            None => Reader::open(&self.config.vault, self.config.group, ReaderLimits::default()).await,
         }
-        let reader = Reader::open(&self.config.vault, self.config.group, ReaderLimits::default()).await?;
-        *self.history.lock() = Some(Arc::clone(&reader));
-        Ok(reader)
     }
 
     /// Rehydrating → Active: this gateway writes the branch from here on; its last writer is fenced.
@@ -161,7 +162,6 @@ impl Group {
             observed.open_points.clear();
             observed.placed = None;
         }
-        *self.history.lock() = None;
         self.start(path, None);
         self.start_shipping(Some(writer));
         Ok(())
