@@ -9,7 +9,7 @@
 //! "the step runs" ──At::Begin──> request, request, … ──At::Request(n)──> "the step is done" ──At::End
 //!    carried out, no answer         not carried out, no answer             not carried out, no answer
 //! ```
-//! A gateway that was struck gets no answer to anything until [`Ambush::spare`]. A step that makes fewer requests than
+//! One write may end a step and begin the next one. A gateway that was struck gets no answer to anything until [`Ambush::spare`]. A step that makes fewer requests than
 //! asked for is struck at its end.
 
 use std::collections::HashSet;
@@ -206,26 +206,36 @@ impl Shared {
         let id = document["id"].as_str().unwrap_or_default();
         let state = |index: usize| steps.get(index).and_then(|step| step["state"].as_str()).unwrap_or_default();
         let done = |waiting: &Waiting| waiting.job == id && state(waiting.index) == "succeeded";
-        if let Some(at) = self.waiting.iter().position(done) {
-            let waiting = self.waiting.swap_remove(at);
-            return self.hit(Strike { at: At::End, side, ..waiting.strike });
+        let ended = self.waiting.iter().position(done).map(|at| self.waiting.swap_remove(at).strike);
+        // What a kill strikes isn't carried out and is asked for again, and the step that it begins is met then.
+        if let Some(strike) = ended.clone().filter(|strike| strike.weapon == Weapon::Kill) {
+            return self.hit(Strike { at: At::End, side, ..strike });
         }
-        let Some(index) = (0..steps.len()).find(|index| state(*index) != "succeeded") else { return Fault::Pass };
-        if state(index) != "running" || !self.begun.insert((id.to_owned(), index)) {
-            return Fault::Pass;
-        }
-        let step = Step {
-            kind: document["name"].as_str().unwrap_or_default().to_owned(),
-            of_plan: document["spec"].get("subject").is_some(),
-            name: steps.get(index).and_then(|step| step["step"].as_str()).unwrap_or_default().to_owned(),
-        };
-        match (self.choose)(&step) {
-            None => Fault::Pass,
-            Some((At::Begin, weapon)) => self.hit(Strike { side, step, at: At::Begin, weapon }),
-            Some((at, weapon)) => {
-                let strike = Strike { side, step, at, weapon };
-                self.waiting.push(Waiting { strike, job: id.to_owned(), index });
-                Fault::Pass
+        let begun = (0..steps.len())
+            .find(|index| state(*index) != "succeeded")
+            .filter(|index| state(*index) == "running" && self.begun.insert((id.to_owned(), *index)))
+            .map(|index| {
+                let step = Step {
+                    kind: document["name"].as_str().unwrap_or_default().to_owned(),
+                    of_plan: document["spec"].get("subject").is_some(),
+                    name: steps.get(index).and_then(|step| step["step"].as_str()).unwrap_or_default().to_owned(),
+                };
+                (index, step)
+            });
+        let chosen = begun.and_then(|(index, step)| {
+            let (at, weapon) = (self.choose)(&step)?;
+            Some((index, Strike { side, step, at, weapon }))
+        });
+        match (ended, chosen) {
+            (None, None) => Fault::Pass,
+            (None, Some((_, strike))) if strike.at == At::Begin => self.hit(strike),
+            (ended, chosen) => {
+                // One write may end a step and begin the next. A line is cut once for it; the next one is struck later.
+                if let Some((index, strike)) = chosen {
+                    let at = if ended.is_some() { At::End } else { strike.at };
+                    self.waiting.push(Waiting { strike: Strike { at, ..strike }, job: id.to_owned(), index });
+                }
+                ended.map_or(Fault::Pass, |strike| self.hit(Strike { at: At::End, side, ..strike }))
             }
         }
     }
