@@ -220,16 +220,11 @@ impl Catalog {
         status: Value,
     ) -> Result<Arc<Document>, VaultError> {
         let at = Name::new(kind, id)?;
-        let used = || VaultError::new(VaultErrorKind::Conflict, format!("the id of {at} is in use, or was"));
         let looked = Instant::now();
         if self.newest(&at).await?.is_some() {
-            return Err(used());
+            return Err(used(&at));
         }
-        let next = Next { name: name.to_owned(), spec, status, deleted: false, new_generation: true };
-        match self.write(&at, None, next, looked).await? {
-            Some(document) => Ok(document),
-            None => Err(used()),
-        }
+        self.make(&at, name, spec, status, looked).await
     }
 
     /// [`Catalog::create`] under an id that was drawn just now, so that nobody can have used it: without looking for it.
@@ -241,10 +236,19 @@ impl Catalog {
         spec: Value,
         status: Value,
     ) -> Result<Arc<Document>, VaultError> {
-        let at = Name::new(kind, id)?;
+        self.make(&Name::new(kind, id)?, name, spec, status, Instant::now()).await
+    }
+
+    async fn make(
+        &self,
+        at: &Name,
+        name: &str,
+        spec: Value,
+        status: Value,
+        looked: Instant,
+    ) -> Result<Arc<Document>, VaultError> {
         let next = Next { name: name.to_owned(), spec, status, deleted: false, new_generation: true };
-        let written = self.write(&at, None, next, Instant::now()).await?;
-        written.ok_or_else(|| VaultError::new(VaultErrorKind::Conflict, format!("the id of {at} is in use, or was")))
+        self.write(at, None, next, looked).await?.ok_or_else(|| used(at))
     }
 
     /// Changes name and spec if the generation is still `if_generation`, which then goes up by one. Equal to what is
@@ -724,6 +728,10 @@ impl fmt::Display for Name {
 fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+fn used(name: &Name) -> VaultError {
+    VaultError::new(VaultErrorKind::Conflict, format!("the id of {name} is in use, or was"))
 }
 
 fn busy(name: &Name) -> VaultError {

@@ -90,38 +90,23 @@ pub(super) async fn keep(request: Request, next: Next) -> Response {
 
 /// The methods that are described for a path, as words of the protocol.
 fn allowed(path: &str) -> Vec<String> {
-    let fits = |template: &str, exactly: bool| {
-        let (mut theirs, mut ours) = (path.split('/'), template.split('/'));
-        loop {
-            match (theirs.next(), ours.next()) {
-                (None, None) => return true,
-                (Some(one), Some(other)) if one == other => {}
-                (Some(one), Some(other)) => {
-                    let Some((_, verb)) = other.strip_prefix('{').and_then(|rest| rest.split_once('}')) else {
-                        return false;
-                    };
-                    // `{id}:failover` is another path than `{id}`.
-                    let fits = if verb.is_empty() { !exactly } else { one.ends_with(verb) };
-                    if !fits {
-                        return false;
-                    }
-                }
-                _ => return false,
-            }
-        }
+    let fits = |route: &str, path: &str| {
+        let same = |(ours, theirs): (&str, &str)| ours == theirs || ours.starts_with('{');
+        route.split('/').count() == path.split('/').count() && route.split('/').zip(path.split('/')).all(same)
     };
-    let of = |exactly| {
+    let of = |path: &str, verb: Option<&str>| {
         let mut methods = Vec::new();
-        for operation in operations().filter(|operation| fits(operation.path, exactly)) {
-            methods.push(operation.method.to_uppercase());
-            if operation.method == "get" {
+        for row in operations().filter(|row| row.verb() == verb && fits(row.route(), path)) {
+            methods.push(row.method.to_uppercase());
+            if row.method == "get" {
                 methods.push("HEAD".to_owned());
             }
         }
         methods
     };
-    // A verb where the path has one; what may be done with the object itself otherwise.
-    Some(of(true)).filter(|methods| !methods.is_empty()).unwrap_or_else(|| of(false))
+    // A verb where the path has one that is known; what may be done with the object itself otherwise.
+    let verbs = path.rsplit_once(':').map(|(object, verb)| of(object, Some(verb)));
+    verbs.filter(|methods| !methods.is_empty()).unwrap_or_else(|| of(path, None))
 }
 
 #[cfg(test)]

@@ -205,8 +205,13 @@ async fn machines_that_go_over_one_by_one_are_kept_apart_too() {
     shop.pair.kill().await;
 }
 
-/// A drill that asserts something of both machines.
+/// A drill that asserts something of both machines, which they will say wherever they run.
 async fn drill_of_both(shop: &Shop) -> Drill {
+    let (_, b, c) = hosts(shop);
+    for host in [&b, &c] {
+        host.says("db", "db is up");
+        host.says("web", "web is up");
+    }
     let spec: DrillSpec = serde_json::from_value(serde_json::json!({
         "plan_id": shop.plan.id, "name": "both", "assertion": [
             {"type": "boots", "machine_id": shop.db.id, "contains": "db is up"},
@@ -221,10 +226,6 @@ async fn drill_of_both(shop: &Shop) -> Drill {
 async fn a_drill_looks_at_machines_where_they_run() {
     let mut shop = open().await;
     let (_, b, c) = hosts(&shop);
-    for host in [&b, &c] {
-        host.says("db", "db is up");
-        host.says("web", "web is up");
-    }
     let drill = drill_of_both(&shop).await;
     let begun = shop.pair.b().verb::<Drill>(&drill.id.to_string(), "run", &DrillRunRequest {}).await.expect("begun");
     let over = shop.done(&begun).await;
@@ -245,18 +246,16 @@ async fn a_drill_looks_at_machines_where_they_run() {
 async fn a_drill_whose_other_host_is_lost_says_so_and_cleans_up() {
     let mut shop = open().await;
     let (_, b, c) = hosts(&shop);
-    for host in [&b, &c] {
-        host.says("db", "db is up");
-        host.says("web", "web is up");
-    }
     let drill = drill_of_both(&shop).await;
     brake::hold();
     let begun = shop.pair.b().verb::<Drill>(&drill.id.to_string(), "run", &DrillRunRequest {}).await.expect("begun");
     // The test, and what is looked at where the run is led; the look at the other host comes next.
     brake::hold_after(begun.id, 1);
-    let is_there = async |job: JobRecord| job.current().is_some_and(|(index, _)| index == 2);
-    eventually("it is the other host's turn", async || is_there(shop.pair.job(begun.id).await.1).await.then_some(()))
-        .await;
+    eventually("it is the other host's turn", async || {
+        let (_, job) = shop.pair.job(begun.id).await;
+        job.current().filter(|(index, _)| *index == 2).map(drop)
+    })
+    .await;
     shop.pair.third.running.take().expect("up").stop().await;
     brake::release();
 
