@@ -11,17 +11,23 @@ use lifeboat_acceptance::eventually;
 use lifeboat_api::types::FailoverKind;
 use rustix::process::Signal;
 
+/// A volume that was failed over in order, and written to since.
+fn away(label: &str) -> Estate {
+    let mut estate = Estate::protect(label, &[("data", 32 << 20)]).expect("protected");
+    estate.add_standby().expect("a recovery site");
+    estate.open_vault_at_standby().expect("its vault");
+    scribble(&estate.primary.volume("data"), 1, 2000).expect("written");
+    estate.take_point(&estate.primary, "known").expect("a point");
+    estate.fail_over(FailoverKind::Planned, "latest").expect("failed over");
+    scribble(&estate.standby().expect("there").volume("data"), 2, 500).expect("written");
+    estate
+}
+
 #[test]
 fn the_way_home_is_guided_in_three_phases() {
-    let mut estate = Estate::protect("guided", &[("data", 32 << 20)]).unwrap();
-    estate.add_standby().unwrap();
-    estate.open_vault_at_standby().unwrap();
-    scribble(&estate.primary.volume("data"), 1, 2000).unwrap();
-    estate.take_point(&estate.primary, "known").unwrap();
-    estate.fail_over(FailoverKind::Planned, "latest").unwrap();
+    let estate = away("guided");
     let standby = estate.standby().unwrap();
     let away = standby.volume("data");
-    scribble(&away, 2, 500).unwrap();
     let guide = ["failback", "--guided", "--group", "ledger"];
     let with_yes = [&guide[..], &["--yes"]].concat();
 
@@ -56,15 +62,9 @@ fn the_way_home_is_guided_in_three_phases() {
 #[test]
 fn the_guide_goes_on_where_it_was_broken_off() {
     for phase in ["phase 1 of 3", "phase 2 of 3"] {
-        let mut estate = Estate::protect("broken-off", &[("data", 32 << 20)]).unwrap();
-        estate.add_standby().unwrap();
-        estate.open_vault_at_standby().unwrap();
-        scribble(&estate.primary.volume("data"), 1, 2000).unwrap();
-        estate.take_point(&estate.primary, "known").unwrap();
-        estate.fail_over(FailoverKind::Planned, "latest").unwrap();
+        let estate = away("broken-off");
         let standby = estate.standby().unwrap();
         let away = standby.volume("data");
-        scribble(&away, 2, 500).unwrap();
         let written = content(&away).unwrap();
 
         let guide = ["failback", "--guided", "--group", "ledger", "--yes"];
