@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -109,12 +109,13 @@ impl Fake {
     /// An application's write to an instance; whether it was taken.
     pub(super) fn write(&self, dir: &Path, block: u64, stamp: u64) -> bool {
         let instance = FakeInstance { fake: self.clone(), dir: dir.to_owned(), wanted: AtomicBool::new(false) };
-        let active = instance.local().phase == GroupState::Active;
-        if active {
-            instance.set(|local| {
+        let mut active = false;
+        instance.set(|local| {
+            active = local.phase == GroupState::Active;
+            if active {
                 local.data.insert(block, stamp);
-            });
-        }
+            }
+        });
         active
     }
 
@@ -178,10 +179,23 @@ impl Fake {
     }
 }
 
+/// Jobs and the reconciler's looks change the files of the same instances.
+static FILES: Mutex<()> = Mutex::new(());
+
 fn write(dir: &Path, local: &Local) {
+    let files = FILES.lock().expect("sound");
+    write_held(&files, dir, local);
+}
+
+fn write_held(_: &MutexGuard<'_, ()>, dir: &Path, local: &Local) {
     std::fs::create_dir_all(dir).expect("made");
     std::fs::write(dir.join("new"), serde_json::to_vec(local).expect("plain")).expect("written");
     std::fs::rename(dir.join("new"), dir.join("state")).expect("renamed");
+}
+
+fn remove(dir: &Path) {
+    let _files = FILES.lock().expect("sound");
+    std::fs::remove_dir_all(dir).expect("removed");
 }
 
 /// `None` once it was forgotten.
@@ -346,7 +360,7 @@ impl DataPath for Fake {
         if local.phase == GroupState::Active && newest == (local.epoch, None) {
             return Err(refuse(ErrorKind::Invalid, "it is active here"));
         }
-        std::fs::remove_dir_all(&place.dir).expect("removed");
+        remove(&place.dir);
         self.place("leave: done").await;
         // An orderly switch leaves no tail.
         Ok((local.phase == GroupState::Active).then(|| BranchId::from_bytes(place.group.to_bytes())))
@@ -354,7 +368,7 @@ impl DataPath for Fake {
 
     async fn forget(&self, dir: &Path) -> EngineResult<()> {
         self.place("forget: begins").await;
-        std::fs::remove_dir_all(dir).expect("removed");
+        remove(dir);
         self.place("forget: done").await;
         Ok(())
     }
@@ -414,17 +428,24 @@ impl FakeInstance {
             missing: 0,
             data: Data::new(),
         };
-        let mut local = read(&self.dir).unwrap_or(gone);
+        self.known().unwrap_or(gone)
+    }
+
+    /// The same; `None` once it was forgotten.
+    fn known(&self) -> Option<Local> {
+        let mut local = read(&self.dir)?;
         if local.phase == GroupState::Active && self.fake.change(local.branch, |branch| branch.epoch) != local.epoch {
             local.phase = GroupState::Fenced;
         }
-        local
+        Some(local)
     }
 
+    /// What was forgotten stays so.
     fn set(&self, change: impl FnOnce(&mut Local)) {
-        let mut local = self.local();
+        let files = FILES.lock().expect("sound");
+        let Some(mut local) = self.known() else { return };
         change(&mut local);
-        write(&self.dir, &local);
+        write_held(&files, &self.dir, &local);
     }
 }
 
