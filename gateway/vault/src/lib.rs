@@ -9,7 +9,7 @@
 //! secret    key sources, derivation, wrapping                        envelope    JSON with a MAC, one encoding per content
 //! kms       what wraps a key slot's secret and isn't us               masters     the master keys of an open vault
 //! vault     vault/<rev>.json: create, open, settings, slots, rotation  keyring    keys/<owner>/<n>
-//! catalog   catalog/<kind>/<id>/<rev>.json
+//! catalog   catalog/<kind>/<id>/<rev>.json                          audit       audit/<writer>/<n>.json, chained
 //! ```
 //!
 //! Every object is written once under a fresh name (I-7); what is read is verified before it is used (I-9, I-10). No
@@ -18,6 +18,7 @@
 //! call: [`StoreClass`] and [`VaultErrorKind`] tell the caller whether to.
 
 mod ambient;
+mod audit;
 mod backend;
 mod catalog;
 mod directory;
@@ -35,6 +36,7 @@ mod store;
 mod vault;
 
 pub use ambient::{Clock, Entropy, VaultOptions};
+pub use audit::{AuditBatch, AuditChain, AuditFinding, AuditHead, AuditLog, AuditReport};
 pub use catalog::{Catalog, Document};
 pub use error::{StoreClass, StoreError, VaultError, VaultErrorKind};
 pub use faulty::{Counts, Effect, FaultyStore, OpKind, Request, Rule};

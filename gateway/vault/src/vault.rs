@@ -24,6 +24,7 @@ use lifeboat_format::keys::{DataKey, GroupKey};
 use lifeboat_model::{GroupId, Timestamp, VaultId, VolumeId};
 
 use crate::ambient::{Entropy, VaultOptions};
+use crate::audit::AuditLog;
 use crate::catalog::Catalog;
 use crate::envelope::{self, Binary, FORMAT_VERSION};
 use crate::error::{VaultError, VaultErrorKind, invalid, tampered};
@@ -134,6 +135,7 @@ struct Shared {
     content: RwLock<Content>,
     keyring: Keyring,
     catalog: Catalog,
+    audit: AuditLog,
     options: VaultOptions,
 }
 
@@ -247,6 +249,12 @@ impl Vault {
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.shared.catalog
+    }
+
+    /// Who asked for what.
+    #[must_use]
+    pub fn audit(&self) -> &AuditLog {
+        &self.shared.audit
     }
 
     /// The time by the vault's clock.
@@ -494,8 +502,9 @@ impl Vault {
         let masters = Arc::new(Masters::new(id.to_bytes(), newest, keys));
         let keyring = Keyring::new(Arc::clone(&store), Arc::clone(&masters), options.clone());
         let catalog = Catalog::new(Arc::clone(&store), Arc::clone(&masters), options.clone());
+        let audit = AuditLog::new(Arc::clone(&store), Arc::clone(&masters), options.entropy.clone());
         let (content, source) = (RwLock::new(content), RwLock::new(source.clone()));
-        let shared = Arc::new(Shared { store, id, source, masters, content, keyring, catalog, options });
+        let shared = Arc::new(Shared { store, id, source, masters, content, keyring, catalog, audit, options });
         let renew: Weak<Shared> = Arc::downgrade(&shared);
         shared.masters.renewed_by(renew);
         Self { shared }
@@ -635,7 +644,7 @@ async fn refuse_occupied(store: &dyn Store) -> Result<(), VaultError> {
         )),
         Err(error) if error.kind() == VaultErrorKind::NotFound => {
             let remains = store.list_dirs("").await?;
-            match remains.iter().find(|name| matches!(name.as_str(), "keys" | "catalog" | "groups")) {
+            match remains.iter().find(|name| matches!(name.as_str(), "keys" | "catalog" | "groups" | "audit")) {
                 None => Ok(()),
                 Some(name) => Err(invalid(format!(
                     "{url} has no vault document but holds {name}/ of some vault: restore vault/ there, or choose an \
