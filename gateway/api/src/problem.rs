@@ -66,6 +66,8 @@ codes! {
     Invalid, "invalid", 422, "A value makes no sense";
     /// A change without `If-Match`.
     PreconditionRequired, "precondition-required", 428, "If-Match is required";
+    /// More requests than the gateway answers to one caller: wait as long as `Retry-After` says.
+    TooManyRequests, "too-many-requests", 429, "Too many requests";
     /// A fault of the gateway's.
     Internal, "internal", 500, "The gateway failed";
     /// The vault can't be reached, or the gateway isn't ready; trying again later may help.

@@ -9,6 +9,7 @@ use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::serve::ServeArgs;
+use crate::verbs::audit::AuditArgs;
 use crate::verbs::check::LocalArgs;
 use crate::verbs::drill::DrillArgs;
 use crate::verbs::event::EventArgs;
@@ -104,6 +105,8 @@ pub(crate) enum Verb {
     Job(JobArgs),
     /// See what happened
     Event(EventArgs),
+    /// See who asked for what, and prove that the log says so still
+    Audit(AuditArgs),
     /// Prove the local files of a gateway that is stopped; `vault check` proves a vault
     Check(LocalArgs),
     /// Say what a file of a gateway or an object of a vault is
@@ -120,7 +123,7 @@ const TASKS: [(&str, &[&str]); 7] = [
         "Fail over and back",
         &["failover", "change-point", "commit", "cleanup", "release", "resume", "reprotect", "failback"],
     ),
-    ("See what happens", &["job", "event"]),
+    ("See what happens", &["job", "event", "audit"]),
     ("Look inside", &["check", "inspect"]),
 ];
 

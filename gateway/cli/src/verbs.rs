@@ -4,6 +4,7 @@
 //! there), and shows what
 //! came of it. Rules of the business are the gateway's: nothing here decides whether something may be done.
 
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod declared;
 pub(crate) mod drill;

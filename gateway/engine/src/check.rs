@@ -194,7 +194,7 @@ impl Inquiry {
         documents::check(self, broken).await?;
         let store = self.vault.store();
         for name in self.patiently(async || store.list_dirs("").await.map_err(cause::store)).await? {
-            if !matches!(name.as_str(), "vault" | "keys" | "catalog" | "groups") {
+            if !matches!(name.as_str(), "vault" | "keys" | "catalog" | "audit" | "groups") {
                 self.note(&format!("{name}/"), "no part of a vault: left alone");
             }
         }

@@ -7,6 +7,7 @@
 //!
 //! When a token was last used is written down beside the request, once an hour at most; a crash forgets an hour.
 
+mod limits;
 mod secret;
 
 pub(crate) use secret::{Hash, fresh, hash};
@@ -64,13 +65,21 @@ pub(crate) struct Gate {
     noted: Mutex<HashMap<TokenId, Timestamp>>,
     /// Tokens that were revoked here: they are refused although the copy of the catalog can't be renewed.
     revoked: Mutex<HashSet<TokenId>>,
+    pub(crate) strangers: limits::Strangers,
+    pub(crate) haste: limits::Haste,
 }
 
 impl Gate {
     /// Takes the administrator's token from the state directory; makes one of 256 random bits when there is none.
     pub(crate) fn open(state: &StateDir) -> anyhow::Result<Self> {
         let token = state.text_or_make("admin.token", secret::administrators)?;
-        Ok(Self { administrator: hash(&token), noted: Mutex::default(), revoked: Mutex::default() })
+        Ok(Self {
+            administrator: hash(&token),
+            noted: Mutex::default(),
+            revoked: Mutex::default(),
+            strangers: limits::Strangers::default(),
+            haste: limits::Haste::default(),
+        })
     }
 
     /// Who sends this `Authorization` header.

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audit;
 use crate::auth::Gate;
 use crate::collect::Collections;
 use crate::export::Exported;
@@ -132,6 +133,8 @@ pub(crate) struct Context {
     pub(crate) hooks: Hooks,
     pub(crate) collections: Collections,
     pub(crate) insights: Insights,
+    /// Who asked for what.
+    pub(crate) audit: Audit,
     /// How fast the groups of a policy may send, and read for a resync, together.
     paces: Mutex<HashMap<PolicyId, Paces>>,
     pub(crate) tasks: TaskTracker,
@@ -179,6 +182,7 @@ impl Context {
             hooks: Hooks::default(),
             collections: Collections::default(),
             insights: Insights::default(),
+            audit: Audit::default(),
             paces: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -310,6 +314,7 @@ impl Context {
     /// This gateway's health and the reasons.
     pub(crate) fn health(&self) -> (Health, Vec<String>) {
         let mut troubles = self.troubles.read().unwrap_or_else(PoisonError::into_inner).clone();
+        troubles.extend(self.audit.troubles());
         for vault in self.vaults.all() {
             if let Some(trouble) = vault.trouble() {
                 troubles.push((Health::Critical, trouble));

@@ -13,6 +13,7 @@
 //! recovers its own files, jobs go on with the step that was under way.
 
 mod adoption;
+mod audit;
 mod auth;
 mod collect;
 mod context;
@@ -183,6 +184,7 @@ impl Gateway {
             }
         }
         for attached in self.context.vaults.all() {
+            audit::flush(&self.context, &attached).await;
             // What is lost otherwise is advice: a vault that hangs is not waited for.
             let keep = insight::keep(&self.context, &attached, true);
             let _ = tokio::time::timeout(INSIGHT_DEADLINE, keep).await;

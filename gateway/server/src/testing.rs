@@ -43,9 +43,17 @@ pub(crate) fn config(state: &Path, name: &str, site: &str) -> ServeConfig {
 
 /// A client of that gateway, as a person would set it up.
 pub(crate) fn client(gateway: &Gateway) -> Client {
-    let mut config =
-        ClientConfig { endpoints: vec![format!("https://{}", gateway.address())], ..ClientConfig::default() };
-    config.add_token_file(gateway.state_path().join("admin.token")).expect("made at the first start");
+    let token = std::fs::read_to_string(gateway.state_path().join("admin.token")).expect("made at the first start");
+    client_with(gateway, &Secret::new(token.trim().to_owned()))
+}
+
+/// A client of that gateway, for whoever has this token.
+pub(crate) fn client_with(gateway: &Gateway, token: &Secret) -> Client {
+    let mut config = ClientConfig {
+        endpoints: vec![format!("https://{}", gateway.address())],
+        tokens: vec![token.clone()],
+        ..ClientConfig::default()
+    };
     config.add_ca_file(gateway.state_path().join("ca.pem")).expect("made at the first start");
     Client::new(&config).expect("sound")
 }

@@ -269,20 +269,28 @@ impl AuditLog {
     async fn fetch(&self, writer: &str, first: u64) -> Result<(Content, Binary<32>, bool), VaultError> {
         let key = object_key(writer, first);
         let bytes = self.shared.store.get(&key, OBJECT_BYTES_MAX).await?;
-        let (content, proved) = self.open(&key, &bytes).await?;
-        if content.writer != writer || content.first != first || content.records.is_empty() {
-            return Err(tampered(format!("{key} holds another part of the audit log; restore the object")));
-        }
+        let (content, proved) = self.open(writer, first, &key, &bytes).await?;
         Ok((content, hash(&bytes), proved))
     }
 
-    async fn open(&self, key: &str, bytes: &[u8]) -> Result<(Content, bool), VaultError> {
+    async fn open(&self, writer: &str, first: u64, key: &str, bytes: &[u8]) -> Result<(Content, bool), VaultError> {
         let opened = envelope::open(bytes, key)?;
         let masters = &self.shared.masters;
-        if opened.master < masters.newest().number && masters.get(opened.master).is_none() {
-            return Ok((opened.content(key)?, false));
+        let outdated = opened.master < masters.newest().number && masters.get(opened.master).is_none();
+        let content = match outdated {
+            true => opened.content::<Content>(key)?,
+            false => masters.open::<Content>(LABEL_MAC, key, bytes).await?.content,
+        };
+        if content.writer != writer || content.first != first || content.records.is_empty() {
+            return Err(tampered(format!("{key} holds another part of the audit log; restore the object")));
         }
-        Ok((masters.open::<Content>(LABEL_MAC, key, bytes).await?.content, true))
+        Ok((content, !outdated))
+    }
+
+    /// Proves the object `key`, and gives the number of its first record. None when no part of the log has such a name.
+    pub(crate) async fn check(&self, key: &str, bytes: &[u8]) -> Result<Option<u64>, VaultError> {
+        let Some((writer, first)) = named(key) else { return Ok(None) };
+        self.open(writer, first, key, bytes).await.map(|_| Some(first))
     }
 
     /// Where a chain ends by what is there. `proved`: nothing may go on after what only a replaced master key vouches for, since
@@ -308,8 +316,7 @@ impl AuditLog {
     /// Whether an object of the audit log may have such a name.
     #[must_use]
     pub fn is_object(key: &str) -> bool {
-        let Some((writer, _)) = key.strip_prefix("audit/").and_then(|rest| rest.split_once('/')) else { return false };
-        is_writer(writer) && first_of(writer, key).is_some()
+        named(key).is_some()
     }
 }
 
@@ -330,6 +337,12 @@ fn object_key(writer: &str, first: u64) -> String {
 fn first_of(writer: &str, key: &str) -> Option<u64> {
     let first: u64 = key.rsplit_once('/')?.1.strip_suffix(".json")?.parse().ok()?;
     (first > 0 && object_key(writer, first) == key).then_some(first)
+}
+
+/// Writer and number in the name of any object of the log.
+fn named(key: &str) -> Option<(&str, u64)> {
+    let (writer, _) = key.strip_prefix("audit/")?.split_once('/')?;
+    is_writer(writer).then_some((writer, first_of(writer, key)?))
 }
 
 fn is_writer(text: &str) -> bool {

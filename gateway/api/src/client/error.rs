@@ -134,7 +134,9 @@ impl ClientError {
                 ClientErrorKind::Conflict
             }
             ProblemCode::Invalid | ProblemCode::Malformed | ProblemCode::TooLarge => ClientErrorKind::Invalid,
-            ProblemCode::Unavailable | ProblemCode::Timeout => ClientErrorKind::Unreachable,
+            ProblemCode::Unavailable | ProblemCode::Timeout | ProblemCode::TooManyRequests => {
+                ClientErrorKind::Unreachable
+            }
             ProblemCode::MethodNotAllowed | ProblemCode::UnsupportedMediaType | ProblemCode::Internal => {
                 ClientErrorKind::Failed
             }

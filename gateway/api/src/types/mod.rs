@@ -6,6 +6,7 @@
 //! raise the generation. Ids are opaque strings, compared exactly. Times are RFC 3339, UTC. Sizes are bytes.
 
 mod action;
+mod audit;
 mod clean_point;
 mod drill;
 mod group;
@@ -21,6 +22,7 @@ mod vault;
 mod volume;
 
 pub use action::*;
+pub use audit::*;
 pub use clean_point::*;
 pub use drill::*;
 pub use group::*;

@@ -89,6 +89,7 @@ Fail over and back:
 See what happens:
   job              See what is being done, stop it, try it again
   event            See what happened
+  audit            See who asked for what, and prove that the log says so still
 
 Look inside:
   check            Prove the local files of a gateway that is stopped; `vault check` proves a vault

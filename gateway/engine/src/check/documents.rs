@@ -1,13 +1,14 @@
-//! The vault's own documents: `vault/`, `keys/`, `catalog/`. Each is proved by its MAC, which binds it to its name; the
-//! revisions of one document are held against each other.
+//! The vault's own documents: `vault/`, `keys/`, `catalog/`, `audit/`. Each is proved by its MAC, which binds it to its name; the
+//! revisions of one document, and the links of a chain of the audit log, are held against each other.
 
 use std::collections::BTreeMap;
 
 use futures::stream::{self, StreamExt};
 use lifeboat_model::Timestamp;
-use lifeboat_vault::{ObjectMeta, Proved, VaultError};
+use lifeboat_vault::{AuditLog, ObjectMeta, Proved, VaultError};
 
 use super::{Fault, Found, Inquiry, Read, of_vault};
+use crate::cause;
 use crate::error::Result;
 
 /// Documents read at a time.
@@ -17,11 +18,30 @@ const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
 const VAULT: &str = "vault document";
 const KEY: &str = "wrapped key";
 const CATALOG: &str = "catalog document";
+const AUDIT: &str = "part of the audit log";
 
 pub(super) async fn check(inquiry: &Inquiry, broken: &[(String, VaultError)]) -> Result<()> {
     vault(inquiry, broken).await?;
     keys(inquiry).await?;
-    catalog(inquiry).await
+    catalog(inquiry).await?;
+    audit(inquiry).await
+}
+
+async fn audit(inquiry: &Inquiry) -> Result<()> {
+    inquiry.stage("audit log".to_owned());
+    let objects = inquiry.list("audit").await?;
+    inquiry.listed(objects.len());
+    let log = inquiry.vault.audit();
+    for object in objects.iter().filter(|object| !AuditLog::is_object(&object.key)) {
+        inquiry.note(&object.key, "no name of a part of the audit log: left alone");
+    }
+    let report = inquiry.patiently(async || log.verify(&[]).await.map_err(cause::vault)).await?;
+    objects.iter().for_each(|object| inquiry.looked_at(object.size));
+    for found in report.findings {
+        let costs = "nothing of the data: who asked for what can't be proved there any more";
+        inquiry.damage(Found::new(&found.object, AUDIT, Fault::Contradiction, found.what).costs(costs));
+    }
+    Ok(())
 }
 
 /// Reads and proves the objects, and hands each that is one of ours to `each`, in the order of the names.

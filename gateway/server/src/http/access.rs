@@ -16,6 +16,7 @@ use axum::routing::{MethodFilter, on};
 use http::{HeaderMap, header};
 use lifeboat_api::{Problem, ProblemCode};
 
+use super::audited;
 use super::error::{ApiError, ApiResult};
 use super::operations::{Need, Operation, operations};
 use super::resources::{self, Kind};
@@ -68,8 +69,11 @@ impl Routes {
             let rows = Arc::clone(&rows);
             async move {
                 match admitted(&rows, params, &request) {
-                    Ok(()) => next.run(request).await,
-                    Err(refused) => refused.into_response(),
+                    Ok(row) => audited::run(row, request, next).await,
+                    Err(refused) => {
+                        audited::forbidden(&request, &refused);
+                        refused.into_response()
+                    }
                 }
             }
         });
@@ -79,10 +83,11 @@ impl Routes {
 
 type Params = Result<RawPathParams, RawPathParamsRejection>;
 
-fn admitted(rows: &[&Operation], params: Params, request: &Request) -> ApiResult<()> {
+fn admitted<'a>(rows: &[&'a Operation], params: Params, request: &Request) -> ApiResult<&'a Operation> {
     let params = params.map_err(|_| ApiError::new(ProblemCode::Malformed, "the path isn't properly escaped UTF-8"))?;
     let row = asked(rows, params.iter().last().map(|(_, value)| value))?;
-    may(row, request.extensions().get::<Arc<Identity>>().map(AsRef::as_ref))
+    may(row, request.extensions().get::<Arc<Identity>>().map(AsRef::as_ref))?;
+    Ok(row)
 }
 
 /// The row that a request on a route is about.
@@ -137,6 +142,15 @@ pub(super) fn authenticate(context: &Arc<Context>, headers: &HeaderMap) -> ApiRe
         lifeboat_api::Timestamp::now(),
     );
     let identity = Arc::new(identity.map_err(refusal)?);
+    if !context.gate.haste.admits(&identity.principal, std::time::Instant::now()) {
+        return Err(ApiError::new(
+            ProblemCode::TooManyRequests,
+            format!(
+                "{} asks faster than this gateway answers one caller: wait a second, and see whether something asks in a loop",
+                identity.principal
+            ),
+        ));
+    }
     crate::auth::note_use(context, &identity);
     Ok(identity)
 }

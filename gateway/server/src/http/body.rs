@@ -225,9 +225,14 @@ fn unescape(text: &str) -> ApiResult<String> {
     String::from_utf8(bytes).map_err(|_| wrong())
 }
 
+/// How many objects a page has.
+pub(crate) fn limit(query: &Query) -> ApiResult<usize> {
+    Ok(query.parsed::<usize>("limit")?.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX))
+}
+
 /// One page of objects in a stable order; the token names the last one shown.
 pub(crate) fn page<T: Serialize>(query: &Query, items: Vec<T>, key: impl Fn(&T) -> String) -> ApiResult<Page<T>> {
-    let limit = query.parsed::<usize>("limit")?.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
+    let limit = limit(query)?;
     let start = match query.text("page_token") {
         None => 0,
         Some(token) => items.iter().position(|item| key(item) == token).map(|index| index + 1).ok_or_else(|| {

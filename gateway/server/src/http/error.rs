@@ -90,13 +90,19 @@ impl IntoResponse for ApiError {
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&*problem).unwrap_or_default();
         let mut response = (status, body).into_response();
+        response.extensions_mut().insert(problem.code);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if problem.code == ProblemCode::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if problem.code == ProblemCode::Unavailable {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        let pause = match problem.code {
+            ProblemCode::Unavailable => Some("2"),
+            ProblemCode::TooManyRequests => Some("1"),
+            _ => None,
+        };
+        if let Some(pause) = pause {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(pause));
         }
         response
     }

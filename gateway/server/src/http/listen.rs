@@ -3,6 +3,7 @@
 //! Bounded everywhere: connections, handshakes, headers and idle time. On cancellation it stops accepting, lets requests
 //! under way finish for a bounded time, then drops what is left.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::util::MapRequest;
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 512;
@@ -45,7 +47,7 @@ pub(crate) async fn serve(
             Ok((stream, peer)) => {
                 let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
                 tasks.spawn(async move {
-                    if let Err(error) = connection(stream, acceptor, router, stop).await {
+                    if let Err(error) = connection(stream, peer, acceptor, router, stop).await {
                         tracing::debug!(%peer, %error, "connection ended");
                     }
                     drop(slot);
@@ -64,8 +66,13 @@ pub(crate) async fn serve(
     }
 }
 
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
 async fn connection(
     stream: TcpStream,
+    peer: SocketAddr,
     acceptor: TlsAcceptor,
     router: Router,
     stop: CancellationToken,
@@ -81,6 +88,10 @@ async fn connection(
         .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(64)
         .max_header_list_size(32 << 10);
+    let router = MapRequest::new(router, move |mut request: http::Request<_>| {
+        request.extensions_mut().insert(Peer(peer));
+        request
+    });
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut served = std::pin::pin!(served);
     tokio::select! {

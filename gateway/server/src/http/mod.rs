@@ -5,6 +5,8 @@
 //! [`operations`]. Every error is a problem document.
 
 mod access;
+mod audit;
+mod audited;
 pub(crate) mod body;
 mod clean_point;
 mod drills;
@@ -106,6 +108,7 @@ fn routes() -> Routes {
         .get("/v1/jobs", reads::jobs)
         .get("/v1/jobs/{id}", reads::job)
         .post("/v1/jobs/{id}", verbs::job)
+        .get("/v1/audit", audit::list)
         .get("/v1/events", reads::events)
         .get("/v1/protection-status", reads::protection)
 }
@@ -115,8 +118,9 @@ async fn guard(State(context): Shared, mut request: Request, next: Next) -> Resp
     if !access::is_open(request.uri().path()) {
         match access::authenticate(&context, request.headers()) {
             Ok(identity) => drop(request.extensions_mut().insert(identity)),
-            Err(refused) => return refused.into_response(),
+            Err(refused) => return audited::refused(&context, &request, refused).into_response(),
         }
+        request.extensions_mut().insert(Arc::clone(&context));
     }
     let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,

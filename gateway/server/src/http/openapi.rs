@@ -58,6 +58,7 @@ use super::operations::{Need, Operation, Shape, operations};
         api::CleanPoint,
         api::SuspicionView,
         api::Job,
+        api::AuditRecord,
         api::Event,
         api::ProtectionStatus,
         api::GatewayReport,

@@ -49,6 +49,11 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
+    /// Whether who asks for it is written down: everything that changes something.
+    pub(crate) fn is_audited(&self) -> bool {
+        self.method != "get"
+    }
+
     /// The path that the router knows: without the verb.
     pub(crate) fn route(&self) -> &'static str {
         self.path.split_once(':').map_or(self.path, |(route, _)| route)
@@ -179,7 +184,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 64] = [
+const OTHERS: [Operation; 65] = [
     operation(
         "get",
         "/v1/whoami",
@@ -572,6 +577,16 @@ const OTHERS: [Operation; 64] = [
         Shape::Page,
         "Event",
         &["group", "since", "limit", "page_token"],
+    ),
+    operation(
+        "get",
+        "/v1/audit",
+        READ,
+        "Lists the audit log, newest first: who asked for what.",
+        None,
+        Shape::Page,
+        "AuditRecord",
+        &["since", "who", "limit", "page_token"],
     ),
     operation(
         "get",

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 use super::openapi::document;
 use super::operations::operations;
 use crate::Gateway;
-use crate::testing::{config, policy_spec, vault_create};
+use crate::testing::{config, eventually, policy_spec, vault_create};
 
 struct Api {
     gateway: Gateway,
@@ -113,6 +113,34 @@ fn problem(answer: &Answer, status: u16, code: &str) {
 fn blamed(answer: &Answer, status: u16, code: &str, field: &str) {
     problem(answer, status, code);
     assert_eq!(answer.body["errors"][0]["field"], field, "{}", answer.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_counted_by_address_and_told_to_wait() {
+    let api = Api::start().await;
+    api.vault().await;
+    let ask = async |address: [u8; 4], token: &str| {
+        let request = Request::builder().uri("/v1/status").header("authorization", format!("Bearer {token}"));
+        let mut request = request.body(Body::empty()).expect("sound");
+        request.extensions_mut().insert(super::listen::Peer((address, 4711).into()));
+        api.send(request).await.status.as_u16()
+    };
+    let mut codes = Vec::new();
+    for _ in 0..70 {
+        codes.push(ask([192, 0, 2, 1], "guess").await);
+    }
+    assert_eq!(codes.iter().filter(|code| **code == 401).count(), 60);
+    assert_eq!(codes.last(), Some(&429));
+    assert_eq!(ask([192, 0, 2, 2], "guess").await, 401, "another address");
+    assert_eq!(ask([192, 0, 2, 1], &api.token).await, 200, "who has a token is let in all the same");
+    let told = eventually("it is written down", async || {
+        let found = api.get("/v1/audit").await.body["items"].clone();
+        let of = |record: &&Value| record["kind"] == "refused" && record["from"] == "192.0.2.1";
+        let told: Vec<Value> = found.as_array().expect("a page").iter().filter(of).cloned().collect();
+        (told.len() == 2).then_some(told)
+    })
+    .await;
+    assert!(told[0]["detail"].as_str().is_some_and(|detail| detail.starts_with("10 in this minute")), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -300,6 +300,7 @@ pub(crate) async fn delete(State(context): Shared, Path(id): Path<String>, reque
         .change_attachments(|all| all.retain(|other| other.id != attached.id()))
         .map_err(|error| ApiError::new(ProblemCode::Internal, format!("{error:#}")))?;
     context.vaults.remove(attached.id());
+    context.audit.forget(attached.id());
     context.wake.notify_one();
     tracing::info!(vault = id, "vault detached; its objects stay where they are");
     Ok(StatusCode::NO_CONTENT.into_response())

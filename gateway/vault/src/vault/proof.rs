@@ -7,6 +7,7 @@ use lifeboat_model::Timestamp;
 use super::document::{Content, DOCUMENT_BYTES_MAX, LABEL_MAC};
 use super::{Vault, no_vault, object_key, revision_of, revisions};
 use crate::ambient::VaultOptions;
+use crate::audit::AuditLog;
 use crate::envelope;
 use crate::error::{VaultError, VaultErrorKind, tampered};
 use crate::secret::KeySource;
@@ -39,6 +40,11 @@ pub enum Proved {
         created: Timestamp,
         /// Whether it is a tombstone.
         deleted: bool,
+    },
+    /// Records of the audit log.
+    Audit {
+        /// Number of the first of them.
+        first: u64,
     },
     /// Undamaged, and sealed with a master key that was replaced since: nothing vouches for who wrote it.
     Outdated {
@@ -87,7 +93,7 @@ impl Vault {
         let shared = &self.shared;
         let known = match revision_of(key) {
             Some(_) => true,
-            None => shared.keyring.is_key(key) || shared.catalog.is_document(key),
+            None => shared.keyring.is_key(key) || shared.catalog.is_document(key) || AuditLog::is_object(key),
         };
         if !known {
             return Ok(None);
@@ -109,6 +115,9 @@ impl Vault {
         }
         if let Some(proved) = shared.keyring.check(key, bytes).await? {
             return Ok(Some(proved));
+        }
+        if let Some(first) = shared.audit.check(key, bytes).await? {
+            return Ok(Some(Proved::Audit { first }));
         }
         shared.catalog.check(key, bytes).await
     }

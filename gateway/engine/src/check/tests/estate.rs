@@ -80,6 +80,12 @@ impl Estate {
             }
         }
         catalog.delete("sites", "two", None).await.expect("deleted");
+        let audit = bench.vault.audit();
+        for n in 0..3 {
+            audit.append("one", vec![json!({"asked": n}), json!({"answered": n})]).await.expect("written down");
+        }
+        audit.note_others("two").await.expect("looked at");
+        audit.append("two", vec![json!({"asked": "what one ends with"})]).await.expect("written down");
 
         let mut points = Vec::new();
         for (branch, script) in [(bench.branch, &script), (branch, &own), (orphan, &tail)] {

@@ -43,6 +43,14 @@ fn vectors(version: u32) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("vectors/v{version}"))
 }
 
+fn golden_options() -> VaultOptions {
+    VaultOptions {
+        clock: Clock::new(|| Timestamp::from_micros(1_763_600_000_123_456)),
+        entropy: counting_entropy(),
+        ..VaultOptions::for_tests()
+    }
+}
+
 fn golden_objects(volume: VolumeId, group: GroupId) -> [(&'static str, String); 4] {
     [
         ("vault.json", object_key(1)),
@@ -52,17 +60,41 @@ fn golden_objects(volume: VolumeId, group: GroupId) -> [(&'static str, String); 
     ]
 }
 
+/// The same for the audit log: what one chain says of another included.
+#[tokio::test]
+async fn golden_audit_log() {
+    let store = memory().await;
+    let settings = VaultSettings::new("golden");
+    let vault = Vault::create(Arc::clone(&store), settings, &key(), golden_options()).await.unwrap();
+    let records = |n: u32| vec![serde_json::json!({"kind": "asked", "n": n})];
+    vault.audit().append("golden", records(1)).await.unwrap();
+    vault.audit().note_others("other").await.unwrap();
+    vault.audit().append("other", records(2)).await.unwrap();
+    vault.audit().append("golden", records(3)).await.unwrap();
+    compare(&store, &golden_audit()).await;
+
+    let all: Vec<_> = [("vault.json", object_key(1))].into_iter().chain(golden_audit()).collect();
+    let opened = open(&copy_of(&all).await).await.unwrap();
+    let report = opened.audit().verify(&[]).await.unwrap();
+    assert_eq!((report.findings.len(), report.chains.len()), (0, 2), "{report:?}");
+    assert_eq!(opened.audit().read("golden", 2).await.unwrap().records, records(3));
+}
+
+fn golden_audit() -> [(&'static str, String); 3] {
+    [
+        ("audit-first.json", "audit/golden/000000000001.json".to_owned()),
+        ("audit-other.json", "audit/other/000000000001.json".to_owned()),
+        ("audit-next.json", "audit/golden/000000000002.json".to_owned()),
+    ]
+}
+
 /// Bytes that a fixed clock, a fixed source of randomness and a fixed passphrase give. A change of any of them is a
 /// change of the format: bump [`FORMAT_VERSION`], keep these files, add new ones. `LIFEBOAT_BLESS=1` writes them.
 #[tokio::test]
 async fn golden_documents() {
-    let options = VaultOptions {
-        clock: Clock::new(|| Timestamp::from_micros(1_763_600_000_123_456)),
-        entropy: counting_entropy(),
-        ..VaultOptions::for_tests()
-    };
     let store = memory().await;
-    let vault = Vault::create(Arc::clone(&store), VaultSettings::new("golden"), &key(), options).await.unwrap();
+    let settings = VaultSettings::new("golden");
+    let vault = Vault::create(Arc::clone(&store), settings, &key(), golden_options()).await.unwrap();
     let volume = VolumeId::from_bytes(*b"golden volume id");
     let group = GroupId::from_bytes(*b"golden group id.");
     let volume_keys = vault.create_volume_keys(volume).await.unwrap();
