@@ -125,7 +125,7 @@ async fn verify(args: VerifyArgs, output: Output) -> Result<()> {
     output.show(&report, || shown(&report, &args.url))?;
     match report.findings.len() {
         0 => Ok(()),
-        1 => Err(Failure::failed("1 object of the audit log isn't as it was written".to_owned())),
+        1 => Err(Failure::failed("1 object of the audit log isn't as it was written")),
         many => Err(Failure::failed(format!("{many} objects of the audit log aren't as they were written"))),
     }
 }
