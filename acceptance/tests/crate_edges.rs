@@ -19,15 +19,25 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lifeboat-export", &["lifeboat-engine", "lifeboat-model"]),
     ("lifeboat-compute", &["lifeboat-model"]),
     ("lifeboat-api", &["lifeboat-model"]),
+    ("lifeboat-identity", &["lifeboat-api", "lifeboat-model"]),
     (
         "lifeboat-server",
-        &["lifeboat-api", "lifeboat-compute", "lifeboat-export", "lifeboat-engine", "lifeboat-vault", "lifeboat-model"],
+        &[
+            "lifeboat-api",
+            "lifeboat-identity",
+            "lifeboat-compute",
+            "lifeboat-export",
+            "lifeboat-engine",
+            "lifeboat-vault",
+            "lifeboat-model",
+        ],
     ),
     (
         "lifeboat-cli",
         &[
             "lifeboat-server",
             "lifeboat-api",
+            "lifeboat-identity",
             "lifeboat-compute",
             "lifeboat-export",
             "lifeboat-engine",

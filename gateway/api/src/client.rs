@@ -61,6 +61,26 @@ impl Client {
         })
     }
 
+    /// A client for a machine, which shows no token: `tls` says whom it believes and which certificate it shows, and `name` is
+    /// what it asks for when TLS begins, whatever the endpoint is called.
+    ///
+    /// # Errors
+    /// `Usage` when there is no endpoint, or one that makes no sense.
+    pub fn for_machine(
+        endpoints: &[String],
+        tls: Arc<rustls::ClientConfig>,
+        name: &rustls_pki_types::ServerName<'static>,
+    ) -> Result<Self, ClientError> {
+        let ClientConfig { connect_timeout, request_timeout, .. } = ClientConfig::default();
+        if endpoints.is_empty() {
+            return Err(ClientError::usage("no endpoint: name a gateway, for example https://gateway.example:443"));
+        }
+        let endpoint =
+            |url: &String| Ok(Endpoint::new(url, None, Arc::clone(&tls), connect_timeout)?.asking_for(name.clone()));
+        let endpoints: Vec<Endpoint> = endpoints.iter().map(endpoint).collect::<Result<_, ClientError>>()?;
+        Ok(Self { endpoints: endpoints.into(), preferred: Arc::new(AtomicUsize::new(0)), timeout: request_timeout })
+    }
+
     /// The endpoint that answered last.
     #[must_use]
     pub fn endpoint(&self) -> &str {
@@ -279,6 +299,37 @@ impl Client {
         self.post(&format!("{}:renew", item_path::<Token>(id)?), request).await
     }
 
+    /// Makes a registration key. Its text is in this answer and nowhere else.
+    ///
+    /// # Errors
+    /// `Conflict` when an earlier try made it and its answer was lost: the message says what to do; and the others.
+    pub async fn create_registration_key(
+        &self,
+        request: &RegistrationKeyCreate,
+    ) -> Result<NewRegistrationKey, ClientError> {
+        self.post(RegistrationKey::PATH, request).await
+    }
+
+    /// Makes a machine known, with a registration key. The same key and public key again give the same identity.
+    ///
+    /// # Errors
+    /// `Unauthorized` when the key isn't valid or was used by another machine, `Invalid`, and the others.
+    pub async fn enrol(&self, request: &EnrolRequest) -> Result<Enrolment, ClientError> {
+        self.post("/v1/enrolments", request).await
+    }
+
+    /// Another certificate for an agent, asked for by itself.
+    ///
+    /// # Errors
+    /// `Unauthorized` or `Forbidden` for who isn't that agent, and the others.
+    pub async fn renew_certificate(
+        &self,
+        agent: &str,
+        request: &RenewCertificateRequest,
+    ) -> Result<Enrolment, ClientError> {
+        self.post(&format!("{}:renew", item_path::<Agent>(agent)?), request).await
+    }
+
     /// Whom the gateway takes this client for.
     ///
     /// # Errors
@@ -394,6 +445,8 @@ collections! {
     Plan => "/v1/plans",
     Drill => "/v1/drills",
     Token => "/v1/tokens",
+    RegistrationKey => "/v1/registration-keys",
+    Agent => "/v1/agents",
 }
 
 fn item_path<R: Collection>(id: &str) -> Result<String, ClientError> {

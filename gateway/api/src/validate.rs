@@ -4,12 +4,14 @@
 //! here looks anything up: a rule that needs the vault (a name that is taken, an id that doesn't exist) is the server's.
 
 mod drill;
+mod identity;
 mod machine;
 mod network;
 mod plan;
 mod token;
 
 pub use drill::ASSERTIONS_MAX;
+pub use identity::{REGISTRATION_TTL_MAX, REGISTRATION_TTL_MIN};
 pub use machine::{DISKS_MAX, INTERFACES_MAX};
 pub use network::SUBNETS_MAX;
 pub use plan::BOOT_GROUPS_MAX;

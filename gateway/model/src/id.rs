@@ -119,6 +119,10 @@ ids! {
     EventId, "evt", "event";
     /// A token of the API.
     TokenId, "tok", "token";
+    /// A registration key: what a machine enrols with, once.
+    RegistrationKeyId, "rgk", "registration key";
+    /// A mobility agent.
+    AgentId, "agt", "agent";
 }
 
 fn parse(text: &str, prefix: &str) -> Option<[u8; 16]> {

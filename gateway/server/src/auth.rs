@@ -10,7 +10,7 @@
 mod limits;
 mod secret;
 
-pub(crate) use secret::{Hash, fresh, hash};
+pub(crate) use secret::{Hash, fresh, hash, hex};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,8 +31,8 @@ const USE_NOTED_EVERY: Duration = Duration::from_secs(3600);
 /// How long noting it may take.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Somebody who was let in. Later kinds (gateways, agents, process servers, by their certificates) are principals with roles
-/// too: what asks for a role needs to know nothing of them.
+/// Somebody who was let in. A machine, by its certificate, is a principal without roles: what asks for a role needs to know
+/// nothing of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) principal: Principal,
@@ -40,6 +40,13 @@ pub(crate) struct Identity {
     pub(crate) expires: Option<Timestamp>,
     /// When its use should be noted: the token, and when it was noted last.
     used: Option<(TokenId, Option<Timestamp>)>,
+}
+
+impl Identity {
+    /// A machine: it may do what is a machine's, and nothing that takes a role.
+    pub(crate) fn machine(principal: Principal, expires: Timestamp) -> Self {
+        Self { principal, roles: Vec::new(), expires: Some(expires), used: None }
+    }
 }
 
 /// Why somebody isn't let in. A name is told only to who has shown the secret.

@@ -27,6 +27,7 @@ use crate::insight::Insights;
 use crate::instances::Instances;
 use crate::instances::Open;
 use crate::jobs::Running;
+use crate::machines::Revoked;
 use crate::points::PointCache;
 use crate::port::{DataPath, Instance};
 use crate::records::{EventRecord, kind};
@@ -135,6 +136,7 @@ pub(crate) struct Context {
     pub(crate) insights: Insights,
     /// Who asked for what.
     pub(crate) audit: Audit,
+    pub(crate) revoked: Revoked,
     /// How fast the groups of a policy may send, and read for a resync, together.
     paces: Mutex<HashMap<PolicyId, Paces>>,
     pub(crate) tasks: TaskTracker,
@@ -183,6 +185,7 @@ impl Context {
             collections: Collections::default(),
             insights: Insights::default(),
             audit: Audit::default(),
+            revoked: Revoked::default(),
             paces: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

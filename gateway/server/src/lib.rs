@@ -24,6 +24,7 @@ mod http;
 mod insight;
 mod instances;
 mod jobs;
+mod machines;
 mod nbd;
 mod placement;
 mod points;
@@ -142,9 +143,10 @@ impl Gateway {
             let stop = context.stop.clone();
             context.tasks.spawn(async move { stop.run_until_cancelled(driver.prepare()).await });
         }
+        let doors = machines::Doors::new(&context, tls)?;
         let http_stop = CancellationToken::new();
         let router = http::router(Arc::clone(&context));
-        tasks.push(tokio::spawn(http::listen::serve(listener, tls, router, http_stop.clone())));
+        tasks.push(tokio::spawn(http::listen::serve(listener, doors, router, http_stop.clone())));
         tracing::info!(
             %address,
             state = %context.state.path().display(),

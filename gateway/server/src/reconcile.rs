@@ -32,8 +32,8 @@ use crate::insight;
 use crate::jobs;
 use crate::port::{CompressionChoice, HeldVolume, Instance, Place, Settings};
 use crate::records::{
-    ActiveRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, TokenRecord, VolumeRecord,
-    kind, status,
+    ActiveRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, JobSpec, Observed, RegistrationKeyRecord,
+    TokenRecord, VolumeRecord, kind, status,
 };
 use crate::runs;
 use crate::vaults::{AttachedVault, Snapshot};
@@ -729,17 +729,21 @@ async fn tidy(attached: &AttachedVault) {
     }
 }
 
-/// Revokes tokens that ended a while ago: Terraform makes one for each run, and one that was killed leaves its own behind.
+/// Revokes tokens and registration keys that ended a while ago: Terraform makes one for each run, and one that was killed leaves its own behind.
 async fn drop_expired_tokens(catalog: &Catalog) {
+    drop_ended(catalog, kind::TOKENS, |document| status::<TokenRecord>(document).expires).await;
+    drop_ended(catalog, kind::REGISTRATION_KEYS, |document| status::<RegistrationKeyRecord>(document).expires).await;
+}
+
+async fn drop_ended(catalog: &Catalog, kind: &str, end: impl Fn(&Document) -> Option<Timestamp>) {
     let now = Timestamp::now();
-    let Ok(tokens) = catalog.list(kind::TOKENS).await else { return };
+    let Ok(documents) = catalog.list(kind).await else { return };
     let ended = |document: &&Arc<Document>| {
-        let end = status::<TokenRecord>(document).expires;
-        end.is_some_and(|end| now.seconds_since(end) >= TOKENS_KEPT.as_secs_f64())
+        end(document).is_some_and(|end| now.seconds_since(end) >= TOKENS_KEPT.as_secs_f64())
     };
-    for document in tokens.iter().filter(ended) {
-        if let Err(error) = catalog.delete(kind::TOKENS, &document.id, None).await {
-            tracing::debug!(token = document.id, %error, "an expired token can't be dropped");
+    for document in documents.iter().filter(ended) {
+        if let Err(error) = catalog.delete(kind, &document.id, None).await {
+            tracing::debug!(kind, id = document.id, %error, "what has ended can't be dropped");
         }
     }
 }
@@ -748,7 +752,9 @@ async fn drop_expired_tokens(catalog: &Catalog) {
 /// vanished without a tombstone for one that somebody took away.
 async fn purge_old_tombstones(catalog: &Catalog) {
     let now = Timestamp::now();
-    for kind in [kind::EVENTS, kind::JOBS, kind::EVIDENCE, kind::PICTURES, kind::TOKENS] {
+    for kind in
+        [kind::EVENTS, kind::JOBS, kind::EVIDENCE, kind::PICTURES, kind::TOKENS, kind::REGISTRATION_KEYS, kind::AGENTS]
+    {
         let Ok(deleted) = catalog.list_deleted(kind).await else { continue };
         let old = |document: &&Arc<Document>| now.seconds_since(document.updated) >= TIDY_INTERVAL.as_secs_f64();
         for document in deleted.iter().filter(old) {

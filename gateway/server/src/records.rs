@@ -4,10 +4,14 @@
 //! ones are left alone when a document is read.
 
 mod drill;
+mod identity;
 mod recovery;
 mod token;
 
 pub(crate) use drill::{AssertionResult, DrillJobSpec, DrillRecord, EvidenceRecord, Findings, Picture, PointUsed};
+pub(crate) use identity::{
+    AgentRecord, AgentSpecRecord, CertificateRecord, RegistrationKeyRecord, RegistrationKeySpecRecord, UseRecord,
+};
 pub(crate) use recovery::{
     ActionPlace, Answer, AnySpec, Member, Mover, Part, Placed, ProgramSpec, RecoveryFailover, RecoveryRecord,
     RecoveryTest, Subject,
@@ -42,13 +46,30 @@ pub(crate) mod kind {
     pub(crate) const JOBS: &str = "jobs";
     pub(crate) const EVENTS: &str = "events";
     pub(crate) const TOKENS: &str = "tokens";
+    pub(crate) const REGISTRATION_KEYS: &str = "registration-keys";
+    pub(crate) const AGENTS: &str = "agents";
     /// Evidence of the runs of drills; read when it is asked for.
     pub(crate) const EVIDENCE: &str = "drill-evidence";
     /// Pictures that go with it.
     pub(crate) const PICTURES: &str = "drill-pictures";
     /// Those that a gateway keeps a copy of.
-    pub(crate) const ALL: [&str; 13] =
-        [VAULTS, SITES, GATEWAYS, POLICIES, GROUPS, VOLUMES, NETWORKS, MAPPINGS, MACHINES, PLANS, DRILLS, JOBS, TOKENS];
+    pub(crate) const ALL: [&str; 15] = [
+        VAULTS,
+        SITES,
+        GATEWAYS,
+        POLICIES,
+        GROUPS,
+        VOLUMES,
+        NETWORKS,
+        MAPPINGS,
+        MACHINES,
+        PLANS,
+        DRILLS,
+        JOBS,
+        TOKENS,
+        REGISTRATION_KEYS,
+        AGENTS,
+    ];
 }
 
 /// The directory of a group's instance at its home gateway.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use futures::future::try_join_all;
 use lifeboat_api::{EncryptionKey, KeySourceKind};
+use lifeboat_identity::Authority;
 use lifeboat_model::VaultId;
 use lifeboat_vault::{
     Access, Credentials, Document, KeySource, KmsKey, StorageTarget, StoreClass, StoreError, Vault, VaultError,
@@ -57,6 +58,8 @@ pub(crate) struct AttachedVault {
     pub(crate) attachment: Attachment,
     opened: RwLock<Option<Vault>>,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// The vault's authority over machines, once it was needed here.
+    authority: RwLock<Option<Arc<Authority>>>,
     /// One at a time takes a copy, so that an older one never replaces a newer.
     refreshing: tokio::sync::Mutex<()>,
     /// Number of the copy that was begun last.
@@ -79,6 +82,7 @@ impl AttachedVault {
             attachment,
             opened: RwLock::new(opened),
             snapshot: RwLock::default(),
+            authority: RwLock::default(),
             refreshing: tokio::sync::Mutex::default(),
             begun: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -115,6 +119,42 @@ impl AttachedVault {
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The vault's authority over machines, made if there is none yet: two gateways that make it at once have the same one.
+    pub(crate) async fn authority(&self) -> Result<Arc<Authority>, VaultError> {
+        if let Some(known) = self.known_authority() {
+            return Ok(known);
+        }
+        let secret = self.vault()?.authority_secret().await?;
+        self.remember_authority(&secret)
+    }
+
+    /// The same without asking the vault: known at a gateway that has registration keys or agents in its copy of the catalog.
+    pub(crate) fn known_authority(&self) -> Option<Arc<Authority>> {
+        self.authority.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember_authority(&self, secret: &[u8; 32]) -> Result<Arc<Authority>, VaultError> {
+        let authority = Authority::new(self.id(), secret).map_err(|error| trouble(StoreClass::Fatal, error))?;
+        let authority = Arc::new(authority);
+        *self.authority.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&authority));
+        Ok(authority)
+    }
+
+    /// Takes the authority over that another gateway made, when there is one that machines may ask for here.
+    async fn learn_authority(&self, vault: &Vault, snapshot: &Snapshot) {
+        let needed = [kind::REGISTRATION_KEYS, kind::AGENTS].iter().any(|kind| !snapshot.of(kind).is_empty());
+        if !needed || self.known_authority().is_some() {
+            return;
+        }
+        let learnt = match vault.existing_authority_secret().await {
+            Ok(secret) => self.remember_authority(&secret).map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = learnt {
+            tracing::warn!(vault = %self.id(), %error, "the vault's authority can't be read: machines can't connect");
+        }
     }
 
     /// Whether it is time to tidy up; the caller then does.
@@ -204,7 +244,9 @@ impl AttachedVault {
                 Ok::<_, VaultError>((kind, documents))
             }
         });
-        Ok(Snapshot { kinds: try_join_all(kinds).await?.into_iter().collect() })
+        let snapshot = Snapshot { kinds: try_join_all(kinds).await?.into_iter().collect() };
+        self.learn_authority(&vault, &snapshot).await;
+        Ok(snapshot)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The keys of volumes and groups: `keys/<owner>/<number>`, each wrapped under a master key.
+//! The keys of volumes and groups, and of the vault's authority over machines: `keys/<owner>/<number>`, each wrapped under a
+//! master key.
 //!
 //! ```text
 //! 1 ── rotate_volume_key ──> 2 ── rewrap (new master key) ──> 3 ── erase ──> 4, an erasure; 1 to 3 are deleted
@@ -18,7 +19,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lifeboat_format::keys;
-use lifeboat_model::{GroupId, Timestamp, VolumeId};
+use lifeboat_model::{GroupId, Timestamp, VaultId, VolumeId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -27,6 +28,7 @@ use crate::envelope::{Binary, Blob};
 use crate::error::{VaultError, VaultErrorKind, invalid, tampered};
 use crate::masters::Masters;
 use crate::once::create_exact;
+use crate::secret::Secret;
 use crate::store::Store;
 use crate::vault::Proved;
 
@@ -252,6 +254,18 @@ impl Keyring {
         }
         let (_, secret) = self.open_newest(&group.to_string()).await?;
         self.remember_group(group, &secret)
+    }
+
+    /// The secret of the vault's authority over machines, which the vault's own id owns; made if there is none yet.
+    pub(crate) async fn authority_secret(&self, vault: VaultId) -> Result<Secret, VaultError> {
+        let secret = self.create_or_open(&vault.to_string(), KEY_LEN).await?;
+        authority_secret(vault, &secret)
+    }
+
+    /// The same, which is never made here.
+    pub(crate) async fn existing_authority_secret(&self, vault: VaultId) -> Result<Secret, VaultError> {
+        let (_, secret) = self.open_newest(&vault.to_string()).await?;
+        authority_secret(vault, &secret)
     }
 
     pub(crate) async fn destroy_group_key(&self, group: GroupId) -> Result<(), VaultError> {
@@ -524,8 +538,14 @@ fn in_order(owner: &str, version: u32, mut secret: Zeroizing<Vec<u8>>) -> Zeroiz
     secret
 }
 
+fn authority_secret(vault: VaultId, secret: &[u8]) -> Result<Secret, VaultError> {
+    let bytes: Option<[u8; KEY_LEN]> = secret.try_into().ok();
+    let wrong = || tampered(format!("the key of the authority of {vault} has a wrong length; restore its object"));
+    bytes.map(Zeroizing::new).ok_or_else(wrong)
+}
+
 fn is_owner(text: &str) -> bool {
-    text.parse::<VolumeId>().is_ok() || text.parse::<GroupId>().is_ok()
+    text.parse::<VolumeId>().is_ok() || text.parse::<GroupId>().is_ok() || text.parse::<VaultId>().is_ok()
 }
 
 fn object_key(owner: &str, number: u32) -> String {

@@ -23,6 +23,8 @@ use async_trait::async_trait;
 use lifeboat_format::keys::{DataKey, GroupKey};
 use lifeboat_model::{GroupId, Timestamp, VaultId, VolumeId};
 
+use zeroize::Zeroizing;
+
 use crate::ambient::{Entropy, VaultOptions};
 use crate::audit::AuditLog;
 use crate::catalog::Catalog;
@@ -316,6 +318,17 @@ impl Vault {
     /// The key of a group, which is never made here: for reading. [`VaultErrorKind::NotFound`] if it has none.
     pub async fn existing_group_key(&self, group: GroupId) -> Result<GroupKey, VaultError> {
         self.shared.keyring.existing_group_key(group).await
+    }
+
+    /// The secret of the vault's authority over machines, made if there is none yet. Any number of calls, anywhere, give the
+    /// same one: whoever opens the vault can vouch for machines, and nobody else.
+    pub async fn authority_secret(&self) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        self.shared.keyring.authority_secret(self.id()).await
+    }
+
+    /// The same, which is never made here. [`VaultErrorKind::NotFound`] if there is none.
+    pub async fn existing_authority_secret(&self) -> Result<Zeroizing<[u8; 32]>, VaultError> {
+        self.shared.keyring.existing_authority_secret(self.id()).await
     }
 
     /// Destroys a volume's keys, and with them all its data in the vault, for good. What remains is a record that says

@@ -127,7 +127,7 @@ impl ClientConfig {
             .enumerate()
             .map(|(index, url)| {
                 let token = self.tokens.get(index).or(self.tokens.first()).cloned().unwrap_or_default();
-                Endpoint::new(url, token, Arc::clone(&tls), self.connect_timeout)
+                Endpoint::new(url, Some(token), Arc::clone(&tls), self.connect_timeout)
             })
             .collect()
     }

@@ -34,7 +34,8 @@ pub(super) struct Endpoint {
     host: String,
     port: u16,
     name: ServerName<'static>,
-    token: Secret,
+    /// None for a machine, which shows a certificate.
+    token: Option<Secret>,
     tls: Arc<rustls::ClientConfig>,
     connect_timeout: Duration,
     idle: Mutex<Vec<Sender>>,
@@ -49,7 +50,7 @@ impl std::fmt::Debug for Endpoint {
 impl Endpoint {
     pub(super) fn new(
         url: &str,
-        token: Secret,
+        token: Option<Secret>,
         tls: Arc<rustls::ClientConfig>,
         connect_timeout: Duration,
     ) -> Result<Self, ClientError> {
@@ -63,7 +64,8 @@ impl Endpoint {
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(wrong("it has a path"));
         }
-        if !token.expose().bytes().all(|b| b.is_ascii_graphic()) || token.expose().is_empty() {
+        let sound = |token: &Secret| !token.expose().is_empty() && token.expose().bytes().all(|b| b.is_ascii_graphic());
+        if token.as_ref().is_some_and(|token| !sound(token)) {
             return Err(ClientError::usage(format!(
                 "the token for {url} is empty or holds characters that no token has"
             )));
@@ -75,6 +77,11 @@ impl Endpoint {
         let shown =
             if host.contains(':') { format!("https://[{host}]:{port}") } else { format!("https://{host}:{port}") };
         Ok(Self { url: shown, host, port, name, token, tls, connect_timeout, idle: Mutex::new(Vec::new()) })
+    }
+
+    /// The same, asking for another name than its address when TLS begins.
+    pub(super) fn asking_for(self, name: ServerName<'static>) -> Self {
+        Self { name, ..self }
     }
 
     /// Sends a request and reads the whole answer.
@@ -121,8 +128,10 @@ impl Endpoint {
             .method(method)
             .uri(path)
             .header(header::HOST, self.url.trim_start_matches("https://"))
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token.expose()))
             .header(header::ACCEPT, "application/json, application/problem+json");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+        }
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
@@ -176,7 +185,7 @@ impl Endpoint {
                     .and_then(|inner| inner.downcast_ref::<rustls::Error>())
                     .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
                 if certificate {
-                    ClientError::certificate(&self.url, &source.to_string())
+                    ClientError::certificate(&self.url, &source.to_string(), self.token.is_none())
                 } else {
                     unreachable(format!("no TLS: {source}"))
                 }

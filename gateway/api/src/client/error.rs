@@ -81,13 +81,18 @@ impl ClientError {
         Self { maybe_sent, ..Self::new(ClientErrorKind::Unreachable, format!("{endpoint}: {why}")) }
     }
 
-    pub(super) fn certificate(endpoint: &str, why: &str) -> Self {
-        Self::new(
-            ClientErrorKind::Unauthorized,
+    pub(super) fn certificate(endpoint: &str, why: &str, machine: bool) -> Self {
+        let message = if machine {
+            format!(
+                "{endpoint}: its certificate isn't signed by the authority of this machine's vault ({why}): it is no gateway of that vault, \
+                 or not yet; check the endpoint"
+            )
+        } else {
             format!(
                 "{endpoint}: its certificate isn't signed by the authority in LIFEBOAT_CA_CERT ({why}); use the ca.pem of that gateway's state directory"
-            ),
-        )
+            )
+        };
+        Self::new(ClientErrorKind::Unauthorized, message)
     }
 
     pub(super) fn all_unreachable(mut each: Vec<Self>) -> Self {

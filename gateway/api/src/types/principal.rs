@@ -66,6 +66,8 @@ pub enum PrincipalKind {
     Administrator,
     /// Who holds a token of a vault.
     Token,
+    /// A mobility agent, by its certificate.
+    Agent,
 }
 
 /// Somebody.
@@ -73,10 +75,10 @@ pub enum PrincipalKind {
 pub struct Principal {
     /// What kind of somebody.
     pub kind: PrincipalKind,
-    /// The token's id; nothing for an administrator.
+    /// The token's or the agent's id; nothing for an administrator.
     #[serde(default)]
     pub id: Option<String>,
-    /// The token's name; the name of the gateway whose administrator it is.
+    /// The token's or the agent's name; the name of the gateway whose administrator it is.
     pub name: String,
 }
 
@@ -85,6 +87,7 @@ impl std::fmt::Display for Principal {
         match self.kind {
             PrincipalKind::Administrator => write!(f, "the administrator of gateway {}", self.name),
             PrincipalKind::Token => write!(f, "the token {} ({})", self.name, self.id.as_deref().unwrap_or("no id")),
+            PrincipalKind::Agent => write!(f, "the agent {} ({})", self.name, self.id.as_deref().unwrap_or("no id")),
         }
     }
 }

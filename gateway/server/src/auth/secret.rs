@@ -50,6 +50,6 @@ pub(crate) fn hash(token: &str) -> Hash {
     bytes
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,8 +13,9 @@ use axum::handler::Handler;
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, on};
-use http::{HeaderMap, header};
-use lifeboat_api::{Problem, ProblemCode};
+use http::header;
+use lifeboat_api::{Principal, PrincipalKind, Problem, ProblemCode};
+use lifeboat_identity::{MachineKind, Peer};
 
 use super::audited;
 use super::error::{ApiError, ApiResult};
@@ -23,6 +24,7 @@ use super::resources::{self, Kind};
 use super::verbs;
 use crate::auth::{Identity, Refusal};
 use crate::context::Context;
+use crate::machines::{self, Refused};
 
 /// Routes, each with what it needs.
 #[derive(Debug, Default)]
@@ -110,7 +112,27 @@ fn asked<'a>(rows: &[&'a Operation], segment: Option<&str>) -> ApiResult<&'a Ope
 
 fn may(row: &Operation, identity: Option<&Identity>) -> ApiResult<()> {
     match (row.need, identity) {
-        (Need::Nothing, _) | (Need::Token, Some(_)) => Ok(()),
+        (Need::Nothing | Need::RegistrationKey, _) => Ok(()),
+        (Need::Machine(wanted), Some(identity)) if machine(&identity.principal) == Some(wanted) => Ok(()),
+        (Need::Machine(wanted), Some(identity)) => Err(ApiError::new(
+            ProblemCode::Forbidden,
+            format!(
+                "{} {} is for an {wanted}, by the certificate that it enrolled for; {} may not ask it",
+                row.method.to_uppercase(),
+                row.path,
+                identity.principal
+            ),
+        )),
+        (_, Some(identity)) if machine(&identity.principal).is_some() => Err(ApiError::new(
+            ProblemCode::Forbidden,
+            format!(
+                "{} {} is for people and programs with a token, not for {}",
+                row.method.to_uppercase(),
+                row.path,
+                identity.principal
+            ),
+        )),
+        (Need::Token, Some(_)) => Ok(()),
         (Need::Role(wanted), Some(identity)) if identity.roles.iter().any(|role| role.covers(wanted)) => Ok(()),
         (Need::Role(wanted), Some(identity)) => {
             let has: Vec<&str> = identity.roles.iter().map(|role| role.as_str()).collect();
@@ -128,20 +150,34 @@ fn may(row: &Operation, identity: Option<&Identity>) -> ApiResult<()> {
     }
 }
 
-/// Whether a path is for everybody.
-pub(super) fn is_open(path: &str) -> bool {
-    operations().any(|row| row.need == Need::Nothing && row.path == path)
+/// What kind of machine somebody is; nothing for people and programs.
+fn machine(principal: &Principal) -> Option<MachineKind> {
+    match principal.kind {
+        PrincipalKind::Agent => Some(MachineKind::Agent),
+        PrincipalKind::Administrator | PrincipalKind::Token => None,
+    }
 }
 
-/// Who sends a request.
-pub(super) fn authenticate(context: &Arc<Context>, headers: &HeaderMap) -> ApiResult<Arc<Identity>> {
-    let identity = context.gate.identify(
-        headers.get(header::AUTHORIZATION),
-        &context.settings.name,
-        &context.vaults.all(),
-        lifeboat_api::Timestamp::now(),
-    );
-    let identity = Arc::new(identity.map_err(refusal)?);
+/// Whether a path is for everybody, or for who has what stands in the body.
+pub(super) fn is_open(path: &str) -> bool {
+    operations().any(|row| matches!(row.need, Need::Nothing | Need::RegistrationKey) && row.path == path)
+}
+
+/// Who sends a request. Who has shown a certificate is that machine, whatever token it may send: the two don't add up.
+pub(super) fn authenticate(context: &Arc<Context>, request: &Request) -> ApiResult<Arc<Identity>> {
+    let now = lifeboat_api::Timestamp::now();
+    let identity = match request.extensions().get::<Arc<Peer>>() {
+        Some(peer) => {
+            let principal = machines::admit(context, peer, now).map_err(|refused| machine_refusal(peer, refused))?;
+            Identity::machine(principal, peer.not_after)
+        }
+        None => {
+            let header = request.headers().get(header::AUTHORIZATION);
+            let identity = context.gate.identify(header, &context.settings.name, &context.vaults.all(), now);
+            identity.map_err(refusal)?
+        }
+    };
+    let identity = Arc::new(identity);
     if !context.gate.haste.admits(&identity.principal, std::time::Instant::now()) {
         return Err(ApiError::new(
             ProblemCode::TooManyRequests,
@@ -153,6 +189,14 @@ pub(super) fn authenticate(context: &Arc<Context>, headers: &HeaderMap) -> ApiRe
     }
     crate::auth::note_use(context, &identity);
     Ok(identity)
+}
+
+fn machine_refusal(peer: &Peer, refused: Refused) -> ApiError {
+    let code = match refused {
+        Refused::Unsure => ProblemCode::Unavailable,
+        Refused::Time | Refused::Unknown | Refused::Kind => ProblemCode::Unauthorized,
+    };
+    ApiError::new(code, format!("the machine {} isn't let in: {refused}", peer.name))
 }
 
 fn refusal(refusal: Refusal) -> ApiError {

@@ -33,15 +33,31 @@ pub(super) async fn run(row: &Operation, request: Request, next: Next) -> Respon
         return next.run(request).await;
     }
     let Some(context) = request.extensions().get::<Arc<Context>>().cloned() else { return next.run(request).await };
-    let asked =
-        Entry { request: Some(uuid::Uuid::new_v4().to_string()), ..entry(&context, &request, AuditKind::Asked) };
-    let mut answer = Answer { context: Arc::clone(&context), asked: Some(asked.clone()) };
-    if let Err(refused) = audit::record(&context, asked).await {
+    let asked = entry(&context, &request, AuditKind::Asked);
+    between(&context, asked, next.run(request)).await
+}
+
+/// Does what somebody asked who was recognised by what stands in the body; `detail` says by what.
+pub(super) async fn run_for(
+    context: &Arc<Context>,
+    request: Request,
+    detail: String,
+    act: impl Future<Output = Response>,
+) -> Response {
+    let asked = Entry { detail: Some(detail), ..entry(context, &request, AuditKind::Asked) };
+    drop(request);
+    between(context, asked, act).await
+}
+
+async fn between(context: &Arc<Context>, asked: Entry, act: impl Future<Output = Response>) -> Response {
+    let asked = Entry { request: Some(uuid::Uuid::new_v4().to_string()), ..asked };
+    let mut answer = Answer { context: Arc::clone(context), asked: Some(asked.clone()) };
+    if let Err(refused) = audit::record(context, asked).await {
         let response = refused.into_response();
         answer.is(&response);
         return response;
     }
-    let response = next.run(request).await;
+    let response = act.await;
     answer.is(&response);
     response
 }

@@ -1,4 +1,4 @@
-//! The HTTPS listener: accepts, does TLS, hands connections to the router.
+//! The HTTPS listener: accepts, does TLS, hands connections to the router, with the machine at the other end if it is one.
 //!
 //! Bounded everywhere: connections, handshakes, headers and idle time. On cancellation it stops accepting, lets requests
 //! under way finish for a bounded time, then drops what is left.
@@ -13,10 +13,12 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::MapRequest;
+
+use crate::machines::Doors;
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 512;
@@ -25,13 +27,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until `stop` is cancelled and what was under way is done.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
-    router: Router,
-    stop: CancellationToken,
-) {
-    let acceptor = TlsAcceptor::from(tls);
+pub(crate) async fn serve(listener: TcpListener, doors: Doors, router: Router, stop: CancellationToken) {
+    let doors = Arc::new(doors);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let tasks = TaskTracker::new();
     loop {
@@ -45,9 +42,9 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+                let (doors, router, stop) = (Arc::clone(&doors), router.clone(), stop.clone());
                 tasks.spawn(async move {
-                    if let Err(error) = connection(stream, peer, acceptor, router, stop).await {
+                    if let Err(error) = connection(stream, peer, &doors, router, stop).await {
                         tracing::debug!(%peer, %error, "connection ended");
                     }
                     drop(slot);
@@ -73,12 +70,18 @@ pub(super) struct Peer(pub(super) SocketAddr);
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    acceptor: TlsAcceptor,
+    doors: &Doors,
     router: Router,
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let shaking = async {
+        let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+        let config = doors.of(begun.client_hello().server_name());
+        begun.into_stream(config).await
+    };
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await??;
+    let machine = lifeboat_identity::peer(stream.get_ref().1).map(Arc::new);
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_headers(64);
     builder
@@ -90,6 +93,9 @@ async fn connection(
         .max_header_list_size(32 << 10);
     let router = MapRequest::new(router, move |mut request: http::Request<_>| {
         request.extensions_mut().insert(Peer(peer));
+        if let Some(machine) = &machine {
+            request.extensions_mut().insert(Arc::clone(machine));
+        }
         request
     });
     let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

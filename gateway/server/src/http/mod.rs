@@ -1,10 +1,11 @@
 //! The HTTP side: routes, authentication, limits, problem documents.
 //!
 //! Handlers read the gateway's copy of the catalog and write intent; the reconciler and the jobs act on it (I-12).
-//! Everything but `/livez` and `/readyz` needs a token, unknown paths too; what its roles have to be says the table in
+//! Everything but `/livez`, `/readyz` and enrolments needs a token or a machine's certificate, unknown paths too; what its roles have to be says the table in
 //! [`operations`]. Every error is a problem document.
 
 mod access;
+mod agents;
 mod audit;
 mod audited;
 pub(crate) mod body;
@@ -20,6 +21,7 @@ pub(crate) mod openapi;
 mod operations;
 mod points;
 mod reads;
+mod registration_keys;
 mod resources;
 mod tokens;
 mod undelete;
@@ -74,6 +76,15 @@ fn routes() -> Routes {
         .get("/v1/tokens/{id}", tokens::read)
         .delete("/v1/tokens/{id}", tokens::delete)
         .post("/v1/tokens/{id}", tokens::verb)
+        .get("/v1/registration-keys", registration_keys::list)
+        .post("/v1/registration-keys", registration_keys::create)
+        .get("/v1/registration-keys/{id}", registration_keys::read)
+        .delete("/v1/registration-keys/{id}", registration_keys::delete)
+        .post("/v1/enrolments", agents::enrol)
+        .get("/v1/agents", agents::list)
+        .get("/v1/agents/{id}", agents::read)
+        .delete("/v1/agents/{id}", agents::delete)
+        .post("/v1/agents/{id}", agents::verb)
         .get("/v1/status", reads::report)
         .get("/v1/vaults", vaults::list)
         .post("/v1/vaults", vaults::create)
@@ -116,7 +127,7 @@ fn routes() -> Routes {
 /// Authentication, time-out and headers, in front of everything. What the caller may do is asked route by route.
 async fn guard(State(context): Shared, mut request: Request, next: Next) -> Response {
     if !access::is_open(request.uri().path()) {
-        match access::authenticate(&context, request.headers()) {
+        match access::authenticate(&context, &request) {
             Ok(identity) => drop(request.extensions_mut().insert(identity)),
             Err(refused) => return audited::refused(&context, &request, refused).into_response(),
         }

@@ -68,6 +68,13 @@ use super::operations::{Need, Operation, Shape, operations};
         api::NewToken,
         api::RotateTokenRequest,
         api::RenewTokenRequest,
+        api::RegistrationKey,
+        api::RegistrationKeyCreate,
+        api::NewRegistrationKey,
+        api::EnrolRequest,
+        api::Enrolment,
+        api::Agent,
+        api::RenewCertificateRequest,
         api::Problem,
         api::FailoverRequest,
         api::AppConsistency,
@@ -169,14 +176,27 @@ pub(crate) fn document() -> Value {
             "responses": {code: answer, "default": &problem},
         });
         let refused = |text: &str| json!({"description": text, "content": problem["content"]});
-        if operation.need == Need::Nothing {
-            entry["security"] = json!([]);
-        } else {
+        if !matches!(operation.need, Need::Nothing | Need::RegistrationKey) {
             entry["responses"]["401"] = refused("No token, or one that isn't valid here or not any more.");
         }
-        if let Need::Role(role) = operation.need {
-            entry["x-required-role"] = json!(role);
-            entry["responses"]["403"] = refused("The token has no role that may do this.");
+        match operation.need {
+            Need::Nothing => entry["security"] = json!([]),
+            Need::RegistrationKey => {
+                entry["security"] = json!([]);
+                entry["responses"]["401"] =
+                    refused("The registration key in the body isn't valid here or not any more.");
+            }
+            Need::Machine(kind) => {
+                entry["security"] = json!([{"certificate": []}]);
+                entry["x-required-machine"] = json!(kind.as_str());
+                entry["responses"]["403"] =
+                    refused("Who asks isn't such a machine, or not the one that this is about.");
+            }
+            Need::Token => {}
+            Need::Role(role) => {
+                entry["x-required-role"] = json!(role);
+                entry["responses"]["403"] = refused("The token has no role that may do this.");
+            }
         }
         if let Some(body) = operation.body {
             entry["requestBody"] = json!({"required": true, "content": content(reference(body))});
@@ -186,7 +206,13 @@ pub(crate) fn document() -> Value {
     }
     document["paths"] = Value::Object(paths);
     document["security"] = json!([{"token": []}]);
-    document["components"]["securitySchemes"] = json!({"token": {"type": "http", "scheme": "bearer"}});
+    document["components"]["securitySchemes"] = json!({
+        "token": {"type": "http", "scheme": "bearer"},
+        "certificate": {
+            "type": "mutualTLS",
+            "description": "A certificate of the vault's authority, shown to the name vlt-….lifeboat.internal (SNI).",
+        },
+    });
     document
 }
 

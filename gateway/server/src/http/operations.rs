@@ -4,6 +4,7 @@
 //! without a row reaches no handler. The API's description is made from it.
 
 use lifeboat_api::Role;
+use lifeboat_identity::MachineKind;
 
 /// How a route answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,10 @@ pub(super) enum Shape {
 pub(crate) enum Need {
     /// Nothing: everybody may.
     Nothing,
+    /// A registration key, which stands in the body: whoever enrols has nothing else yet.
+    RegistrationKey,
+    /// A machine's certificate. No token passes for one, whatever its roles.
+    Machine(MachineKind),
     /// Any valid token.
     Token,
     /// A token with a role that covers this one.
@@ -184,7 +189,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 65] = [
+const OTHERS: [Operation; 74] = [
     operation(
         "get",
         "/v1/whoami",
@@ -226,6 +231,80 @@ const OTHERS: [Operation; 65] = [
         Some("RenewTokenRequest"),
         Shape::One,
         "Token",
+        &[],
+    ),
+    operation(
+        "get",
+        "/v1/registration-keys",
+        READ,
+        "Lists registration keys, without their texts.",
+        None,
+        Shape::Page,
+        "RegistrationKey",
+        LIST,
+    ),
+    operation(
+        "post",
+        "/v1/registration-keys",
+        SECURE,
+        "Makes a key that one machine enrols with, once. Its text is in this answer only; a repeat under the same Idempotency-Key is a \
+         conflict.",
+        Some("RegistrationKeyCreate"),
+        Shape::Made,
+        "NewRegistrationKey",
+        &[],
+    ),
+    operation(
+        "get",
+        "/v1/registration-keys/{id}",
+        READ,
+        "Reads a registration key, without its text.",
+        None,
+        Shape::One,
+        "RegistrationKey",
+        &[],
+    ),
+    operation(
+        "delete",
+        "/v1/registration-keys/{id}",
+        SECURE,
+        "Deletes a registration key: no machine enrols with it any more.",
+        None,
+        Shape::Nothing,
+        "",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/enrolments",
+        Need::RegistrationKey,
+        "Makes a machine known and signs its certificate; needs no token, but a registration key. The same registration key and \
+         public key again give the same identity.",
+        Some("EnrolRequest"),
+        Shape::Made,
+        "Enrolment",
+        &[],
+    ),
+    operation("get", "/v1/agents", READ, "Lists agents.", None, Shape::Page, "Agent", LIST),
+    operation("get", "/v1/agents/{id}", READ, "Reads an agent.", None, Shape::One, "Agent", &[]),
+    operation(
+        "delete",
+        "/v1/agents/{id}",
+        SECURE,
+        "Revokes an agent: its certificate is believed no more.",
+        None,
+        Shape::Nothing,
+        "",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/agents/{id}:renew",
+        Need::Machine(MachineKind::Agent),
+        "Signs another certificate for the agent that asks.",
+        Some("RenewCertificateRequest"),
+        Shape::One,
+        "Enrolment",
         &[],
     ),
     operation(

@@ -7,10 +7,10 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use http::Uri;
 use lifeboat_api::validate::parse_duration;
-use lifeboat_api::{Event, GatewayReport, Job, Page, Point, PointVolume, ProblemCode, ProtectionStatus};
+use lifeboat_api::{Event, GatewayReport, Job, Page, Point, PointVolume, ProblemCode, ProtectionStatus, Resource};
 use lifeboat_model::state::JobState;
 use lifeboat_model::{BranchId, EventId, GroupId, PointKind, Timestamp, VolumeId};
-use lifeboat_vault::Document;
+use lifeboat_vault::{Document, VaultError};
 
 use super::Shared;
 use super::body::{PAGING, Query, page};
@@ -20,6 +20,7 @@ use crate::insight;
 use crate::jobs;
 use crate::port::PointFact;
 use crate::records::{AnySpec, EventRecord, GroupRecord, JobRecord, kind, status};
+use crate::vaults::AttachedVault;
 use crate::view;
 
 /// Longest wait for a job to change.
@@ -32,6 +33,29 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(crate) async fn report(State(context): Shared) -> Json<GatewayReport> {
     Json(view::report(&context))
+}
+
+/// The objects of a kind in all vaults, of one name where the query has one.
+pub(super) async fn listed<V: Resource>(
+    context: &Context,
+    query: Option<&str>,
+    kind: &str,
+    view: fn(&AttachedVault, &Document) -> Result<V, VaultError>,
+) -> ApiResult<Json<Page<V>>> {
+    let query = Query::of(query, &[PAGING[0], PAGING[1], "name"])?;
+    let mut found = Vec::new();
+    for attached in context.vaults.all() {
+        // A list that lacks a whole vault would read as if everything in it were gone.
+        if !attached.snapshot().is_read() {
+            attached.refresh().await?;
+        }
+        for document in attached.snapshot().of(kind) {
+            if query.text("name").is_none_or(|name| name == document.name) {
+                found.push(view(&attached, document)?);
+            }
+        }
+    }
+    page(&query, found, V::id).map(Json)
 }
 
 /// The group that a query names, and where it is.

@@ -286,7 +286,7 @@ fn named<'a>(what: &str, documents: impl Iterator<Item = &'a Arc<Document>>) -> 
 }
 
 /// A document that a field refers to; its absence is the field's fault.
-async fn referred(
+pub(super) async fn referred(
     context: &Context,
     kind: &str,
     field: &str,
@@ -347,6 +347,7 @@ impl Kind for Sites {
         blockers.extend(named("group", view::referring(&snapshot, kind::GROUPS, "site_id", &document.id)));
         blockers.extend(named("network", view::referring(&snapshot, kind::NETWORKS, "site_id", &document.id)));
         blockers.extend(named("machine", view::referring(&snapshot, kind::MACHINES, "site_id", &document.id)));
+        blockers.extend(named("agent", view::referring(&snapshot, kind::AGENTS, "site_id", &document.id)));
         blockers.extend(named("plan", view::referring(&snapshot, kind::PLANS, "source_site_id", &document.id)));
         blockers.extend(named("plan", view::referring(&snapshot, kind::PLANS, "target_site_id", &document.id)));
         blockers

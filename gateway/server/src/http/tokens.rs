@@ -22,7 +22,7 @@ use lifeboat_vault::{Document, VaultErrorKind};
 use serde_json::Value;
 
 use super::Shared;
-use super::body::{self, PAGING, Query};
+use super::body;
 use super::error::{ApiError, ApiResult};
 use crate::auth::{Identity, fresh};
 use crate::context::{Context, Happening};
@@ -36,7 +36,7 @@ const TOKENS_MAX: usize = 1000;
 const SECRETS_MAX: usize = 8;
 
 /// Who sends a request.
-fn identity(request: &Request) -> ApiResult<Arc<Identity>> {
+pub(super) fn identity(request: &Request) -> ApiResult<Arc<Identity>> {
     let found = request.extensions().get::<Arc<Identity>>();
     found.cloned().ok_or_else(|| ApiError::new(ProblemCode::Internal, "nobody was authenticated"))
 }
@@ -52,19 +52,7 @@ pub(crate) async fn whoami(State(context): Shared, request: Request) -> ApiResul
 }
 
 pub(crate) async fn list(State(context): Shared, request: Request) -> ApiResult<Json<Page<Token>>> {
-    let query = Query::of(request.uri().query(), &[PAGING[0], PAGING[1], "name"])?;
-    let mut tokens = Vec::new();
-    for attached in context.vaults.all() {
-        if !attached.snapshot().is_read() {
-            attached.refresh().await?;
-        }
-        for document in attached.snapshot().of(kind::TOKENS) {
-            if query.text("name").is_none_or(|name| name == document.name) {
-                tokens.push(view::token(&attached, document)?);
-            }
-        }
-    }
-    body::page(&query, tokens, |token| token.id.to_string()).map(Json)
+    super::reads::listed(&context, request.uri().query(), kind::TOKENS, view::token).await
 }
 
 pub(crate) async fn read(State(context): Shared, Path(id): Path<String>) -> ApiResult<Response> {
@@ -259,16 +247,16 @@ fn draw(id: TokenId) -> ApiResult<(lifeboat_api::Secret, String)> {
     fresh(id).map_err(|error| ApiError::new(ProblemCode::Internal, format!("{error:#}")))
 }
 
-fn value(record: &impl serde::Serialize) -> ApiResult<Value> {
+pub(super) fn value(record: &impl serde::Serialize) -> ApiResult<Value> {
     serde_json::to_value(record).map_err(|error| ApiError::new(ProblemCode::Internal, error.to_string()))
 }
 
-fn after(now: Timestamp, field: &str, duration: &str) -> ApiResult<Timestamp> {
+pub(super) fn after(now: Timestamp, field: &str, duration: &str) -> ApiResult<Timestamp> {
     let duration: Duration = parse_duration(duration).map_err(|message| ApiError::field(field, message))?;
     let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     Ok(Timestamp::from_micros(now.as_micros().saturating_add(micros)))
 }
 
-async fn happened(context: &Context, attached: &AttachedVault, kind: &'static str, message: String) {
+pub(super) async fn happened(context: &Context, attached: &AttachedVault, kind: &'static str, message: String) {
     context.event(attached, Happening { severity: Health::Healthy, kind, message, ..Happening::default() }).await;
 }

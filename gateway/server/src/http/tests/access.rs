@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use lifeboat_api::Role;
+use lifeboat_identity::{Machine, MachineKind};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
@@ -23,6 +24,11 @@ use crate::records::{TokenRecord, kind};
 struct Line(SendRequest<Full<Bytes>>);
 
 impl Line {
+    /// The line of a machine, which shows its certificate.
+    async fn of(machine: &Machine, gateway: &Gateway) -> Self {
+        Self::open(machine.tls(&[b"http/1.1"]).expect("TLS"), machine.server_name(), gateway).await
+    }
+
     async fn to(gateway: &Gateway) -> Self {
         let pem = std::fs::read(gateway.state_path().join("ca.pem")).expect("made at the first start");
         let mut roots = rustls::RootCertStore::empty();
@@ -33,9 +39,12 @@ impl Line {
             .expect("known versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        Self::open(Arc::new(tls), ServerName::IpAddress(gateway.address().ip().into()), gateway).await
+    }
+
+    async fn open(tls: Arc<rustls::ClientConfig>, name: ServerName<'static>, gateway: &Gateway) -> Self {
         let stream = TcpStream::connect(gateway.address()).await.expect("it listens");
-        let name = ServerName::IpAddress(gateway.address().ip().into());
-        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("a handshake");
+        let stream = TlsConnector::from(tls).connect(name, stream).await.expect("a handshake");
         let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
         Self(sender)
@@ -126,6 +135,9 @@ async fn every_operation_asks_every_caller_for_what_the_description_says() {
     let api = Api::start().await;
     api.vault().await;
     let callers = api.callers().await;
+    let home = tempfile::tempdir().expect("tempdir");
+    let agent = api.agent(home.path(), "web").await;
+    let mut agents_line = Line::of(&agent, &api.gateway).await;
     let mut line = Line::to(&api.gateway).await;
     let (status, _, description) = line.ask("GET", "/v1/openapi.json", Some(&api.token)).await;
     assert_eq!(status, StatusCode::OK);
@@ -136,9 +148,26 @@ async fn every_operation_asks_every_caller_for_what_the_description_says() {
             let open = operation["security"] == json!([]);
             let needed: Option<Role> =
                 serde_json::from_value(operation["x-required-role"].clone()).expect("a role or nothing");
-            assert_eq!(operation["responses"].get("401").is_some(), !open, "{method} {path}");
-            assert_eq!(operation["responses"].get("403").is_some(), needed.is_some(), "{method} {path}");
+            let by_body = path == "/v1/enrolments";
+            assert_eq!(operation["responses"].get("401").is_some(), !open || by_body, "{method} {path}");
+            let may_lack = needed.is_some() || operation.get("x-required-machine").is_some();
+            assert_eq!(operation["responses"].get("403").is_some(), may_lack, "{method} {path}");
             let real = path.replace("{id}", "x").replace("{point}", "y");
+            let machine = operation["x-required-machine"].as_str();
+            // A machine, with a token of all roles and without: what is a machine's, and nothing else. About itself, too.
+            let about_itself = path.replace("{id}", &agent.name().id).replace("{point}", "y");
+            for token in [None, Some(api.token.as_str())] {
+                let what = format!("{method} {path} by an agent");
+                let (status, kind, body) = agents_line.ask(&method, &about_itself, token).await;
+                asked += 1;
+                if open || machine == Some("agent") {
+                    assert!(!matches!(status.as_u16(), 401 | 403 | 405), "{what}: {status} {body}");
+                } else {
+                    let refused = (StatusCode::FORBIDDEN, "application/problem+json");
+                    assert_eq!((status, kind.as_str()), refused, "{what}: {body}");
+                    assert!(body["detail"].as_str().is_some_and(|said| said.contains("not for the agent")), "{body}");
+                }
+            }
             for caller in &callers {
                 let what = format!("{method} {path} by {}", caller.who);
                 let (status, kind, body) = line.ask(&method, &real, caller.token.as_deref()).await;
@@ -153,6 +182,11 @@ async fn every_operation_asks_every_caller_for_what_the_description_says() {
                         );
                         assert_eq!(body["code"], "unauthorized", "{what}");
                         assert!(body["detail"].as_str().is_some_and(|said| said.contains("token")), "{what}: {body}");
+                    }
+                    (Some(_), None) if machine.is_some() => {
+                        let refused = (StatusCode::FORBIDDEN, "application/problem+json");
+                        assert_eq!((status, kind.as_str()), refused, "{what}: {body}");
+                        assert!(body["detail"].as_str().is_some_and(|said| said.contains("for an agent")), "{body}");
                     }
                     (Some(roles), Some(role)) if lacking(role) => {
                         assert_eq!(
@@ -184,7 +218,7 @@ async fn every_operation_asks_every_caller_for_what_the_description_says() {
             }
         }
     }
-    assert_eq!(asked, operations().count() * callers.len());
+    assert_eq!(asked, operations().count() * (callers.len() + 2));
     api.gateway.stop().await;
 }
 
@@ -212,6 +246,8 @@ fn the_roles_are_these() {
     };
     assert_eq!(listed(Need::Nothing), ["get /livez", "get /readyz"]);
     assert_eq!(listed(Need::Token), ["get /v1/openapi.json", "get /v1/whoami"]);
+    assert_eq!(listed(Need::RegistrationKey), ["post /v1/enrolments"]);
+    assert_eq!(listed(Need::Machine(MachineKind::Agent)), ["post /v1/agents/{id}:renew"]);
     assert!(listed(Need::Role(Role::Reader)).iter().all(|row| row.starts_with("get ")));
     assert_eq!(
         listed(Need::Role(Role::Operator)),
@@ -265,6 +301,9 @@ fn the_roles_are_these() {
         resources(
             &["vaults"],
             &[
+                "post /v1/registration-keys",
+                "delete /v1/registration-keys/{id}",
+                "delete /v1/agents/{id}",
                 "post /v1/tokens",
                 "delete /v1/tokens/{id}",
                 "post /v1/tokens/{id}:renew",

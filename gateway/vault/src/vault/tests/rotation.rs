@@ -9,6 +9,7 @@ struct Content {
     group: GroupId,
     volume_keys: VolumeKeys,
     group_key: GroupKey,
+    authority: [u8; 32],
 }
 
 impl Content {
@@ -16,15 +17,17 @@ impl Content {
         let (volume, group) = (VolumeId::new(), GroupId::new());
         let volume_keys = vault.create_volume_keys(volume).await.unwrap();
         let group_key = vault.group_key(group).await.unwrap();
+        let authority = *vault.authority_secret().await.unwrap();
         vault.catalog().create("volume", "a", "a", json!({"n": 1}), json!({})).await.unwrap();
         vault.catalog().create("volume", "gone", "gone", json!({}), json!({})).await.unwrap();
         vault.catalog().delete("volume", "gone", None).await.unwrap();
-        Self { volume, group, volume_keys, group_key }
+        Self { volume, group, volume_keys, group_key, authority }
     }
 
     async fn check(&self, vault: &Vault) {
         assert!(same_volume_keys(&vault.volume_keys(self.volume).await.unwrap(), &self.volume_keys));
         assert_eq!(vault.existing_group_key(self.group).await.unwrap().expose(), self.group_key.expose());
+        assert_eq!(*vault.existing_authority_secret().await.unwrap(), self.authority);
         assert_eq!(vault.catalog().get("volume", "a").await.unwrap().spec, json!({"n": 1}));
         assert_eq!(vault.catalog().list_deleted("volume").await.unwrap().len(), 1);
     }
@@ -71,7 +74,7 @@ async fn a_new_master_key_takes_everything_over() {
     assert_eq!((vault.info().master, vault.info().revision), (1, 2), "nothing was changed");
 
     let done = vault.rotate_master(1, std::slice::from_ref(&file), false).await.unwrap();
-    assert_eq!((done.master, done.made, done.rewrapped, done.resealed, done.left_behind), (2, true, 2, 2, 0));
+    assert_eq!((done.master, done.made, done.rewrapped, done.resealed, done.left_behind), (2, true, 3, 2, 0));
     assert!(done.dropped.is_empty());
     let info = vault.info();
     assert_eq!((info.master, info.rewrapping), (2, false));

@@ -1,0 +1,125 @@
+//! Which machines are let in: what a gateway knows of authorities and revocations, for TLS and for each request.
+//!
+//! An agent is let in while its document is in the gateway's copy of the catalog and its certificate's time isn't over. So a
+//! revocation holds at once where it was asked for, elsewhere with the next copy, and a gateway that never read its vault lets
+//! nobody in. That is asked when hands are shaken, and again by whoever serves something on a connection that lives on:
+//! [`admit`].
+//!
+//! Machines ask for the name of their vault when TLS begins, and are served on the port of the API beside people, who ask for
+//! another name: no browser is ever asked for a certificate.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lifeboat_api::{Principal, PrincipalKind};
+use lifeboat_identity::{Authority, Demand, MachineKind, Peer, Trust, vault_of};
+use lifeboat_model::{AgentId, Timestamp, VaultId};
+
+use crate::context::Context;
+use crate::records::kind;
+
+/// Agents that were revoked here: they are refused although the copy of the catalog can't be renewed.
+#[derive(Debug, Default)]
+pub(crate) struct Revoked(Mutex<HashSet<AgentId>>);
+
+impl Revoked {
+    pub(crate) fn add(&self, id: AgentId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    fn has(&self, id: &str) -> bool {
+        let revoked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        id.parse().is_ok_and(|id| revoked.contains(&id))
+    }
+}
+
+/// Why a machine isn't let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Its certificate isn't valid yet, or not any more.
+    Time,
+    /// Nobody knows it: it was revoked, or enrolled at another gateway just now.
+    Unknown,
+    /// Whether it was revoked can't be said: its vault could not be read yet.
+    Unsure,
+    /// It is no agent.
+    Kind,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Time => "its certificate's time is over, or hasn't come by this gateway's clock",
+            Self::Unknown => "it was revoked, or enrolled at another gateway just now",
+            Self::Unsure => "this gateway hasn't been able to read its vault since it started",
+            Self::Kind => "it is no agent",
+        })
+    }
+}
+
+/// The machine that showed this certificate, if it may come in now. Its authority was proven when hands were shaken.
+pub(crate) fn admit(context: &Context, peer: &Peer, now: Timestamp) -> Result<Principal, Refused> {
+    if now >= peer.not_after || now < peer.not_before {
+        return Err(Refused::Time);
+    }
+    if peer.name.kind != MachineKind::Agent {
+        return Err(Refused::Kind);
+    }
+    let vault = context.vaults.get(peer.name.vault).ok_or(Refused::Unknown)?;
+    let snapshot = vault.snapshot();
+    if !snapshot.is_read() {
+        return Err(Refused::Unsure);
+    }
+    let id = &peer.name.id;
+    match snapshot.get(kind::AGENTS, id) {
+        Some(document) if !context.revoked.has(id) => {
+            Ok(Principal { kind: PrincipalKind::Agent, id: Some(id.clone()), name: document.name.clone() })
+        }
+        _ => Err(Refused::Unknown),
+    }
+}
+
+/// What TLS asks of a gateway.
+#[derive(Debug)]
+struct Known(Arc<Context>);
+
+impl Trust for Known {
+    fn authority(&self, vault: VaultId) -> Option<Arc<Authority>> {
+        self.0.vaults.get(vault)?.known_authority()
+    }
+
+    fn admit(&self, peer: &Peer, now: Timestamp) -> Result<(), String> {
+        admit(&self.0, peer, now).map(drop).map_err(|refused| refused.to_string())
+    }
+}
+
+/// TLS for machines, on a port of their own ([`Demand::Certificate`]) or on that of the API.
+pub(crate) fn config(
+    context: &Arc<Context>,
+    demand: Demand,
+    protocols: &[&[u8]],
+) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let trust = Arc::new(Known(Arc::clone(context)));
+    Ok(Arc::new(lifeboat_identity::server_config(trust, context.state.process_id(), demand, protocols)?))
+}
+
+/// The port of the API: people and machines, told apart by the name that they ask for.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    people: Arc<rustls::ServerConfig>,
+    machines: Arc<rustls::ServerConfig>,
+}
+
+impl Doors {
+    pub(crate) fn new(context: &Arc<Context>, people: Arc<rustls::ServerConfig>) -> anyhow::Result<Self> {
+        // A machine that enrols has no certificate yet; what is asked for later is its route's business.
+        let machines = config(context, Demand::Nothing, &[b"h2", b"http/1.1"])?;
+        Ok(Self { people, machines })
+    }
+
+    /// How to shake hands with who asks for this name.
+    pub(crate) fn of(&self, name: Option<&str>) -> Arc<rustls::ServerConfig> {
+        Arc::clone(if name.is_some_and(|name| vault_of(name).is_some()) { &self.machines } else { &self.people })
+    }
+}
