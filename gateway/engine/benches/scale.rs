@@ -179,7 +179,7 @@ async fn thousand_volumes(report: &mut Report) {
             ..GroupSettings::default()
         };
         let config = GroupConfig {
-            vault: Arc::clone(&rig.vault),
+            reach: Arc::clone(&rig.vault).into(),
             group,
             gateway,
             machine: Arc::new(Host),

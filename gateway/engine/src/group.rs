@@ -31,8 +31,9 @@ use crate::image::{Image, image_name};
 use crate::machine::{Host, Machine};
 use crate::planted::{self, Bug};
 use crate::points::PointInfo;
+use crate::reach::{Reach, Writer};
 use crate::record::Op;
-use crate::ship::{BranchWriter, Open, ShipError, ShipSettings};
+use crate::ship::{Open, ShipError, ShipSettings};
 use crate::state::{self, Phase, Place, Rehydrate, State, StateFile, StateVolume};
 use crate::sync::Lock;
 use crate::volume::BlockVolume;
@@ -172,19 +173,19 @@ impl Group {
     }
 
     async fn create_at(config: GroupConfig, volumes: Vec<VolumeSpec>) -> Result<Arc<Self>> {
-        let (vault, group) = (&config.vault, config.group);
-        let branch = BranchId::from_bytes(vault.new_id().map_err(crate::cause::vault)?);
+        let group = config.group;
+        let branch = BranchId::from_bytes(config.reach.new_id()?);
         // The disk first: one that is full is found out before anything is in the vault.
         let disk = local_disk(&config)?;
         let volumes = adoption::hold_all(&disk, volumes).await?;
         let path = Arc::new(WritePath::create(&disk, group, Epoch(0), limits(&config.settings), Lsn(1))?);
         for volume in &volumes {
-            vault.create_volume_keys(volume.spec.id).await.map_err(crate::cause::vault)?;
+            config.reach.make_keys(group, Some(volume.spec.id)).await?;
         }
-        vault.group_key(group).await.map_err(crate::cause::vault)?;
+        config.reach.make_keys(group, None).await?;
         let settings = ship_settings(&config.settings);
         let open = Open::New { origin: None };
-        let (writer, opened) = BranchWriter::open(vault, group, branch, config.gateway, open, settings).await?;
+        let (writer, opened) = config.reach.open(group, branch, config.gateway, open, settings, Lsn::ZERO).await?;
         path.set_epoch(opened.epoch);
         let saved = State {
             group,
@@ -281,15 +282,14 @@ impl Group {
 
     /// Claims the tenure again after a restart.
     async fn resume_tenure(&self, durable_lsn: Lsn) -> Result<Tenure> {
-        let (branch, epoch) = {
+        let (branch, epoch, known) = {
             let saved = self.state.lock();
-            (saved.state.branch, saved.state.epoch)
+            (saved.state.branch, saved.state.epoch, saved.state.shipped.lsn)
         };
         let settings = ship_settings(&self.settings.lock());
         let open = Open::Resume { epoch, durable_lsn };
-        match BranchWriter::open(&self.config.vault, self.config.group, branch, self.config.gateway, open, settings)
-            .await
-        {
+        let (reach, group, gateway) = (&self.config.reach, self.config.group, self.config.gateway);
+        match reach.open(group, branch, gateway, open, settings, known).await {
             Ok((writer, opened)) => {
                 self.tenure_opened(&opened)?;
                 Ok(Tenure::Held(Box::new(writer)))
@@ -534,7 +534,10 @@ impl Group {
             (saved.state.branch, saved.state.epoch, saved.state.shipped)
         };
         let settings = ship_settings(&self.settings.lock());
-        if branch::log_end(&self.config.vault, self.config.group, branch).await?.lsn != shipped.lsn {
+        // Behind a line only this gateway's own process servers write the branch; opening refuses when anybody else did.
+        if let Reach::Vault(vault) = &self.config.reach
+            && branch::log_end(vault, self.config.group, branch).await?.lsn != shipped.lsn
+        {
             return Err(EngineError::new(
                 ErrorKind::Fenced,
                 format!(
@@ -545,9 +548,8 @@ impl Group {
         }
         // Refuses when anybody has claimed the branch since, also a fence that this gateway made for a branch of its own.
         let open = Open::Resume { epoch, durable_lsn: path.durable() };
-        let (writer, opened) =
-            BranchWriter::open(&self.config.vault, self.config.group, branch, self.config.gateway, open, settings)
-                .await?;
+        let (reach, group, gateway) = (&self.config.reach, self.config.group, self.config.gateway);
+        let (writer, opened) = reach.open(group, branch, gateway, open, settings, shipped.lsn).await?;
         path.set_epoch(opened.epoch);
         self.change_state(|state| {
             state.phase = Phase::Active;
@@ -647,7 +649,7 @@ impl Group {
             landed_rpo_seconds: observed.last_point.as_ref().map(|_| {
                 observed
                     .uncovered_since(figures.as_ref().map_or(shipped, |figures| figures.last))
-                    .map_or(0.0, |since| self.config.vault.now().seconds_since(since))
+                    .map_or(0.0, |since| self.config.reach.now().seconds_since(since))
             }),
             health: reasons.iter().map(|(health, _)| *health).max().unwrap_or_default(),
             reasons: reasons.into_iter().map(|(_, why)| why).collect(),
@@ -662,7 +664,7 @@ impl Group {
 
     /// The bytes of an identifier that nobody has.
     fn new_id(&self) -> Result<[u8; 16]> {
-        self.config.vault.new_id().map_err(crate::cause::vault)
+        self.config.reach.new_id()
     }
 
     fn active_path(&self) -> Result<Arc<WritePath>> {
@@ -710,7 +712,7 @@ impl Group {
 
 /// What became of the tenure that this gateway held before it stopped.
 enum Tenure {
-    Held(Box<BranchWriter>),
+    Held(Box<Writer>),
     Unknown,
     Lost,
 }

@@ -29,8 +29,10 @@ pub mod pace;
 pub mod planted;
 pub mod points;
 pub mod quiesce;
+pub mod reach;
 pub mod record;
 pub mod rehydrate;
+pub mod relay;
 pub mod segments;
 pub mod ship;
 mod state;
@@ -45,5 +47,6 @@ pub use group::{
     FailOver, Group, GroupConfig, GroupSettings, GroupStatus, Progress, RehydrateMode, Rehydrated, ResyncCause,
     ResyncSettings, ResyncStatus, RetrySettings, VolumeSpec,
 };
+pub use reach::Reach;
 pub use record::{LogRecord, Op, PointMark};
 pub use volume::BlockVolume;

@@ -131,6 +131,12 @@ pub enum Open {
         /// The last record that it has durably.
         durable_lsn: Lsn,
     },
+    /// The same writer after a restart, if nobody at all has opened an epoch since, under whatever name; `Fenced` otherwise.
+    /// For who writes in another's name, and isn't the only one.
+    Unchallenged {
+        /// Its epoch.
+        epoch: Epoch,
+    },
 }
 
 /// What a tenure found when it began.
@@ -346,6 +352,12 @@ impl BranchWriter {
     #[must_use]
     pub fn last_point(&self) -> Option<&PointInfo> {
         self.points.last()
+    }
+
+    /// The points of the branch after a record, the oldest first, as far as they are on its list.
+    pub(crate) fn points_after(&self, lsn: Lsn) -> &[PointInfo] {
+        let from = self.points.partition_point(|point| point.lsn <= lsn);
+        self.points.get(from..).unwrap_or_default()
     }
 
     /// What reads this group's objects; shared with views so that its caches are.

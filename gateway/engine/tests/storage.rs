@@ -121,7 +121,7 @@ async fn survives(bad: &StorageTarget, good: &StorageTarget, proxy: &FaultProxy,
         ..GroupSettings::default()
     };
     let config = GroupConfig {
-        vault,
+        reach: vault.into(),
         group: group_id,
         gateway: GatewayId::new(),
         dir: dir.path().join("group"),

@@ -14,6 +14,7 @@ use crate::local::{GroupState, PRESENCE, PRESENCE_HEADER_LEN, Place, PresenceHea
 use crate::map::{self, MAP_HEADER_LEN, MapHeader, MapTrailer};
 use crate::rebuilt::{self, REBUILT_HEADER_LEN, RebuiltHeader, RebuiltTrailer};
 use crate::segment::{self, SEGMENT_HEADER_LEN, SegmentHeader, SegmentTrailer, TRAILER_LEN};
+use crate::stream::{FRAME_HEAD_LEN, FrameHead, FrameKind, Records, STREAM, Tenure};
 use crate::wire::len64;
 
 /// What bytes claim to be: a kind, and named values in the order of the format.
@@ -68,6 +69,7 @@ pub fn describe(bytes: &[u8]) -> Result<Description, FormatError> {
         _ if crate::gc::is_record(magic) => describe_record(bytes),
         _ if magic == PRESENCE.magic => describe_presence(bytes),
         _ if magic == DIRTY.magic => describe_dirty(bytes),
+        _ if magic == STREAM.magic => describe_stream(bytes),
         _ if &magic == b"LBJF" => describe_journal_file(bytes),
         _ if &magic == b"LBJB" => describe_journal_batch(bytes),
         _ => Err(FormatError::NotThisKind { what: "file or object of lifeboat", magic }),
@@ -286,6 +288,36 @@ fn describe_dirty(bytes: &[u8]) -> Result<Description, FormatError> {
     for volume in &map.volumes {
         let (blocks, runs) = (volume.dirty.blocks(), volume.dirty.iter().count());
         text.field("volume", format_args!("{}: {blocks} of {} blocks, in {runs} runs", volume.id, volume.blocks));
+    }
+    Ok(text)
+}
+
+fn describe_stream(bytes: &[u8]) -> Result<Description, FormatError> {
+    let head = FrameHead::decode(bytes)?;
+    let body = bytes.get(FRAME_HEAD_LEN..).unwrap_or_default();
+    let mut text = Description::new("stream frame");
+    text.field("holds", format_args!("{:?}", head.kind).to_string().to_lowercase());
+    if let Err(problem) = head.verify(body) {
+        text.problems.push(problem);
+        return Ok(text);
+    }
+    match head.kind {
+        FrameKind::Records => {
+            let records = Records::decode(body)?;
+            text.field("after position", records.after);
+            text.field("last position", records.last);
+            text.field("records", records.records.len());
+            text.field("ends with a point", records.ends_with_point());
+        }
+        FrameKind::Tenure => {
+            let tenure = Tenure::decode(body)?;
+            text.field("group", tenure.group);
+            text.field("branch", tenure.branch);
+            text.field("agent", tenure.agent);
+            text.field("epoch", tenure.epoch);
+            text.field("began after", tenure.end);
+        }
+        _ => {}
     }
     Ok(text)
 }

@@ -144,7 +144,7 @@ pub enum EntryOp {
 }
 
 impl EntryOp {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Write => 1,
             Self::Zero => 2,
@@ -164,7 +164,7 @@ impl EntryOp {
         }
     }
 
-    const fn from_code(code: u8) -> Option<Self> {
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::Write),
             2 => Some(Self::Zero),

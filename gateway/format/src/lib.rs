@@ -12,6 +12,8 @@
 //!   map      header │ nodes  │ footer│ trailer      state     slot A │ slot B
 //!   epoch    intent, cut
 //!   gc       header │ sealed record                 dirty     map: runs of blocks that the vault lacks
+//! lines
+//!   stream   frames between a mobility agent and a process server, which keeps them as they came
 //! ```
 //!
 //! Bytes from outside never panic, allocate without bound or loop for ever: all reading goes through one cursor with
@@ -33,6 +35,7 @@ mod place;
 pub mod rebuilt;
 mod seal;
 pub mod segment;
+pub mod stream;
 mod wire;
 
 pub use error::FormatError;

@@ -20,6 +20,7 @@ use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_stat
 use lifeboat_format::map::{MapHeader, MapObject, MapTrailer};
 use lifeboat_format::rebuilt::{REBUILT_HEADER_LEN, RebuiltHeader, RebuiltObject};
 use lifeboat_format::segment::{SegmentHeader, SegmentObject, SegmentTrailer};
+use lifeboat_format::stream;
 use lifeboat_model::{Timestamp, VolumeId};
 use lifeboat_vault::{Access, KeySource, Vault, VaultOptions, VaultSettings, open_store};
 
@@ -49,6 +50,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("group-state", group_state),
     ("presence", presence),
     ("dirty-map", dirty_map),
+    ("stream-frame", stream_frame),
     ("kept-points", kept_points),
     ("delete-intent", delete_intent),
     ("point-mark", point_mark),
@@ -226,6 +228,27 @@ fn dirty_map(data: &[u8]) {
     let bytes = sealed::dirty(data);
     if let Ok(map) = DirtyMap::decode(&bytes) {
         assert_eq!(map.encode().as_ref(), Ok(&bytes));
+    }
+}
+
+/// A head, and a body of each kind: the first byte says which.
+fn stream_frame(data: &[u8]) {
+    let _ = stream::FrameHead::decode(data);
+    let Some((kind, body)) = data.split_first() else { return };
+    let again = match kind % 7 {
+        0 => stream::Open::decode(body).map(|open| open.encode()),
+        1 => stream::Opened::decode(body).map(|opened| opened.encode()),
+        2 => stream::Records::decode(body).map(|records| records.encode()),
+        3 => stream::Progress::decode(body).map(|progress| progress.encode()),
+        4 => stream::End::decode(body).map(|end| end.encode()),
+        5 => stream::Tenure::decode(body).map(|tenure| tenure.encode()),
+        _ => stream::Declare::decode(body).map(|declare| declare.encode()),
+    };
+    if let Ok(frame) = again {
+        let frame = frame.expect("what was read can be written");
+        let (head, again) = frame.split_at(stream::FRAME_HEAD_LEN);
+        let head = stream::FrameHead::decode(head).expect("a head");
+        assert_eq!((head.verify(again), again), (Ok(()), body));
     }
 }
 

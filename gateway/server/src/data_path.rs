@@ -63,7 +63,7 @@ fn config(place: Place) -> EngineResult<GroupConfig> {
     }
     Ok(GroupConfig {
         machine: Arc::new(Host),
-        vault: Arc::new(place.vault),
+        reach: Arc::new(place.vault).into(),
         group: place.group,
         gateway: place.gateway,
         dir: place.dir,

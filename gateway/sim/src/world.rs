@@ -304,7 +304,7 @@ impl World {
         let one = self.gateways[gateway].borrow();
         let dir = PathBuf::from(if one.testing { "/simulated/test" } else { "/simulated/group" });
         GroupConfig {
-            vault: Arc::clone(&one.vault),
+            reach: Arc::clone(&one.vault).into(),
             group: GROUP,
             gateway: one.id,
             machine: Arc::<SimMachine>::clone(&one.machine),

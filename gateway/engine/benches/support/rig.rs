@@ -66,7 +66,7 @@ impl Rig {
     pub fn config(&self, group: GroupId, settings: GroupSettings) -> GroupConfig {
         let gateway = GatewayId::new();
         let (vault, dir) = (Arc::clone(&self.vault), self.dir_of(group, gateway));
-        GroupConfig { vault, group, gateway, machine: Arc::new(Host), dir, settings }
+        GroupConfig { reach: vault.into(), group, gateway, machine: Arc::new(Host), dir, settings }
     }
 
     pub fn dir_of(&self, group: GroupId, gateway: GatewayId) -> PathBuf {

@@ -83,7 +83,7 @@ impl Group {
     pub(super) async fn take_in(self: &Arc<Self>, path: &Arc<WritePath>, volume: Wanted) -> Result<()> {
         let blocks = blocks_of(&volume.spec)?;
         let id = volume.spec.id;
-        self.config.vault.create_volume_keys(id).await.map_err(crate::cause::vault)?;
+        self.config.reach.make_keys(self.config.group, Some(id)).await?;
         let adopted = volume.source.is_some();
         let taken = if adopted {
             let (this, on) = (Arc::clone(self), Arc::clone(path));

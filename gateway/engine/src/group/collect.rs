@@ -50,7 +50,7 @@ impl Group {
                 ..GcSettings::default()
             }
         };
-        let mut report = gc::run(&self.config.vault, self.config.group, runner, &settings, &mut memory).await?;
+        let mut report = gc::run(self.config.reach.vault()?, self.config.group, runner, &settings, &mut memory).await?;
         if !dry_run {
             *self.to_carry.lock() = Some(std::mem::take(&mut report.carry));
         }
@@ -62,7 +62,7 @@ impl Group {
     /// # Errors
     /// As [`marks::pin`].
     pub async fn pin_point(&self, point: PointId, pin: &Pin) -> Result<PointInfo> {
-        marks::pin(&self.config.vault, self.config.group, point, self.config.gateway, pin).await
+        marks::pin(self.config.reach.vault()?, self.config.group, point, self.config.gateway, pin).await
     }
 
     /// Takes a pin back.
@@ -70,7 +70,7 @@ impl Group {
     /// # Errors
     /// As [`marks::unpin`].
     pub async fn unpin_point(&self, point: PointId) -> Result<PointInfo> {
-        marks::unpin(&self.config.vault, self.config.group, point, self.config.gateway).await
+        marks::unpin(self.config.reach.vault()?, self.config.group, point, self.config.gateway).await
     }
 
     /// Calls a point by another name.
@@ -78,7 +78,7 @@ impl Group {
     /// # Errors
     /// As [`marks::relabel`].
     pub async fn label_point(&self, point: PointId, label: &str) -> Result<PointInfo> {
-        marks::relabel(&self.config.vault, self.config.group, point, self.config.gateway, label).await
+        marks::relabel(self.config.reach.vault()?, self.config.group, point, self.config.gateway, label).await
     }
 
     /// Gives up a branch of the group, such as that of a test failover that is over.
@@ -86,6 +86,6 @@ impl Group {
     /// # Errors
     /// As [`branch::drop_branch`].
     pub async fn drop_branch(&self, branch: BranchId) -> Result<()> {
-        branch::drop_branch(&self.config.vault, self.config.group, branch, self.config.gateway).await
+        branch::drop_branch(self.config.reach.vault()?, self.config.group, branch, self.config.gateway).await
     }
 }

@@ -72,6 +72,8 @@ impl Group {
     /// `Fenced` while the group is active here; `Retry` while the vault is away; `NotFound` when the branch has no point.
     pub async fn rehydrate(self: &Arc<Self>, branch: BranchId, mode: RehydrateMode) -> Result<Rehydrated> {
         let _change = self.change.lock().await;
+        // Without the vault nothing is begun that only it could end.
+        self.config.reach.vault()?;
         let phase = self.state.lock().state.phase;
         match phase {
             Phase::Active => {
@@ -103,7 +105,7 @@ impl Group {
         let kept = self.history.lock().take();
         match kept {
             Some(reader) => Ok(reader),
-            None => Reader::open(&self.config.vault, self.config.group, ReaderLimits::default()).await,
+            None => Reader::open(self.config.reach.vault()?, self.config.group, ReaderLimits::default()).await,
         }
     }
 
@@ -163,7 +165,7 @@ impl Group {
             observed.placed = None;
         }
         self.start(path, None);
-        self.start_shipping(Some(writer));
+        self.start_shipping(Some(writer.into()));
         Ok(())
     }
 
@@ -175,6 +177,7 @@ impl Group {
         if Self::exists_at(&config) {
             return Self::open(config).await;
         }
+        config.reach.vault()?;
         let disk = super::local_disk(&config)?;
         let saved = State {
             group: config.group,
@@ -232,7 +235,7 @@ impl Group {
         };
         let settings = ship_settings(&self.settings.lock());
         let (mut writer, _) = BranchWriter::open(
-            &self.config.vault,
+            self.config.reach.vault()?,
             self.config.group,
             orphan,
             self.config.gateway,
@@ -286,7 +289,7 @@ impl Group {
         }
         let mark = PointMark {
             id: PointId::from_bytes(self.new_id()?),
-            time: self.config.vault.now(),
+            time: self.config.reach.now(),
             kind: PointKind::Final,
             label: format!("unshipped writes of {}", self.config.gateway),
             consistent: true,
@@ -299,7 +302,7 @@ impl Group {
 
     /// Where this gateway's history ends in the vault, and its newest record.
     async fn own_end(&self, state: &State) -> Result<(branch::Position, Lsn)> {
-        let (vault, group) = (&self.config.vault, self.config.group);
+        let (vault, group) = (self.config.reach.vault()?, self.config.group);
         let end = match branch::end_of_tenure(vault, group, state.branch, state.epoch).await? {
             Some(end) => end,
             // The gateway that took over is about to say where, or died before it could: whoever says it first counts.

@@ -31,7 +31,7 @@ impl Group {
     /// A tenure begins: what is written from here on is measured.
     pub(super) fn begin_insight(&self) {
         let branch = self.state.lock().state.branch;
-        self.insight.lock().of(branch, self.config.vault.now());
+        self.insight.lock().of(branch, self.config.reach.now());
     }
 
     /// Takes down what landed.
@@ -39,7 +39,7 @@ impl Group {
         if insights.is_empty() {
             return;
         }
-        let now = self.config.vault.now();
+        let now = self.config.reach.now();
         let mut all = self.insight.lock();
         let insight = all.of(branch, now);
         for one in insights {

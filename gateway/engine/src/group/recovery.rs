@@ -48,7 +48,7 @@ impl Group {
         if let Some(active) = Self::give_up(&config, request.branch).await?.active {
             return Ok(active);
         }
-        let (vault, group) = (&config.vault, config.group);
+        let (vault, group) = (config.reach.vault()?, config.group);
         let disk = room(&config)?;
         // One reader for all of it: what one step has read, the next ones know.
         let reader = Reader::open(vault, group, ReaderLimits::default()).await?;
@@ -113,8 +113,9 @@ impl Group {
         let held = hold_disks(&disk, disks).await?;
         let settings = ship_settings(&config.settings);
         let (writer, opened) =
-            BranchWriter::open(&config.vault, config.group, branch, config.gateway, Open::Continue, settings).await?;
-        let view = view_at_position(&config.vault, config.group, opened.end).await?;
+            BranchWriter::open(config.reach.vault()?, config.group, branch, config.gateway, Open::Continue, settings)
+                .await?;
+        let view = view_at_position(config.reach.vault()?, config.group, opened.end).await?;
         let last_point = opened.last_point.clone();
         let this = Self::begin_lazily(config, disk, view, writer, &opened, last_point, held)?;
         this.start_hydration();
@@ -210,7 +211,7 @@ impl Group {
         };
         let this = Self::begin(config, disk, saved, last_point)?;
         this.start(path, Some(view));
-        this.start_shipping(Some(writer));
+        this.start_shipping(Some(writer.into()));
         Ok(this)
     }
 

@@ -215,7 +215,7 @@ impl Group {
             let old = state.resync;
             let done = old.map_or(0, |old| old.total_blocks.saturating_sub(before));
             state.resync = Some(Resync {
-                since: old.map_or_else(|| self.config.vault.now(), |old| old.since),
+                since: old.map_or_else(|| self.config.reach.now(), |old| old.since),
                 cause: if collapsed.is_some() { cause } else { old.map_or(cause, |old| old.cause) },
                 collapsed: collapsed.or(old.map(|old| old.collapsed)).unwrap_or(Lsn::ZERO),
                 total_blocks: done + dirty,
@@ -273,7 +273,7 @@ impl Group {
             return Some("for the vault to take what was written since".to_owned());
         }
         let settings = self.settings.lock();
-        let open = settings.resync.hours.as_ref().is_none_or(|hours| hours.contains(self.config.vault.now()));
+        let open = settings.resync.hours.as_ref().is_none_or(|hours| hours.contains(self.config.reach.now()));
         (!open && !self.resync.requested.load(Ordering::Acquire))
             .then(|| "for its window; `lifeboat resync` begins it at once".to_owned())
     }
@@ -341,7 +341,7 @@ impl Copier {
                 break;
             };
             let pace = Arc::clone(&group.settings.lock().resync.pace);
-            pace.take(extent.blocks * BLOCK_SIZE_U64, || group.config.vault.now()).await;
+            pace.take(extent.blocks * BLOCK_SIZE_U64, || group.config.reach.now()).await;
             copied += copy_run(running, volume, extent).await? * BLOCK_SIZE_U64;
         }
         running::flush(path).await?;

@@ -179,7 +179,7 @@ impl Running {
 
 /// A view of the group at a position, with caches of its own.
 pub(super) async fn view_at(group: &Group, at: Position) -> Result<Arc<PointView>> {
-    view_at_position(&group.config.vault, group.config.group, at).await
+    view_at_position(group.config.reach.vault()?, group.config.group, at).await
 }
 
 /// The same for a group that isn't open.

@@ -25,8 +25,9 @@ use crate::error::{EngineError, ErrorKind, Result};
 use crate::journal::ReadHint;
 use crate::planted::{self, Bug};
 use crate::points::PointInfo;
+use crate::reach::Writer;
 use crate::record::{Op, PointMark};
-use crate::ship::{Appended, BranchWriter, Fenced, Interval, Open, ShipError};
+use crate::ship::{Appended, Fenced, Interval, Open, ShipError};
 use crate::write_path::Submitted;
 use lifeboat_model::state::Health;
 
@@ -81,7 +82,7 @@ impl Shipping {
 
 impl Group {
     /// Starts the task; without a writer it claims the tenure first, as soon as the vault is there.
-    pub(super) fn start_shipping(self: &Arc<Self>, writer: Option<BranchWriter>) {
+    pub(super) fn start_shipping(self: &Arc<Self>, writer: Option<Writer>) {
         self.begin_insight();
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let wake = Arc::new(Notify::new());
@@ -142,7 +143,7 @@ impl Group {
 
 struct Shipper {
     group: Weak<Group>,
-    writer: Option<BranchWriter>,
+    writer: Option<Writer>,
     inbox: mpsc::Receiver<Command>,
     wake: Arc<Notify>,
     stop: CancellationToken,
@@ -229,6 +230,7 @@ impl Shipper {
             biased;
             command = self.inbox.recv() => command,
             () = self.wake.notified() => None,
+            () = heard(self.writer.as_ref()) => None,
             () = tokio::time::sleep_until(until) => None,
         }
     }
@@ -290,7 +292,7 @@ impl Shipper {
 
     /// Gives a point its place in the write order; none when the journal has no room for it just now.
     async fn place(&mut self, group: &Group, running: &Running, kind: PointKind, label: &str) -> Result<Option<Lsn>> {
-        let time = group.config.vault.now();
+        let time = group.config.reach.now();
         let id = PointId::from_bytes(group.new_id()?);
         let mark = PointMark { id, time, kind, label: label.to_owned(), consistent: true };
         let lsn = match running.path.submit_control(&Op::Point(mark))? {
@@ -313,7 +315,7 @@ impl Shipper {
     /// Tells those whose points were given up with a full journal. A segment that may have landed may hold some of them.
     fn give_up_collapsed(&mut self, group: &Group, running: &Running) {
         let collapsed = running.path.collapsed();
-        let kept = self.writer.as_ref().map_or(Lsn::ZERO, |writer| writer.pending().unwrap_or(writer.shipped().lsn));
+        let kept = self.writer.as_ref().map_or(Lsn::ZERO, Writer::may_land);
         if collapsed <= kept {
             return;
         }
@@ -338,6 +340,7 @@ impl Shipper {
 
     /// Ships everything up to the newest point that was placed.
     async fn ship(&mut self, group: &Arc<Group>, running: &Arc<Running>) -> Result<Round, ShipError> {
+        self.take_news(group, running).await?;
         let placed = group.observed.lock().placed.map(|(lsn, _)| lsn);
         // A journal without room for a point is made room in by shipping what it holds.
         let target = if self.no_room { Some(running.path.figures().last) } else { placed };
@@ -348,45 +351,50 @@ impl Shipper {
         };
         if self.writer.is_none() {
             self.writer = Some(claim(group, running).await?);
+            self.take_news(group, running).await?;
         }
         let Some(writer) = self.writer.as_mut() else { return Ok(Round::GoOn) };
-        {
-            let settings = group.settings.lock();
-            writer.set_compression(settings.compression);
-            writer.set_retention(settings.retention.clone());
-            writer.set_pace(Arc::clone(&settings.pace));
-        }
+        writer.set(ship_settings(&group.settings.lock()));
         if let Some(blocks) = group.to_carry.lock().take() {
             writer.carry(blocks);
         }
         if std::mem::take(&mut self.doubted) {
             writer.check_fence().await?;
         }
-        if writer.shipped().lsn < target {
+        if writer.sent() < target {
             running::flush(&running.path).await.map_err(ShipError::Engine)?;
         }
-        while writer.shipped().lsn < target && (target > running.path.collapsed() || writer.pending().is_some()) {
-            let interval = read_interval(running, writer.shipped().lsn, target, &mut self.hint)
-                .await
-                .map_err(ShipError::Engine)?;
-            let appended = writer.append(&interval).await?;
+        while writer.sent() < target
+            && (target > running.path.collapsed() || writer.is_unsettled())
+            && writer.has_room()
+        {
+            let interval =
+                read_interval(running, writer.sent(), target, &mut self.hint).await.map_err(ShipError::Engine)?;
+            let appended = writer.append(&interval, self.no_room).await?;
             drive_map(group, writer).await?;
-            {
-                let mut saved = group.state.lock();
-                saved.state.shipped = place(appended.shipped);
-                saved.shipped_moved = true;
-            }
-            note_landed(group, running, &appended);
-            group.note_insight(appended.shipped.branch, &appended.insights);
-            answer(&mut self.waiting, group, &appended);
-            if let Some(point) = appended.points.iter().rfind(|point| point.consistent) {
-                group.end_resync(running, point.lsn).await.map_err(ShipError::Engine)?;
+            if let Some(appended) = appended {
+                landed(&mut self.waiting, group, running, &appended).await?;
             }
         }
         if let Some(writer) = self.writer.as_mut() {
             drive_map(group, writer).await?;
         }
         self.finish_release(group)
+    }
+
+    /// What has landed that was handed over before. A tenure that is over is left, so that the next one is opened.
+    async fn take_news(&mut self, group: &Arc<Group>, running: &Arc<Running>) -> Result<(), ShipError> {
+        while let Some(writer) = self.writer.as_mut() {
+            match writer.landed() {
+                Ok(Some(appended)) => landed(&mut self.waiting, group, running, &appended).await?,
+                Ok(None) => break,
+                Err(over) => {
+                    self.writer = None;
+                    return Err(over);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Ends the tenure once the final point has landed.
@@ -402,7 +410,7 @@ impl Shipper {
             let _ = reply.send(Err(group.in_resync("release the group again then")));
             return Ok(Round::GoOn);
         }
-        let at = self.writer.as_ref().map(BranchWriter::shipped);
+        let at = self.writer.as_ref().map(Writer::shipped);
         let mut released = false;
         group
             .change_state(|state| {
@@ -428,10 +436,12 @@ impl Shipper {
         self.failures = 0;
         let mut observed = group.observed.lock();
         observed.failures = 0;
-        observed.shipping_trouble = None;
+        // What was handed over waits at the process server.
+        observed.shipping_trouble = self.writer.as_ref().and_then(Writer::trouble).map(|why| (Health::Warning, why));
     }
 
     fn failed(&mut self, group: &Group, error: EngineError) {
+        self.writer.take_if(|writer| writer.is_over());
         let retry = group.settings.lock().retry.clone();
         let passing = may_pass(error.kind());
         let pause = if passing {
@@ -478,10 +488,39 @@ impl Shipper {
     }
 }
 
+/// Waits until a writer to whom records were handed over has something to say.
+async fn heard(writer: Option<&Writer>) {
+    match writer.and_then(Writer::news) {
+        Some(news) => news.notified().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The vault has more.
+async fn landed(
+    waiting: &mut Vec<(Lsn, Reply)>,
+    group: &Arc<Group>,
+    running: &Arc<Running>,
+    appended: &Appended,
+) -> Result<(), ShipError> {
+    {
+        let mut saved = group.state.lock();
+        saved.state.shipped = place(appended.shipped);
+        saved.shipped_moved = true;
+    }
+    note_landed(group, running, appended);
+    group.note_insight(appended.shipped.branch, &appended.insights);
+    answer(waiting, group, appended);
+    if let Some(point) = appended.points.iter().rfind(|point| point.consistent) {
+        group.end_resync(running, point.lsn).await.map_err(ShipError::Engine)?;
+    }
+    Ok(())
+}
+
 /// Takes a map over that has landed, and begins the next if it is due: neither is waited for.
-async fn drive_map(group: &Group, writer: &mut BranchWriter) -> Result<(), ShipError> {
+async fn drive_map(group: &Group, writer: &mut Writer) -> Result<(), ShipError> {
     match writer.drive_map().await {
-        Ok(_) => Ok(()),
+        Ok(()) => Ok(()),
         Err(fenced @ ShipError::Fenced(_)) => Err(fenced),
         // The log is complete without it: mounting replays a little more until the next one succeeds.
         Err(ShipError::Engine(error)) => {
@@ -546,16 +585,15 @@ fn answer(waiting: &mut Vec<(Lsn, Reply)>, group: &Group, appended: &Appended) {
 }
 
 /// Claims the tenure that could not be claimed when the group was opened.
-async fn claim(group: &Group, running: &Running) -> Result<BranchWriter, ShipError> {
-    let (branch, epoch) = {
+async fn claim(group: &Group, running: &Running) -> Result<Writer, ShipError> {
+    let (branch, epoch, known) = {
         let saved = group.state.lock();
-        (saved.state.branch, saved.state.epoch)
+        (saved.state.branch, saved.state.epoch, saved.state.shipped.lsn)
     };
     let open = Open::Resume { epoch, durable_lsn: running.path.durable() };
     let gateway: GatewayId = group.config.gateway;
     let settings = ship_settings(&group.settings.lock());
-    let (writer, opened) =
-        BranchWriter::open(&group.config.vault, group.config.group, branch, gateway, open, settings).await?;
+    let (writer, opened) = group.config.reach.open(group.config.group, branch, gateway, open, settings, known).await?;
     group.tenure_opened(&opened).map_err(ShipError::Engine)?;
     Ok(writer)
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Hours, Lsn, PointId, VolumeId};
-use lifeboat_vault::Vault;
 
 use super::resync::ResyncStatus;
 use crate::machine::Machine;
 use crate::pace::Pace;
 use crate::points::{PointInfo, PointRetention};
 use crate::quiesce::AppPoints;
+use crate::reach::Reach;
 use crate::ship::Compression;
 
 /// A volume of a group.
@@ -104,8 +104,8 @@ impl Default for GroupSettings {
 /// Where a group lives.
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
-    /// The vault.
-    pub vault: Arc<Vault>,
+    /// How its history is reached.
+    pub reach: Reach,
     /// The group.
     pub group: GroupId,
     /// This gateway.

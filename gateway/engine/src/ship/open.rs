@@ -57,6 +57,17 @@ impl BranchWriter {
                 refuse_dropped(&log)?;
                 claim_next(&reader, branch, gateway, log.newest()).await?
             }
+            Open::Unchallenged { epoch } => {
+                let log = BranchLog::read(&reader, branch).await?;
+                refuse_dropped(&log)?;
+                if log.newest() > epoch {
+                    return Err(ShipError::Fenced(fenced_by(&reader, branch, log.newest()).await?));
+                }
+                if log.newest() < epoch {
+                    return Err(rolled_back(branch, log.newest(), epoch).into());
+                }
+                claim_next(&reader, branch, gateway, epoch).await?
+            }
             Open::Resume { epoch, durable_lsn } => {
                 let log = BranchLog::read(&reader, branch).await?;
                 refuse_dropped(&log)?;
@@ -227,6 +238,12 @@ fn refuse_others(log: &BranchLog, epoch: Epoch, gateway: GatewayId) -> Result<()
     }
 }
 
+fn rolled_back(branch: BranchId, newest: Epoch, opened: Epoch) -> EngineError {
+    cause::tampered(format!(
+        "branch {branch} has no epoch after {newest}, but this gateway opened epoch {opened}: the vault was rolled back"
+    ))
+}
+
 async fn check_resume(
     reader: &Reader,
     log: &BranchLog,
@@ -237,11 +254,7 @@ async fn check_resume(
     refuse_others(log, epoch, gateway)?;
     let branch = log.branch;
     if log.newest() < epoch {
-        return Err(cause::tampered(format!(
-            "branch {branch} has no epoch after {}, but this gateway opened epoch {epoch}: the vault was rolled back",
-            log.newest()
-        ))
-        .into());
+        return Err(rolled_back(branch, log.newest(), epoch).into());
     }
     let end = log.end(reader, log.newest()).await?;
     if end.position.lsn > durable_lsn {

@@ -74,7 +74,7 @@ impl Lab {
         };
         let dir: PathBuf = self.dir.path().join(gateway.to_string());
         GroupConfig {
-            vault: Arc::clone(&self.vault),
+            reach: Arc::clone(&self.vault).into(),
             group: self.group,
             gateway,
             machine: Arc::new(Host),

@@ -17,6 +17,9 @@ use lifeboat_format::segment::{
     FrameBlock, FrameNo, PointVolume, RecoveryPoint, SealedSegment, SegmentBuilder, SegmentHash, SegmentParams,
     SegmentPlace,
 };
+use lifeboat_format::stream::{
+    Declare, DeclaredDisk, End, FencedBy, Open, Opened, Place as StreamPlace, Progress, Record, Records, Tenure,
+};
 use lifeboat_model::{
     BLOCK_SIZE, BlockHash, BranchId, Epoch, Extent, ExtentSet, GatewayId, GroupId, Lsn, MapId, PointId, PointKind,
     SegmentId, SegmentSeq, Timestamp, VaultId, VolumeId,
@@ -27,6 +30,7 @@ pub(crate) const GROUP: GroupId = GroupId::from_bytes([0x22; 16]);
 pub(crate) const BRANCH: BranchId = BranchId::from_bytes([0x33; 16]);
 pub(crate) const VOLUME: VolumeId = VolumeId::from_bytes([0x44; 16]);
 pub(crate) const OTHER_VOLUME: VolumeId = VolumeId::from_bytes([0x55; 16]);
+pub(crate) const GATEWAY: GatewayId = GatewayId::from_bytes([0x77; 16]);
 pub(crate) const POINT: PointId = PointId::from_bytes([0x66; 16]);
 /// Number of the key in [`volume_keys`] as segments of [`VOLUME`] name it.
 pub(crate) const DATA_KEY: u32 = 7;
@@ -267,6 +271,109 @@ pub(crate) fn dirty() -> DirtyMap {
             DirtyVolume { id: OTHER_VOLUME, blocks: 1 << 20, dirty: ExtentSet::new() },
         ],
     }
+}
+
+pub(crate) fn stream_open() -> Open {
+    Open { group: GROUP, branch: BRANCH, agent: GATEWAY, epoch: Some(Epoch(4)), durable: Lsn(960), shipped: Lsn(940) }
+}
+
+pub(crate) fn stream_place() -> StreamPlace {
+    StreamPlace { epoch: Epoch(4), seq: SegmentSeq(17), lsn: Lsn(950) }
+}
+
+pub(crate) fn stream_point() -> RetainedPoint {
+    RetainedPoint {
+        id: POINT,
+        lsn: Lsn(950),
+        time: TIME,
+        kind: PointKind::Manual,
+        consistent: true,
+        label: "before the upgrade".into(),
+        epoch: Epoch(4),
+        seq: SegmentSeq(17),
+    }
+}
+
+pub(crate) fn stream_opened() -> Opened {
+    Opened {
+        epoch: Epoch(5),
+        end: stream_place(),
+        cached: Lsn(955),
+        points: vec![stream_point()],
+        volumes: vec![(VOLUME, 2048), (OTHER_VOLUME, 1 << 20)],
+    }
+}
+
+/// Every kind of record, a gap among them, and a point at the end.
+pub(crate) fn stream_records<'a>(block: &'a [u8], point: &'a [u8]) -> Records<'a> {
+    let none = VolumeId::from_bytes([0; 16]);
+    let record = |lsn, op, volume, lba, blocks, payload| Record { lsn: Lsn(lsn), op, volume, lba, blocks, payload };
+    Records {
+        after: Lsn(955),
+        last: Lsn(966),
+        push: true,
+        sizes: vec![(VOLUME, 2048)],
+        records: vec![
+            record(960, EntryOp::Resize, VOLUME, 0, 4096, &[]),
+            record(961, EntryOp::Write, VOLUME, 7, 1, block),
+            record(962, EntryOp::Zero, VOLUME, 8, 500, &[]),
+            record(963, EntryOp::Trim, VOLUME, 600, 9, &[]),
+            record(964, EntryOp::Copy, VOLUME, 1000, 1, block),
+            record(965, EntryOp::Copy, VOLUME, 1001, 3, &[]),
+            record(966, EntryOp::Point, none, 0, 0, point),
+        ],
+    }
+}
+
+pub(crate) fn stream_progress() -> Progress {
+    Progress {
+        cached: Lsn(966),
+        shipped: stream_place(),
+        points: vec![stream_point()],
+        trouble: "the vault is away".into(),
+    }
+}
+
+pub(crate) fn stream_end() -> End {
+    let fenced = FencedBy { epoch: Epoch(6), gateway: GATEWAY, promoted_to: Some(BRANCH) };
+    End { kind: 5, text: "another gateway has the branch".into(), fenced: Some(fenced) }
+}
+
+pub(crate) fn stream_tenure() -> Tenure {
+    Tenure { group: GROUP, branch: BRANCH, agent: GATEWAY, epoch: Epoch(5), end: Lsn(950) }
+}
+
+pub(crate) fn stream_declare() -> Declare {
+    let disk = |id, name: &str, path: &str| DeclaredDisk {
+        id,
+        size_bytes: 8 << 20,
+        name: name.to_owned(),
+        path: path.to_owned(),
+    };
+    Declare {
+        group: GROUP,
+        agent: GATEWAY,
+        name: "erp".into(),
+        policy: "gold".into(),
+        disks: vec![disk(VOLUME, "erp-data", "/dev/vdb"), disk(OTHER_VOLUME, "erp-log", "/srv/log.raw")],
+    }
+}
+
+/// A frame of each kind that has a body.
+pub(crate) fn stream_frames() -> Vec<(&'static str, Vec<u8>)> {
+    let (block, point) = (text_block(1), journal_point());
+    vec![
+        ("open", stream_open().encode()),
+        ("opened", stream_opened().encode()),
+        ("records", stream_records(&block, &point).encode()),
+        ("progress", stream_progress().encode()),
+        ("end", stream_end().encode()),
+        ("tenure", stream_tenure().encode()),
+        ("declare", stream_declare().encode()),
+    ]
+    .into_iter()
+    .map(|(name, frame)| (name, frame.expect("within the limits")))
+    .collect()
 }
 
 pub(crate) fn state_file() -> Vec<u8> {

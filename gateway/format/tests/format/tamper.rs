@@ -7,6 +7,7 @@ use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, STATE_VERSI
 use lifeboat_format::map::MapObject;
 use lifeboat_format::rebuilt::RebuiltObject;
 use lifeboat_format::segment::{SEGMENT_VERSION, SegmentObject, TRAILER_LEN};
+use lifeboat_format::stream::{FRAME_HEAD_LEN, FrameHead};
 use lifeboat_format::{FORMAT_VERSION, FormatError};
 use lifeboat_model::{BranchId, Epoch, GroupId, Lsn, MapId, SegmentSeq, VaultId};
 
@@ -225,6 +226,7 @@ fn a_newer_version_is_one_clear_error() {
     files.push(("state", state_file(), |bytes| newest(bytes).map(drop)));
     files.push(("dirty map", dirty().encode().expect("encodes"), |bytes| DirtyMap::decode(bytes).map(drop)));
     files.push(("presence", presence().encode(), |bytes| PresenceHeader::decode(bytes).map(drop)));
+    files.push(("stream", stream_tenure().encode().expect("encodes"), |bytes| FrameHead::decode(bytes).map(drop)));
     for (name, mut bytes, check) in files {
         let known = match name {
             "state" => STATE_VERSION,
@@ -314,4 +316,25 @@ fn the_largest_group_fits_in_a_slot() {
 fn keys_never_show() {
     let shown = format!("{:?} {:?} {:?} {:?}", group_key(), volume_keys(), hasher(), segment_builder());
     assert!(!shown.contains("161") && !shown.contains("a1a1"), "{shown}");
+}
+
+/// No bit of a frame can change without being noticed.
+#[test]
+fn a_changed_bit_of_a_frame_is_noticed() {
+    for (name, frame) in stream_frames() {
+        for at in 0..frame.len() {
+            for bit in 0..8 {
+                let mut changed = frame.clone();
+                changed[at] ^= 1 << bit;
+                let (head, body) = changed.split_at(FRAME_HEAD_LEN);
+                let read = FrameHead::decode(head).and_then(|head| head.verify(body));
+                assert!(read.is_err(), "{name}: bit {bit} of byte {at}");
+            }
+        }
+        for len in 0..frame.len() {
+            let (head, body) = frame[..len].split_at(len.min(FRAME_HEAD_LEN));
+            let read = FrameHead::decode(head).and_then(|head| head.verify(body));
+            assert!(read.is_err(), "{name}: cut to {len} bytes");
+        }
+    }
 }

@@ -14,6 +14,9 @@ use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_stat
 use lifeboat_format::map::MapObject;
 use lifeboat_format::rebuilt::RebuiltObject;
 use lifeboat_format::segment::{FIRST_KEY, SegmentObject};
+use lifeboat_format::stream::{
+    Declare, End, FRAME_HEAD_LEN, FrameHead, FrameKind, Open, Opened, Progress, Records, Tenure, beat, declared, look,
+};
 use lifeboat_model::PointKind;
 
 use crate::fixture::*;
@@ -39,7 +42,24 @@ fn built() -> Vec<(&'static str, Vec<u8>)> {
         ("v1/dirty-map.bin", dirty().encode().expect("within the limits")),
         ("v2/journal-file-header.bin", journal_file_header().encode().to_vec()),
         ("v2/journal-batch.bin", journal_batch()),
+        ("v1/stream-look.bin", look()),
+        ("v1/stream-beat.bin", beat()),
+        ("v1/stream-declared.bin", declared()),
     ]
+    .into_iter()
+    .chain(stream_frames().into_iter().map(|(name, frame)| {
+        let name = match name {
+            "open" => "v1/stream-open.bin",
+            "opened" => "v1/stream-opened.bin",
+            "records" => "v1/stream-records.bin",
+            "progress" => "v1/stream-progress.bin",
+            "end" => "v1/stream-end.bin",
+            "declare" => "v1/stream-declare.bin",
+            _ => "v1/stream-tenure.bin",
+        };
+        (name, frame)
+    }))
+    .collect()
 }
 
 #[test]
@@ -117,6 +137,24 @@ fn vectors_decode_to_what_was_written() {
 
     assert_eq!(DirtyMap::decode(&golden("v1/dirty-map.bin")), Ok(dirty()));
 
+    let body = |name: &str, kind: FrameKind| {
+        let frame = golden(name);
+        let (head, body) = frame.split_at(FRAME_HEAD_LEN);
+        let head = FrameHead::decode(head).expect("a head");
+        assert_eq!((head.kind, head.verify(body)), (kind, Ok(())));
+        body.to_vec()
+    };
+    assert_eq!(Open::decode(&body("v1/stream-open.bin", FrameKind::Open)), Ok(stream_open()));
+    assert_eq!(Opened::decode(&body("v1/stream-opened.bin", FrameKind::Opened)), Ok(stream_opened()));
+    let (block, point) = (text_block(1), journal_point());
+    let records = body("v1/stream-records.bin", FrameKind::Records);
+    assert_eq!(Records::decode(&records), Ok(stream_records(&block, &point)));
+    assert_eq!(Progress::decode(&body("v1/stream-progress.bin", FrameKind::Progress)), Ok(stream_progress()));
+    assert_eq!(End::decode(&body("v1/stream-end.bin", FrameKind::End)), Ok(stream_end()));
+    assert_eq!(Tenure::decode(&body("v1/stream-tenure.bin", FrameKind::Tenure)), Ok(stream_tenure()));
+
+    assert_eq!(Declare::decode(&body("v1/stream-declare.bin", FrameKind::Declare)), Ok(stream_declare()));
+
     for (version, written) in [("v1", journal_batch_header_v1()), ("v2", journal_batch_header())] {
         let file = golden(&format!("{version}/journal-file-header.bin"));
         assert_eq!(FileHeader::decode(&file), Ok(journal_file_header()));
@@ -147,6 +185,9 @@ fn every_kind_is_described() {
             "v2/group-state.bin" => "rehydrating",
             "v1/dirty-map.bin" => "520 of 2048 blocks, in 2 runs",
             "v1/presence-header.bin" => "vol-44444444444444444444444444444444",
+            "v1/stream-tenure.bin" => "began after        950",
+            "v1/stream-records.bin" => "last position      966",
+            _ if name.starts_with("v1/stream-") => "holds",
             _ => "grp-22222222222222222222222222222222",
         };
         assert!(text.contains(expected), "{name}:\n{text}");

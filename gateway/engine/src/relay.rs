@@ -1,0 +1,115 @@
+//! Groups whose history is reached through a process server: a mobility agent runs the engine in front of a server's disk and
+//! has no credential of the vault.
+//!
+//! ```text
+//! agent: Group ─ RelayedWriter ══ line (frames) ══ process server: Stream ─ cache on disk ─ BranchWriter ─> vault
+//!            <─ cached up to …, in the vault up to … ─
+//! ```
+//! # What holds
+//! The agent gives journal space back for what the *vault* has (I-4). The cache of a process server is for going on while the
+//! agent's server or the line is gone, and never a reason to forget anything: a process server that dies with its disk
+//! loses nothing, since another one opens the branch's next epoch, finds the end of the log in the vault, and the agent
+//! sends from there. Epochs are opened in the agent's name: who of two process servers may ship, the vault decides (I-5).
+//!
+//! # Going on after a crash
+//! A process server that comes back ships what it had cached, agent or no agent, unless *any* epoch was opened since: then
+//! somebody else has asked the vault and the agent, and knows better. A line that breaks and comes back goes on behind what
+//! is cached, in the same epoch, and asks the vault for nothing.
+//!
+//! # What doesn't go through a line
+//! Reading the history: views, rehydration, failover to here, garbage collection, marks of points. Such calls are refused for a
+//! group behind a line ([`Reach::vault`](crate::reach::Reach::vault)); a gateway that has the vault does them.
+
+mod cache;
+mod line;
+mod serve;
+mod stream;
+mod wire;
+mod writer;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lifeboat_format::stream::{End, FrameKind};
+use lifeboat_model::{BranchId, GatewayId, GroupId, Timestamp, VolumeId};
+use lifeboat_vault::Vault;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::error::Result;
+use crate::ship::ShipSettings;
+
+pub use lifeboat_format::stream::{Declare, DeclaredDisk};
+pub use serve::{ProcessServer, ProcessServerConfig};
+pub use stream::StreamStatus;
+pub use writer::RelayedWriter;
+
+/// Bytes both ways.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connection between an agent and a process server, on which both know who the other one is.
+pub type Line = Box<dyn Duplex>;
+
+/// How an agent comes to its process servers.
+#[async_trait]
+pub trait Relay: Send + Sync + fmt::Debug {
+    /// A line to a process server that answers, and its name for people. Called again after a line broke: another one is
+    /// to be tried then.
+    ///
+    /// # Errors
+    /// `Retry` when none answers.
+    async fn connect(&self) -> Result<(Line, String)>;
+
+    /// The time here.
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// The bytes of an identifier that nobody has.
+    fn new_id(&self) -> [u8; 16] {
+        BranchId::new().to_bytes()
+    }
+}
+
+/// Declares what an agent protects on a line that has just been made, and waits until it stands in the catalog.
+///
+/// # Errors
+/// Why it can't be declared so; `Retry` when the line breaks.
+pub async fn declare(line: &mut Line, server: &str, declared: &Declare) -> Result<()> {
+    line::write(line, server, &declared.encode().map_err(wire::refused)?).await?;
+    let received = line::read(line, server, |kind| matches!(kind, FrameKind::Declared | FrameKind::End)).await?;
+    if received.kind == FrameKind::Declared {
+        return Ok(());
+    }
+    let end = End::decode(&received.body()).map_err(wire::refused)?;
+    Err(wire::ended(server, &end).into())
+}
+
+/// What an agent's stream needs of the gateway that takes it in.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// The vault of its group.
+    pub vault: Arc<Vault>,
+    /// The volumes that it may write.
+    pub volumes: Vec<VolumeId>,
+    /// How it is shipped.
+    pub settings: ShipSettings,
+}
+
+/// Who may stream what.
+#[async_trait]
+pub trait Admission: Send + Sync + fmt::Debug {
+    /// Asked whenever a stream's tenure is opened, and before each look at what was cached.
+    ///
+    /// # Errors
+    /// `NotFound` and `Denied` when the group is not this agent's; `Retry` while that can't be told.
+    async fn admit(&self, agent: GatewayId, group: GroupId) -> Result<Admitted>;
+
+    /// Has what an agent protects stand in the catalog; what stands there already is left as it is.
+    ///
+    /// # Errors
+    /// `Denied` and `Invalid` when it can't be declared so; `Retry` while that can't be told.
+    async fn declare(&self, agent: GatewayId, declared: &Declare) -> Result<()>;
+}

@@ -1,0 +1,218 @@
+//! A process server: the streams of all agents that come to it, in one directory.
+//!
+//! ```text
+//! <dir>/<group>/…     one cache a group, see cache.rs
+//! ```
+//! [`ProcessServer::serve`] takes a line on which the agent is known already (mutual TLS below). A stream outlives its lines, and
+//! ships what it has cached whether or not its agent is there.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lifeboat_format::stream::{Declare, FrameKind, Open};
+use lifeboat_model::{GatewayId, GroupId};
+use tokio::io::{ReadHalf, WriteHalf};
+
+use super::cache::Cache;
+use super::stream::{Attached, Budget, Stream, StreamStatus};
+use super::{Admission, Line, line, wire};
+use crate::error::{EngineError, ErrorKind, Result};
+use crate::group::RetrySettings;
+use crate::machine::Machine;
+use crate::ship::ShipError;
+
+/// What a process server is made of.
+#[derive(Clone, Debug)]
+pub struct ProcessServerConfig {
+    /// Who may stream what.
+    pub admission: Arc<dyn Admission>,
+    /// The machine that it runs on.
+    pub machine: Arc<dyn Machine>,
+    /// Where it keeps what it has cached; its parent exists.
+    pub dir: PathBuf,
+    /// Bytes of cached records, at most. Beyond it agents wait, and their journals fill.
+    pub cache_bytes: u64,
+    /// Pauses between tries to ship.
+    pub retry: RetrySettings,
+}
+
+/// A process server.
+#[derive(Debug)]
+pub struct ProcessServer {
+    config: ProcessServerConfig,
+    budget: Arc<Budget>,
+    streams: tokio::sync::Mutex<BTreeMap<GroupId, Arc<Stream>>>,
+}
+
+impl ProcessServer {
+    /// Takes up what an earlier process had cached, and ships it.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn open(config: ProcessServerConfig) -> Result<Arc<Self>> {
+        let opened = config.machine.open(&config.dir);
+        let disk = opened.map_err(|error| EngineError::io(format!("open {}", config.dir.display()), error))?;
+        let names = disk.list().map_err(|error| EngineError::io(format!("list {}", config.dir.display()), error))?;
+        let budget = Arc::new(Budget::new(config.cache_bytes));
+        let this = Arc::new(Self { config, budget, streams: tokio::sync::Mutex::default() });
+        for group in names.iter().filter_map(|name| name.parse::<GroupId>().ok()) {
+            this.stream(group).await?;
+        }
+        Ok(this)
+    }
+
+    /// Speaks with the agent at the other end of a line until one of them ends it. `agent`: who it proved to be.
+    pub async fn serve(self: &Arc<Self>, line: Line, agent: GatewayId) {
+        let peer = agent.to_string();
+        let (mut input, mut output) = tokio::io::split(line);
+        let begun = self.begin(&mut input, &mut output, &peer, agent).await;
+        let why = match begun {
+            Ok((stream, attached)) => {
+                let connection = attached.connection;
+                let why = talk(&stream, attached, &peer, &mut input, &mut output).await;
+                stream.detach(connection);
+                why
+            }
+            Err(why) => why,
+        };
+        tracing::info!(%agent, %why, "the line of an agent is over");
+        if let Ok(end) = wire::end(&why).encode() {
+            let _ = line::write(&mut output, &peer, &end).await;
+        }
+    }
+
+    /// What can be seen of the streams.
+    pub async fn status(&self) -> Vec<StreamStatus> {
+        self.streams.lock().await.values().filter_map(|stream| stream.status()).collect()
+    }
+
+    /// Bytes of cached records, and their limit.
+    #[must_use]
+    pub fn cache_bytes(&self) -> (u64, u64) {
+        (self.budget.used(), self.config.cache_bytes)
+    }
+
+    /// Stops shipping and ends all lines; what is cached stays for the next start.
+    pub async fn close(&self) {
+        let streams = std::mem::take(&mut *self.streams.lock().await);
+        for stream in streams.values() {
+            stream.close().await;
+        }
+    }
+
+    async fn begin(
+        &self,
+        input: &mut ReadHalf<Line>,
+        output: &mut WriteHalf<Line>,
+        peer: &str,
+        agent: GatewayId,
+    ) -> Result<(Arc<Stream>, Attached), ShipError> {
+        let mut first = line::read(input, peer, |kind| matches!(kind, FrameKind::Open | FrameKind::Declare)).await?;
+        if first.kind == FrameKind::Declare {
+            let declared = Declare::decode(&first.body()).map_err(wire::refused)?;
+            speaks_for_itself(agent, declared.agent)?;
+            self.config.admission.declare(agent, &declared).await?;
+            line::write(output, peer, &lifeboat_format::stream::declared()).await?;
+            first = line::read(input, peer, |kind| kind == FrameKind::Open).await?;
+        }
+        let open = Open::decode(&first.body()).map_err(wire::refused)?;
+        speaks_for_itself(agent, open.agent)?;
+        // Whoever may not write the group leaves no directory behind.
+        self.config.admission.admit(agent, open.group).await?;
+        let stream = self.stream(open.group).await?;
+        let attached = stream.attach(&open).await?;
+        tracing::info!(%agent, group = %open.group, epoch = %attached.opened.epoch, cached = %attached.opened.cached, "an agent streams");
+        Ok((stream, attached))
+    }
+
+    async fn stream(&self, group: GroupId) -> Result<Arc<Stream>> {
+        let mut streams = self.streams.lock().await;
+        if let Some(stream) = streams.get(&group) {
+            return Ok(Arc::clone(stream));
+        }
+        let dir = self.config.dir.join(group.to_string());
+        let opened = self.config.machine.open(&dir);
+        let disk = opened.map_err(|error| EngineError::io(format!("open {}", dir.display()), error))?;
+        let (admission, budget) = (Arc::clone(&self.config.admission), Arc::clone(&self.budget));
+        let stream = Stream::open(group, admission, Cache::new(disk), budget, self.config.retry.clone()).await?;
+        streams.insert(group, Arc::clone(&stream));
+        Ok(stream)
+    }
+}
+
+fn speaks_for_itself(agent: GatewayId, named: GatewayId) -> Result<()> {
+    if named == agent {
+        return Ok(());
+    }
+    let why = format!("{agent} speaks for {named}: an agent speaks for itself");
+    Err(EngineError::new(ErrorKind::Denied, why))
+}
+
+/// Both directions of a line, until one of them ends it.
+async fn talk(
+    stream: &Stream,
+    attached: Attached,
+    peer: &str,
+    input: &mut ReadHalf<Line>,
+    output: &mut WriteHalf<Line>,
+) -> ShipError {
+    let connection = attached.connection;
+    let hearing = async {
+        loop {
+            let allowed = |kind| matches!(kind, FrameKind::Records | FrameKind::Look | FrameKind::Beat);
+            let received = line::read(input, peer, allowed).await?;
+            match received.kind {
+                FrameKind::Records => stream.accept(connection, received.frame).await?,
+                FrameKind::Look => stream.look(),
+                _ => {}
+            }
+        }
+    };
+    let hearing = async {
+        let never: Result<std::convert::Infallible, ShipError> = hearing.await;
+        match never {
+            Err(why) => why,
+        }
+    };
+    tokio::select! {
+        why = hearing => why,
+        why = tell(stream, attached, peer, output) => why,
+    }
+}
+
+/// Tells the agent how far its stream is, whenever that changes.
+async fn tell(stream: &Stream, attached: Attached, peer: &str, output: &mut WriteHalf<Line>) -> ShipError {
+    let mut changes = stream.changes();
+    // Something may have changed since the tenure was opened.
+    changes.mark_changed();
+    let mut told = attached.points_told;
+    let opened = attached.opened.encode().map_err(wire::refused);
+    let mut frame = match opened {
+        Ok(frame) => frame,
+        Err(error) => return error.into(),
+    };
+    let mut said = None;
+    loop {
+        if let Err(error) = line::write(output, peer, &frame).await {
+            return error.into();
+        }
+        loop {
+            let beaten = tokio::time::timeout(line::BEAT, changes.changed()).await.is_err();
+            let (progress, now) = match stream.progress(attached.connection, told) {
+                Ok(progress) => progress,
+                Err(why) => return why,
+            };
+            if !beaten && said.as_ref() == Some(&progress) {
+                continue;
+            }
+            frame = match progress.encode() {
+                Ok(frame) => frame,
+                Err(error) => return wire::refused(error).into(),
+            };
+            told = now;
+            said = Some(lifeboat_format::stream::Progress { points: Vec::new(), ..progress });
+            break;
+        }
+    }
+}
