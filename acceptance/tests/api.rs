@@ -33,6 +33,7 @@ fn declare(gateway: &Gateway, dir: &std::path::Path) -> Result<Vec<(&'static str
     run(&["plan", "create", "--name", "shop", "--source", "home", "--target", "away", "--boot", "db"])?;
     run(&["drill", "create", "--name", "weekly", "--plan", "shop", "--assert", "boots:db"])?;
     run(&["token", "create", "--name", "ci", "--role", "reader"])?;
+    run(&["registration-key", "create", "--site", "home"])?;
     let mut ids = Vec::new();
     for (collection, verb) in [
         ("vaults", "vault"),
@@ -48,6 +49,7 @@ fn declare(gateway: &Gateway, dir: &std::path::Path) -> Result<Vec<(&'static str
         ("drills", "drill"),
         ("jobs", "job"),
         ("tokens", "token"),
+        ("registration-keys", "registration-key"),
     ] {
         let listed = gateway.json(&[verb, "list"])?;
         let items = listed["items"].as_array().or(listed.as_array()).context("a list")?;

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lifeboat_acceptance::binaries::repository;
+use lifeboat_acceptance::binaries::{lifeboat, repository};
 use lifeboat_acceptance::estate::Api;
 use lifeboat_acceptance::gateway::Gateway;
 use lifeboat_acceptance::scratch::Scratch;
 use lifeboat_acceptance::terraform::{Tier, Workspace};
-use lifeboat_api::types::{Event, Group, Policy, Site, Token, Volume};
+use lifeboat_api::types::{Agent, Event, Group, Policy, RegistrationKey, Site, Token, Volume};
 
 /// A gateway that Terraform talks to, and a workspace.
 struct Bench {
@@ -527,6 +527,64 @@ fn a_token_lives_as_long_as_the_run_and_may_do_what_its_roles_say() {
         }
     }
     workspace.write(&bench.standard()).unwrap();
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn a_machine_enrols_in_the_run_that_makes_it_and_its_key_is_left_nowhere() {
+    let bench = Bench::new("tf-agent", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    workspace.step(&bench.standard(), |_| Ok(()), |_| Ok(())).unwrap();
+    let home = bench.scratch.path().join("agent");
+    let enrolling = format!(
+        r#"
+ephemeral "lifeboat_registration_key" "web" {{
+  site_id = lifeboat_site.onprem.id
+  name    = "web"
+  ttl     = "10m"
+}}
+
+resource "terraform_data" "web" {{
+  provisioner "local-exec" {{
+    command = "{} agent enrol --state {} --endpoint {} --name web"
+    environment = {{
+      LIFEBOAT_REGISTRATION_KEY = ephemeral.lifeboat_registration_key.web.key
+    }}
+  }}
+}}
+"#,
+        lifeboat().unwrap().display(),
+        home.display(),
+        bench.gateway.endpoint()
+    );
+    let enrolled = bench.configuration("2s", 1, RETENTION, &enrolling);
+    workspace.step(&enrolled, |_| Ok(()), |_| Ok(())).unwrap();
+    let api = bench.api().unwrap();
+    let agents: Vec<Agent> = api.call(async |client| client.list("/v1/agents", &[]).await).unwrap();
+    assert_eq!(agents.iter().map(|agent| agent.spec.name.as_str()).collect::<Vec<_>>(), ["web"]);
+    assert!(home.join("identity.pem").exists());
+    // Those that nobody used are gone, that which was used says by whom.
+    let keys: Vec<RegistrationKey> = api.call(async |client| client.list("/v1/registration-keys", &[]).await).unwrap();
+    assert_eq!(keys.iter().map(|key| key.status.used_by).collect::<Vec<_>>(), [Some(agents[0].id)]);
+    let events: Vec<Event> = api.call(async |client| client.list("/v1/events", &[]).await).unwrap();
+    let count = |kind: &str| events.iter().filter(|event| event.kind == kind).count();
+    assert!(count("registration-key.created") >= 2, "made at plan and at apply");
+    assert_eq!(count("registration-key.created"), count("registration-key.deleted") + 1);
+    for entry in std::fs::read_dir(workspace.dir()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            assert!(!bytes.windows(4).any(|window| window == b"lbr_"), "{} has a key in it", path.display());
+        }
+    }
+    let log = std::fs::read(bench.gateway.log()).unwrap();
+    assert!(!log.windows(4).any(|window| window == b"lbr_"), "the gateway's log has a key in it");
+
+    // The site stays as long as somebody is said to be there.
+    workspace.write(&bench.standard()).unwrap();
+    let outcome = workspace.run(&["destroy", "-no-color", "-auto-approve"]).unwrap();
+    assert!(outcome.code() != 0 && outcome.stderr.contains("agent web"), "{}{}", outcome.stdout, outcome.stderr);
+    bench.gateway.run(&["agent", "delete", "web"]).unwrap().ok().unwrap();
     workspace.destroy().unwrap();
 }
 

@@ -9,6 +9,7 @@ use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::serve::ServeArgs;
+use crate::verbs::agent::AgentArgs;
 use crate::verbs::audit::AuditArgs;
 use crate::verbs::check::LocalArgs;
 use crate::verbs::drill::DrillArgs;
@@ -26,6 +27,7 @@ use crate::verbs::network_mapping::NetworkMappingArgs;
 use crate::verbs::plan::PlanArgs;
 use crate::verbs::point::PointArgs;
 use crate::verbs::policy::PolicyArgs;
+use crate::verbs::registration_key::RegistrationKeyArgs;
 use crate::verbs::resync::ResyncArgs;
 use crate::verbs::site::SiteArgs;
 use crate::verbs::status::StatusArgs;
@@ -55,6 +57,10 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Tokens with roles: make, list, rotate and revoke them; show the administrator's token of this machine
     Token(TokenArgs),
+    /// Registration keys: what a machine enrols with, once
+    RegistrationKey(RegistrationKeyArgs),
+    /// Agents: enrol this machine; list and revoke those that enrolled
+    Agent(AgentArgs),
     /// Say whom the gateway takes you for, and what you may do
     Whoami(WhoamiArgs),
     /// Open, create and look at vaults
@@ -115,7 +121,7 @@ pub(crate) enum Verb {
 
 /// Tasks, and the verbs that do them.
 const TASKS: [(&str, &[&str]); 7] = [
-    ("Run a gateway", &["serve", "status", "token", "whoami"]),
+    ("Run a gateway", &["serve", "status", "token", "registration-key", "agent", "whoami"]),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
     ("Declare how it recovers", &["machine", "network", "network-mapping", "plan", "drill"]),
     ("Recovery points", &["point", "resync"]),

@@ -5,12 +5,12 @@ use std::str::FromStr;
 use lifeboat_api::client::{Collection, Query};
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{
-    Client, Drill, Gateway, Group, Machine, Network, NetworkMapping, Page, Plan, Policy, Resource, Site, Token, Vault,
-    Volume,
+    Agent, Client, Drill, Gateway, Group, Machine, Network, NetworkMapping, Page, Plan, Policy, RegistrationKey,
+    Resource, Site, Token, Vault, Volume,
 };
 use lifeboat_model::{
-    DrillId, GatewayId, GroupId, MachineId, NetworkId, NetworkMappingId, PlanId, PolicyId, SiteId, Timestamp, TokenId,
-    VaultId, VolumeId,
+    AgentId, DrillId, GatewayId, GroupId, MachineId, NetworkId, NetworkMappingId, PlanId, PolicyId, RegistrationKeyId,
+    SiteId, Timestamp, TokenId, VaultId, VolumeId,
 };
 use serde::de::DeserializeOwned;
 
@@ -49,6 +49,8 @@ nouns! {
     Plan, PlanId, "plan";
     Drill, DrillId, "drill";
     Token, TokenId, "token";
+    RegistrationKey, RegistrationKeyId, "registration-key";
+    Agent, AgentId, "agent";
 }
 
 /// The object with this id or name.

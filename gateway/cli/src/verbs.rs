@@ -4,6 +4,7 @@
 //! there), and shows what
 //! came of it. Rules of the business are the gateway's: nothing here decides whether something may be done.
 
+pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod declared;
@@ -23,6 +24,7 @@ pub(crate) mod network_mapping;
 pub(crate) mod plan;
 pub(crate) mod point;
 pub(crate) mod policy;
+pub(crate) mod registration_key;
 pub(crate) mod resync;
 pub(crate) mod site;
 pub(crate) mod status;

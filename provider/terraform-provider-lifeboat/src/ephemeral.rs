@@ -4,6 +4,10 @@
 //! is done. What a killed Terraform leaves behind ends by itself after `ttl`, and so does the token of a run that fails: Terraform
 //! (1.11) closes nothing that something that failed depended on.
 
+mod registration_key;
+
+pub(crate) use registration_key::RegistrationKeyOf;
+
 use std::time::{Duration, SystemTime};
 
 use lifeboat_api::validate::{TTL_MAX, TTL_MIN, Validate, parse_duration};

@@ -135,7 +135,7 @@ impl Provider for LifeboatProvider {
     }
 
     fn ephemeral_resources(&self) -> Vec<Box<dyn EphemeralResource<Link>>> {
-        vec![Box::new(ephemeral::TokenOf)]
+        vec![Box::new(ephemeral::TokenOf), Box::new(ephemeral::RegistrationKeyOf)]
     }
 
     fn actions(&self) -> Vec<Box<dyn Action<Link>>> {

@@ -54,6 +54,8 @@ Run a gateway:
   serve            Run a gateway
   status           Show how the gateway and everything that it protects is
   token            Tokens with roles: make, list, rotate and revoke them; show the administrator's token of this machine
+  registration-key Registration keys: what a machine enrols with, once
+  agent            Agents: enrol this machine; list and revoke those that enrolled
   whoami           Say whom the gateway takes you for, and what you may do
 
 Declare what is protected:
@@ -105,6 +107,10 @@ fn the_lines_of_the_contract_parse() {
         "serve --state /s --mount /m --site a --name b --listen-management 127.0.0.1:8443 --reconcile-interval 2s",
         "serve --config /etc/lifeboat.toml",
         "status --output json",
+        "registration-key create --site east --role agent --name web --ttl 10m",
+        "agent enrol --state /var/lib/lifeboat-agent --endpoint https://a:443 --key-file - --name web",
+        "agent enroll --state /s",
+        "agent delete web --state /s",
         "resync --group g --compare",
         "volume create --name v --gateway g --group g --source /dev/vg0/db",
         "--output json status",

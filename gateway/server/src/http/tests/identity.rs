@@ -1,9 +1,10 @@
 //! The life of a machine's identity, over real TLS: enrolled, renewed, revoked; raced for, lost and found again.
 
 use std::path::Path;
+use std::time::Duration;
 
 use http::StatusCode;
-use lifeboat_api::{ClientErrorKind, Role};
+use lifeboat_api::{ClientErrorKind, Role, Timestamp};
 use lifeboat_identity::{Machine, MachineError};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::{Value, json};
@@ -312,11 +313,98 @@ async fn an_agent_renews_itself_and_nobody_else_and_for_its_own_key_only() {
     let context = &api.gateway.context;
     assert!(crate::machines::admit(context, &peer, peer.not_before).is_ok());
     for (now, refused) in [
-        (lifeboat_api::Timestamp::from_micros(peer.not_before.as_micros() - 1), crate::machines::Refused::Time),
+        (Timestamp::from_micros(peer.not_before.as_micros() - 1), crate::machines::Refused::Time),
         (peer.not_after, crate::machines::Refused::Time),
     ] {
         assert_eq!(crate::machines::admit(context, &peer, now), Err(refused), "{name}");
     }
+    api.gateway.stop().await;
+}
+
+/// The identity in a directory, with a certificate that was signed `ago` seconds ago for `life` seconds.
+fn aged(api: &Api, home: &Path, ago: i64, life: u64) -> Machine {
+    let path = home.join("identity.pem");
+    let kept = std::fs::read_to_string(&path).expect("there");
+    let (key, _) = kept.split_once("-----BEGIN CERTIFICATE-----").expect("a certificate");
+    let pair = KeyPair::from_pem(key).expect("a key");
+    let request = lifeboat_identity::Request::read(&csr(&pair, nothing)).expect("sound");
+    let authority = api.gateway.context.vaults.all().remove(0).known_authority().expect("known");
+    let then = Timestamp::from_micros(Timestamp::now().as_micros() - ago * 1_000_000);
+    let id = Machine::open(home).expect("kept").name().id;
+    let issued = authority.sign_for(&request, &id, then, Duration::from_secs(life)).expect("signed");
+    std::fs::write(&path, format!("{key}{}{}", issued.pem, authority.pem())).expect("written");
+    Machine::open(home).expect("kept")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_by_itself_at_two_thirds_and_not_after_its_end() {
+    let api = Api::start().await;
+    api.vault().await;
+    let home = tempfile::tempdir().expect("tempdir");
+    api.agent(home.path(), "web").await;
+    // Nobody is there at the first endpoint.
+    let endpoints = [vec!["https://127.0.0.1:1".to_owned()], api.endpoints()].concat();
+    let renewed = async |machine: &Machine| {
+        let before = machine.certificate().serial;
+        let changed = eventually("renewed", async || (machine.certificate().serial != before).then_some(()));
+        tokio::select! {
+            () = machine.keep_renewed(&endpoints) => unreachable!("it goes on for ever"),
+            () = changed => {}
+        }
+        assert!(machine.renew_at().seconds_since(Timestamp::now()) > 3600.0, "and then for another day");
+    };
+    // Past two thirds already; and soon, which is waited for.
+    renewed(&aged(&api, home.path(), 70_000, 86_400)).await;
+    let soon = aged(&api, home.path(), 0, 12);
+    assert!(soon.renew_at() > Timestamp::now());
+    renewed(&soon).await;
+
+    let ended = aged(&api, home.path(), 90_000, 86_400);
+    let error = ended.renew(&api.endpoints()).await.expect_err("over");
+    assert!(refused(&error).contains("CertificateExpired"), "{error}");
+    api.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_has_not_read_its_vault_believes_nobody() {
+    let api = Api::start().await;
+    api.vault().await;
+    let home = tempfile::tempdir().expect("tempdir");
+    let agent = api.agent(home.path(), "web").await;
+    let (state, vault) = (api.gateway.state_path().to_owned(), api.dir.path().join("vault"));
+    api.gateway.stop().await;
+    let away = api.dir.path().join("away");
+    std::fs::rename(&vault, &away).expect("renamed");
+    let gateway = Gateway::start(config(&state, "a", "east")).await.expect("starts");
+    let api = Api { gateway, ..api };
+    let peer = agent.certificate();
+    let now = Timestamp::now();
+    assert_eq!(crate::machines::admit(&api.gateway.context, &peer, now), Err(crate::machines::Refused::Unsure));
+    agent.renew(&api.endpoints()).await.expect_err("nobody is believed");
+    std::fs::rename(&away, &vault).expect("renamed");
+    eventually("believed again", async || agent.renew(&api.endpoints()).await.ok()).await;
+    api.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_enrolled_and_who_tried_to_is_written_down() {
+    let api = Api::start().await;
+    api.vault().await;
+    let pair = KeyPair::generate().expect("a key");
+    let (key, id) = api.registration_key().await;
+    assert_eq!(api.enrol(&key, &csr(&pair, nothing)).await.status, StatusCode::CREATED);
+    problem(&api.enrol("lbr_guess", &csr(&pair, nothing)).await, 401, "unauthorized");
+    let records = eventually("they are written down", async || {
+        let all = api.get("/v1/audit").await.body["items"].as_array().expect("a page").clone();
+        let of: Vec<Value> = all.into_iter().filter(|one| one["what"] == "POST /v1/enrolments").collect();
+        (of.len() == 3).then_some(of)
+    })
+    .await;
+    let of = |kind: &str| records.iter().find(|one| one["kind"] == kind).expect("written down");
+    let by = format!("with the registration key {id}");
+    assert_eq!((&of("asked")["detail"], &of("answered")["status"]), (&json!(by), &json!(201)), "{records:?}");
+    assert_eq!(of("refused")["status"], 401, "{records:?}");
+    assert!(!json!(records).to_string().contains(&key[70..113]));
     api.gateway.stop().await;
 }
 
