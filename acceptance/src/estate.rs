@@ -328,6 +328,8 @@ fn declare(
             kms_key: None,
         },
         soft_delete_days: 14,
+        immutability: None,
+        second_approval: false,
         attach: false,
     };
     let (vault_id, group_id) = api.call(async |client| {

@@ -330,6 +330,14 @@ impl Client {
         self.post(&format!("{}:renew", item_path::<Agent>(agent)?), request).await
     }
 
+    /// Decides about what somebody else asked for; `verb` is `approve` or `reject`.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` for one's own request or one that is decided, and the others.
+    pub async fn decide(&self, id: &str, verb: &str, request: &DecideRequest) -> Result<Approval, ClientError> {
+        self.post(&format!("{}:{verb}", item_path::<Approval>(id)?), request).await
+    }
+
     /// Whom the gateway takes this client for.
     ///
     /// # Errors
@@ -447,6 +455,7 @@ collections! {
     Token => "/v1/tokens",
     RegistrationKey => "/v1/registration-keys",
     Agent => "/v1/agents",
+    Approval => "/v1/approvals",
 }
 
 fn item_path<R: Collection>(id: &str) -> Result<String, ClientError> {

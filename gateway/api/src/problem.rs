@@ -56,6 +56,8 @@ codes! {
     MethodNotAllowed, "method-not-allowed", 405, "This method isn't possible here";
     /// The name is taken, something is in the way, or the state doesn't allow it.
     Conflict, "conflict", 409, "In conflict with the present state";
+    /// A second person has to approve it first: see `approval`. The same request does it then.
+    ApprovalRequired, "approval-required", 409, "A second person has to approve this";
     /// The object changed since it was read.
     PreconditionFailed, "precondition-failed", 412, "Changed by someone else";
     /// The body is larger than 1 MiB.
@@ -117,6 +119,9 @@ pub struct Problem {
     /// The roles that the token has, where it lacked one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_roles: Vec<Role>,
+    /// The approval that it needs, by id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
 }
 
 impl Problem {
@@ -132,6 +137,7 @@ impl Problem {
             blockers: Vec::new(),
             required_role: None,
             token_roles: Vec::new(),
+            approval: None,
         }
     }
 

@@ -23,8 +23,8 @@ use lifeboat_model::Hours;
 
 use crate::problem::FieldError;
 use crate::types::{
-    BandwidthLimit, EncryptionKey, GatewaySpec, GroupSpec, KeySourceKind, PolicySpec, Resync, RetentionRule, SiteSpec,
-    VaultCreate, VolumeSpec,
+    BandwidthLimit, EncryptionKey, GatewaySpec, GroupSpec, Immutability, KeySourceKind, PolicySpec, Resync,
+    RetentionRule, SiteSpec, VaultCreate, VolumeSpec,
 };
 
 /// Smallest volume, bytes.
@@ -442,13 +442,31 @@ impl Validate for VaultCreate {
             }
         }
         encryption(&format!("{prefix}encryption."), &self.encryption, errors);
-        if self.soft_delete_days > 3650 {
-            fault(
-                errors,
-                format!("{prefix}soft_delete_days"),
-                format!("must lie between 0 and 3650, not {}", self.soft_delete_days),
-            );
+        vault_protection(prefix, self.soft_delete_days, self.immutability, errors);
+        if self.second_approval && !self.attach {
+            let message = "can be set once the vault has a second person who could approve: make the vault, then a token with the role \
+                           security_administrator, then set it";
+            fault(errors, format!("{prefix}second_approval"), message);
         }
+    }
+}
+
+/// How a vault protects what it holds from people.
+pub fn vault_protection(prefix: &str, soft_delete_days: u32, immutability: Option<Immutability>, errors: &mut Errors) {
+    if soft_delete_days > 3650 {
+        fault(
+            errors,
+            format!("{prefix}soft_delete_days"),
+            format!("must lie between 0 and 3650, not {soft_delete_days}"),
+        );
+    }
+    let Some(Immutability { days, .. }) = immutability else { return };
+    if !(1..=3650).contains(&days) {
+        let message = format!("must lie between 1 and 3650, not {days}");
+        fault(errors, format!("{prefix}immutability.days"), message);
+    } else if soft_delete_days < days {
+        let message = format!("must be at least as long as the vault is immutable, {days} days");
+        fault(errors, format!("{prefix}soft_delete_days"), message);
     }
 }
 

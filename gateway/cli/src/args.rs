@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::serve::ServeArgs;
 use crate::verbs::agent::AgentArgs;
+use crate::verbs::approval::ApprovalArgs;
 use crate::verbs::audit::AuditArgs;
 use crate::verbs::check::LocalArgs;
 use crate::verbs::drill::DrillArgs;
@@ -61,6 +62,8 @@ pub(crate) enum Verb {
     RegistrationKey(RegistrationKeyArgs),
     /// Agents: enrol this machine; list and revoke those that enrolled
     Agent(AgentArgs),
+    /// Decide about what a second person has to approve
+    Approval(ApprovalArgs),
     /// Say whom the gateway takes you for, and what you may do
     Whoami(WhoamiArgs),
     /// Open, create and look at vaults
@@ -121,7 +124,7 @@ pub(crate) enum Verb {
 
 /// Tasks, and the verbs that do them.
 const TASKS: [(&str, &[&str]); 7] = [
-    ("Run a gateway", &["serve", "status", "token", "registration-key", "agent", "whoami"]),
+    ("Run a gateway", &["serve", "status", "token", "registration-key", "agent", "approval", "whoami"]),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
     ("Declare how it recovers", &["machine", "network", "network-mapping", "plan", "drill"]),
     ("Recovery points", &["point", "resync"]),

@@ -5,12 +5,12 @@ use std::str::FromStr;
 use lifeboat_api::client::{Collection, Query};
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{
-    Agent, Client, Drill, Gateway, Group, Machine, Network, NetworkMapping, Page, Plan, Policy, RegistrationKey,
-    Resource, Site, Token, Vault, Volume,
+    Agent, Approval, Client, Drill, Gateway, Group, Machine, Network, NetworkMapping, Page, Plan, Policy,
+    RegistrationKey, Resource, Site, Token, Vault, Volume,
 };
 use lifeboat_model::{
-    AgentId, DrillId, GatewayId, GroupId, MachineId, NetworkId, NetworkMappingId, PlanId, PolicyId, RegistrationKeyId,
-    SiteId, Timestamp, TokenId, VaultId, VolumeId,
+    AgentId, ApprovalId, DrillId, GatewayId, GroupId, MachineId, NetworkId, NetworkMappingId, PlanId, PolicyId,
+    RegistrationKeyId, SiteId, Timestamp, TokenId, VaultId, VolumeId,
 };
 use serde::de::DeserializeOwned;
 
@@ -51,6 +51,7 @@ nouns! {
     Token, TokenId, "token";
     RegistrationKey, RegistrationKeyId, "registration-key";
     Agent, AgentId, "agent";
+    Approval, ApprovalId, "approval";
 }
 
 /// The object with this id or name.

@@ -123,6 +123,8 @@ ids! {
     RegistrationKeyId, "rgk", "registration key";
     /// A mobility agent.
     AgentId, "agt", "agent";
+    /// A second person's word for what destroys.
+    ApprovalId, "apr", "approval";
 }
 
 fn parse(text: &str, prefix: &str) -> Option<[u8; 16]> {

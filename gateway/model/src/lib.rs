@@ -16,8 +16,8 @@ pub use address::{Cidr, Mac, ParseCidrError, ParseMacError};
 pub use extent::{Extent, ExtentSet};
 pub use hours::{Day, Hours, HoursError};
 pub use id::{
-    AgentId, BranchId, DrillId, EventId, GatewayId, GroupId, JobId, MachineId, MapId, NetworkId, NetworkMappingId,
-    ParseIdError, PlanId, PointId, PolicyId, RegistrationKeyId, SiteId, TokenId, VaultId, VolumeId,
+    AgentId, ApprovalId, BranchId, DrillId, EventId, GatewayId, GroupId, JobId, MachineId, MapId, NetworkId,
+    NetworkMappingId, ParseIdError, PlanId, PointId, PolicyId, RegistrationKeyId, SiteId, TokenId, VaultId, VolumeId,
 };
 pub use point::{BlockHash, PointKind, RootHash};
 pub use position::{Epoch, Lsn, SegmentId, SegmentSeq};

@@ -105,8 +105,9 @@ pub(crate) fn begin_due(context: &Arc<Context>, attached: &Arc<AttachedVault>) {
         }
         if context.collections.take_turn(group, Instant::now()) {
             let (held, vault, name) = (Arc::clone(context), Arc::clone(attached), document.name.clone());
+            let grace = grace(attached);
             let work = async move {
-                let outcome = open.instance.collect_garbage(GRACE, false).await;
+                let outcome = open.instance.collect_garbage(grace, false).await;
                 settle(&held, &vault, group, &name, outcome).await;
             };
             context.tasks.spawn(context.stop.clone().run_until_cancelled_owned(work));
@@ -134,7 +135,7 @@ async fn collect_deleted(context: &Context, attached: &AttachedVault, own: Gatew
         let Ok(group) = document.id.parse::<GroupId>() else { continue };
         let record: GroupRecord = status(document);
         if record.active.is_some_and(|active| active.gateway == own) {
-            let outcome = collect_all_kept(&vault, group).await;
+            let outcome = collect_all_kept(&vault, group, grace(attached)).await;
             settle(context, attached, group, &document.name, outcome).await;
         }
     }
@@ -145,9 +146,15 @@ fn is_final(document: &Document, now: Timestamp, days: u32) -> bool {
     document.deleted && now.seconds_since(document.updated) >= f64::from(days) * 86_400.0
 }
 
-async fn collect_all_kept(vault: &Arc<Vault>, group: GroupId) -> EngineResult<GcReport> {
+/// How long garbage stays before it is deleted: in an immutable vault, for its days.
+fn grace(attached: &AttachedVault) -> Duration {
+    let days = crate::approvals::immutability(attached).map_or(0, |immutability| immutability.days);
+    GRACE.max(Duration::from_secs(u64::from(days) * 86_400))
+}
+
+async fn collect_all_kept(vault: &Arc<Vault>, group: GroupId, grace: Duration) -> EngineResult<GcReport> {
     let runner = gc::newest_tenure(vault, group).await?;
-    let settings = GcSettings { retention: PointRetention::everything(), grace: GRACE, ..GcSettings::default() };
+    let settings = GcSettings { retention: PointRetention::everything(), grace, ..GcSettings::default() };
     gc::run(vault, group, runner, &settings, &mut Memory::default()).await
 }
 

@@ -13,6 +13,7 @@
 //! recovers its own files, jobs go on with the step that was under way.
 
 mod adoption;
+mod approvals;
 mod audit;
 mod auth;
 mod collect;

@@ -3,11 +3,13 @@
 //! Documents are written by several gateways of possibly different versions, so every field has a default and unknown
 //! ones are left alone when a document is read.
 
+mod approval;
 mod drill;
 mod identity;
 mod recovery;
 mod token;
 
+pub(crate) use approval::{ApprovalRecord, ApprovalSpecRecord};
 pub(crate) use drill::{AssertionResult, DrillJobSpec, DrillRecord, EvidenceRecord, Findings, Picture, PointUsed};
 pub(crate) use identity::{
     AgentRecord, AgentSpecRecord, CertificateRecord, RegistrationKeyRecord, RegistrationKeySpecRecord, UseRecord,
@@ -48,6 +50,8 @@ pub(crate) mod kind {
     pub(crate) const TOKENS: &str = "tokens";
     pub(crate) const REGISTRATION_KEYS: &str = "registration-keys";
     pub(crate) const AGENTS: &str = "agents";
+    /// Read when somebody asks: no gateway keeps a copy.
+    pub(crate) const APPROVALS: &str = "approvals";
     /// Evidence of the runs of drills; read when it is asked for.
     pub(crate) const EVIDENCE: &str = "drill-evidence";
     /// Pictures that go with it.

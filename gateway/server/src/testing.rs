@@ -73,6 +73,8 @@ pub(crate) fn vault_create(directory: &Path, attach: bool) -> VaultCreate {
             kms_key: None,
         },
         soft_delete_days: 14,
+        immutability: None,
+        second_approval: false,
         attach,
     }
 }

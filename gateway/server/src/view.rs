@@ -3,6 +3,7 @@
 //! For a group that this gateway serves the engine itself is asked; for others the account that the serving gateway left
 //! in the catalog is told, with its time.
 
+mod approval;
 mod drill;
 mod identity;
 mod machine;
@@ -10,6 +11,7 @@ mod network;
 mod plan;
 mod token;
 
+pub(crate) use approval::approval;
 pub(crate) use drill::{drill, drill_expires, drill_misfits, kept_test};
 pub(crate) use identity::{agent, agent_of, registration_key};
 pub(crate) use machine::{machine, machine_with, machines, macs, misfits, place};
@@ -94,6 +96,8 @@ pub(crate) fn vault(attached: &AttachedVault) -> Vault {
             storage_region: attachment.region.clone(),
             encryption: attachment.view(),
             soft_delete_days: info.as_ref().map_or(14, |info| info.soft_delete_days),
+            immutability: None,
+            second_approval: false,
         }),
         status: VaultStatus {
             vault_uuid: attachment.id,

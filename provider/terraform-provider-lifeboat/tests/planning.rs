@@ -47,6 +47,7 @@ fn vault_state() -> Object {
         .with("encryption", encryption)
         .with("id", id("vlt", 1))
         .with("soft_delete_days", 14_u64)
+        .with("second_approval", false)
         .with("vault_uuid", id("vlt", 1))
         .with("format_version", 1_u64)
         .with("health", "healthy")

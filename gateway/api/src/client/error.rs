@@ -135,9 +135,10 @@ impl ClientError {
             ProblemCode::Unauthorized => ClientErrorKind::Unauthorized,
             ProblemCode::Forbidden => ClientErrorKind::Forbidden,
             ProblemCode::NotFound => ClientErrorKind::NotFound,
-            ProblemCode::Conflict | ProblemCode::PreconditionFailed | ProblemCode::PreconditionRequired => {
-                ClientErrorKind::Conflict
-            }
+            ProblemCode::Conflict
+            | ProblemCode::ApprovalRequired
+            | ProblemCode::PreconditionFailed
+            | ProblemCode::PreconditionRequired => ClientErrorKind::Conflict,
             ProblemCode::Invalid | ProblemCode::Malformed | ProblemCode::TooLarge => ClientErrorKind::Invalid,
             ProblemCode::Unavailable | ProblemCode::Timeout | ProblemCode::TooManyRequests => {
                 ClientErrorKind::Unreachable

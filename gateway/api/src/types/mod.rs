@@ -6,6 +6,7 @@
 //! raise the generation. Ids are opaque strings, compared exactly. Times are RFC 3339, UTC. Sizes are bytes.
 
 mod action;
+mod approval;
 mod audit;
 mod clean_point;
 mod drill;
@@ -23,6 +24,7 @@ mod vault;
 mod volume;
 
 pub use action::*;
+pub use approval::*;
 pub use audit::*;
 pub use clean_point::*;
 pub use drill::*;

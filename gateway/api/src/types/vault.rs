@@ -49,6 +49,12 @@ pub struct VaultCreate {
     /// Days for which data is kept after it is deleted: 0 to 3650.
     #[serde(default = "default_soft_delete_days")]
     pub soft_delete_days: u32,
+    /// How long what the vault holds can't be destroyed; no time when absent.
+    #[serde(default)]
+    pub immutability: Option<Immutability>,
+    /// Whether what destroys needs a second person's approval.
+    #[serde(default)]
+    pub second_approval: bool,
     /// Attach the vault that is there instead of creating one; the name and the settings are then the vault's own.
     #[serde(default)]
     pub attach: bool,
@@ -88,6 +94,43 @@ pub struct VaultSpec {
     pub encryption: EncryptionView,
     /// Days for which data is kept after it is deleted.
     pub soft_delete_days: u32,
+    /// How long what the vault holds can't be destroyed; no time when absent.
+    #[serde(default)]
+    pub immutability: Option<Immutability>,
+    /// Whether what destroys needs a second person's approval.
+    #[serde(default)]
+    pub second_approval: bool,
+}
+
+/// How firmly immutability holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImmutabilityMode {
+    /// It can be shortened, and ended.
+    Unlocked,
+    /// It can only be made longer: by nobody it is ended.
+    Locked,
+}
+
+impl ImmutabilityMode {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unlocked => "unlocked",
+            Self::Locked => "locked",
+        }
+    }
+}
+
+/// How long what the vault holds can't be destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Immutability {
+    /// How firmly.
+    pub mode: ImmutabilityMode,
+    /// Days for which whatever is deleted, or no longer kept by any schedule, stays in storage; and which every policy must keep
+    /// recovery points for: 1 to 3650.
+    pub days: u32,
 }
 
 /// How a vault is encrypted, without its key.

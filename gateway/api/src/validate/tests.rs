@@ -188,6 +188,8 @@ fn a_vault_needs_a_directory_and_the_key_that_its_source_names() {
             kms_key: None,
         },
         soft_delete_days: 14,
+        immutability: None,
+        second_approval: false,
         attach: false,
     };
     use KeySourceKind::{KeyFile, Passphrase};

@@ -56,6 +56,7 @@ Run a gateway:
   token            Tokens with roles: make, list, rotate and revoke them; show the administrator's token of this machine
   registration-key Registration keys: what a machine enrols with, once
   agent            Agents: enrol this machine; list and revoke those that enrolled
+  approval         Decide about what a second person has to approve
   whoami           Say whom the gateway takes you for, and what you may do
 
 Declare what is protected:
@@ -188,6 +189,14 @@ fn the_lines_of_the_contract_parse() {
         "token rotate ci --grace 0s",
         "token renew tok-0198f2c0000070008000000000000001 --ttl 30d",
         "token delete ci",
+        "approval list",
+        "approval show apr-0198f2c0000070008000000000000001",
+        "approval approve apr-0198f2c0000070008000000000000001 apr-0198f2c0000070008000000000000002 --comment seen",
+        "approval reject apr-0198f2c0000070008000000000000001",
+        "audit list --who ci --since 2d",
+        "audit verify file:///srv/vault --key-file /k --against /tmp/report.json",
+        "vault protect main --soft-delete-days 30 --immutable-days 14 --lock --second-approval true",
+        "vault protect main --immutable-days 0",
         "whoami --endpoint https://b:443",
     ] {
         let parsed = asked(&format!("lifeboat {line}"));

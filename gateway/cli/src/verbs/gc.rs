@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lifeboat_api::validate::{parse_duration, retention_tiers};
-use lifeboat_api::{GroupSpec, PolicySpec};
+use lifeboat_api::{GroupSpec, PolicySpec, VaultSpec};
 use lifeboat_engine::gc::{self, Count, GcReport, GcSettings, Memory};
 use lifeboat_engine::points::PointRetention;
 use lifeboat_model::GroupId;
@@ -73,6 +73,14 @@ impl OfGroup {
     }
 }
 
+/// Days for which garbage stays, whatever the command line says.
+async fn immutable_days(vault: &Vault) -> Result<u32> {
+    let declared = vault.catalog().list("vaults").await?;
+    let own = declared.iter().find(|document| document.id == vault.id().to_string());
+    let spec = own.and_then(|document| document.spec_as::<VaultSpec>().ok());
+    Ok(spec.and_then(|spec| spec.immutability).map_or(0, |immutability| immutability.days))
+}
+
 pub(crate) async fn run(args: GcArgs, output: Output) -> Result<()> {
     let store = open_store(&args.url, Access::Open).await?;
     let vault = Arc::new(Vault::open(store, &args.key.for_here()?, VaultOptions::default()).await?);
@@ -84,6 +92,8 @@ pub(crate) async fn run(args: GcArgs, output: Output) -> Result<()> {
         }
         None => declared.iter().filter_map(|document| Some((document.id.parse().ok()?, Some(&**document)))).collect(),
     };
+    let days = immutable_days(&vault).await?;
+    let args = GcArgs { grace: args.grace.max(Duration::from_secs(u64::from(days) * 86_400)), ..args };
     let mut report =
         Report { dry_run: args.dry_run, garbage: Count::default(), deleted: Count::default(), groups: Vec::new() };
     let count = wanted.len();

@@ -4,7 +4,7 @@
 //! objects stay where they are.
 
 use clap::{Args, Subcommand};
-use lifeboat_api::{EncryptionKey, Vault, VaultCreate};
+use lifeboat_api::{Client, EncryptionKey, ImmutabilityMode, Vault, VaultCreate};
 
 use super::check::CheckArgs;
 use super::declared::{self, Listed, Named, Names};
@@ -16,6 +16,7 @@ use crate::connect::ConnectionArgs;
 use crate::failure::Result;
 use crate::output::Output;
 use crate::render::{clean, maybe, size};
+use crate::resolve;
 
 /// Open, create and look at vaults.
 #[derive(Args, Debug)]
@@ -54,6 +55,8 @@ enum VaultVerb {
         #[command(flatten)]
         storage: Box<StorageArgs>,
     },
+    /// Change how a vault protects what it holds from people
+    Protect(ProtectArgs),
     /// List the vaults that the gateway is attached to
     List,
     /// Prove everything in the vault at URL, and say what damage costs; needs no gateway
@@ -66,6 +69,56 @@ enum VaultVerb {
     Key(VaultKeyArgs),
     /// Forget a vault that nothing refers to; its objects stay in storage
     Detach(Named),
+}
+
+/// What is left out stays as it is.
+#[derive(Args, Debug)]
+struct ProtectArgs {
+    #[command(flatten)]
+    named: Named,
+    /// Days that deletions can be taken back
+    #[arg(long, value_name = "DAYS")]
+    soft_delete_days: Option<u32>,
+    /// Days for which nothing that the vault holds can be destroyed; 0 ends it, unless it is locked
+    #[arg(long, value_name = "DAYS")]
+    immutable_days: Option<u32>,
+    /// From now on nobody can shorten or end it: there is no way back
+    #[arg(long, requires = "immutable_days")]
+    lock: bool,
+    /// Whether what destroys needs a second person's approval
+    #[arg(long, value_name = "true|false")]
+    second_approval: Option<bool>,
+}
+
+async fn protect(client: &Client, args: ProtectArgs, output: Output) -> Result<()> {
+    let vault: Vault = resolve::find(client, &args.named.target).await?;
+    let was_locked = vault.spec.immutability.is_some_and(|now| now.mode == ImmutabilityMode::Locked);
+    let mode = if args.lock || was_locked { ImmutabilityMode::Locked } else { ImmutabilityMode::Unlocked };
+    let mut patch = serde_json::Map::new();
+    if let Some(days) = args.soft_delete_days {
+        patch.insert("soft_delete_days".to_owned(), days.into());
+    }
+    if let Some(days) = args.immutable_days {
+        let wanted =
+            if days == 0 { serde_json::Value::Null } else { serde_json::json!({ "mode": mode, "days": days }) };
+        patch.insert("immutability".to_owned(), wanted);
+    }
+    if let Some(wanted) = args.second_approval {
+        patch.insert("second_approval".to_owned(), wanted.into());
+    }
+    let vault: Vault = client.patch(&vault.id.to_string(), vault.generation, &patch).await?;
+    output.show(&vault, || {
+        let immutable = vault.spec.immutability.map_or_else(
+            || "not immutable".to_owned(),
+            |now| format!("immutable for {} days ({})", now.days, now.mode.as_str()),
+        );
+        let second =
+            if vault.spec.second_approval { "what destroys needs a second person" } else { "one person can destroy" };
+        clean(&format!(
+            "vault {}: deletions can be taken back for {} days; {immutable}; {second}",
+            vault.spec.name, vault.spec.soft_delete_days
+        ))
+    })
 }
 
 impl Listed for Vault {
@@ -94,6 +147,8 @@ fn attach(storage_url: String, encryption: EncryptionKey) -> VaultCreate {
         storage_proxy: None,
         encryption,
         soft_delete_days: lifeboat_api::default_soft_delete_days(),
+        immutability: None,
+        second_approval: false,
         attach: true,
     }
 }
@@ -120,6 +175,7 @@ pub(crate) async fn run(args: VaultArgs, output: Output) -> Result<()> {
                 clean(&format!("vault {} made at {}: {}", vault.spec.name, vault.status.attached_url, vault.id))
             })
         }
+        VaultVerb::Protect(protect_args) => protect(&client()?, protect_args, output).await,
         VaultVerb::List => declared::list::<Vault>(&client()?, output, "no vault is attached").await,
         VaultVerb::Show(named) => declared::show::<Vault>(&client()?, output, &named).await,
         VaultVerb::Key(key) => vault_key::run(&client()?, key, output).await,

@@ -28,6 +28,8 @@ use super::Shared;
 use super::body;
 use super::error::{ApiError, ApiResult};
 use super::vaults::attached;
+use crate::approvals::{self, Act};
+use crate::auth::Identity;
 use crate::context::{Context, Happening};
 use crate::vaults::{AttachedVault, key_of};
 
@@ -54,15 +56,16 @@ pub(crate) async fn verb(
     Segment(segment): Segment<String>,
     request: Request,
 ) -> ApiResult<Response> {
+    let who = super::tokens::identity(&request)?;
     let (id, verb) = super::verbs::split(&segment)?;
     let (id, verb) = (id.to_owned(), verb.to_owned());
     let body = body::json(request).await?;
     let attached = attached(&context, &id)?;
     match verb.as_str() {
-        "add-key" => add(&context, &attached, &body).await,
-        "remove-key" => remove(&context, &attached, &body).await,
+        "add-key" => add(&context, &attached, &body, &who).await,
+        "remove-key" => remove(&context, &attached, &body, &who).await,
         "verify-key" => verify(&context, &attached, &body).await,
-        "rotate-key" => rotate(&context, &attached, &body).await,
+        "rotate-key" => rotate(&context, &attached, &body, &who).await,
         other => Err(ApiError::new(
             ProblemCode::NotFound,
             format!("a vault has no verb {other:?}; there are add-key, remove-key, verify-key and rotate-key"),
@@ -101,10 +104,21 @@ fn at_vault(error: VaultError) -> ApiError {
     }
 }
 
-async fn add(context: &Arc<Context>, attached: &AttachedVault, body: &Value) -> ApiResult<Response> {
+async fn add(
+    context: &Arc<Context>,
+    attached: &Arc<AttachedVault>,
+    body: &Value,
+    who: &Identity,
+) -> ApiResult<Response> {
     let wanted: AddKeyRequest = body::typed(body)?;
     let key = key_from(context, "key", &wanted.key)?;
     let vault = attached.vault()?;
+    // What opens the vault opens everything in it.
+    if vault.slots_of(&key).await?.is_empty() {
+        let exact = format!("POST /v1/vaults/{}:add-key: a {}", attached.id(), word(&wanted.key));
+        let name = format!("let another {} open the vault {}", word(&wanted.key), attached.attachment.name);
+        approvals::demand(context, attached, who, Act { exact, name }).await?;
+    }
     let before = vault.info().keys.len();
     let info = vault.add_key(&key).await.map_err(|error| match error.kind() {
         VaultErrorKind::WrongKey => ApiError::field("key", error.to_string()),
@@ -145,9 +159,19 @@ async fn remember(context: &Arc<Context>, attached: &AttachedVault, key: &Encryp
     Ok(())
 }
 
-async fn remove(context: &Arc<Context>, attached: &AttachedVault, body: &Value) -> ApiResult<Response> {
+async fn remove(
+    context: &Arc<Context>,
+    attached: &Arc<AttachedVault>,
+    body: &Value,
+    who: &Identity,
+) -> ApiResult<Response> {
     let wanted: RemoveKeyRequest = body::typed(body)?;
     let vault = attached.vault()?;
+    if vault.info().keys.iter().any(|key| key.slot == wanted.slot) {
+        let exact = format!("POST /v1/vaults/{}:remove-key: slot {}", attached.id(), wanted.slot);
+        let name = format!("let key slot {} open the vault {} no more", wanted.slot, attached.attachment.name);
+        approvals::demand(context, attached, who, Act { exact, name }).await?;
+    }
     let before = vault.info().keys.len();
     let info = vault.remove_key(wanted.slot).await.map_err(at_vault)?;
     if info.keys.len() < before {
@@ -164,13 +188,23 @@ async fn verify(context: &Arc<Context>, attached: &AttachedVault, body: &Value) 
     Ok((StatusCode::OK, Json(VerifiedKey { slots })).into_response())
 }
 
-async fn rotate(context: &Arc<Context>, attached: &Arc<AttachedVault>, body: &Value) -> ApiResult<Response> {
+async fn rotate(
+    context: &Arc<Context>,
+    attached: &Arc<AttachedVault>,
+    body: &Value,
+    who: &Identity,
+) -> ApiResult<Response> {
     let wanted: RotateKeyRequest = body::typed(body)?;
     let mut keys = Vec::new();
     for (index, key) in wanted.keys.iter().enumerate() {
         keys.push(key_from(context, &format!("keys[{index}]"), key)?);
     }
     let vault = attached.vault()?;
+    if wanted.drop_others && vault.info().master <= wanted.from {
+        let exact = format!("POST /v1/vaults/{}:rotate-key: from {}, dropping others", attached.id(), wanted.from);
+        let name = format!("let only the keys that are given open the vault {}", attached.attachment.name);
+        approvals::demand(context, attached, who, Act { exact, name }).await?;
+    }
     // By itself: whoever asked may be gone before it is done.
     let rotation =
         context.tasks.spawn(async move { vault.rotate_master(wanted.from, &keys, wanted.drop_others).await });

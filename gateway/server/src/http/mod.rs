@@ -6,6 +6,7 @@
 
 mod access;
 mod agents;
+mod approvals;
 mod audit;
 mod audited;
 pub(crate) mod body;
@@ -119,6 +120,9 @@ fn routes() -> Routes {
         .get("/v1/jobs", reads::jobs)
         .get("/v1/jobs/{id}", reads::job)
         .post("/v1/jobs/{id}", verbs::job)
+        .get("/v1/approvals", approvals::list)
+        .get("/v1/approvals/{id}", approvals::read)
+        .post("/v1/approvals/{id}", approvals::verb)
         .get("/v1/audit", audit::list)
         .get("/v1/events", reads::events)
         .get("/v1/protection-status", reads::protection)

@@ -58,6 +58,8 @@ use super::operations::{Need, Operation, Shape, operations};
         api::CleanPoint,
         api::SuspicionView,
         api::Job,
+        api::Approval,
+        api::DecideRequest,
         api::AuditRecord,
         api::Event,
         api::ProtectionStatus,

@@ -189,7 +189,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 74] = [
+const OTHERS: [Operation; 78] = [
     operation(
         "get",
         "/v1/whoami",
@@ -656,6 +656,28 @@ const OTHERS: [Operation; 74] = [
         Shape::Page,
         "Event",
         &["group", "since", "limit", "page_token"],
+    ),
+    operation("get", "/v1/approvals", READ, "Lists approvals, newest first.", None, Shape::Page, "Approval", LIST),
+    operation("get", "/v1/approvals/{id}", READ, "Reads an approval.", None, Shape::One, "Approval", &[]),
+    operation(
+        "post",
+        "/v1/approvals/{id}:approve",
+        SECURE,
+        "Lets somebody else do what was asked for, once.",
+        Some("DecideRequest"),
+        Shape::One,
+        "Approval",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/approvals/{id}:reject",
+        SECURE,
+        "Refuses what was asked for.",
+        Some("DecideRequest"),
+        Shape::One,
+        "Approval",
+        &[],
     ),
     operation(
         "get",

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::Shared;
 use super::body;
 use super::error::{ApiError, ApiResult};
+use crate::approvals::{self, Act};
 use crate::context::{Context, Happening};
 use crate::port::MarkPoint;
 use crate::records::kind;
@@ -28,6 +29,7 @@ pub(crate) async fn verb(
     Path((group, segment)): Path<(String, String)>,
     request: Request,
 ) -> ApiResult<Json<Point>> {
+    let who = super::tokens::identity(&request)?;
     let (point, verb) = super::verbs::split(&segment)?;
     let (point, verb) = (point.to_owned(), verb.to_owned());
     let body = body::json(request).await?;
@@ -48,6 +50,12 @@ pub(crate) async fn verb(
             ));
         }
     };
+    if matches!(mark, MarkPoint::Unpin) {
+        let (attached, document) = context.require(kind::GROUPS, "group", &group).await?;
+        let exact = format!("POST /v1/groups/{group}/points/{point}:unpin");
+        let name = format!("leave the pinned recovery point {point} of the group {} to its schedule", document.name);
+        approvals::demand(&context, &attached, &who, Act { exact, name }).await?;
+    }
     set(&context, &group, &point, mark).await
 }
 

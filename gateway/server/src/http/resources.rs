@@ -21,7 +21,7 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use lifeboat_api::validate::Validate;
+use lifeboat_api::validate::{Validate, format_duration};
 use lifeboat_api::{
     Gateway, GatewaySpec, Group, GroupSpec, Page, Policy, PolicySpec, ProblemCode, Site, SiteSpec, Volume, VolumeSpec,
 };
@@ -34,6 +34,7 @@ use serde_json::Value;
 use super::Shared;
 use super::body::{self, PAGING, Query};
 use super::error::{ApiError, ApiResult};
+use crate::approvals::{self, Act};
 use crate::context::Context;
 use crate::records::{GroupRecord, VolumeRecord, kind, status};
 use crate::vaults::AttachedVault;
@@ -91,6 +92,14 @@ pub(crate) trait Kind: Send + Sync + 'static {
         old: &Self::Spec,
         new: &Self::Spec,
     ) -> ApiResult<()>;
+
+    /// What a change destroys, in words that say exactly what; nothing when it destroys nothing.
+    fn destroys(_: &AttachedVault, _old: &Self::Spec, _new: &Self::Spec) -> Option<String> {
+        None
+    }
+
+    /// Whether deleting one destroys something.
+    const DELETION_DESTROYS: bool = false;
 
     /// What is in the way of deleting it, by kind and name.
     fn blockers(_: &AttachedVault, _: &Document) -> Vec<String> {
@@ -207,6 +216,7 @@ pub(crate) async fn update<K: Kind>(
     Path(id): Path<String>,
     request: Request,
 ) -> ApiResult<Response> {
+    let who = super::tokens::identity(&request)?;
     let generation = body::if_match(request.headers())?;
     let patch = body::json(request).await?;
     let (vault, document) = context.require(K::KIND, K::WHAT, &id).await?;
@@ -218,6 +228,11 @@ pub(crate) async fn update<K: Kind>(
     let new: K::Spec = body::typed(&merged)?;
     new.validate()?;
     let _alone = if K::CLASHES { Some(vault.alone().await?) } else { None };
+    if let Some(what) = K::destroys(&vault, &old, &new) {
+        let exact = format!("PATCH /v1/{}/{id}: {what}", K::KIND);
+        let name = format!("change the {} {}: {what}", K::WHAT, K::called(&vault, &document));
+        approvals::demand(&context, &vault, &who, Act { exact, name }).await?;
+    }
     K::admit_change(&context, &vault, &id, &old, &new).await?;
     let catalog = vault.vault()?;
     let name = K::name(&new);
@@ -241,6 +256,7 @@ pub(crate) async fn delete<K: Kind>(
     Path(id): Path<String>,
     request: Request,
 ) -> ApiResult<Response> {
+    let who = super::tokens::identity(&request)?;
     let generation = body::if_match(request.headers())?;
     let (vault, document) = context.require(K::KIND, K::WHAT, &id).await?;
     body::check_generation(generation, document.generation)?;
@@ -249,6 +265,10 @@ pub(crate) async fn delete<K: Kind>(
     let blockers = K::blockers(&vault, &document);
     if !blockers.is_empty() {
         return Err(in_the_way(K::WHAT, &K::called(&vault, &document), blockers));
+    }
+    if K::DELETION_DESTROYS {
+        let name = format!("delete the {} {}", K::WHAT, K::called(&vault, &document));
+        approvals::demand(&context, &vault, &who, Act { exact: format!("DELETE /v1/{}/{id}", K::KIND), name }).await?;
     }
     let catalog = vault.vault()?;
     catalog.catalog().delete(K::KIND, &id, Some(generation)).await.map_err(|error| match error.kind() {
@@ -427,16 +447,22 @@ impl Kind for Policies {
         view::policy(vault, document)
     }
     async fn admit(context: &Context, spec: &PolicySpec) -> ApiResult<Arc<AttachedVault>> {
-        attached(context, spec.vault_id)
+        let vault = attached(context, spec.vault_id)?;
+        approvals::refuse_short(&vault, &spec.retention)?;
+        Ok(vault)
     }
     async fn admit_change(
         _: &Context,
-        _: &AttachedVault,
+        vault: &AttachedVault,
         _: &str,
         old: &PolicySpec,
         new: &PolicySpec,
     ) -> ApiResult<()> {
-        fixed("vault_id", &old.vault_id, &new.vault_id)
+        fixed("vault_id", &old.vault_id, &new.vault_id)?;
+        approvals::refuse_short(vault, &new.retention)
+    }
+    fn destroys(_: &AttachedVault, old: &PolicySpec, new: &PolicySpec) -> Option<String> {
+        retention_cut(old, new)
     }
     fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
         let snapshot = vault.snapshot();
@@ -492,6 +518,10 @@ impl Kind for Groups {
         let (of_policy, _) = referred(context, kind::POLICIES, "policy_id", "policy", &new.policy_id).await?;
         same_vault("policy_id", vault, &of_policy)
     }
+    fn destroys(vault: &AttachedVault, old: &GroupSpec, new: &GroupSpec) -> Option<String> {
+        policy_cut(vault, &old.policy_id, &new.policy_id)
+    }
+    const DELETION_DESTROYS: bool = true;
     fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
         let record: GroupRecord = status(document);
         let snapshot = vault.snapshot();
@@ -505,6 +535,28 @@ impl Kind for Groups {
         }
         blockers
     }
+}
+
+/// What another schedule keeps less of.
+fn retention_cut(old: &PolicySpec, new: &PolicySpec) -> Option<String> {
+    let age = approvals::cut_from(&old.retention, &new.retention)?;
+    Some(format!(
+        "keep recovery points {} instead of {}, which drops some that are older than {}",
+        approvals::in_words(&new.retention),
+        approvals::in_words(&old.retention),
+        format_duration(age)
+    ))
+}
+
+/// What another policy keeps less of.
+fn policy_cut(vault: &AttachedVault, old: &PolicyId, new: &PolicyId) -> Option<String> {
+    let snapshot = vault.snapshot();
+    let policy = |id: &PolicyId| snapshot.get(kind::POLICIES, &id.to_string())?.spec_as::<PolicySpec>().ok();
+    if old == new {
+        return None;
+    }
+    let (old, new) = (policy(old)?, policy(new)?);
+    retention_cut(&old, &new).map(|cut| format!("the policy {} instead of {}: {cut}", new.name, old.name))
 }
 
 /// The group of a single volume follows its volume.
@@ -670,6 +722,11 @@ impl Kind for Volumes {
         catalog.catalog().update_spec(kind::GROUPS, &group, document.generation, &document.name, value).await?;
         Ok(())
     }
+
+    fn destroys(vault: &AttachedVault, old: &VolumeSpec, new: &VolumeSpec) -> Option<String> {
+        policy_cut(vault, old.policy_id.as_ref()?, new.policy_id.as_ref()?)
+    }
+    const DELETION_DESTROYS: bool = true;
 
     fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
         let (Ok(id), Ok(spec)) = (document.id.parse::<VolumeId>(), document.spec_as::<VolumeSpec>()) else {

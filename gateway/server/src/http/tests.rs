@@ -1,6 +1,7 @@
 //! The HTTP side as a stranger meets it: raw requests to the router, every answer looked at.
 
 mod access;
+mod approvals;
 mod identity;
 mod networks;
 mod recovery;

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use lifeboat_api::validate::{Validate, parse_duration};
 use lifeboat_api::{
-    NewToken, Page, Principal, ProblemCode, RenewTokenRequest, RotateTokenRequest, Timestamp, Token, TokenCreate,
+    NewToken, Page, Principal, ProblemCode, RenewTokenRequest, Role, RotateTokenRequest, Timestamp, Token, TokenCreate,
     Whoami,
 };
 use lifeboat_model::state::Health;
@@ -24,6 +24,7 @@ use serde_json::Value;
 use super::Shared;
 use super::body;
 use super::error::{ApiError, ApiResult};
+use crate::approvals::{self, Act};
 use crate::auth::{Identity, fresh};
 use crate::context::{Context, Happening};
 use crate::records::{SecretRecord, TokenRecord, TokenSpecRecord, kind};
@@ -62,7 +63,8 @@ pub(crate) async fn read(State(context): Shared, Path(id): Path<String>) -> ApiR
 }
 
 pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResult<Response> {
-    let by = identity(&request)?.principal.clone();
+    let who = identity(&request)?;
+    let by = who.principal.clone();
     let (bytes, repeatable) = body::new_id(request.headers(), kind::TOKENS)?;
     let id = TokenId::from_bytes(bytes);
     let wanted: TokenCreate = body::typed(&body::json(request).await?)?;
@@ -73,6 +75,13 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
             "the vault {} has {TOKENS_MAX} tokens, which is as many as it takes: revoke those that nobody needs",
             attached.attachment.name
         )));
+    }
+    if wanted.roles.contains(&Role::SecurityAdministrator) {
+        let until = wanted.ttl.as_deref().map_or_else(String::new, |ttl| format!(", for {ttl}"));
+        let name = format!("make the token {} with the role security_administrator{until}", wanted.name);
+        let roles: Vec<&str> = wanted.roles.iter().map(|role| role.as_str()).collect();
+        let exact = format!("POST /v1/tokens: {:?} with {}{until}", wanted.name, roles.join(", "));
+        approvals::demand(&context, &attached, &who, Act { exact, name }).await?;
     }
     let now = Timestamp::now();
     let (secret, hash) = draw(id)?;
@@ -116,13 +125,13 @@ fn made_before(document: &Document) -> ApiError {
 }
 
 pub(crate) async fn verb(State(context): Shared, Path(segment): Path<String>, request: Request) -> ApiResult<Response> {
-    let by = identity(&request)?.principal.clone();
+    let by = identity(&request)?;
     let (id, verb) = super::verbs::split(&segment)?;
     let (id, verb) = (id.to_owned(), verb.to_owned());
     let body = body::json(request).await?;
     match verb.as_str() {
         "rotate" => rotate(&context, &id, &body, &by).await,
-        "renew" => renew(&context, &id, &body, &by).await,
+        "renew" => renew(&context, &id, &body, &by.principal).await,
         other => Err(ApiError::new(
             ProblemCode::NotFound,
             format!("a token has no verb {other:?}; there are rotate and renew"),
@@ -130,10 +139,16 @@ pub(crate) async fn verb(State(context): Shared, Path(segment): Path<String>, re
     }
 }
 
-async fn rotate(context: &Context, id: &str, body: &Value, by: &Principal) -> ApiResult<Response> {
+async fn rotate(context: &Arc<Context>, id: &str, body: &Value, who: &Identity) -> ApiResult<Response> {
     let wanted: RotateTokenRequest = body::typed(body)?;
     wanted.validate()?;
     let (attached, document) = context.require(kind::TOKENS, "token", id).await?;
+    let by = &who.principal;
+    // Its new secret would make whoever asks a second person.
+    if approvals::secures(&document) && by.id.as_deref() != Some(id) {
+        let name = format!("take the token {} over by giving it another secret", document.name);
+        approvals::demand(context, &attached, who, Act { exact: format!("POST /v1/tokens/{id}:rotate"), name }).await?;
+    }
     let now = Timestamp::now();
     let (secret, hash) = draw(view::id(&document)?)?;
     let grace = after(now, "grace", &wanted.grace)?;

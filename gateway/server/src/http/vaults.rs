@@ -4,13 +4,14 @@
 //! nothing. Deleting a vault that holds nothing detaches it; its objects stay where they are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use lifeboat_api::validate::Validate;
-use lifeboat_api::{Page, ProblemCode, Vault, VaultCreate, VaultSpec};
+use lifeboat_api::{Immutability, ImmutabilityMode, Page, PolicySpec, ProblemCode, Vault, VaultCreate, VaultSpec};
 use lifeboat_model::VaultId;
 use lifeboat_vault::{Access, Document, Vault as OpenVault, VaultError, VaultErrorKind, VaultSettings, open_storage};
 
@@ -18,6 +19,8 @@ use super::Shared;
 use super::body::{self, PAGING, Query};
 use super::error::{ApiError, ApiResult};
 use super::resources::in_the_way;
+use crate::approvals::{self, Act};
+use crate::auth::Identity;
 use crate::context::Context;
 use crate::records::kind;
 use crate::state_dir::Attachment;
@@ -99,6 +102,8 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
         attachment.name = info.name.clone();
         wanted.name = info.name;
         wanted.soft_delete_days = info.soft_delete_days;
+        // Its own document says what else was decided.
+        (wanted.immutability, wanted.second_approval) = (None, false);
     }
     if let Some(already) = context.vaults.get(attachment.id) {
         return Err(ApiError::conflict(format!(
@@ -211,6 +216,8 @@ async fn describe(vault: &OpenVault, attachment: &Attachment, wanted: &VaultCrea
         storage_region: attachment.region.clone(),
         encryption: attachment.view(),
         soft_delete_days: wanted.soft_delete_days,
+        immutability: wanted.immutability,
+        second_approval: wanted.second_approval,
     };
     let value = serde_json::to_value(&spec).map_err(|error| ApiError::new(ProblemCode::Internal, error.to_string()))?;
     let catalog = vault.catalog();
@@ -231,6 +238,7 @@ async fn describe(vault: &OpenVault, attachment: &Attachment, wanted: &VaultCrea
 }
 
 pub(crate) async fn update(State(context): Shared, Path(id): Path<String>, request: Request) -> ApiResult<Response> {
+    let who = super::tokens::identity(&request)?;
     let generation = body::if_match(request.headers())?;
     let patch = body::json(request).await?;
     let attached = attached(&context, &id)?;
@@ -251,8 +259,12 @@ pub(crate) async fn update(State(context): Shared, Path(id): Path<String>, reque
             return Err(ApiError::field(field, "can't be changed; declare a new vault instead"));
         }
     }
-    if new.soft_delete_days > 3650 {
-        return Err(ApiError::field("soft_delete_days", "must lie between 0 and 3650"));
+    protection(new.soft_delete_days, new.immutability)?;
+    admit_protection(&attached, &old.spec, &new, &who)?;
+    if let Some(what) = weakened(&old.spec, &new) {
+        let exact = format!("PATCH /v1/vaults/{id}: {what}");
+        let name = format!("change the vault {}: {what}", new.name);
+        approvals::demand(&context, &attached, &who, Act { exact, name }).await?;
     }
     let vault = attached.vault()?;
     let mut settings = VaultSettings::new(vault.info().name);
@@ -268,7 +280,75 @@ pub(crate) async fn update(State(context): Shared, Path(id): Path<String>, reque
     Ok(show(&attached, StatusCode::OK))
 }
 
+/// Refuses what makes no sense, whatever stood there before.
+fn protection(soft_delete_days: u32, immutability: Option<Immutability>) -> ApiResult<()> {
+    let mut errors = Vec::new();
+    lifeboat_api::validate::vault_protection("", soft_delete_days, immutability, &mut errors);
+    if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
+}
+
+/// Refuses what an immutable vault lets nobody do, and what would leave nobody to approve anything.
+fn admit_protection(attached: &AttachedVault, old: &VaultSpec, new: &VaultSpec, who: &Identity) -> ApiResult<()> {
+    if let Some(locked) = old.immutability.filter(|immutability| immutability.mode == ImmutabilityMode::Locked) {
+        let kept = new.immutability.is_some_and(|new| new.mode == locked.mode && new.days >= locked.days);
+        if !kept {
+            return Err(ApiError::field(
+                "immutability",
+                format!(
+                    "is locked for {} days: it can be made longer, and neither shorter nor ended, by nobody",
+                    locked.days
+                ),
+            ));
+        }
+    }
+    if let Some(Immutability { days, .. }) = new.immutability.filter(|_| new.immutability != old.immutability) {
+        let snapshot = attached.snapshot();
+        let shorter = |document: &&Arc<Document>| {
+            let horizon = document.spec_as::<PolicySpec>().ok().and_then(|spec| approvals::horizon(&spec.retention));
+            horizon.is_some_and(|horizon| horizon < Duration::from_secs(u64::from(days) * 86_400))
+        };
+        let shorter: Vec<&str> =
+            snapshot.of(kind::POLICIES).iter().filter(shorter).map(|document| document.name.as_str()).collect();
+        if !shorter.is_empty() {
+            return Err(ApiError::field(
+                "immutability",
+                format!(
+                    "needs every policy to keep recovery points for {days} days, and {} don't: change them first",
+                    shorter.join(", ")
+                ),
+            ));
+        }
+    }
+    if new.second_approval && !old.second_approval && !approvals::has_second(attached, &who.principal) {
+        return Err(ApiError::field(
+            "second_approval",
+            "would leave nobody to approve anything: make a token with the role security_administrator for a second person first              (`lifeboat token create --role security_administrator`)",
+        ));
+    }
+    Ok(())
+}
+
+/// What protects less than before.
+fn weakened(old: &VaultSpec, new: &VaultSpec) -> Option<String> {
+    let mut what = Vec::new();
+    if new.soft_delete_days < old.soft_delete_days {
+        what.push(format!(
+            "deletions can be taken back for {} days instead of {}",
+            new.soft_delete_days, old.soft_delete_days
+        ));
+    }
+    let days = |spec: &VaultSpec| spec.immutability.map_or(0, |immutability| immutability.days);
+    if days(new) < days(old) {
+        what.push(format!("immutable for {} days instead of {}", days(new), days(old)));
+    }
+    if old.second_approval && !new.second_approval {
+        what.push("no approval of a second person any more".to_owned());
+    }
+    (!what.is_empty()).then(|| what.join("; "))
+}
+
 pub(crate) async fn delete(State(context): Shared, Path(id): Path<String>, request: Request) -> ApiResult<Response> {
+    let who = super::tokens::identity(&request)?;
     let generation = body::if_match(request.headers())?;
     let attached = attached(&context, &id)?;
     let shown = view::vault(&attached);
@@ -290,6 +370,8 @@ pub(crate) async fn delete(State(context): Shared, Path(id): Path<String>, reque
     if !blockers.is_empty() {
         return Err(in_the_way("vault", &shown.spec.name, blockers));
     }
+    let name = format!("detach the vault {}", shown.spec.name);
+    approvals::demand(&context, &attached, &who, Act { exact: format!("DELETE /v1/vaults/{id}"), name }).await?;
     match attached.vault()?.catalog().delete(kind::VAULTS, &id, None).await {
         Ok(_) => {}
         Err(error) if error.kind() == VaultErrorKind::NotFound => {}

@@ -10,7 +10,9 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use lifeboat_api::{EraseRequest, ProblemCode, RotateVolumeKeyRequest, VolumeErasure, VolumeKey, VolumeSpec};
+use lifeboat_api::{
+    EraseRequest, Immutability, ProblemCode, RotateVolumeKeyRequest, VolumeErasure, VolumeKey, VolumeSpec,
+};
 use lifeboat_model::VolumeId;
 use lifeboat_model::state::Health;
 use lifeboat_vault::{Document, VaultErrorKind};
@@ -19,17 +21,20 @@ use serde_json::Value;
 use super::Shared;
 use super::body;
 use super::error::{ApiError, ApiResult};
+use crate::approvals::{self, Act};
+use crate::auth::Identity;
 use crate::context::{Context, Happening};
 use crate::records::{VolumeRecord, kind, status};
 use crate::vaults::AttachedVault;
 
 pub(crate) async fn verb(State(context): Shared, Path(segment): Path<String>, request: Request) -> ApiResult<Response> {
     let (id, verb) = super::verbs::split(&segment)?;
+    let who = super::tokens::identity(&request)?;
     let (id, verb) = (id.to_owned(), verb.to_owned());
     let body = body::json(request).await?;
     match verb.as_str() {
         "rotate-key" => rotate(&context, &id, &body).await,
-        "erase" => erase(&context, &id, &body).await,
+        "erase" => erase(&context, &id, &body, &who).await,
         other => Err(ApiError::new(
             ProblemCode::NotFound,
             format!("a volume has no verb {other:?}; there are rotate-key and erase"),
@@ -71,11 +76,14 @@ async fn note(attached: &AttachedVault, id: &str, change: impl Fn(&mut VolumeRec
     Ok(())
 }
 
-async fn erase(context: &Arc<Context>, id: &str, body: &Value) -> ApiResult<Response> {
+async fn erase(context: &Arc<Context>, id: &str, body: &Value, who: &Identity) -> ApiResult<Response> {
     let wanted: EraseRequest = body::typed(body)?;
     let volume: VolumeId = id.parse().map_err(|_| ApiError::not_found("volume", id))?;
-    let (attached, declared, name) = find(context, volume).await?;
-    let name = name.unwrap_or_else(|| id.to_owned());
+    let (attached, declared, document) = find(context, volume).await?;
+    let called = |document: &Arc<Document>| {
+        document.spec_as::<VolumeSpec>().map_or_else(|_| document.name.clone(), |spec| spec.name)
+    };
+    let name = document.as_ref().map_or_else(|| id.to_owned(), called);
     if wanted.confirm != name {
         return Err(ApiError::field(
             "confirm",
@@ -88,8 +96,14 @@ async fn erase(context: &Arc<Context>, id: &str, body: &Value) -> ApiResult<Resp
              it goes on being written"
         )));
     }
-    let by = format!("the API of gateway {}", context.settings.name);
     let known = attached.vault()?.erasure(volume).await?.is_some();
+    if !known {
+        refuse_immutable(&attached, &name, declared, document.as_deref())?;
+        let exact = format!("POST /v1/volumes/{id}:erase{}", if declared { ": though it is protected" } else { "" });
+        let act = Act { exact, name: format!("destroy the keys of the volume {name}, and with them all its data") };
+        approvals::demand(context, &attached, who, act).await?;
+    }
+    let by = format!("{}, at gateway {}", who.principal, context.settings.name);
     let erasure = attached.vault()?.erase_volume(volume, &by).await?;
     if declared {
         note(&attached, id, |record| record.erased = Some(erasure.erased)).await?;
@@ -105,19 +119,42 @@ async fn erase(context: &Arc<Context>, id: &str, body: &Value) -> ApiResult<Resp
     Ok((StatusCode::OK, Json(answer)).into_response())
 }
 
-/// The vault that has a volume, whether the volume is declared there, and its name if that is still known. Deleted volumes
+/// An immutable vault lets nobody destroy what was there within its days.
+fn refuse_immutable(
+    attached: &AttachedVault,
+    name: &str,
+    declared: bool,
+    document: Option<&Document>,
+) -> ApiResult<()> {
+    let Some(Immutability { days, .. }) = approvals::immutability(attached) else { return Ok(()) };
+    let deleted = document.filter(|_| !declared).map(|document| document.updated);
+    let age = deleted.map(|deleted| lifeboat_model::Timestamp::now().seconds_since(deleted));
+    if age.is_some_and(|age| age >= f64::from(days) * 86_400.0) {
+        return Ok(());
+    }
+    let when = match deleted {
+        Some(deleted) => format!("it was deleted {deleted}"),
+        None if declared => "it is protected".to_owned(),
+        None => "when it was deleted isn't known any more".to_owned(),
+    };
+    Err(ApiError::conflict(format!(
+        "the vault {} is immutable for {days} days, and {when}: volume {name} can be erased {days} days after its deletion",
+        attached.attachment.name
+    )))
+}
+
+/// The vault that has a volume, whether the volume is declared there, and its document if that is still known. Deleted volumes
 /// are what is erased as a rule, and their keys outlive their documents.
-async fn find(context: &Context, volume: VolumeId) -> ApiResult<(Arc<AttachedVault>, bool, Option<String>)> {
+async fn find(context: &Context, volume: VolumeId) -> ApiResult<(Arc<AttachedVault>, bool, Option<Arc<Document>>)> {
     let id = volume.to_string();
     if let Some((attached, document)) = context.find(kind::VOLUMES, &id).await {
-        let name = document.spec_as::<VolumeSpec>().map_or_else(|_| document.name.clone(), |spec| spec.name);
-        return Ok((attached, true, Some(name)));
+        return Ok((attached, true, Some(document)));
     }
     for attached in context.vaults.all() {
         let vault = attached.vault()?;
         let deleted = vault.catalog().list_deleted(kind::VOLUMES).await?;
         if let Some(document) = deleted.iter().find(|document| document.id == id) {
-            return Ok((attached, false, Some(document.name.clone())));
+            return Ok((attached, false, Some(Arc::clone(document))));
         }
         match vault.reload_volume_keys(volume).await {
             Err(error) if error.kind() == VaultErrorKind::NotFound => {}

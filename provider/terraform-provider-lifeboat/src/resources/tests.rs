@@ -145,7 +145,10 @@ fn a_vault_is_read_without_its_key_and_patched_without_it() {
     assert_eq!(spec_of::<VaultKind>(&raised, &config)["encryption"]["passphrase"], "correct horse");
     let faults = RefCell::default();
     let spec = VaultKind::spec(&Values::planned(&raised, &config, &faults));
-    assert_eq!(VaultKind::patch(&spec).unwrap(), json!({"soft_delete_days": 30}));
+    assert_eq!(
+        VaultKind::patch(&spec).unwrap(),
+        json!({"soft_delete_days": 30, "immutability": null, "second_approval": false})
+    );
 }
 
 #[test]

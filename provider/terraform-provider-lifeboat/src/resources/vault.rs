@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use lifeboat_api::{
-    Client, ClientError, ClientErrorKind, EncryptionKey, Group, KeySourceKind, Policy, Secret, Site, Vault,
-    VaultCreate, default_soft_delete_days,
+    Client, ClientError, ClientErrorKind, EncryptionKey, Group, Immutability, ImmutabilityMode, KeySourceKind, Policy,
+    Secret, Site, Vault, VaultCreate, default_soft_delete_days,
 };
 use tf_provider_sdk::{
     Attribute, Block, Diagnostic, Diagnostics, NestedBlock, Object, PlanChange, Result, Schema, Type, UpdateRequest,
@@ -68,6 +68,30 @@ fn encryption_block() -> NestedBlock {
     NestedBlock::single("encryption", body).min(1)
 }
 
+const MODES: &[(&str, ImmutabilityMode)] =
+    &[("unlocked", ImmutabilityMode::Unlocked), ("locked", ImmutabilityMode::Locked)];
+
+fn immutability_block() -> NestedBlock {
+    let body = Block::new()
+        .description(
+            "How long nothing that the vault holds can be destroyed: whatever is deleted or no longer kept stays in storage for so long, \
+             policies have to keep recovery points for so long, and volumes can't be erased within it.",
+        )
+        .attribute(Attribute::string("mode").required().description(
+            "`unlocked`: it can be shortened and ended. `locked`: it can only be made longer, by nobody it is ended; there is no way back.",
+        ))
+        .attribute(Attribute::number("days").required().description("1 to 3650, and at most `soft_delete_days`."));
+    NestedBlock::single("immutability", body)
+}
+
+fn immutability(block: &Values<'_>) -> Option<Immutability> {
+    if block.is_unknown("mode") {
+        return None;
+    }
+    let mode = block.word("mode", &block.required("mode", String::new()), MODES)?;
+    Some(Immutability { mode, days: block.required("days", 1) })
+}
+
 #[async_trait]
 impl Kind for VaultKind {
     type Spec = VaultCreate;
@@ -114,6 +138,11 @@ impl Kind for VaultKind {
             .attribute(Attribute::number("soft_delete_days").default(default_soft_delete_days()).description(
                 "Days for which data is kept after it is deleted: 0 to 3650. Default: `14`.",
             ))
+            .attribute(Attribute::bool("second_approval").default(false).description(
+                "Whether what destroys (deleting volumes and groups, cutting retention, erasing, detaching the vault, adding keys, ending these \
+                 protections) needs a second person's approval: the apply fails naming it, and succeeds once a security administrator other \
+                 than this token has run `lifeboat approval approve`. Set it once such a person has a token. Default: `false`.",
+            ))
             .attribute(
                 Attribute::string("vault_uuid")
                     .computed()
@@ -132,6 +161,7 @@ impl Kind for VaultKind {
                     .description("Bytes that its objects take. Null until they were counted."),
             )
             .block(encryption_block())
+            .block(immutability_block())
             .timeouts(short_timeouts())
     }
 
@@ -147,6 +177,8 @@ impl Kind for VaultKind {
             storage_proxy: None,
             encryption: encryption(values),
             soft_delete_days: values.required("soft_delete_days", default_soft_delete_days()),
+            immutability: values.block("immutability").and_then(|block| immutability(&block)),
+            second_approval: values.required("second_approval", false),
             attach: false,
         }
     }
@@ -157,6 +189,12 @@ impl Kind for VaultKind {
         state.set("storage_endpoint", vault.spec.storage_endpoint.clone());
         state.set("storage_region", vault.spec.storage_region.clone());
         state.set("soft_delete_days", vault.spec.soft_delete_days);
+        let immutability = vault
+            .spec
+            .immutability
+            .map(|immutability| Object::new().with("mode", immutability.mode.as_str()).with("days", immutability.days));
+        state.set("immutability", immutability);
+        state.set("second_approval", vault.spec.second_approval);
         state.set("vault_uuid", vault.status.vault_uuid.to_string());
         state.set("format_version", vault.status.format_version);
         state.set("health", vault.status.health.as_str());
@@ -177,7 +215,11 @@ impl Kind for VaultKind {
 
     /// Nothing else can be changed, and the key is not to be sent along.
     fn patch(spec: &VaultCreate) -> serde_json::Result<serde_json::Value> {
-        Ok(serde_json::json!({ "soft_delete_days": spec.soft_delete_days }))
+        Ok(serde_json::json!({
+            "soft_delete_days": spec.soft_delete_days,
+            "immutability": spec.immutability,
+            "second_approval": spec.second_approval,
+        }))
     }
 
     fn judge(plan: &PlanChange) -> Result<()> {
