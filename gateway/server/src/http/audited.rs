@@ -17,11 +17,11 @@ use crate::context::Context;
 
 /// Wrong or missing tokens from one address in a minute, after which the answer is to try later. Not for callers on this host,
 /// behind whom may stand a proxy with everybody.
-const STRANGERS_MAX: u64 = 60;
+pub(super) const STRANGERS_MAX: u64 = 3000;
 
 /// What a record says of a request.
 fn entry(context: &Context, request: &Request, kind: AuditKind) -> Entry {
-    let from = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical().to_string());
+    let from = request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_canonical().to_string());
     let who = request.extensions().get::<Arc<Identity>>().map(|identity| identity.principal.clone());
     let what = format!("{} {}", request.method(), request.uri().path());
     Entry { who, from, what: Some(what), ..Entry::new(context, kind) }
@@ -100,14 +100,15 @@ pub(super) fn refused(context: &Arc<Context>, request: &Request, refused: ApiErr
     if refused.0.code != ProblemCode::Unauthorized {
         return refused;
     }
-    let address = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
+    let peer = request.extensions().get::<Peer>();
+    let address = peer.map(|peer| peer.address.ip().to_canonical());
     let count = context.gate.strangers.knocked(address, Instant::now());
     if count.to_string().trim_end_matches('0') == "1" {
         let detail = Some(format!("{count} in this minute: {}", refused.0.detail));
         let status = Some(refused.0.status);
         audit::note(context, Entry { status, detail, ..entry(context, request, AuditKind::Refused) });
     }
-    if count <= STRANGERS_MAX || address.is_none_or(|address| address.is_loopback()) {
+    if count <= STRANGERS_MAX || peer.is_none_or(|peer| peer.is_here) {
         return refused;
     }
     ApiError::new(

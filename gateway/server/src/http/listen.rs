@@ -65,7 +65,11 @@ pub(crate) async fn serve(listener: TcpListener, doors: Doors, router: Router, s
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Whether that is this host.
+    pub(super) is_here: bool,
+}
 
 async fn connection(
     stream: TcpStream,
@@ -75,6 +79,7 @@ async fn connection(
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
+    let is_here = peer.ip().is_loopback() || stream.local_addr()?.ip() == peer.ip();
     let shaking = async {
         let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
         let config = doors.of(begun.client_hello().server_name());
@@ -92,7 +97,7 @@ async fn connection(
         .max_concurrent_streams(64)
         .max_header_list_size(32 << 10);
     let router = MapRequest::new(router, move |mut request: http::Request<_>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(Peer { address: peer, is_here });
         if let Some(machine) = &machine {
             request.extensions_mut().insert(Arc::clone(machine));
         }

@@ -301,6 +301,8 @@ fn the_roles_are_these() {
         resources(
             &["vaults"],
             &[
+                "post /v1/approvals/{id}:approve",
+                "post /v1/approvals/{id}:reject",
                 "post /v1/registration-keys",
                 "delete /v1/registration-keys/{id}",
                 "delete /v1/agents/{id}",
