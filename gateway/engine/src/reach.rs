@@ -214,10 +214,10 @@ impl Writer {
         }
     }
 
-    /// Takes a map over that has landed, and begins the next if it is due.
+    /// Takes a map over that has landed, and begins the next if it is due: neither is waited for.
     pub(crate) async fn drive_map(&mut self) -> Result<(), ShipError> {
         match self {
-            Self::Vault(writer) => writer.drive_map().await.map(drop),
+            Self::Vault(writer) => writer.drive_map_or_later().await,
             Self::Relayed(_) => Ok(()),
         }
     }

@@ -22,12 +22,12 @@ use lifeboat_api::{
 };
 use lifeboat_model::{ApprovalId, Timestamp};
 use lifeboat_vault::{Catalog, Document};
-use serde_json::Value;
 
 use crate::audit::{self, Entry};
 use crate::auth::Identity;
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
+use crate::http::tokens::value;
 use crate::records::{ApprovalRecord, ApprovalSpecRecord, TokenRecord, TokenSpecRecord, kind, status};
 use crate::vaults::AttachedVault;
 
@@ -149,10 +149,6 @@ pub(crate) fn later(now: Timestamp) -> Timestamp {
     Timestamp::from_micros(now.as_micros().saturating_add(i64::try_from(VALID.as_micros()).unwrap_or(i64::MAX)))
 }
 
-fn value(record: &impl serde::Serialize) -> ApiResult<Value> {
-    serde_json::to_value(record).map_err(|error| ApiError::new(ProblemCode::Internal, error.to_string()))
-}
-
 /// Uses an approval up, if nobody else has; gives who granted it then.
 async fn use_up(catalog: &Catalog, id: &str, now: Timestamp) -> ApiResult<Option<String>> {
     let mut by = None;
@@ -210,23 +206,25 @@ pub(crate) fn in_words(rules: &[RetentionRule]) -> String {
 
 /// Refuses a schedule that keeps points shorter than an immutable vault wants.
 pub(crate) fn refuse_short(attached: &AttachedVault, rules: &[RetentionRule]) -> ApiResult<()> {
-    let Some(Immutability { days, .. }) = immutability(attached) else { return Ok(()) };
-    match horizon(rules).filter(|horizon| *horizon < Duration::from_secs(u64::from(days) * 86_400)) {
+    let Some(immutability) = immutability(attached) else { return Ok(()) };
+    match too_short(rules, immutability) {
         None => Ok(()),
         Some(horizon) => Err(ApiError::field(
             "retention",
             format!(
-                "reaches back {}, and the vault {} is immutable for {days} days: add a rule that keeps points for at least that long",
+                "reaches back {}, and the vault {} is immutable for {} days: add a rule that keeps points for at least that long",
                 format_duration(horizon),
-                attached.attachment.name
+                attached.attachment.name,
+                immutability.days
             ),
         )),
     }
 }
 
-/// How far back a schedule reaches.
-pub(crate) fn horizon(rules: &[RetentionRule]) -> Option<Duration> {
-    retention_tiers(rules).into_iter().map(|(keep, _)| keep).max()
+/// How far back a schedule reaches, when that is less than a vault is immutable for.
+pub(crate) fn too_short(rules: &[RetentionRule], immutability: Immutability) -> Option<Duration> {
+    let horizon = retention_tiers(rules).into_iter().map(|(keep, _)| keep).max()?;
+    (horizon < immutability.duration()).then_some(horizon)
 }
 
 #[cfg(test)]

@@ -292,11 +292,10 @@ async fn append(
     context: &Arc<Context>,
     attached: &Arc<AttachedVault>,
     progress: &mut Progress,
-    entries: Vec<Entry>,
+    mut entries: Vec<Entry>,
 ) -> Result<AuditHead, VaultError> {
     let vault = attached.vault()?;
     let writer = context.state.process_id();
-    let mut entries = entries;
     if !progress.begun {
         let detail = match known(context, attached.id()) {
             Some(known) => compare(context, attached, &known).await?,
@@ -304,12 +303,10 @@ async fn append(
         };
         let first = entries.first().map_or_else(Timestamp::now, |entry| entry.time);
         entries.insert(0, Entry { time: first, detail, ..Entry::new(context, AuditKind::Began) });
-        let records = entries.iter().map(to_value).collect();
-        let head = vault.audit().append(writer, records).await?;
-        progress.begun = true;
-        return Ok(head);
     }
-    vault.audit().append(writer, entries.iter().map(to_value).collect()).await
+    let head = vault.audit().append(writer, entries.iter().map(to_value).collect()).await?;
+    progress.begun = true;
+    Ok(head)
 }
 
 fn to_value(entry: &Entry) -> serde_json::Value {

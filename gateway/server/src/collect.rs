@@ -148,8 +148,8 @@ fn is_final(document: &Document, now: Timestamp, days: u32) -> bool {
 
 /// How long garbage stays before it is deleted: in an immutable vault, for its days.
 fn grace(attached: &AttachedVault) -> Duration {
-    let days = crate::approvals::immutability(attached).map_or(0, |immutability| immutability.days);
-    GRACE.max(Duration::from_secs(u64::from(days) * 86_400))
+    let immutable = crate::approvals::immutability(attached).map(|immutability| immutability.duration());
+    GRACE.max(immutable.unwrap_or_default())
 }
 
 async fn collect_all_kept(vault: &Arc<Vault>, group: GroupId, grace: Duration) -> EngineResult<GcReport> {

@@ -28,6 +28,7 @@ use serde_json::Value;
 pub use verify::{AuditChain, AuditFinding, AuditReport};
 
 use crate::ambient::Entropy;
+use crate::catalog::is_name;
 use crate::envelope::{self, Binary};
 use crate::error::{VaultError, VaultErrorKind, invalid, tampered};
 use crate::masters::Masters;
@@ -131,9 +132,6 @@ impl AuditLog {
     /// [`VaultErrorKind::InvalidInput`] for a record that is too large or no records, [`VaultErrorKind::Tampered`] when what
     /// the chain ends with isn't what was written there, and what the store says.
     pub async fn append(&self, writer: &str, records: Vec<Value>) -> Result<AuditHead, VaultError> {
-        if records.is_empty() {
-            return Err(invalid("an audit log takes no empty batch"));
-        }
         check_writer(writer)?;
         let mut tails = self.shared.tails.lock().await;
         let mut head = None;
@@ -238,7 +236,7 @@ impl AuditLog {
     /// What the store says.
     pub async fn writers(&self) -> Result<Vec<String>, VaultError> {
         let mut found = self.shared.store.list_dirs("audit").await?;
-        found.retain(|name| is_writer(name));
+        found.retain(|name| is_name(name));
         Ok(found)
     }
 
@@ -342,16 +340,11 @@ fn first_of(writer: &str, key: &str) -> Option<u64> {
 /// Writer and number in the name of any object of the log.
 fn named(key: &str) -> Option<(&str, u64)> {
     let (writer, _) = key.strip_prefix("audit/")?.split_once('/')?;
-    is_writer(writer).then_some((writer, first_of(writer, key)?))
-}
-
-fn is_writer(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    is_name(writer).then_some((writer, first_of(writer, key)?))
 }
 
 fn check_writer(text: &str) -> Result<(), VaultError> {
-    if is_writer(text) {
+    if is_name(text) {
         return Ok(());
     }
     Err(invalid(format!("{text:?} can't have an audit log: 1 to 64 lower-case letters, digits and hyphens can")))

@@ -10,7 +10,7 @@ pub(crate) use registration_key::RegistrationKeyOf;
 
 use std::time::{Duration, SystemTime};
 
-use lifeboat_api::validate::{TTL_MAX, TTL_MIN, Validate, parse_duration};
+use lifeboat_api::validate::{TTL_MAX, TTL_MIN, parse_duration};
 use lifeboat_api::{NewToken, RenewTokenRequest, Role, Token, TokenCreate};
 use serde::{Deserialize, Serialize};
 use tf_provider_sdk::{
@@ -19,7 +19,7 @@ use tf_provider_sdk::{
 };
 
 use crate::link::Link;
-use crate::wording::{Rename, failed, sentence};
+use crate::wording::{Rename, failed, judged, sentence};
 
 /// A set's elements have no address.
 const RENAME: Rename = |field| if field.starts_with("roles[") { "roles".to_owned() } else { field.to_owned() };
@@ -102,12 +102,7 @@ impl EphemeralResource<Link> for TokenOf {
         let name: String = config.get("name")?;
         let doing = format!("make the token {name}");
         let wanted = request(&config)?;
-        wanted.validate().map_err(|errors| {
-            errors
-                .iter()
-                .map(|error| crate::wording::field_fault(&format!("Cannot {doing}"), error, RENAME))
-                .collect::<Diagnostics>()
-        })?;
+        judged(&doing, &wanted, RENAME)?;
         // Not to be stopped half-way: a token that was made has to be known, or nobody revokes it.
         let NewToken { token, secret } =
             api.create_token(&wanted).await.map_err(|error| failed(&doing, &error, RENAME))?;

@@ -2,6 +2,7 @@
 //!
 //! This is the only place where that translation is made.
 
+use lifeboat_api::validate::Validate;
 use lifeboat_api::{ClientError, ClientErrorKind, FieldError, Problem, ProblemCode};
 use tf_provider_sdk::{Diagnostic, Diagnostics, Path};
 
@@ -51,6 +52,14 @@ pub(crate) fn clashes(error: &ClientError) -> bool {
 /// One diagnostic for each field that the gateway refused.
 fn refused_fields(summary: &str, problem: &Problem, rename: Rename) -> Diagnostics {
     problem.errors.iter().map(|error| field_fault(summary, error, rename)).collect()
+}
+
+/// One diagnostic for each field that makes no sense, before the gateway is asked.
+pub(crate) fn judged(doing: &str, wanted: &impl Validate, rename: Rename) -> Result<(), Diagnostics> {
+    let faults = |errors: Vec<FieldError>| {
+        errors.iter().map(|error| field_fault(&format!("Cannot {doing}"), error, rename)).collect()
+    };
+    wanted.validate().map_err(faults)
 }
 
 /// How a message begins that goes on from the name of its field.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Secret, resource};
 
@@ -131,6 +132,14 @@ pub struct Immutability {
     /// Days for which whatever is deleted, or no longer kept by any schedule, stays in storage; and which every policy must keep
     /// recovery points for: 1 to 3650.
     pub days: u32,
+}
+
+impl Immutability {
+    /// Its days.
+    #[must_use]
+    pub const fn duration(&self) -> Duration {
+        Duration::from_secs(self.days as u64 * 86_400)
+    }
 }
 
 /// How a vault is encrypted, without its key.

@@ -73,12 +73,12 @@ impl OfGroup {
     }
 }
 
-/// Days for which garbage stays, whatever the command line says.
-async fn immutable_days(vault: &Vault) -> Result<u32> {
+/// How long garbage stays, whatever the command line says.
+async fn immutable_for(vault: &Vault) -> Result<Duration> {
     let declared = vault.catalog().list("vaults").await?;
     let own = declared.iter().find(|document| document.id == vault.id().to_string());
     let spec = own.and_then(|document| document.spec_as::<VaultSpec>().ok());
-    Ok(spec.and_then(|spec| spec.immutability).map_or(0, |immutability| immutability.days))
+    Ok(spec.and_then(|spec| spec.immutability).map(|immutability| immutability.duration()).unwrap_or_default())
 }
 
 pub(crate) async fn run(args: GcArgs, output: Output) -> Result<()> {
@@ -92,8 +92,7 @@ pub(crate) async fn run(args: GcArgs, output: Output) -> Result<()> {
         }
         None => declared.iter().filter_map(|document| Some((document.id.parse().ok()?, Some(&**document)))).collect(),
     };
-    let days = immutable_days(&vault).await?;
-    let args = GcArgs { grace: args.grace.max(Duration::from_secs(u64::from(days) * 86_400)), ..args };
+    let args = GcArgs { grace: args.grace.max(immutable_for(&vault).await?), ..args };
     let mut report =
         Report { dry_run: args.dry_run, garbage: Count::default(), deleted: Count::default(), groups: Vec::new() };
     let count = wanted.len();

@@ -371,13 +371,13 @@ impl Shipper {
             let interval =
                 read_interval(running, writer.sent(), target, &mut self.hint).await.map_err(ShipError::Engine)?;
             let appended = writer.append(&interval, self.no_room).await?;
-            drive_map(group, writer).await?;
+            writer.drive_map().await?;
             if let Some(appended) = appended {
                 landed(&mut self.waiting, group, running, &appended).await?;
             }
         }
         if let Some(writer) = self.writer.as_mut() {
-            drive_map(group, writer).await?;
+            writer.drive_map().await?;
         }
         self.finish_release(group)
     }
@@ -515,19 +515,6 @@ async fn landed(
         group.end_resync(running, point.lsn).await.map_err(ShipError::Engine)?;
     }
     Ok(())
-}
-
-/// Takes a map over that has landed, and begins the next if it is due: neither is waited for.
-async fn drive_map(group: &Group, writer: &mut Writer) -> Result<(), ShipError> {
-    match writer.drive_map().await {
-        Ok(()) => Ok(()),
-        Err(fenced @ ShipError::Fenced(_)) => Err(fenced),
-        // The log is complete without it: mounting replays a little more until the next one succeeds.
-        Err(ShipError::Engine(error)) => {
-            tracing::warn!(group = %group.config.group, %error, "the map was not written: it is tried again later");
-            Ok(())
-        }
-    }
 }
 
 /// Whether an error of shipping may pass by itself: what may is tried again soon.

@@ -585,13 +585,13 @@ impl Stream {
         }
         let batch = self.batch();
         if batch.is_empty() {
-            drive_map(&mut held.writer).await?;
+            held.writer.drive_map_or_later().await?;
             self.well();
             return Ok(false);
         }
         let interval = self.interval(held, &batch).await?;
         let done = held.writer.append(&interval).await;
-        drive_map(&mut held.writer).await?;
+        held.writer.drive_map_or_later().await?;
         let shipped = held.writer.shipped();
         let points: Vec<RetainedPoint> =
             done.iter().flat_map(|done| &done.points).map(PointInfo::to_retained).collect();
@@ -740,18 +740,6 @@ async fn work(stream: Weak<Stream>) {
             let _ = tokio::time::timeout(pause, this.work.notified()).await;
         };
         wait.await;
-    }
-}
-
-/// A map that failed is tried again later; the log is complete without it.
-async fn drive_map(writer: &mut BranchWriter) -> Result<(), ShipError> {
-    match writer.drive_map().await {
-        Ok(_) => Ok(()),
-        Err(fenced @ ShipError::Fenced(_)) => Err(fenced),
-        Err(ShipError::Engine(error)) => {
-            tracing::warn!(group = %writer.group(), %error, "the map was not written: it is tried again later");
-            Ok(())
-        }
     }
 }
 

@@ -143,6 +143,22 @@ impl BranchWriter {
         Ok(landed)
     }
 
+    /// Takes over a map that has landed, and begins one if it is due; one that failed is logged and left for later, since the
+    /// log is complete without it: mounting replays a little more until the next one succeeds.
+    ///
+    /// # Errors
+    /// `Fenced` ends the tenure.
+    pub(crate) async fn drive_map_or_later(&mut self) -> Result<(), ShipError> {
+        match self.drive_map().await {
+            Ok(_) => Ok(()),
+            Err(fenced @ ShipError::Fenced(_)) => Err(fenced),
+            Err(ShipError::Engine(error)) => {
+                tracing::warn!(group = %self.group(), %error, "the map was not written: it is tried again later");
+                Ok(())
+            }
+        }
+    }
+
     /// Writes a map of the shipped state and waits for it: from then on reading that state needs no earlier segment's index,
     /// and the memory of the changed nodes is given back.
     ///

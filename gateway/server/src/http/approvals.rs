@@ -21,9 +21,6 @@ use crate::records::{ApprovalRecord, ApprovalSpecRecord, kind};
 use crate::vaults::AttachedVault;
 use crate::view;
 
-/// Longest comment, bytes.
-const COMMENT_BYTES_MAX: usize = 255;
-
 pub(crate) async fn list(State(context): Shared, request: Request) -> ApiResult<Json<Page<Approval>>> {
     let query = Query::of(request.uri().query(), &[PAGING[0], PAGING[1], "name"])?;
     let mut approvals = Vec::new();
@@ -70,10 +67,7 @@ pub(crate) async fn verb(State(context): Shared, Path(segment): Path<String>, re
     };
     let id = id.to_owned();
     let DecideRequest { comment } = body::typed(&body::json(request).await?)?;
-    if comment.len() > COMMENT_BYTES_MAX || comment.chars().any(char::is_control) {
-        let message = format!("can have {COMMENT_BYTES_MAX} bytes at most and no control characters");
-        return Err(ApiError::field("comment", message));
-    }
+    let comment = super::points::checked("comment", comment)?;
     let (attached, document) = find(&context, &id).await?;
     let spec: ApprovalSpecRecord = document.spec_as()?;
     // Who asked may take it back.

@@ -24,7 +24,7 @@ mod points;
 mod reads;
 mod registration_keys;
 mod resources;
-mod tokens;
+pub(crate) mod tokens;
 mod undelete;
 mod vaults;
 mod verbs;

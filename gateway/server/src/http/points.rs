@@ -75,7 +75,7 @@ fn pin(body: &Value) -> ApiResult<MarkPoint> {
     Ok(MarkPoint::Pin { until, reason: checked("reason", reason)? })
 }
 
-fn checked(field: &str, text: String) -> ApiResult<String> {
+pub(super) fn checked(field: &str, text: String) -> ApiResult<String> {
     if text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
         let message = format!("can have {TEXT_BYTES_MAX} bytes at most and no control characters");
         return Err(ApiError::field(field, message));

@@ -262,7 +262,7 @@ fn draw(id: TokenId) -> ApiResult<(lifeboat_api::Secret, String)> {
     fresh(id).map_err(|error| ApiError::new(ProblemCode::Internal, format!("{error:#}")))
 }
 
-pub(super) fn value(record: &impl serde::Serialize) -> ApiResult<Value> {
+pub(crate) fn value(record: &impl serde::Serialize) -> ApiResult<Value> {
     serde_json::to_value(record).map_err(|error| ApiError::new(ProblemCode::Internal, error.to_string()))
 }
 

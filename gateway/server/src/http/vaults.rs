@@ -4,7 +4,6 @@
 //! nothing. Deleting a vault that holds nothing detaches it; its objects stay where they are.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
@@ -301,11 +300,11 @@ fn admit_protection(attached: &AttachedVault, old: &VaultSpec, new: &VaultSpec, 
             ));
         }
     }
-    if let Some(Immutability { days, .. }) = new.immutability.filter(|_| new.immutability != old.immutability) {
+    if let Some(immutability) = new.immutability.filter(|_| new.immutability != old.immutability) {
         let snapshot = attached.snapshot();
         let shorter = |document: &&Arc<Document>| {
-            let horizon = document.spec_as::<PolicySpec>().ok().and_then(|spec| approvals::horizon(&spec.retention));
-            horizon.is_some_and(|horizon| horizon < Duration::from_secs(u64::from(days) * 86_400))
+            let spec = document.spec_as::<PolicySpec>();
+            spec.is_ok_and(|spec| approvals::too_short(&spec.retention, immutability).is_some())
         };
         let shorter: Vec<&str> =
             snapshot.of(kind::POLICIES).iter().filter(shorter).map(|document| document.name.as_str()).collect();
@@ -313,7 +312,8 @@ fn admit_protection(attached: &AttachedVault, old: &VaultSpec, new: &VaultSpec, 
             return Err(ApiError::field(
                 "immutability",
                 format!(
-                    "needs every policy to keep recovery points for {days} days, and {} don't: change them first",
+                    "needs every policy to keep recovery points for {} days, and {} don't: change them first",
+                    immutability.days,
                     shorter.join(", ")
                 ),
             ));

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lifeboat_api::validate::{REGISTRATION_TTL_MAX, REGISTRATION_TTL_MIN, Validate, parse_duration};
+use lifeboat_api::validate::{REGISTRATION_TTL_MAX, REGISTRATION_TTL_MIN, parse_duration};
 use lifeboat_api::{MachineRole, NewRegistrationKey, RegistrationKey, RegistrationKeyCreate};
 use serde::{Deserialize, Serialize};
 use tf_provider_sdk::{
@@ -15,7 +15,7 @@ use tf_provider_sdk::{
 
 use super::RENAME;
 use crate::link::Link;
-use crate::wording::{failed, sentence};
+use crate::wording::{failed, judged, sentence};
 
 /// What Terraform keeps, in memory only, until the key is deleted: enough to name it, not to use it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,12 +82,7 @@ impl EphemeralResource<Link> for RegistrationKeyOf {
         let name: String = config.get("name")?;
         let doing = format!("make the registration key {name}");
         let wanted = request(&config)?;
-        wanted.validate().map_err(|errors| {
-            errors
-                .iter()
-                .map(|error| crate::wording::field_fault(&format!("Cannot {doing}"), error, RENAME))
-                .collect::<Diagnostics>()
-        })?;
+        judged(&doing, &wanted, RENAME)?;
         // Not to be stopped half-way: a key that was made has to be known, or nobody deletes it.
         let NewRegistrationKey { registration_key, key } =
             api.create_registration_key(&wanted).await.map_err(|error| failed(&doing, &error, RENAME))?;

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::assertions::{of, wanted};
 use super::{Run, change_drill};
+use crate::auth;
 use crate::context::{Context, Happening};
 use crate::jobs::perform::Failure;
 use crate::records::{AssertionResult, EvidenceRecord, Findings, GatewayRecord, kind, status};
@@ -32,11 +33,7 @@ const RUNS_MAX: usize = 20;
 
 /// A SHA-256 as 64 hexadecimal digits.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    auth::hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 /// A picture that was kept.

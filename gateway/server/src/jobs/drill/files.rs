@@ -20,7 +20,7 @@ use lifeboat_model::{BranchId, GroupId, JobId, Timestamp, VolumeId};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::assertions::{of, wanted};
-use super::{Run, evidence, found, partitions};
+use super::{Run, found, partitions};
 use crate::jobs::ask::Asked;
 use crate::jobs::derived;
 use crate::jobs::perform::{Done, Failure};
@@ -292,7 +292,7 @@ fn hash(root: &Path, path: &str) -> Result<(String, u64), String> {
         sum.update(part);
         bytes += read as u64;
     }
-    Ok((evidence::hex(sum.finish().as_ref()), bytes))
+    Ok((crate::auth::hex(sum.finish().as_ref()), bytes))
 }
 
 /// Runs a program of the system's, and gives what it prints.
