@@ -226,10 +226,7 @@ impl Sites {
         let (id, started) = (job.id.to_string(), Instant::now());
         loop {
             while let Ok(strike) = self.told.recv_timeout(LOOK) {
-                let began = Instant::now();
-                self.recover(&strike).with_context(|| format!("after {strike:?}"))?;
-                eprintln!("  {strike}: {:.1} s", began.elapsed().as_secs_f64());
-                self.strikes.push(strike);
+                self.recover(strike)?;
             }
             // A gateway that was struck just now answers nothing; the next look follows its start.
             let found = Api::of(self.gateway(Side::Away)?)?.call(async |client| client.job(&id).await);
@@ -237,6 +234,8 @@ impl Sites {
                 Ok(job) if job.is_over() => {
                     let (state, cause) = (job.state, job.cause.as_deref().unwrap_or_default());
                     ensure!(state == JobState::Succeeded, "{} {id} ended {state}: {cause}", job.kind);
+                    // A site may have been struck in the moment in which the other one showed that the job is over.
+                    self.recover_from_strikes()?;
                     return Ok(job);
                 }
                 Ok(job) if started.elapsed() > JOB_WITHIN => bail!("not over after {JOB_WITHIN:?}: {job:#?}"),
@@ -257,7 +256,31 @@ impl Sites {
         Ok(found)
     }
 
-    fn recover(&mut self, strike: &Strike) -> Result<()> {
+    /// Ends the ambush, and recovers from what still struck.
+    ///
+    /// # Errors
+    /// What was struck doesn't come back.
+    pub fn stand_down(&mut self) -> Result<()> {
+        self.ambush.strike(|_| None);
+        self.recover_from_strikes()
+    }
+
+    fn recover_from_strikes(&mut self) -> Result<()> {
+        while let Ok(strike) = self.told.try_recv() {
+            self.recover(strike)?;
+        }
+        Ok(())
+    }
+
+    fn recover(&mut self, strike: Strike) -> Result<()> {
+        let began = Instant::now();
+        self.bring_back(&strike).with_context(|| format!("after {strike:?}"))?;
+        eprintln!("  {strike}: {:.1} s", began.elapsed().as_secs_f64());
+        self.strikes.push(strike);
+        Ok(())
+    }
+
+    fn bring_back(&mut self, strike: &Strike) -> Result<()> {
         match strike.weapon {
             Weapon::Kill => {
                 self.gateway_mut(strike.side)?.kill9()?;

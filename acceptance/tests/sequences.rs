@@ -165,7 +165,7 @@ impl Play {
                 written?;
             }
         }
-        self.sites.ambush.strike(|_| None);
+        self.sites.stand_down()?;
         self.stands = self.stands.after(done);
         Ok(())
     }
