@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lifeboat_acceptance::binaries::repository;
+use lifeboat_acceptance::command::Outcome;
 use lifeboat_acceptance::estate::Api;
 use lifeboat_acceptance::eventually;
 use lifeboat_acceptance::gateway::Gateway;
@@ -639,12 +640,29 @@ fn plans_are_created_changed_in_place_imported_and_destroyed() {
         )
         .unwrap();
 
+    // A machine is replaced in one run: its plan waits for the other.
+    let machine = || workspace.state().unwrap().text("lifeboat_machine.db", "id").unwrap().to_owned();
+    let replaced = machine();
+    let replace = ["apply", "-no-color", "-auto-approve", "-replace=lifeboat_machine.db"];
+    workspace.run(&replace).and_then(Outcome::ok).unwrap();
+    workspace.plan_is_empty(true).unwrap();
+    assert_ne!(machine(), replaced);
+
     let state = workspace.state().unwrap();
     let id = state.text(OF_PLANS[0], "id").unwrap().to_owned();
     workspace.forget(OF_PLANS[0]).unwrap();
     workspace.import(OF_PLANS[0], &id).unwrap();
 
+    // Deletions that were made elsewhere are taken back, and Terraform finds everything as it was.
     let api = bench.api().unwrap();
+    deleted_elsewhere::<RecoveryPlan>(&api, &id).unwrap();
+    deleted_elsewhere::<Machine>(&api, &machine()).unwrap();
+    let listed = bench.gateway.json(&["deleted", "list"]).unwrap().to_string();
+    assert!(listed.contains(&id) && listed.contains(&machine()), "{listed}");
+    let back = bench.gateway.json(&["deleted", "undelete", "all", "--kind", "plan"]).unwrap();
+    assert_eq!(back["objects"].as_array().map(Vec::len), Some(2), "{back}");
+    workspace.plan_is_empty(true).unwrap();
+
     changed_elsewhere::<RecoveryPlan>(&api, &id, &serde_json::json!({"shutdown": null})).unwrap();
     assert_eq!(workspace.plan().unwrap().actions(OF_PLANS[0]).unwrap(), ["update"]);
     changed_elsewhere::<RecoveryPlan>(&api, &id, &serde_json::json!({"name": "between"})).unwrap();

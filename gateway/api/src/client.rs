@@ -245,8 +245,23 @@ impl Client {
     /// # Errors
     /// `Conflict` when it changed since or something is in the way (see [`ClientError::blockers`]), and the others.
     pub async fn delete<R: Resource + Collection>(&self, id: &str, generation: u64) -> Result<(), ClientError> {
+        self.delete_at(item_path::<R>(id)?, generation).await
+    }
+
+    /// Deletes a machine whose place another takes: plans that name it stay, and are not ready until they name the other.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
+    pub async fn delete_replaced<R: Resource + Collection>(
+        &self,
+        id: &str,
+        generation: u64,
+    ) -> Result<(), ClientError> {
+        self.delete_at(format!("{}?replaced=true", item_path::<R>(id)?), generation).await
+    }
+
+    async fn delete_at(&self, path: String, generation: u64) -> Result<(), ClientError> {
         let headers = [("if-match", format!("\"{generation}\""))];
-        let path = item_path::<R>(id)?;
         let answer = self.send(Method::DELETE, &path, &headers, None, Duration::ZERO).await?;
         if answer.status.is_success() || answer.status == StatusCode::NOT_FOUND {
             return Ok(());
@@ -361,6 +376,14 @@ impl Client {
     pub async fn verb<R: Collection>(&self, id: &str, verb: &str, body: &impl Serialize) -> Result<Job, ClientError> {
         let path = format!("{}:{verb}", item_path::<R>(id)?);
         self.post(&path, body).await
+    }
+
+    /// Brings back what was deleted and holds no data, with what it needs and was deleted too.
+    ///
+    /// # Errors
+    /// `Conflict` when something is in the way, and the others.
+    pub async fn undelete(&self, id: &str) -> Result<Restored, ClientError> {
+        self.post(&format!("/v1/deleted/{}:undelete", segment("id", id)?), &RestoreRequest {}).await
     }
 
     /// The evidence of a run of a drill; of the newest when none is named.

@@ -13,6 +13,7 @@ use crate::verbs::agent::AgentArgs;
 use crate::verbs::approval::ApprovalArgs;
 use crate::verbs::audit::AuditArgs;
 use crate::verbs::check::LocalArgs;
+use crate::verbs::deleted::DeletedArgs;
 use crate::verbs::drill::DrillArgs;
 use crate::verbs::event::EventArgs;
 use crate::verbs::failover::{
@@ -90,6 +91,8 @@ pub(crate) enum Verb {
     Plan(PlanArgs),
     /// Test recovery plans, hold what is asserted against what comes up, keep signed evidence
     Drill(DrillArgs),
+    /// List what was deleted; take a deletion back
+    Deleted(DeletedArgs),
     /// List, look into, take and verify recovery points
     Point(PointArgs),
     /// Copy what the vault lacks of a group, at once; compare it with the vault first
@@ -126,7 +129,7 @@ pub(crate) enum Verb {
 const TASKS: [(&str, &[&str]); 7] = [
     ("Run a gateway", &["serve", "status", "token", "registration-key", "agent", "approval", "whoami"]),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
-    ("Declare how it recovers", &["machine", "network", "network-mapping", "plan", "drill"]),
+    ("Declare how it recovers", &["machine", "network", "network-mapping", "plan", "drill", "deleted"]),
     ("Recovery points", &["point", "resync"]),
     (
         "Fail over and back",

@@ -82,6 +82,7 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Resync(args) => verbs::resync::run(args, output).await,
         Verb::Job(args) => verbs::job::run(args, output).await,
         Verb::Event(args) => verbs::event::run(args, output).await,
+        Verb::Deleted(args) => verbs::deleted::run(args, output).await,
         Verb::Approval(args) => verbs::approval::run(args, output).await,
         Verb::Audit(args) => verbs::audit::run(args, output).await,
         Verb::Check(args) => verbs::check::run_local(&args, output),

@@ -9,6 +9,7 @@ pub(crate) mod approval;
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod declared;
+pub(crate) mod deleted;
 pub(crate) mod drill;
 pub(crate) mod event;
 pub(crate) mod failover;

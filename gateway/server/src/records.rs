@@ -106,6 +106,8 @@ pub(crate) struct VolumeRecord {
     pub(crate) erased: Option<Timestamp>,
     /// The disk that the next failback builds it on: its source was changed while its group was away.
     pub(crate) disk: Option<String>,
+    /// When it was deleted, if that was taken back since: what its group comes back to, should the gateway stop in between.
+    pub(crate) deleted: Option<Timestamp>,
 }
 
 /// Status of a group's document.

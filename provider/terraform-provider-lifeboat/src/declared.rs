@@ -7,6 +7,7 @@
 //! read       GET ─> state; gone ─> None; gone because another gateway answers ─> an error
 //! update     GET for the generation ─> PATCH (again when someone was faster) ─> settle ─> state
 //! delete     GET ─> DELETE; blocked by what ends by itself, or by less and less ─> again; else an error that names it
+//!            (a machine that another one of the same run replaces: its plans stay, and name the other at the end of the run)
 //! ```
 //! Stop and deadlines end every wait, never a request that changes something: what was created is always in the state, and
 //! a stop alone taints nothing.
@@ -153,6 +154,10 @@ pub(crate) trait Kind: Send + Sync + 'static {
     async fn obstacles(_api: &Client, _id: &str) -> std::result::Result<Vec<String>, ClientError> {
         Ok(Vec::new())
     }
+
+    /// Whether what names one stays when another takes its place in the same run. Terraform destroys the old one first, and
+    /// changes what names it last.
+    const LEAVES_PLACE: bool = false;
 
     /// Whether this obstacle to a delete goes away by itself: a job ends.
     fn gives_way(blocker: &str) -> bool {
@@ -342,6 +347,7 @@ impl<K: Kind> Resource<Link> for Declared<K> {
     }
 
     async fn modify_plan(&self, link: &Link, cx: &Context, plan: &mut PlanChange) -> Result<()> {
+        note_replacement::<K>(cx, plan)?;
         claim::<K>(link, plan)?;
         K::announce(link, plan);
         if plan.is_unchanged() {
@@ -366,6 +372,7 @@ impl<K: Kind> Resource<Link> for Declared<K> {
     }
 
     async fn create(&self, link: &Link, cx: &Context, request: CreateRequest) -> Result<Object> {
+        cx.remove_private(REPLACES_ANOTHER);
         let api = link.api()?;
         let spec = spec_of::<K>(&request.plan, &request.config)?;
         let doing = format!("create the {}", called::<K>(&request.plan));
@@ -417,6 +424,7 @@ impl<K: Kind> Resource<Link> for Declared<K> {
     }
 
     async fn update(&self, link: &Link, cx: &Context, request: UpdateRequest) -> Result<Object> {
+        cx.remove_private(REPLACES_ANOTHER);
         let api = link.api()?;
         let spec = spec_of::<K>(&request.plan, &request.config)?;
         let id: String = request.prior.get("id")?;
@@ -448,11 +456,15 @@ impl<K: Kind> Resource<Link> for Declared<K> {
         let id: String = state.get("id")?;
         let what = called::<K>(&state);
         let doing = format!("destroy the {what}");
+        let is_replaced = cx.private::<bool>(REPLACES_ANOTHER) == Some(true);
         let (mut tries, mut waited, mut seen) = (0, Duration::ZERO, Vec::new());
         loop {
             let deleted = async {
                 let now: K::View = api.read(&id).await?;
-                api.delete::<K::View>(&id, now.generation()).await
+                match is_replaced {
+                    true => api.delete_replaced::<K::View>(&id, now.generation()).await,
+                    false => api.delete::<K::View>(&id, now.generation()).await,
+                }
             };
             match deleted.await {
                 Ok(()) => return Ok(()),
@@ -486,6 +498,23 @@ impl<K: Kind> Resource<Link> for Declared<K> {
     async fn import(&self, _: &Link, _: &Context, id: &str) -> Result<Object> {
         Ok(import_by_id(id.trim()))
     }
+}
+
+/// In the private data of a plan: it replaces what is there.
+const REPLACES_ANOTHER: &str = "replaces";
+
+/// Terraform plans a replacement as a change, then as a create with the private data of that, and hands those to the destroy, too:
+/// the one way for a destroy to know that something takes the place. Nothing of it gets into the state.
+fn note_replacement<K: Kind>(cx: &Context, plan: &PlanChange) -> Result<()> {
+    if !K::LEAVES_PLACE {
+        return Ok(());
+    }
+    if plan.is_destroy() {
+        cx.remove_private(REPLACES_ANOTHER);
+    } else if !plan.is_create() {
+        cx.set_private(REPLACES_ANOTHER, &true)?;
+    }
+    Ok(())
 }
 
 /// Whether everything in the way goes away by itself.

@@ -246,6 +246,35 @@ pub struct UndeleteRequest {
     pub point: Option<String>,
 }
 
+/// `:undelete` on what was deleted and holds no data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestoreRequest {}
+
+/// Something that was deleted, holds no data and can come back: a site, gateway, policy, network, network mapping, machine, plan or
+/// drill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeletedObject {
+    /// Its id.
+    pub id: String,
+    /// What it is, such as `machine` or `network mapping`.
+    pub kind: String,
+    /// Its name; of a mapping, those of its networks.
+    pub name: String,
+    /// The vault that it was declared in.
+    #[schema(value_type = String)]
+    pub vault_id: VaultId,
+    /// When it was deleted.
+    #[schema(value_type = String, format = DateTime)]
+    pub deleted: Timestamp,
+}
+
+/// What came back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Restored {
+    /// What was asked for as the last, after what it needs and was deleted too. Empty when it was there already.
+    pub objects: Vec<DeletedObject>,
+}
+
 /// A group that was deleted and can come back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeletedGroup {

@@ -74,6 +74,7 @@ Declare how it recovers:
   network-mapping  Declare what becomes of a network's interfaces at another site
   plan             Declare recovery plans: what comes up at another site, and in what order
   drill            Test recovery plans, hold what is asserted against what comes up, keep signed evidence
+  deleted          List what was deleted; take a deletion back
 
 Recovery points:
   point            List, look into, take and verify recovery points
@@ -189,6 +190,8 @@ fn the_lines_of_the_contract_parse() {
         "token rotate ci --grace 0s",
         "token renew tok-0198f2c0000070008000000000000001 --ttl 30d",
         "token delete ci",
+        "deleted list",
+        "deleted undelete web --kind machine",
         "approval list",
         "approval show apr-0198f2c0000070008000000000000001",
         "approval approve apr-0198f2c0000070008000000000000001 apr-0198f2c0000070008000000000000002 --comment seen",

@@ -25,7 +25,7 @@ mod reads;
 mod registration_keys;
 mod resources;
 pub(crate) mod tokens;
-mod undelete;
+pub(crate) mod undelete;
 mod vaults;
 mod verbs;
 mod volume_keys;
@@ -114,6 +114,8 @@ fn routes() -> Routes {
         .get("/v1/drills/{id}/report", drills::report)
         .post("/v1/groups/{id}/points/{point}", points::verb)
         .get("/v1/deleted-groups", undelete::list)
+        .get("/v1/deleted", undelete::declared::list)
+        .post("/v1/deleted/{id}", undelete::declared::verb)
         .get("/v1/clean-point", clean_point::read)
         .get("/v1/points", reads::points)
         .get("/v1/points/{id}", reads::point)

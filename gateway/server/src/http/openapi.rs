@@ -100,6 +100,9 @@ use super::operations::{Need, Operation, Shape, operations};
         api::ContinueRequest,
         api::UndeleteRequest,
         api::DeletedGroup,
+        api::RestoreRequest,
+        api::DeletedObject,
+        api::Restored,
     ))
 )]
 struct Schemas;

@@ -98,6 +98,9 @@ const LIST: &[&str] = &["limit", "page_token", "name"];
 
 macro_rules! resource_operations {
     ($need:expr, $path:literal, $item:literal, $what:literal, $view:literal, $create:literal, $spec:literal) => {
+        resource_operations!($need, $path, $item, $what, $view, $create, $spec, &[])
+    };
+    ($need:expr, $path:literal, $item:literal, $what:literal, $view:literal, $create:literal, $spec:literal, $deletion:expr) => {
         [
             operation("get", $path, READ, concat!("Lists ", $what, "."), None, Shape::Page, $view, LIST),
             operation(
@@ -129,7 +132,7 @@ macro_rules! resource_operations {
                 None,
                 Shape::Nothing,
                 "",
-                &[],
+                $deletion,
             ),
         ]
     };
@@ -183,13 +186,14 @@ const RESOURCES: [[Operation; 5]; 11] = [
         "machines",
         "Machine",
         "MachineSpec",
-        "MachineSpec"
+        "MachineSpec",
+        &["replaced"]
     ),
     resource_operations!(DECLARE, "/v1/plans", "/v1/plans/{id}", "recovery plans", "Plan", "PlanSpec", "PlanSpec"),
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 78] = [
+const OTHERS: [Operation; 80] = [
     operation(
         "get",
         "/v1/whoami",
@@ -385,6 +389,26 @@ const OTHERS: [Operation; 78] = [
         Some("UndeleteRequest"),
         Shape::Begun,
         "Job",
+        &[],
+    ),
+    operation(
+        "get",
+        "/v1/deleted",
+        READ,
+        "Lists what was deleted, holds no data and can come back.",
+        None,
+        Shape::Page,
+        "DeletedObject",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/deleted/{id}:undelete",
+        DECLARE,
+        "Takes the deletion of something that holds no data back, with what it needs and was deleted too.",
+        Some("RestoreRequest"),
+        Shape::One,
+        "Restored",
         &[],
     ),
     operation(

@@ -106,6 +106,10 @@ pub(crate) trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What is in the way of deleting one whose place another takes (`replaced=true`), where less is than of a deletion for
+    /// good: what names it stays, and says that it lacks it until it names the other.
+    const REPLACED: Option<fn(&AttachedVault, &Document) -> Vec<String>> = None;
+
     /// Does what else deleting it takes, after it is gone.
     async fn deleted(_: &AttachedVault, _: &Document) -> ApiResult<()> {
         Ok(())
@@ -251,6 +255,9 @@ pub(crate) async fn update<K: Kind>(
     show::<K>(&context, &vault, &document, StatusCode::OK)
 }
 
+/// What may be said of a deletion.
+const REPLACED: &[&str] = &["replaced"];
+
 pub(crate) async fn delete<K: Kind>(
     State(context): Shared,
     Path(id): Path<String>,
@@ -258,11 +265,18 @@ pub(crate) async fn delete<K: Kind>(
 ) -> ApiResult<Response> {
     let who = super::tokens::identity(&request)?;
     let generation = body::if_match(request.headers())?;
+    let blocked_by = match K::REPLACED {
+        None => K::blockers,
+        Some(less) => match Query::of(request.uri().query(), REPLACED)?.parsed::<bool>("replaced")? {
+            Some(true) => less,
+            _ => K::blockers,
+        },
+    };
     let (vault, document) = context.require(K::KIND, K::WHAT, &id).await?;
     body::check_generation(generation, document.generation)?;
     // Nobody declares meanwhile what needs it.
     let _alone = vault.alone().await?;
-    let blockers = K::blockers(&vault, &document);
+    let blockers = blocked_by(&vault, &document);
     if !blockers.is_empty() {
         return Err(in_the_way(K::WHAT, &K::called(&vault, &document), blockers));
     }
@@ -290,6 +304,17 @@ pub(crate) fn in_the_way(what: &str, name: &str, blockers: Vec<String>) -> ApiEr
 
 fn to_value(spec: &impl Serialize) -> ApiResult<Value> {
     serde_json::to_value(spec).map_err(|error| ApiError::new(ProblemCode::Internal, error.to_string()))
+}
+
+/// Refuses what doesn't fit to what else is declared: with what can't be, else with what is taken.
+fn fitting(found: view::Misfits) -> ApiResult<()> {
+    if !found.wrong.is_empty() {
+        return Err(found.wrong.into());
+    }
+    if !found.taken.is_empty() {
+        return Err(ApiError::clash(found.taken));
+    }
+    Ok(())
 }
 
 /// Refuses to change a field.

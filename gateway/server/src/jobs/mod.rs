@@ -97,12 +97,12 @@ pub(crate) fn derived(parts: &[&[u8]]) -> JobId {
     JobId::from_bytes(bytes)
 }
 
-/// Writes a job down and gives it its group, plan or machine.
-pub(crate) async fn begin(
-    context: &Context,
+/// Writes a job down, or finds what an earlier try wrote. It does nothing before it has its group, plan or machine, and is
+/// given up if it gets none.
+pub(crate) async fn write_down(
     attached: &AttachedVault,
     id: JobId,
-    spec: AnySpec,
+    spec: &AnySpec,
     steps: Vec<StepRecord>,
 ) -> ApiResult<Arc<Document>> {
     let vault = attached.vault()?;
@@ -111,29 +111,43 @@ pub(crate) async fn begin(
     let record = JobRecord { steps, ..JobRecord::default() };
     let internal = |error: serde_json::Error| ApiError::new(ProblemCode::Internal, error.to_string());
     let (spec_value, status_value) =
-        (serde_json::to_value(&spec).map_err(internal)?, serde_json::to_value(&record).map_err(internal)?);
+        (serde_json::to_value(spec).map_err(internal)?, serde_json::to_value(&record).map_err(internal)?);
     let made = catalog.create(kind::JOBS, &text, spec.kind().as_str(), spec_value, status_value).await;
-    let document = match made {
-        Ok(document) => document,
+    match made {
+        Ok(document) => Ok(document),
         // An earlier try wrote it, with the same idempotency key or for the same step.
         Err(error) if error.kind() == VaultErrorKind::Conflict => match catalog.get(kind::JOBS, &text).await {
             // It was refused what it is about then, and deleted.
             Err(error) if error.kind() == VaultErrorKind::NotFound => {
                 let anew = serde_json::to_value(&record).map_err(internal)?;
                 let restored = catalog.restore(kind::JOBS, &text, &mut |_| anew.clone()).await?;
-                let spec_value = serde_json::to_value(&spec).map_err(internal)?;
-                catalog.update_spec(kind::JOBS, &text, restored.generation, spec.kind().as_str(), spec_value).await?
+                let spec_value = serde_json::to_value(spec).map_err(internal)?;
+                Ok(catalog
+                    .update_spec(kind::JOBS, &text, restored.generation, spec.kind().as_str(), spec_value)
+                    .await?)
             }
-            found => found?,
+            found => Ok(found?),
         },
-        Err(error) => return Err(error.into()),
-    };
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a job down and gives it its group, plan or machine.
+pub(crate) async fn begin(
+    context: &Context,
+    attached: &AttachedVault,
+    id: JobId,
+    spec: AnySpec,
+    steps: Vec<StepRecord>,
+) -> ApiResult<Arc<Document>> {
+    let document = write_down(attached, id, &spec, steps).await?;
+    let text = id.to_string();
     let record: JobRecord = status(&document);
     if !record.is_over()
         && let Err(error) = claim(attached, id, &spec).await
     {
         // It holds nothing and never ran: nobody has to look at it. The same may be asked for again.
-        if let Err(error) = catalog.delete(kind::JOBS, &text, None).await {
+        if let Err(error) = attached.vault()?.catalog().delete(kind::JOBS, &text, None).await {
             tracing::debug!(%error, "job that got no group can't be deleted; it is given up later");
         }
         return Err(error);

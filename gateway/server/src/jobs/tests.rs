@@ -6,6 +6,7 @@ mod elsewhere;
 mod hosts;
 mod programs;
 mod sequences;
+mod undelete;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

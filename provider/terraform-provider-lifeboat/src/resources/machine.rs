@@ -87,6 +87,8 @@ impl Kind for MachineKind {
     const TYPE: &'static str = "lifeboat_machine";
     const NOUN: &'static str = "machine";
 
+    const LEAVES_PLACE: bool = true;
+
     fn schema() -> Schema {
         let of_interfaces = modify::use_state_unless_changed(["network_interface"]);
         Schema::new()

@@ -8,7 +8,7 @@ use lifeboat_api::{Machine, MachineSpec};
 use lifeboat_model::MachineId;
 use lifeboat_vault::{Document, VaultError};
 
-use super::{ApiError, ApiResult, Kind, fixed, plans, referred, same_vault};
+use super::{ApiError, ApiResult, Kind, fitting, fixed, plans, referred, same_vault};
 use crate::context::Context;
 use crate::records::kind;
 use crate::vaults::AttachedVault;
@@ -18,17 +18,9 @@ use crate::view;
 #[derive(Debug)]
 pub(crate) struct Machines;
 
-/// Refuses a machine that doesn't fit to what else is declared: with what can't be, else with what is taken.
 fn fits(vault: &AttachedVault, id: &str, spec: &MachineSpec) -> ApiResult<()> {
     let machine: MachineId = id.parse().map_err(|_| ApiError::not_found(Machines::WHAT, id))?;
-    let found = view::misfits(&vault.snapshot(), machine, spec);
-    if !found.wrong.is_empty() {
-        return Err(found.wrong.into());
-    }
-    if !found.taken.is_empty() {
-        return Err(ApiError::clash(found.taken));
-    }
-    Ok(())
+    fitting(view::misfits(&vault.snapshot(), machine, spec))
 }
 
 #[async_trait]
@@ -71,6 +63,13 @@ impl Kind for Machines {
         fixed("group_id", &old.group_id, &new.group_id)?;
         fits(vault, id, new)
     }
+
+    /// Plans that nothing is under way with wait for the machine that takes its place: not ready, and they say why.
+    const REPLACED: Option<fn(&AttachedVault, &Document) -> Vec<String>> = Some(|vault, document| {
+        let mut blockers = plans::that_move(&vault.snapshot(), &document.id);
+        blockers.extend(plans::under_way(document));
+        blockers
+    });
 
     fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
         let mut blockers = plans::that_boot(&vault.snapshot(), &document.id);

@@ -8,7 +8,7 @@ use lifeboat_api::{Plan, PlanSpec};
 use lifeboat_model::PlanId;
 use lifeboat_vault::{Document, VaultError};
 
-use super::{ApiError, ApiResult, Kind, attached, fixed, referred, same_vault};
+use super::{ApiResult, Kind, attached, fitting, fixed, referred, same_vault};
 use crate::context::Context;
 use crate::records::{RecoveryRecord, kind, status};
 use crate::vaults::{AttachedVault, Snapshot};
@@ -18,15 +18,25 @@ use crate::view;
 #[derive(Debug)]
 pub(crate) struct Plans;
 
+fn boots(document: &Document, member: &str) -> bool {
+    document.spec_as::<PlanSpec>().is_ok_and(|spec| {
+        let machines = spec.machines().map(|(_, _, machine)| machine.to_string());
+        machines.chain(spec.volumes().map(|(_, _, volume)| volume.to_string())).any(|id| id == member)
+    })
+}
+
 /// The plans that a machine or a volume is in.
 pub(super) fn that_boot(snapshot: &Snapshot, member: &str) -> Vec<String> {
-    let has_it = |document: &&Arc<Document>| {
-        document.spec_as::<PlanSpec>().is_ok_and(|spec| {
-            let machines = spec.machines().map(|(_, _, machine)| machine.to_string());
-            machines.chain(spec.volumes().map(|(_, _, volume)| volume.to_string())).any(|id| id == member)
-        })
+    super::named("plan", snapshot.of(kind::PLANS).iter().filter(|plan| boots(plan, member)))
+}
+
+/// Those of them that something is under way with, or that are at their target.
+pub(super) fn that_move(snapshot: &Snapshot, member: &str) -> Vec<String> {
+    let moves = |plan: &&Arc<Document>| {
+        let record: RecoveryRecord = status(plan);
+        boots(plan, member) && (record.failover.is_some() || !under_way(plan).is_empty())
     };
-    super::named("plan", snapshot.of(kind::PLANS).iter().filter(has_it))
+    super::named("plan", snapshot.of(kind::PLANS).iter().filter(moves))
 }
 
 /// What is under way with a plan or a machine.
@@ -38,18 +48,6 @@ pub(super) fn under_way(document: &Document) -> Vec<String> {
         record.run.iter().map(|run| format!("the gateway {} that runs it (lifeboat machine stop)", run.gateway_id)),
     );
     found
-}
-
-/// Refuses a plan that doesn't fit to what else is declared.
-fn fits(vault: &AttachedVault, spec: &PlanSpec) -> ApiResult<()> {
-    let found = view::plan_misfits(&vault.snapshot(), spec);
-    if !found.wrong.is_empty() {
-        return Err(found.wrong.into());
-    }
-    if !found.taken.is_empty() {
-        return Err(ApiError::clash(found.taken));
-    }
-    Ok(())
 }
 
 #[async_trait]
@@ -80,7 +78,7 @@ impl Kind for Plans {
     }
 
     async fn prepare(vault: &AttachedVault, _: &str, spec: &PlanSpec) -> ApiResult<()> {
-        fits(vault, spec)
+        fitting(view::plan_misfits(&vault.snapshot(), spec))
     }
 
     fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
@@ -99,6 +97,6 @@ impl Kind for Plans {
         fixed("vault_id", &old.vault_id, &new.vault_id)?;
         fixed("source_site_id", &old.source_site_id, &new.source_site_id)?;
         fixed("target_site_id", &old.target_site_id, &new.target_site_id)?;
-        fits(vault, new)
+        fitting(view::plan_misfits(&vault.snapshot(), new))
     }
 }

@@ -265,6 +265,7 @@ fn the_roles_are_these() {
                 "drills"
             ],
             &[
+                "post /v1/deleted/{id}:undelete",
                 "post /v1/groups/{id}:point",
                 "post /v1/groups/{id}:resync",
                 "post /v1/groups/{id}:undelete",

@@ -246,3 +246,106 @@ async fn a_plan_is_of_its_source_and_says_what_it_lacks() {
     assert_eq!(api.delete("machines", &db).await.status, StatusCode::NO_CONTENT);
     world.api.gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_holds_no_data_comes_back_with_what_it_needs() {
+    let world = world().await;
+    let api = &world.api;
+    let id = |object: &Value| object["id"].as_str().expect("an id").to_owned();
+    let undelete = async |id: &str| api.post(&format!("/v1/deleted/{id}:undelete"), &json!({})).await;
+    let db = api.declare("/v1/machines", &world.machine("db", 0, "10.20.0.11")).await;
+    let web = api.declare("/v1/machines", &world.machine("web", 1, "10.20.0.12")).await;
+    let plan = world.plan(json!([{"machine_ids": [db["id"], web["id"]]}]));
+    let plan = api.declare("/v1/plans", &plan).await;
+    let drill = api.declare("/v1/drills", &json!({"name": "weekly", "plan_id": plan["id"]})).await;
+    assert_eq!(undelete(&id(&plan)).await.body, json!({"objects": []}), "it is there");
+    problem(&undelete("plan-00000000000000000000000000000000").await, 404, "not-found");
+    problem(&undelete(&id(&world.group)).await, 404, "not-found");
+
+    // Everything of the plan goes, as `terraform destroy` has it.
+    for (collection, object) in [
+        ("drills", &drill),
+        ("plans", &plan),
+        ("machines", &db),
+        ("machines", &web),
+        ("network-mappings", &world.mapping),
+        ("networks", &world.servers),
+    ] {
+        let answer = api.delete(collection, object).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT, "{collection}: {}", answer.body);
+    }
+    let listed = api.get("/v1/deleted").await.body;
+    let kinds = |list: &Value| {
+        let kinds = list.as_array().expect("a list").iter().map(|object| object["kind"].as_str().expect("a kind"));
+        kinds.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&listed["items"]).len(), 6, "{listed}");
+    let named = listed["items"].as_array().expect("a list").iter().find(|object| object["id"] == web["id"]);
+    assert_eq!(named.map(|object| (&object["name"], &object["kind"])), Some((&json!("web"), &json!("machine"))));
+
+    // A name that was given away since is in the way; what came back until then is whole, and the next request goes on.
+    let guest = world.machine("web", 2, "10.20.0.13");
+    let back = undelete(&id(&world.servers)).await;
+    assert_eq!(kinds(&back.body["objects"]), ["network"], "{}", back.body);
+    let guest = api.declare("/v1/machines", &guest).await;
+    let refused = undelete(&id(&drill)).await;
+    problem(&refused, 409, "conflict");
+    let said = refused.body["detail"].as_str().expect("a text");
+    assert!(said.contains("the machine web can't come back as it was: ") && said.contains("named \"web\""), "{said}");
+    assert_eq!(api.get(&format!("/v1/machines/{}", id(&db))).await.status, StatusCode::OK, "it came before");
+    problem(&api.get(&format!("/v1/plans/{}", id(&plan))).await, 404, "not-found");
+    assert_eq!(api.delete("machines", &guest).await.status, StatusCode::NO_CONTENT);
+
+    let back = undelete(&id(&drill)).await;
+    assert_eq!(kinds(&back.body["objects"]), ["machine", "plan", "drill"], "{}", back.body);
+    for (collection, object) in [
+        ("machines", &db),
+        ("machines", &web),
+        ("network-mappings", &world.mapping),
+        ("plans", &plan),
+        ("drills", &drill),
+    ] {
+        let now = api.get(&format!("/v1/{collection}/{}", id(object))).await;
+        assert_eq!(now.body["spec"], object["spec"], "{collection}: {}", now.body);
+        assert!(now.body["generation"].as_u64() > object["generation"].as_u64(), "what was read before is stale");
+    }
+    assert_eq!(undelete(&id(&drill)).await.body, json!({"objects": []}), "a second time there is nothing to do");
+
+    // Without its volume there is no machine.
+    for (collection, object) in
+        [("drills", &drill), ("plans", &plan), ("machines", &web), ("volumes", &world.volumes[1])]
+    {
+        assert_eq!(api.delete(collection, object).await.status, StatusCode::NO_CONTENT);
+    }
+    let refused = undelete(&id(&web)).await;
+    blamed(&refused, 409, "conflict", "disk[0].volume_id");
+    assert!(refused.body["detail"].as_str().is_some_and(|said| said.contains("group undelete")), "{}", refused.body);
+    world.api.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_replaced_leaves_its_plan_waiting_for_the_other() {
+    let world = world().await;
+    let api = &world.api;
+    let db = api.declare("/v1/machines", &world.machine("db", 0, "10.20.0.11")).await;
+    let plan = api.declare("/v1/plans", &world.plan(json!([{"machine_ids": [db["id"]]}]))).await;
+    let path = format!("/v1/machines/{}", db["id"].as_str().expect("an id"));
+    problem(&api.delete("machines", &db).await, 409, "conflict");
+    problem(&api.change("DELETE", &format!("{path}?replaced=perhaps"), "\"1\"", &json!({})).await, 400, "malformed");
+    problem(
+        &api.change("DELETE", &format!("{path}?replaced=true"), "\"9\"", &json!({})).await,
+        412,
+        "precondition-failed",
+    );
+    let gone = api.change("DELETE", &format!("{path}?replaced=true"), "\"1\"", &json!({})).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT, "{}", gone.body);
+    let waiting = api.get("/v1/plans?name=erp").await.body["items"][0].clone();
+    assert_eq!(waiting["status"]["readiness"], "not-ready");
+    assert!(reasons(&waiting).contains("there is no machine"), "{waiting}");
+
+    let other = api.declare("/v1/machines", &world.machine("db", 0, "10.20.0.11")).await;
+    let back = api.patch("plans", &plan, &json!({"boot_group": [{"machine_ids": [other["id"]]}]})).await;
+    assert_eq!(back.status, StatusCode::OK, "{}", back.body);
+    assert!(!reasons(&back.body).contains("there is no machine"), "{}", back.body);
+    world.api.gateway.stop().await;
+}
