@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lifeboat-compute", &["lifeboat-model"]),
     ("lifeboat-api", &["lifeboat-model"]),
     ("lifeboat-identity", &["lifeboat-api", "lifeboat-model"]),
+    ("lifeboat-agent", &["lifeboat-identity", "lifeboat-export", "lifeboat-engine", "lifeboat-model"]),
     (
         "lifeboat-server",
         &[
@@ -36,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "lifeboat-cli",
         &[
             "lifeboat-server",
+            "lifeboat-agent",
             "lifeboat-api",
             "lifeboat-identity",
             "lifeboat-compute",

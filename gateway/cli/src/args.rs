@@ -61,7 +61,7 @@ pub(crate) enum Verb {
     Token(TokenArgs),
     /// Registration keys: what a machine enrols with, once
     RegistrationKey(RegistrationKeyArgs),
-    /// Agents: enrol this machine; list and revoke those that enrolled
+    /// Agents: enrol this machine and protect its disks; list and revoke those that enrolled
     Agent(AgentArgs),
     /// Decide about what a second person has to approve
     Approval(ApprovalArgs),

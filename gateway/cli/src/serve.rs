@@ -8,8 +8,8 @@
 mod logging;
 mod settings;
 
-pub(crate) use logging::verbose;
-pub(crate) use settings::ServeArgs;
+pub(crate) use logging::{start as start_log, verbose};
+pub(crate) use settings::{LogSettings, ServeArgs};
 
 use std::future::Future;
 
@@ -33,9 +33,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
 }
 
 /// Resolves when the process is asked to stop. Signals count from now on, also those that come while it starts.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
+pub(crate) fn stop_signal() -> Result<impl Future<Output = ()>> {
     let listen =
-        |kind| signal(kind).map_err(|error| Failure::failed(format!("the gateway can't listen for signals: {error}")));
+        |kind| signal(kind).map_err(|error| Failure::failed(format!("the process can't listen for signals: {error}")));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let (asked, stop) = oneshot::channel();
     tokio::spawn(async move {

@@ -49,6 +49,8 @@ pub struct ServeConfig {
     pub listen_management: String,
     /// `address:port` of NBD, on loopback; the socket in the state directory alone when absent.
     pub listen_nbd: Option<String>,
+    /// `address:port` at which it is a process server for mobility agents; it is none when absent.
+    pub listen_data: Option<String>,
     /// Time between two looks at the catalog.
     pub reconcile_interval: Duration,
     /// Limit of a group's journal, bytes; by the volumes' size and the space there is when absent.
@@ -73,6 +75,7 @@ impl ServeConfig {
             name: host_name(),
             listen_management: "[::]:443".to_owned(),
             listen_nbd: None,
+            listen_data: None,
             reconcile_interval: Duration::from_secs(2),
             journal_bytes: None,
             collect_garbage: true,

@@ -12,6 +12,7 @@ use lifeboat_engine::insight::Ledger;
 use lifeboat_engine::machine::Host;
 use lifeboat_engine::marks::{self, Pin};
 use lifeboat_engine::points::PointInfo;
+use lifeboat_engine::ship::ShipSettings;
 use lifeboat_engine::view::PointView;
 use lifeboat_engine::{
     BlockVolume, EngineError, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, ResyncSettings,
@@ -56,6 +57,12 @@ fn settings(settings: &Settings) -> GroupSettings {
     }
 }
 
+/// How what an agent streams is shipped.
+pub(crate) fn ship_settings(of: &Settings) -> ShipSettings {
+    let GroupSettings { compression, retention, pace, .. } = settings(of);
+    ShipSettings { compression, retention, pace, ..ShipSettings::default() }
+}
+
 fn config(place: Place) -> EngineResult<GroupConfig> {
     if let Some(parent) = place.dir.parent() {
         std::fs::create_dir_all(parent)
@@ -75,7 +82,7 @@ fn spec(volume: HeldVolume) -> VolumeSpec {
     VolumeSpec { id: volume.id, name: volume.name, size_bytes: volume.size_bytes, source: volume.source }
 }
 
-fn fact(point: &PointInfo) -> PointFact {
+pub(crate) fn fact(point: &PointInfo) -> PointFact {
     PointFact {
         id: point.id,
         branch: point.branch,

@@ -34,6 +34,7 @@ mod reconcile;
 mod records;
 mod runs;
 pub mod state_dir;
+mod streams;
 mod tls;
 mod vaults;
 mod view;
@@ -89,6 +90,7 @@ pub async fn serve(config: ServeConfig, shutdown: impl Future<Output = ()>) -> a
 pub struct Gateway {
     context: Arc<Context>,
     address: SocketAddr,
+    data_address: Option<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
     http_stop: CancellationToken,
 }
@@ -122,12 +124,17 @@ impl Gateway {
         })?;
         let address = listener.local_addr().context("the API's address can't be read")?;
         let nbd_tcp = nbd::bind(settings.listen_nbd.as_deref()).await?;
+        let data = streams::bind(settings.listen_data.as_deref()).await?;
+        let data_address = data.as_ref().map(streams::address).transpose()?;
         let state = StateDir::take(&settings.state)?;
         let gate = auth::Gate::open(&state)?;
         let tls = tls::server_config(&state, &context::host_name(), address)?;
         let nbd = nbd::Listeners::open(&state, nbd_tcp)?;
         let vaults = vaults::Vaults::open_all(state.attachments()?).await?;
         state.write("management.address", address.to_string().as_bytes(), 0o644)?;
+        if let Some(address) = data_address {
+            state.write("data.address", address.to_string().as_bytes(), 0o644)?;
+        }
         let compute = compute.or_else(|| runs::driver(&settings, &state));
         let context = Arc::new(Context::new(settings, address.to_string(), state, gate, vaults, engine, compute));
 
@@ -139,6 +146,9 @@ impl Gateway {
             tasks.push(tokio::spawn(mount_as_declared(Arc::clone(&context))));
         }
         tasks.extend(nbd.serve(&context));
+        if let Some(listener) = data {
+            tasks.extend(streams::start(&context, listener).await?);
+        }
         tasks.push(tokio::spawn(reconcile::supervise(Arc::clone(&context))));
         if let Some(driver) = context.compute.clone() {
             let stop = context.stop.clone();
@@ -155,7 +165,13 @@ impl Gateway {
             site = context.settings.site,
             "gateway is up"
         );
-        Ok(Self { context, address, tasks, http_stop })
+        Ok(Self { context, address, data_address, tasks, http_stop })
+    }
+
+    /// Where it takes in what agents write, if it does.
+    #[must_use]
+    pub const fn data_address(&self) -> Option<SocketAddr> {
+        self.data_address
     }
 
     /// Where the API answers.
@@ -201,6 +217,7 @@ impl Gateway {
         });
         futures::future::join_all(closing).await;
         self.context.state.remove("management.address");
+        self.context.state.remove("data.address");
         self.context.state.remove(nbd::SOCKET);
         self.context.state.unlock();
         tracing::info!("gateway has stopped");

@@ -134,6 +134,7 @@ async fn register(
 ) {
     let declared = snapshot.of(kind::GATEWAYS).iter().find(|document| {
         document.name == context.settings.name
+            && !status::<GatewayRecord>(document).agent
             && context.settings.site.as_ref().is_none_or(|site| {
                 document
                     .spec_as::<GatewaySpec>()
@@ -165,6 +166,7 @@ async fn register(
         mount_path: context.exported.path().map(|path| path.display().to_string()),
         compute: context.compute.as_ref().map(|driver| driver.name().to_owned()),
         evidence_key: before.evidence_key.clone(),
+        agent: false,
         health,
         reasons,
     };
@@ -255,9 +257,23 @@ pub(crate) fn place(
     let missing = |what: String| -> VaultError {
         lifeboat_vault::StoreError::new(lifeboat_vault::StoreClass::NotFound, what).into()
     };
-    let snapshot = attached.snapshot();
     let gateway =
         context.own_gateway(attached).ok_or_else(|| missing("this gateway isn't declared in the vault".to_owned()))?;
+    place_of(context, attached, group, dir, gateway)
+}
+
+/// [`place`] for a gateway, or an agent in a gateway's place.
+pub(crate) fn place_of(
+    context: &Context,
+    attached: &AttachedVault,
+    group: GroupId,
+    dir: PathBuf,
+    gateway: GatewayId,
+) -> Result<Place, VaultError> {
+    let missing = |what: String| -> VaultError {
+        lifeboat_vault::StoreError::new(lifeboat_vault::StoreClass::NotFound, what).into()
+    };
+    let snapshot = attached.snapshot();
     let document = snapshot
         .get(kind::GROUPS, &group.to_string())
         .ok_or_else(|| missing(format!("the group {group} isn't declared any more")))?;

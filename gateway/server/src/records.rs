@@ -92,6 +92,9 @@ pub(crate) struct GatewayRecord {
     pub(crate) compute: Option<String>,
     /// The public key that goes with the evidence it signs, base64.
     pub(crate) evidence_key: Option<String>,
+    /// An agent stands here, whom no process of a gateway replaces and no job can give anything to do.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) agent: bool,
     pub(crate) health: Health,
     pub(crate) reasons: Vec<String>,
 }

@@ -55,7 +55,7 @@ Run a gateway:
   status           Show how the gateway and everything that it protects is
   token            Tokens with roles: make, list, rotate and revoke them; show the administrator's token of this machine
   registration-key Registration keys: what a machine enrols with, once
-  agent            Agents: enrol this machine; list and revoke those that enrolled
+  agent            Agents: enrol this machine and protect its disks; list and revoke those that enrolled
   approval         Decide about what a second person has to approve
   whoami           Say whom the gateway takes you for, and what you may do
 
@@ -112,6 +112,9 @@ fn the_lines_of_the_contract_parse() {
         "registration-key create --site east --role agent --name web --ttl 10m",
         "agent enrol --state /var/lib/lifeboat-agent --endpoint https://a:443 --key-file - --name web",
         "agent enroll --state /s",
+        "agent run --state /s --mount /m --disk data=/dev/vdb --disk /srv/log.raw --policy gold --process-server a:9443,b:9443",
+        "agent run --config /etc/lifeboat/agent.toml",
+        "agent status --state /s",
         "agent delete web --state /s",
         "resync --group g --compare",
         "volume create --name v --gateway g --group g --source /dev/vg0/db",

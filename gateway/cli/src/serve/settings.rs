@@ -40,6 +40,10 @@ pub(crate) struct ServeArgs {
     /// [env: LIFEBOAT_LISTEN_NBD]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_nbd: Option<String>,
+    /// ADDRESS:PORT at which it is a process server for mobility agents, port 9443 by custom; it is none when left out [env:
+    /// LIFEBOAT_LISTEN_DATA]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_data: Option<String>,
     /// Time between two looks at the catalog, 2s when left out [env: LIFEBOAT_RECONCILE_INTERVAL]
     #[arg(long, value_name = "DURATION")]
     reconcile_interval: Option<String>,
@@ -84,6 +88,7 @@ struct File {
     name: Option<String>,
     listen_management: Option<String>,
     listen_nbd: Option<String>,
+    listen_data: Option<String>,
     reconcile_interval: Option<String>,
     journal_bytes: Option<String>,
     hooks: Option<String>,
@@ -169,6 +174,8 @@ impl ServeArgs {
         if let Some(given) = pick("listen_management", self.listen_management, file.listen_management) {
             serve.listen_management = given.read(address)?;
         }
+        serve.listen_data =
+            pick("listen_data", self.listen_data, file.listen_data).map(|given| given.read(address)).transpose()?;
         serve.listen_nbd =
             pick("listen_nbd", self.listen_nbd, file.listen_nbd).map(|given| given.read(address)).transpose()?;
         if let Some(given) = pick("reconcile_interval", self.reconcile_interval, file.reconcile_interval) {

@@ -1,7 +1,9 @@
-//! `lifeboat agent`: list, show, delete at a gateway; enrol on the machine itself.
+//! `lifeboat agent`: list, show, delete at a gateway; enrol, run and look at on the machine itself.
 //!
 //! The registration key is never an argument, which everybody on the machine could read: it comes from a file, from standard
 //! input, or from `LIFEBOAT_REGISTRATION_KEY`.
+
+mod protect;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -48,6 +50,10 @@ enum AgentVerb {
     /// Enrol this machine with a registration key, and keep its identity
     #[command(visible_alias = "enroll")]
     Enrol(EnrolArgs),
+    /// Protect disks of this machine: mount them, and stream what is written to a process server
+    Run(Box<protect::RunArgs>),
+    /// How the agent of this machine is doing
+    Status(protect::StatusArgs),
 }
 
 #[derive(Args, Debug)]
@@ -102,6 +108,8 @@ pub(crate) async fn run(args: AgentArgs, output: Output) -> Result<()> {
             declared::delete::<Agent>(&connection.client()?, output, &named, "revoked").await
         }
         AgentVerb::Enrol(args) => enrol(args, output).await,
+        AgentVerb::Run(args) => protect::run(*args).await,
+        AgentVerb::Status(args) => protect::status(&args, output),
     }
 }
 

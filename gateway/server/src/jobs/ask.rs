@@ -78,6 +78,11 @@ impl Asked<'_> {
         // Derived from the job, so that every try makes the same branch.
         spec.new_branch = Some(BranchId::from_bytes(self.job.to_bytes()));
         if kind == JobKind::PlannedFailover {
+            self.refuse_agent(
+                active.gateway,
+                "can't be told to stop: stop what writes there, see that its backlog is empty (`lifeboat agent status`), and fail over \
+                 unplanned",
+            )?;
             if !matches!(wanted.point.as_str(), "latest" | "latest-processed") {
                 return Err(ApiError::field("point", "a planned failover goes on from the last write; leave it out"));
             }
@@ -209,6 +214,7 @@ impl Asked<'_> {
     /// A stop in order.
     pub(crate) fn release(&self) -> ApiResult<Decided> {
         let gateway = self.active()?.gateway;
+        self.refuse_agent(gateway, "can't be told to stop: stop it there")?;
         let spec = self.spec(JobKind::Release, gateway);
         Ok((spec, vec![StepRecord::new(Step::Release, gateway)]))
     }
@@ -245,6 +251,7 @@ impl Asked<'_> {
     /// A copy of what the vault lacks.
     pub(crate) fn resync(&self, wanted: &ResyncRequest) -> ApiResult<Decided> {
         let gateway = self.active()?.gateway;
+        self.refuse_agent(gateway, "resyncs by itself when it has to, and can't be told to")?;
         Ok((self.spec(JobKind::Resync, gateway), plan::resync(gateway, wanted.compare)))
     }
 
@@ -254,6 +261,7 @@ impl Asked<'_> {
             return Err(ApiError::field("label", "can't have more than 255 bytes"));
         }
         let gateway = self.active()?.gateway;
+        self.refuse_agent(gateway, "takes its points by its own interval, and can't be told to take one")?;
         let mut spec = self.spec(JobKind::TakePoint, gateway);
         if wanted.app_consistent && self.facts.spec.app_consistency.is_none() {
             return Err(ApiError::field(
@@ -274,6 +282,17 @@ impl Asked<'_> {
         spec.source = Some(active.gateway);
         spec.from_branch = Some(active.branch);
         Ok((spec, vec![StepRecord::new(Step::Rehydrate, home)]))
+    }
+
+    /// Refuses what only a gateway can do for a group that a mobility agent has.
+    fn refuse_agent(&self, gateway: GatewayId, why: &str) -> ApiResult<()> {
+        let snapshot = self.attached.snapshot();
+        match snapshot.get(kind::GATEWAYS, &gateway.to_string()) {
+            Some(document) if status::<GatewayRecord>(document).agent => {
+                Err(ApiError::conflict(format!("the agent {} of the group {} {why}", document.name, self.name())))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses to bring disks forward that are to be others: those are filled once they are in use.
@@ -302,6 +321,7 @@ impl Asked<'_> {
                 self.name()
             )));
         }
+        self.refuse_agent(home, "can't be brought back: name a gateway of its site that becomes the group's home")?;
         Ok((active, home))
     }
 }
@@ -334,6 +354,9 @@ pub(crate) fn may_be_home(snapshot: &Snapshot, site: SiteId, gateway: GatewayId)
         ));
     }
     let record: GatewayRecord = status(document);
+    if record.agent {
+        return refused(format!("{name} is an agent: name a gateway"));
+    }
     if record.process_id.is_none() {
         return refused(format!("no process has registered as the gateway {name}: start it with this vault"));
     }

@@ -48,6 +48,7 @@ fn leader(context: &Context, attached: &AttachedVault, plan: &PlanSpec) -> ApiRe
     let can = |document: &&Arc<Document>| {
         let record: GatewayRecord = status(document);
         document.spec_as::<GatewaySpec>().is_ok_and(|spec| spec.site_id == plan.target_site_id)
+            && !record.agent
             && view::is_alive(&record, jobs::SILENCE)
             && (record.compute.is_some() || !needs_machines)
     };

@@ -1,0 +1,207 @@
+//! The mobility agent: the engine in front of disks of a server that holds no credential of the vault.
+//!
+//! ```text
+//! application ─> MOUNT/volumes/NAME.img ─> engine: journal, the disk itself ─> line (mutual TLS) ─> process server ─> vault
+//! ```
+//! Owns the life of one agent: its identity (by enrolment), what it protects (`protects.json` in its state directory: the ids
+//! that stand for its group and disks, made once), the way to its process servers, the mount, and `status.json` for people. It
+//! refuses to begin without an identity, without disks, or with other disks than it had. A crash leaves a group that is opened
+//! again; the disk is the application's own, with everything that was destaged, and the journal has the rest.
+
+mod protects;
+mod route;
+mod status;
+mod tree;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lifeboat_engine::machine::Host;
+use lifeboat_engine::{ErrorKind, Group, GroupConfig, GroupSettings, Reach, RetrySettings, VolumeSpec};
+use lifeboat_export::{Mount, MountOptions};
+use lifeboat_identity::Machine;
+use lifeboat_model::GatewayId;
+use lifeboat_model::state::GroupState;
+use tokio::time::Instant;
+
+use protects::Protects;
+use route::Route;
+pub use status::{AgentStatus, Served, read_status};
+use tree::Disks;
+
+/// How long users of the mount get to leave, and how long what is written may still be shipped, at a stop.
+const UNMOUNT_GRACE: Duration = Duration::from_secs(5);
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two tries to begin.
+const BEGIN_AGAIN: Duration = Duration::from_secs(2);
+const STATUS_INTERVAL: Duration = Duration::from_secs(2);
+/// How often an idle agent asks whether its group was taken over.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(30);
+/// The journal: half of the disks, a quarter of what is free, within bounds.
+const JOURNAL_BYTES: std::ops::RangeInclusive<u64> = (64 << 20)..=(16 << 30);
+
+/// A disk to protect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// The volume's name; by the agent's name and the disk's when absent.
+    pub name: Option<String>,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// How an agent is started.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Its state directory, with the identity that it enrolled.
+    pub state: PathBuf,
+    /// Where its disks are mounted, as files.
+    pub mount: PathBuf,
+    /// The disks.
+    pub disks: Vec<DiskConfig>,
+    /// The group's name; the agent's own when absent.
+    pub group: Option<String>,
+    /// The name of the group's policy.
+    pub policy: String,
+    /// `host:port` of process servers, in order.
+    pub process_servers: Vec<String>,
+    /// Gateways that renew its certificate: `https://host:port`.
+    pub endpoints: Vec<String>,
+    /// Time between recovery points while there are writes.
+    pub point_interval: Duration,
+    /// Limit of the journal, bytes; by the disks and the space there is when absent.
+    pub journal_bytes: Option<u64>,
+}
+
+/// Runs an agent until `shutdown` resolves, then stops it in order.
+///
+/// # Errors
+/// One sentence: there is no identity, a disk can't be had, the mount can't be made, the process server refuses.
+pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    anyhow::ensure!(!config.disks.is_empty(), "an agent without disks protects nothing: name one with --disk");
+    anyhow::ensure!(
+        !config.process_servers.is_empty(),
+        "an agent ships to process servers: name one with --process-server HOST:9443"
+    );
+    let machine = Arc::new(Machine::open(&config.state)?);
+    let agent: lifeboat_model::AgentId =
+        machine.name().id.parse().map_err(|_| anyhow::anyhow!("{} is no agent", machine.name()))?;
+    let agent = GatewayId::from_bytes(agent.to_bytes());
+    let protects = Protects::load_or_make(&config)?;
+    let route = Arc::new(Route::new(&machine, &config.process_servers, protects.declare(agent, &config))?);
+    let settings = settings(&config, &protects);
+    let group_config = GroupConfig {
+        reach: Reach::Relay(Arc::<Route>::clone(&route)),
+        group: protects.group,
+        gateway: agent,
+        machine: Arc::new(Host),
+        dir: config.state.join("group"),
+        settings,
+    };
+    let renewing = async {
+        if config.endpoints.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        machine.keep_renewed(&config.endpoints).await;
+    };
+    tokio::select! {
+        done = serve(&config, group_config, &protects, &route, shutdown) => done,
+        () = renewing => Ok(()),
+    }
+}
+
+async fn serve(
+    config: &AgentConfig,
+    group_config: GroupConfig,
+    protects: &Protects,
+    route: &Arc<Route>,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    tokio::pin!(shutdown);
+    let begun = tokio::select! {
+        () = &mut shutdown => return Ok(()),
+        begun = begin(config, &group_config, protects, route) => begun,
+    };
+    let group = begun?;
+    let disks = Arc::new(Disks::new(&group));
+    let mount = Mount::start(&config.mount, disks, MountOptions::default())
+        .await
+        .with_context(|| format!("the mount {} can't be made", config.mount.display()))?;
+    tracing::info!(mount = %mount.path().display(), group = %group.id(), "disks are protected");
+    let ended = tokio::select! {
+        () = &mut shutdown => Ok(()),
+        () = mount.ended() => Err(anyhow::anyhow!("the mount {} was taken away", config.mount.display())),
+        () = watch(config, &group, route) => Ok(()),
+    };
+    let outcome = mount.unmount(UNMOUNT_GRACE).await;
+    tracing::info!(?outcome, "disks are unmounted");
+    group.close(CLOSE_DEADLINE).await;
+    status::write(config, &status::stopped(&group));
+    ended
+}
+
+/// Opens the group, or makes it: that needs a process server, and is tried until one answers.
+async fn begin(
+    config: &AgentConfig,
+    group: &GroupConfig,
+    protects: &Protects,
+    route: &Route,
+) -> anyhow::Result<Arc<Group>> {
+    let specs: Vec<VolumeSpec> = protects.specs();
+    loop {
+        let begun = if Group::exists_at(group) {
+            Group::open(group.clone()).await
+        } else {
+            Group::create(group.clone(), specs.clone()).await
+        };
+        match begun {
+            Ok(begun) => {
+                let there = begun.volumes();
+                for spec in specs.into_iter().filter(|spec| there.iter().all(|one| one.id != spec.id)) {
+                    begun.add_volume(spec).await.map_err(anyhow::Error::new)?;
+                }
+                return Ok(begun);
+            }
+            Err(error) if error.kind() == ErrorKind::Retry => {
+                tracing::warn!(%error, "the disks can't be served yet: trying again");
+                status::write(config, &status::waiting(protects, route, &error));
+                tokio::time::sleep(BEGIN_AGAIN).await;
+            }
+            Err(error) => return Err(anyhow::Error::new(error)),
+        }
+    }
+}
+
+/// Tells people how it goes, and asks now and then whether somebody else has the group.
+async fn watch(config: &AgentConfig, group: &Arc<Group>, route: &Route) {
+    let mut doubted = Instant::now();
+    loop {
+        let found = group.status();
+        status::write(config, &status::of(group, &found, route));
+        if found.state == GroupState::Active && doubted.elapsed() >= DOUBT_INTERVAL {
+            doubted = Instant::now();
+            let _ = group.doubt();
+        }
+        tokio::time::sleep(STATUS_INTERVAL).await;
+    }
+}
+
+fn settings(config: &AgentConfig, protects: &Protects) -> GroupSettings {
+    let free = rustix::fs::statvfs(&config.state).map_or(0, |found| found.f_bavail.saturating_mul(found.f_frsize));
+    let wanted = (protects.size_bytes() / 2).min(free / 4).clamp(*JOURNAL_BYTES.start(), *JOURNAL_BYTES.end());
+    let pauses = [100, 500, 1000, 2000, 5000, 15_000].map(Duration::from_millis);
+    GroupSettings {
+        point_interval: config.point_interval,
+        journal_bytes: config.journal_bytes.unwrap_or(wanted),
+        retry: RetrySettings { pauses: pauses.to_vec(), ..RetrySettings::default() },
+        ..GroupSettings::default()
+    }
+}
+
+impl fmt::Display for DiskConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}

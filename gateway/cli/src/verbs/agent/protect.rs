@@ -1,0 +1,216 @@
+//! `lifeboat agent run` and `lifeboat agent status`: protecting disks of this machine, and how that goes.
+//!
+//! `run` takes its settings from flags, or from a TOML file with the same names. It runs until SIGTERM or SIGINT, like a gateway.
+//! `status` asks nobody: it reads what the agent wrote two seconds ago at most, and says so when that is long ago.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use lifeboat_agent::{AgentConfig, DiskConfig};
+use lifeboat_api::validate::parse_duration;
+use lifeboat_model::Timestamp;
+use serde::Deserialize;
+
+use crate::connect::environment;
+use crate::failure::{Failure, Result};
+use crate::output::Output;
+use crate::render;
+use crate::serve::{LogSettings, stop_signal};
+
+/// What a running agent wrote longer ago than this is no longer true.
+const STALE: Duration = Duration::from_secs(15);
+const POINT_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+
+/// Protect disks of this machine.
+#[derive(Args, Debug, Default)]
+pub(super) struct RunArgs {
+    /// File of settings, TOML, with the names of these flags; flags come before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The directory that holds this machine's identity, its journal and what it protects
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Where the disks are mounted, as files volumes/NAME.img
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+    /// A disk image or block device; again for each further one
+    #[arg(long, value_name = "[NAME=]PATH")]
+    disk: Vec<String>,
+    /// The name of its consistency group; this machine's when left out
+    #[arg(long)]
+    group: Option<String>,
+    /// The name of the policy that governs it
+    #[arg(long)]
+    policy: Option<String>,
+    /// Process servers, tried in order: HOST:PORT, separated by commas
+    #[arg(long, value_name = "HOST:PORT,…")]
+    process_server: Option<String>,
+    /// Gateways that renew its certificate: https://HOST:PORT, separated by commas [env: LIFEBOAT_ENDPOINT]
+    #[arg(long, value_name = "URL,…")]
+    endpoint: Option<String>,
+    /// Time between recovery points while there are writes, 1s to 1h, 5s when left out
+    #[arg(long, value_name = "DURATION")]
+    point_interval: Option<String>,
+    /// Most that the journal may take, for example 4GiB; by the disks and the space there is when left out
+    #[arg(long, value_name = "SIZE")]
+    journal_bytes: Option<String>,
+    /// What is logged: info, debug, or module=level, separated by commas [env: LIFEBOAT_LOG]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// How a running agent is doing.
+#[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    /// The agent's state directory
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+}
+
+/// The file of settings.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    state: Option<PathBuf>,
+    mount: Option<PathBuf>,
+    #[serde(default)]
+    disk: Vec<String>,
+    group: Option<String>,
+    policy: Option<String>,
+    process_server: Option<String>,
+    endpoint: Option<String>,
+    point_interval: Option<String>,
+    journal_bytes: Option<String>,
+    log: Option<String>,
+}
+
+pub(super) async fn run(args: RunArgs) -> Result<()> {
+    let log = args.log.clone();
+    let (config, kept) = settings(args)?;
+    let filter = log.or_else(|| environment("LIFEBOAT_LOG")).or(kept).unwrap_or_else(|| "info".to_owned());
+    crate::serve::start_log(&LogSettings { filter, format: None })?;
+    let stop = stop_signal()?;
+    lifeboat_agent::run(config, stop).await.map_err(|error| Failure::failed(format!("{error:#}")))
+}
+
+fn settings(args: RunArgs) -> Result<(AgentConfig, Option<String>)> {
+    let file: File = match &args.config {
+        None => File::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::unreadable("the file of settings", path, &error))?;
+            toml::from_str(&text).map_err(|error| Failure::usage(format!("{}: {}", path.display(), error.message())))?
+        }
+    };
+    let missing =
+        |what: &str| Failure::usage(format!("the agent has no {what}: give --{what}, or set it in --config FILE"));
+    let list = |text: Option<String>| -> Vec<String> {
+        let text = text.unwrap_or_default();
+        text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned).collect()
+    };
+    let disks = if args.disk.is_empty() { file.disk } else { args.disk };
+    let interval = args.point_interval.or(file.point_interval).unwrap_or_else(|| "5s".to_owned());
+    let point_interval =
+        parse_duration(&interval).map_err(|error| Failure::usage(format!("--point-interval: {error}")))?;
+    if point_interval < POINT_INTERVAL.0 || point_interval > POINT_INTERVAL.1 {
+        return Err(Failure::usage(format!("--point-interval must lie between 1s and 1h, not {interval}")));
+    }
+    let journal = args.journal_bytes.or(file.journal_bytes);
+    let config = AgentConfig {
+        state: args.state.or(file.state).ok_or_else(|| missing("state"))?,
+        mount: args.mount.or(file.mount).ok_or_else(|| missing("mount"))?,
+        disks: disks.iter().map(|text| disk(text)).collect::<Result<_>>()?,
+        group: args.group.or(file.group),
+        policy: args.policy.or(file.policy).ok_or_else(|| missing("policy"))?,
+        process_servers: list(args.process_server.or(file.process_server)),
+        endpoints: list(args.endpoint.or_else(|| environment("LIFEBOAT_ENDPOINT")).or(file.endpoint)),
+        point_interval,
+        journal_bytes: journal
+            .map(|text| render::parse_size(&text).map_err(|error| Failure::usage(format!("--journal-bytes: {error}"))))
+            .transpose()?,
+    };
+    if config.process_servers.is_empty() {
+        return Err(missing("process-server"));
+    }
+    if config.disks.is_empty() {
+        return Err(missing("disk"));
+    }
+    Ok((config, file.log))
+}
+
+/// `PATH` or `NAME=PATH`; the path is absolute.
+fn disk(text: &str) -> Result<DiskConfig> {
+    let (name, path) = match text.split_once('=') {
+        Some((name, path)) if !name.contains('/') => (Some(name.to_owned()), path),
+        _ => (None, text),
+    };
+    if !Path::new(path).is_absolute() {
+        return Err(Failure::usage(format!("--disk {text}: name the disk by its absolute path")));
+    }
+    Ok(DiskConfig { name, path: PathBuf::from(path) })
+}
+
+pub(super) fn status(args: &StatusArgs, output: Output) -> Result<()> {
+    let found = lifeboat_agent::read_status(&args.state)
+        .map_err(|error| Failure::unreadable("the status of an agent", &args.state, &error))?;
+    let age = Timestamp::now().seconds_since(found.time);
+    output.show(&found, || {
+        let mut lines = vec![
+            ("state", found.state.clone()),
+            ("health", found.health.to_string()),
+            ("group", found.group.clone()),
+            ("process server", render::maybe(found.process_server.clone())),
+            ("backlog", render::size(found.backlog_bytes)),
+            ("still to be copied", render::maybe(found.resync_bytes_left.map(render::size))),
+            ("last point", render::maybe(found.last_point)),
+        ];
+        lines.extend(found.reasons.iter().map(|reason| ("because", reason.clone())));
+        for disk in &found.disks {
+            let path = disk.path.as_deref().unwrap_or("");
+            lines.push(("disk", format!("{} {} {path}", disk.name, render::size(disk.size_bytes))));
+        }
+        if found.state != "stopped" && age > STALE.as_secs_f64() {
+            lines.push(("note", format!("written {age:.0} s ago: the agent doesn't run")));
+        }
+        render::clean(&render::fields(&lines))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_come_from_flags_before_the_file_and_what_is_missing_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(
+            &path,
+            "state = \"/var/lib/lifeboat-agent\"\nmount = \"/mnt/lifeboat\"\ndisk = [\"data=/dev/vdb\"]\npolicy = \"gold\"\n\
+             process_server = \"a:9443, b:9443\"\npoint_interval = \"10s\"\n",
+        )
+        .unwrap();
+        let of = |args: RunArgs| settings(args).map(|(config, _)| config);
+        let args = || RunArgs { config: Some(path.clone()), ..RunArgs::default() };
+        let config = of(args()).unwrap();
+        assert_eq!(config.process_servers, ["a:9443", "b:9443"]);
+        assert_eq!(config.disks, [DiskConfig { name: Some("data".into()), path: "/dev/vdb".into() }]);
+        assert_eq!(config.point_interval, Duration::from_secs(10));
+        let config =
+            of(RunArgs { disk: vec!["/srv/a=b.raw".into()], policy: Some("silver".into()), ..args() }).unwrap();
+        assert_eq!((config.policy.as_str(), config.disks[0].name.as_deref()), ("silver", None));
+        assert_eq!(config.disks[0].path, Path::new("/srv/a=b.raw"));
+        for (wrong, named) in [
+            (RunArgs::default(), "state"),
+            (RunArgs { point_interval: Some("2h".into()), ..args() }, "point-interval"),
+            (RunArgs { disk: vec!["data.raw".into()], ..args() }, "absolute"),
+            (RunArgs { journal_bytes: Some("much".into()), ..args() }, "journal-bytes"),
+        ] {
+            let error = of(wrong).unwrap_err();
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        std::fs::write(&path, "stat = \"/s\"\n").unwrap();
+        assert!(of(args()).is_err(), "an unknown key is refused");
+    }
+}
