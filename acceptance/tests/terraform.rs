@@ -9,7 +9,7 @@ use lifeboat_acceptance::estate::Api;
 use lifeboat_acceptance::gateway::Gateway;
 use lifeboat_acceptance::scratch::Scratch;
 use lifeboat_acceptance::terraform::{Tier, Workspace};
-use lifeboat_api::types::{Agent, Event, Group, Policy, RegistrationKey, Site, Token, Volume};
+use lifeboat_api::types::{Agent, Event, Group, Policy, RegistrationKey, Site, Token, Vault, Volume};
 
 /// A gateway that Terraform talks to, and a workspace.
 struct Bench {
@@ -317,8 +317,13 @@ fn what_someone_else_changed_since_the_plan_is_as_planned_after_the_apply() {
     let bench = Bench::new("tf-stale", Tier::Attached).unwrap();
     let workspace = &bench.workspace;
     workspace.step(&bench.standard(), |_| Ok(()), |_| Ok(())).unwrap();
-    workspace.write(&bench.configuration("1s", 2, RETENTION, "")).unwrap();
-    assert_eq!(workspace.plan().unwrap().changes(), 2);
+    let changed = bench
+        .configuration("1s", 2, RETENTION, "")
+        .replace("  name        = \"main\"", "  name = \"main\"\n  soft_delete_days = 30")
+        .replace("  name     = \"onprem\"", "  name = \"onprem\"\n  description = \"by the sea\"")
+        .replace("  name      = \"erp\"", "  name = \"finance\"");
+    workspace.write(&changed).unwrap();
+    assert_eq!(workspace.plan().unwrap().changes(), 5);
     // Every generation that the plan saw is an old one now.
     let api = bench.api().unwrap();
     api.call(async |client| {
@@ -327,11 +332,30 @@ fn what_someone_else_changed_since_the_plan_is_as_planned_after_the_apply() {
         client.patch::<Policy>(&policy.id.to_string(), policy.generation, &change).await?;
         let volume: Volume = client.find_by_name("data").await?.expect("the volume exists");
         let change = serde_json::json!({"cache_bytes": 1_u64 << 30});
-        client.patch::<Volume>(&volume.id.to_string(), volume.generation, &change).await.map(drop)
+        client.patch::<Volume>(&volume.id.to_string(), volume.generation, &change).await?;
+        let vault: Vault = client.find_by_name("main").await?.expect("the vault exists");
+        let change = serde_json::json!({"soft_delete_days": 20});
+        client.patch::<Vault>(&vault.id.to_string(), vault.generation, &change).await?;
+        let site: Site = client.find_by_name("onprem").await?.expect("the site exists");
+        let change = serde_json::json!({"description": "inland"});
+        client.patch::<Site>(&site.id.to_string(), site.generation, &change).await?;
+        let group: Group = client.find_by_name("erp").await?.expect("the group exists");
+        let change = serde_json::json!({"name": "sales"});
+        client.patch::<Group>(&group.id.to_string(), group.generation, &change).await.map(drop)
     })
     .unwrap();
     workspace.apply().unwrap();
     workspace.plan_is_empty(true).unwrap();
+    let (vault, site, group) = api
+        .call(async |client| {
+            let vault: Option<Vault> = client.find_by_name("main").await?;
+            let site: Option<Site> = client.find_by_name("onprem").await?;
+            Ok((vault, site, client.find_by_name::<Group>("finance").await?))
+        })
+        .unwrap();
+    assert_eq!(vault.map(|vault| vault.spec.soft_delete_days), Some(30));
+    assert_eq!(site.and_then(|site| site.spec.description).as_deref(), Some("by the sea"));
+    assert!(group.is_some());
     let policy = api.call(async |client| client.find_by_name::<Policy>("standard").await).unwrap().unwrap();
     assert_eq!(policy.spec.recovery_point_interval, "1s");
     workspace.destroy().unwrap();

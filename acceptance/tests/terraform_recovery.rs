@@ -271,9 +271,14 @@ fn networks_that_were_changed_or_deleted_elsewhere_are_planned_again() {
     workspace.plan_is_empty(true).unwrap();
 
     // Someone is faster between plan and apply: what was planned is so all the same.
-    workspace.write(&configuration.replace("br-servers", "br1")).unwrap();
-    assert_eq!(workspace.plan().unwrap().changes(), 1);
+    let wanted = configuration
+        .replace("br-servers", "br1")
+        .replace("  test_network_id   = lifeboat_network.isolated.id\n", "  address_rule = \"next-free\"\n");
+    workspace.write(&wanted).unwrap();
+    assert_eq!(workspace.plan().unwrap().changes(), 2);
     changed_elsewhere::<Network>(&api, &source, &serde_json::json!({"bridge": "br9"})).unwrap();
+    let mapping = workspace.state().unwrap().text("lifeboat_network_mapping.out", "id").unwrap().to_owned();
+    changed_elsewhere::<NetworkMapping>(&api, &mapping, &serde_json::json!({"test_network_id": null})).unwrap();
     workspace.apply().unwrap();
     workspace.plan_is_empty(true).unwrap();
     let found = api.call(async |client| client.read::<Network>(&source).await).unwrap();
