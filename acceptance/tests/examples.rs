@@ -94,6 +94,13 @@ fn an_application_is_protected_by_the_module() {
 }
 
 #[test]
+fn machines_of_one_group_are_protected_together() {
+    let example = Example::new("multi-machine-group", "onprem", "primary").unwrap();
+    example.variables(&example.in_a_directory("vault_url")).unwrap();
+    example.lives().unwrap();
+}
+
+#[test]
 fn two_sites_begin_with_the_one_that_runs() {
     let example = Example::new("two-site", "geneva", "gateway-geneva").unwrap();
     let (one, other) = (example.in_a_directory("vault_url_of_geneva"), example.in_a_directory("vault_url_of_zurich"));
