@@ -37,6 +37,7 @@ mod vault;
 
 pub use ambient::{Clock, Entropy, VaultOptions};
 pub use audit::{AuditBatch, AuditChain, AuditFinding, AuditHead, AuditLog, AuditReport};
+pub use backend::endpoint::forbidden as forbidden_address;
 pub use catalog::{Catalog, Document};
 pub use error::{StoreClass, StoreError, VaultError, VaultErrorKind};
 pub use faulty::{Counts, Effect, FaultyStore, OpKind, Request, Rule};

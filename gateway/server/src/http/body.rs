@@ -60,7 +60,7 @@ pub(crate) fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> ApiResult
             (Some(name), parent) => format!("{parent}.{name}"),
             (None, path) => path.to_owned(),
         };
-        let message = if missing.is_some() { "is required".to_owned() } else { message };
+        let message = if missing.is_some() { "is required".to_owned() } else { without_value(&message) };
         Problem::invalid_field(field, message).into()
     })?;
     let known =
@@ -68,6 +68,16 @@ pub(crate) fn typed<T: DeserializeOwned + Serialize>(value: &Value) -> ApiResult
     let mut errors = Vec::new();
     unknown_fields("", value, &known, &mut errors);
     if errors.is_empty() { Ok(typed) } else { Err(errors.into()) }
+}
+
+/// What serde says of text in the wrong place, without the text: it may be a passphrase that stands one level too high.
+fn without_value(message: &str) -> String {
+    let texts = ["invalid type: string", "invalid value: string", "unknown variant"];
+    let cut = texts.iter().find(|text| message.starts_with(**text)).zip(message.rfind(", expected "));
+    match cut {
+        Some((text, end)) => format!("{text}{}", message.get(end..).unwrap_or_default()),
+        None => message.to_owned(),
+    }
 }
 
 /// Fields of `sent` that `known` hasn't. Specs always write all of their fields, so what is missing there isn't known.
@@ -275,6 +285,26 @@ mod tests {
         unknown_fields("", &serde_json::json!({"a": [{"b": 1, "x": 2}], "y": 3, "c": {"z": 1}}), &known, &mut errors);
         let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(fields, ["a[0].x", "y"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_what_was_sent() {
+        #[derive(Debug, Serialize, serde::Deserialize)]
+        struct Inner {
+            mode: lifeboat_api::AuditKind,
+        }
+        #[derive(Debug, Serialize, serde::Deserialize)]
+        struct Outer {
+            inner: Inner,
+        }
+        for (sent, field) in [
+            (serde_json::json!({"inner": "my secret\", expected 5"}), "inner"),
+            (serde_json::json!({"inner": {"mode": "my secret`, expected x"}}), "inner.mode"),
+        ] {
+            let error = format!("{:?}", typed::<Outer>(&sent).expect_err("it is wrong"));
+            assert!(error.contains(field) && error.contains("expected "), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Requests that jobs make of others over HTTP/1.1: one connection, one exchange, nothing followed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -19,18 +19,15 @@ pub(super) struct Answer {
     pub(super) whole: bool,
 }
 
-/// A connection to the first of a host's addresses that answers. Addresses of this link alone are none of anybody's services.
+/// A connection to the first of a host's addresses that answers. Who may write plans isn't who runs this machine: what only
+/// it can reach is not asked for them.
 pub(super) async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
     let addresses: Vec<SocketAddr> =
         tokio::net::lookup_host((host, port)).await.map_err(|error| format!("{host}: {error}"))?.collect();
     let mut last = format!("{host} has no address");
     for address in addresses {
-        let local = match address.ip() {
-            IpAddr::V4(ip) => ip.is_link_local() || ip.is_unspecified() || ip.is_multicast(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast(),
-        };
-        if local {
-            last = format!("{address} is an address that no request is sent to");
+        if let Some(why) = lifeboat_vault::forbidden_address(address.ip()) {
+            last = format!("no request is sent to {address}: {why}");
             continue;
         }
         match TcpStream::connect(address).await {
@@ -76,5 +73,21 @@ pub(super) async fn exchange(
             // The connection is over once the answer is there.
             Ok(()) => asked.await,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_only_this_machine_can_reach_is_not_asked() {
+        // The fourth is how the first is written to get past a check of IPv4 alone.
+        for host in
+            ["169.254.169.254", "168.63.129.16", "fd00:ec2::254", "::ffff:169.254.169.254", "fe80::1", "0.0.0.0"]
+        {
+            let error = dial(host, 80).await.expect_err(host);
+            assert!(error.starts_with("no request is sent to "), "{host}: {error}");
+        }
     }
 }

@@ -14,8 +14,11 @@ use crate::error::{StoreClass, StoreError};
 /// Set to `1` by the operator, it allows `http:` endpoints that are not on this machine.
 pub(crate) const ALLOW_HTTP: &str = "LIFEBOAT_ALLOW_HTTP_STORAGE";
 
-/// Why an address is never connected to; `None` for one that may be.
-pub(crate) fn forbidden(address: IpAddr) -> Option<&'static str> {
+/// Why an address is never connected to for somebody who only gave its name or URL; `None` for one that may be: link-local
+/// addresses, the metadata services of clouds (which are link-local, but for 168.63.129.16 of Azure, 100.100.100.200 of Alibaba
+/// and `fd00:ec2::254` of AWS), and what is no address of one machine. IPv4 in IPv6 counts as what it stands for.
+#[must_use]
+pub fn forbidden(address: IpAddr) -> Option<&'static str> {
     let address = address.to_canonical();
     match address {
         IpAddr::V4(v4) => {
