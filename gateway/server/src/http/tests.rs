@@ -2,6 +2,7 @@
 
 mod access;
 mod approvals;
+mod garbled;
 mod identity;
 mod networks;
 mod recovery;

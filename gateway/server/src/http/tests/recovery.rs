@@ -7,8 +7,8 @@ use super::{Api, blamed, problem};
 use crate::testing::policy_spec;
 
 /// Two sites with networks and a mapping; at the first a gateway that nobody runs, two groups and three volumes.
-struct World {
-    api: Api,
+pub(super) struct World {
+    pub(super) api: Api,
     vault: Value,
     east: Value,
     west: Value,
@@ -20,7 +20,7 @@ struct World {
     files: Value,
 }
 
-async fn world() -> World {
+pub(super) async fn world() -> World {
     let api = Api::start().await;
     let vault = api.vault().await;
     let site = async |name: &str| api.declare("/v1/sites", &json!({"vault_id": vault["id"], "name": name})).await;
@@ -58,7 +58,7 @@ async fn world() -> World {
 
 impl World {
     /// A machine with one disk and one interface.
-    fn machine(&self, name: &str, disk: usize, address: &str) -> Value {
+    pub(super) fn machine(&self, name: &str, disk: usize, address: &str) -> Value {
         json!({
             "site_id": self.east["id"], "name": name, "group_id": self.group["id"], "cpus": 2, "memory_mib": 2048,
             "disk": [{"volume_id": self.volumes[disk]["id"]}],
