@@ -170,6 +170,35 @@ async fn settings_of_two_gateways_go_on_top_of_each_other() {
     assert_eq!(here.refresh().await.unwrap_err().kind(), VaultErrorKind::Tampered);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_while_others_change_is_not_told_that_it_went_back() {
+    let home = tempfile::tempdir().unwrap();
+    let store = open_store(&format!("file://{}", home.path().display()), Access::Create).await.unwrap();
+    let vault = make(&store).await;
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let (vault, done) = (vault.clone(), Arc::clone(&done));
+            tokio::spawn(async move {
+                let mut last = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let revision = vault.refresh().await?.revision;
+                    assert!(revision >= last, "{revision} after {last}");
+                    last = revision;
+                }
+                Ok::<_, VaultError>(())
+            })
+        })
+        .collect();
+    for number in 0..60 {
+        vault.update_settings(VaultSettings::new(format!("name {number}"))).await.unwrap();
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn names_are_checked() {
     for name in ["", "  ", "a\nb", &"x".repeat(256)] {
