@@ -37,6 +37,7 @@ pub struct Gateway {
     management: SocketAddr,
     host: Option<Host>,
     more_args: Vec<OsString>,
+    prefix: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     // Dropped in this order: mounts, process, remains of its mount.
     unmount_users: Option<cleanup::Guard>,
@@ -91,6 +92,7 @@ impl Gateway {
             management: free_address()?,
             host: None,
             more_args: Vec::new(),
+            prefix: Vec::new(),
             environment: Vec::new(),
             unmount_users: None,
             process: None,
@@ -113,6 +115,12 @@ impl Gateway {
         self
     }
 
+    /// A command that becomes it in the end, for example [`crate::confine::Unit::prefix`], from the next start on.
+    pub fn under(&mut self, prefix: Vec<OsString>) -> &mut Self {
+        self.prefix = prefix;
+        self
+    }
+
     /// A variable of its environment, from the next start on.
     pub fn env(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> &mut Self {
         self.environment.push((name.into(), value.into()));
@@ -131,7 +139,11 @@ impl Gateway {
             Some(host) => host.inside(&binaries::lifeboat()?, self.serve_args()),
             None => (binaries::lifeboat()?, self.serve_args()),
         };
-        let process = Daemon::start(&self.name, &program, &args, &self.environment, &self.log())?;
+        let mut line: Vec<OsString> = self.prefix.clone();
+        line.push(program.into());
+        line.extend(args);
+        let program = PathBuf::from(line.remove(0));
+        let process = Daemon::start(&self.name, &program, &line, &self.environment, &self.log())?;
         let mount = self.mount();
         self.unmount_users = Some(cleanup::defer(format!("unmount what uses {}", mount.display()), move || {
             mounts::unmount_below(&mount);

@@ -11,6 +11,7 @@ pub mod ambush;
 pub mod binaries;
 pub mod cleanup;
 pub mod command;
+pub mod confine;
 pub mod content;
 pub mod device;
 pub mod documents;
