@@ -126,3 +126,33 @@ pub(crate) async fn declare(client: &Client, directory: &Path) -> Declared {
     let volume = client.create::<Volume>(&spec).await.expect("volume");
     Declared { volume }
 }
+
+/// Numbers from a seed: splitmix64, by Steele, Lea and Flood, 2014; small, and the same everywhere.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`, which isn't 0.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.number() % limit
+    }
+
+    /// One of these, which are some.
+    pub(crate) fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        let at = self.below(of.len() as u64);
+        of.get(usize::try_from(at).expect("small")).expect("there is one")
+    }
+}
+
+/// A number that whoever runs a test gave it, such as `SEED=0x5e90`.
+pub(crate) fn given(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u64::from_str_radix(hex, 16).ok())
+}

@@ -14,6 +14,7 @@ use super::recovery::world;
 use super::{Answer, Api};
 use crate::http::openapi::document;
 use crate::http::operations::operations;
+use crate::testing::{Random, given};
 
 /// How long an answer may take on a busy machine.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -57,62 +58,45 @@ const FITTING: [&str; 16] = [
     "/nowhere/at/all",
 ];
 
-/// Chance from a seed: splitmix64.
-struct Chance(u64);
-
-impl Chance {
-    fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Once in `of`.
-    fn once(&mut self, of: u64) -> bool {
-        self.number().is_multiple_of(of)
-    }
-
-    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        let at = self.number() % of.len() as u64;
-        of.get(usize::try_from(at).expect("small")).expect("not empty")
-    }
-
-    fn odd_value(&mut self) -> Value {
-        match self.number() % 12 {
-            0 => Value::Null,
-            1 => json!(true),
-            2 => json!(-1),
-            3 => json!(u64::MAX),
-            4 => json!(1.5e300),
-            5 => json!([]),
-            6 => json!({}),
-            7 => json!("x".repeat(5000)),
-            8 => json!(vec![json!({"id": "x"}); 300]),
-            9 => (0..100).fold(json!(0), |inner, _| json!([inner])),
-            _ => json!(self.one(&ODD)),
-        }
+fn odd_value(random: &mut Random) -> Value {
+    match random.number() % 12 {
+        0 => Value::Null,
+        1 => json!(true),
+        2 => json!(-1),
+        3 => json!(u64::MAX),
+        4 => json!(1.5e300),
+        5 => json!([]),
+        6 => json!({}),
+        7 => json!("x".repeat(5000)),
+        8 => json!(vec![json!({"id": "x"}); 300]),
+        9 => (0..100).fold(json!(0), |inner, _| json!([inner])),
+        _ => json!(random.one(&ODD)),
     }
 }
 
 /// Makes bodies.
 struct Maker {
     description: Value,
-    chance: Chance,
+    random: Random,
     /// What is there: collection and id.
     ids: Vec<(String, String)>,
     directory: String,
 }
 
 impl Maker {
+    /// Once in `of`.
+    fn once(&mut self, of: u64) -> bool {
+        self.random.below(of) == 0
+    }
+
     fn body(&mut self, schema: &str) -> Value {
         let reference = json!({"$ref": format!("#/components/schemas/{schema}")});
         self.value(&reference, "", 0)
     }
 
     fn value(&mut self, schema: &Value, name: &str, depth: usize) -> Value {
-        if depth > DEPTH || self.chance.once(50) {
-            return self.chance.odd_value();
+        if depth > DEPTH || self.once(50) {
+            return odd_value(&mut self.random);
         }
         if let Some(name) = schema["$ref"].as_str() {
             let name = name.rsplit('/').next().unwrap_or_default();
@@ -121,15 +105,15 @@ impl Maker {
         }
         for several in ["oneOf", "anyOf", "allOf"] {
             if let Some(all) = schema[several].as_array() {
-                let one = self.chance.one(all).clone();
+                let one = self.random.one(all).clone();
                 return self.value(&one, name, depth + 1);
             }
         }
         if let Some(all) = schema["enum"].as_array() {
-            return self.chance.one(all).clone();
+            return self.random.one(all).clone();
         }
         let kind = match &schema["type"] {
-            Value::Array(kinds) => self.chance.one(kinds).clone(),
+            Value::Array(kinds) => self.random.one(kinds).clone(),
             kind => kind.clone(),
         };
         match kind.as_str() {
@@ -138,22 +122,22 @@ impl Maker {
                 let mut object = serde_json::Map::new();
                 for (field, inner) in schema["properties"].as_object().into_iter().flatten() {
                     let asked = required.iter().any(|one| one == field);
-                    if asked && !self.chance.once(20) || !asked && self.chance.once(2) {
+                    if asked && !self.once(20) || !asked && self.once(2) {
                         object.insert(field.clone(), self.value(inner, field, depth + 1));
                     }
                 }
-                if self.chance.once(30) {
-                    object.insert((*self.chance.one(&ODD)).to_owned(), self.chance.odd_value());
+                if self.once(30) {
+                    object.insert((*self.random.one(&ODD)).to_owned(), odd_value(&mut self.random));
                 }
                 object.into()
             }
             Some("array") => {
-                let count = *self.chance.one(&[0, 1, 1, 2, 3]);
+                let count = *self.random.one(&[0, 1, 1, 2, 3]);
                 (0..count).map(|_| self.value(&schema["items"], name, depth + 1)).collect()
             }
-            Some("integer") => json!(*self.chance.one(&[0_i64, 1, 2, 7, 64, 100, 4096, 1 << 20, i64::MAX])),
-            Some("number") => json!(*self.chance.one(&[0.0, 0.5, 1.0, -1.0])),
-            Some("boolean") => json!(self.chance.once(2)),
+            Some("integer") => json!(*self.random.one(&[0_i64, 1, 2, 7, 64, 100, 4096, 1 << 20, i64::MAX])),
+            Some("number") => json!(*self.random.one(&[0.0, 0.5, 1.0, -1.0])),
+            Some("boolean") => json!(self.once(2)),
             Some("string") => self.text(name),
             _ => Value::Null,
         }
@@ -163,11 +147,11 @@ impl Maker {
         match name {
             // Nothing is looked for outside this test's own directory, and nobody is called.
             "storage_url" => {
-                json!(format!("file://{}/{}", self.directory, self.chance.one(&["vault", "more", "none"])))
+                json!(format!("file://{}/{}", self.directory, self.random.one(&["vault", "more", "none"])))
             }
-            "storage_endpoint" | "storage_proxy" => json!(self.chance.one(&ODD)),
+            "storage_endpoint" | "storage_proxy" => json!(self.random.one(&ODD)),
             name if name.ends_with("_id") => json!(self.id(name.trim_end_matches("_id"))),
-            _ => json!(self.chance.one(&FITTING)),
+            _ => json!(self.random.one(&FITTING)),
         }
     }
 
@@ -177,11 +161,11 @@ impl Maker {
         let kind = kind.rsplit('_').next().unwrap_or(kind);
         let alike: Vec<&String> =
             self.ids.iter().filter(|(collection, _)| collection.contains(kind)).map(|(_, id)| id).collect();
-        match self.chance.number() % 10 {
-            0 => (*self.chance.one(&ODD)).to_owned(),
-            1 => self.chance.one(&self.ids).1.clone(),
-            _ if alike.is_empty() => self.chance.one(&self.ids).1.clone(),
-            _ => (*self.chance.one(&alike)).clone(),
+        match self.random.number() % 10 {
+            0 => (*self.random.one(&ODD)).to_owned(),
+            1 => self.random.one(&self.ids).1.clone(),
+            _ if alike.is_empty() => self.random.one(&self.ids).1.clone(),
+            _ => (*self.random.one(&alike)).clone(),
         }
     }
 
@@ -194,7 +178,7 @@ impl Maker {
                 format!("%{byte:02X}")
             }
         };
-        match self.chance.number() % 20 {
+        match self.random.number() % 20 {
             0 => "x".repeat(3000),
             1 => "%00%ff".to_owned(),
             _ => self.id(kind).bytes().map(escape).collect(),
@@ -204,12 +188,12 @@ impl Maker {
     /// The body as it is sent: now and then bytes of it are broken.
     fn bytes(&mut self, body: &Value) -> Vec<u8> {
         let mut bytes = body.to_string().into_bytes();
-        if self.chance.once(12) && !bytes.is_empty() {
-            let at = usize::try_from(self.chance.number() % bytes.len() as u64).expect("small");
-            match self.chance.number() % 3 {
+        if self.once(12) && !bytes.is_empty() {
+            let at = usize::try_from(self.random.number() % bytes.len() as u64).expect("small");
+            match self.random.number() % 3 {
                 0 => bytes.truncate(at),
                 1 => bytes.insert(at, 0xff),
-                _ => *bytes.get_mut(at).expect("inside") ^= 1 << (self.chance.number() % 8),
+                _ => *bytes.get_mut(at).expect("inside") ^= 1 << (self.random.number() % 8),
             }
         }
         bytes
@@ -246,11 +230,7 @@ fn allowed(description: &Value, path: &str, method: &str, answer: &Answer) -> Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nearly_right_requests_are_answered_as_described_and_break_nothing() {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok()?;
-        text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u64::from_str_radix(hex, 16).ok())
-    };
-    let (seed, cases) = (number("SEED").unwrap_or(0x6a7b1ed), number("CASES").unwrap_or(1500));
+    let (seed, cases) = (given("SEED").unwrap_or(0x6a7b1ed), given("CASES").unwrap_or(1500));
     let world = world().await;
     let api = &world.api;
     for (name, disk, address) in [("db", 0, "10.20.0.7"), ("web", 1, "10.20.0.8")] {
@@ -259,7 +239,7 @@ async fn nearly_right_requests_are_answered_as_described_and_break_nothing() {
     let description: Value = serde_json::to_value(document()).expect("a document");
     let mut maker = Maker {
         description: description.clone(),
-        chance: Chance(seed),
+        random: Random(seed),
         ids: ids_of(api).await,
         directory: api.dir.path().display().to_string(),
     };
@@ -268,7 +248,7 @@ async fn nearly_right_requests_are_answered_as_described_and_break_nothing() {
     let all: Vec<_> = operations().filter(|one| !ends(one.path, one.method)).collect();
     let mut counts = std::collections::BTreeMap::<u16, usize>::new();
     for case in 0..cases {
-        let operation = *maker.chance.one(&all);
+        let operation = *maker.random.one(&all);
         let mut path = operation.path.to_owned();
         let kind = path.split('/').nth(2).unwrap_or_default().trim_end_matches('s').to_owned();
         let kind = kind.as_str();
@@ -277,8 +257,8 @@ async fn nearly_right_requests_are_answered_as_described_and_break_nothing() {
                 path = path.replace(part, &maker.escaped_id(kind));
             }
         }
-        if !operation.query.is_empty() && maker.chance.once(2) {
-            let name = *maker.chance.one(operation.query);
+        if !operation.query.is_empty() && maker.once(2) {
+            let name = *maker.random.one(operation.query);
             // A wait is one on purpose.
             let value = if name == "wait" { "0s".to_owned() } else { maker.escaped_id(name) };
             path = format!("{path}?{name}={value}");
@@ -286,12 +266,12 @@ async fn nearly_right_requests_are_answered_as_described_and_break_nothing() {
         let body = operation.body.map(|schema| maker.body(schema));
         let bytes = body.as_ref().map(|body| maker.bytes(body)).unwrap_or_default();
         let mut request = api.request(&operation.method.to_uppercase(), &path);
-        let generation = *maker.chance.one(&["\"1\"", "\"1\"", "\"2\"", "*", "1", "\"18446744073709551616\""]);
-        if !maker.chance.once(20) {
+        let generation = *maker.random.one(&["\"1\"", "\"1\"", "\"2\"", "*", "1", "\"18446744073709551616\""]);
+        if !maker.once(20) {
             request = request.header("if-match", generation);
         }
-        if maker.chance.once(10) {
-            request = request.header("idempotency-key", "k".repeat(usize::from(maker.chance.once(2)) * 300 + 1));
+        if maker.once(10) {
+            request = request.header("idempotency-key", "k".repeat(usize::from(maker.once(2)) * 300 + 1));
         }
         let Ok(request) = request.body(Body::from(bytes.clone())) else { continue };
         let said =

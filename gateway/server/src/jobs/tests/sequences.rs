@@ -12,23 +12,7 @@ use lifeboat_model::{GroupId, Timestamp};
 use super::super::fake::Data;
 use super::programs::{Shop, failover};
 use super::*;
-
-/// Numbers from a seed: splitmix64, by Steele, Lea and Flood, 2014.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
+use crate::testing::{Random, given};
 
 /// What one group's volume holds, by what was acknowledged and what was asked for.
 #[derive(Clone, Debug, Default)]
@@ -312,11 +296,7 @@ async fn holds(shop: &Shop, groups: &[GroupId], stands: Stands, when: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_sequence_of_verbs_kills_and_cuts_leaves_everything_in_its_place() {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok()?;
-        text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u64::from_str_radix(hex, 16).ok())
-    };
-    let (cases, first) = (number("CASES").unwrap_or(3), number("SEED").unwrap_or(0x5e90));
+    let (cases, first) = (given("CASES").unwrap_or(3), given("SEED").unwrap_or(0x5e90));
     for seed in first..first + cases {
         play(seed, 6).await;
     }
