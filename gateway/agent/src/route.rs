@@ -6,15 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lifeboat_engine::relay::{Declare, Line, Relay, declare};
+use lifeboat_engine::relay::{Declare, Line, PROTOCOL, Relay, declare};
 use lifeboat_engine::{EngineError, ErrorKind};
 use lifeboat_identity::Machine;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-/// What agents and process servers speak, by its name in the handshake.
-const PROTOCOL: &[u8] = b"lifeboat-stream/1";
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// A line that lasted less sent the agent away: the next process server is tried first.

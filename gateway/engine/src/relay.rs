@@ -44,6 +44,9 @@ pub use serve::{ProcessServer, ProcessServerConfig};
 pub use stream::StreamStatus;
 pub use writer::RelayedWriter;
 
+/// What agents and process servers speak, by its name in the handshake (ALPN).
+pub const PROTOCOL: &[u8] = b"lifeboat-stream/1";
+
 /// Bytes both ways.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 

@@ -21,7 +21,9 @@ use async_trait::async_trait;
 use lifeboat_api::validate::Validate;
 use lifeboat_api::{AuditKind, FieldError, GatewaySpec, GroupSpec, Principal, PrincipalKind, VolumeSource, VolumeSpec};
 use lifeboat_engine::machine::Host;
-use lifeboat_engine::relay::{Admission, Admitted, Declare, ProcessServer, ProcessServerConfig, StreamStatus};
+use lifeboat_engine::relay::{
+    Admission, Admitted, Declare, PROTOCOL, ProcessServer, ProcessServerConfig, StreamStatus,
+};
 use lifeboat_engine::{EngineError, ErrorKind, RetrySettings};
 use lifeboat_identity::{Demand, Peer};
 use lifeboat_model::state::Health;
@@ -46,8 +48,6 @@ use crate::records::{
 use crate::vaults::AttachedVault;
 use crate::view;
 
-/// What agents and process servers speak, by its name in the handshake.
-const PROTOCOL: &[u8] = b"lifeboat-stream/1";
 /// Agents at a time.
 const CONNECTIONS_MAX: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

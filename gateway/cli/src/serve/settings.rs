@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use lifeboat_api::validate::parse_duration;
 use lifeboat_server::{ComputeConfig, ServeConfig};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::failure::{Failure, Result};
 use crate::render::parse_size;
@@ -143,7 +144,7 @@ impl ServeArgs {
     /// there.
     pub(crate) fn settings(self, variable: impl Fn(&str) -> Option<String>) -> Result<Settings> {
         let path = self.config.clone().or_else(|| variable("LIFEBOAT_CONFIG").map(PathBuf::from));
-        let file = path.as_deref().map(read).transpose()?.unwrap_or_default();
+        let file: File = path.as_deref().map(read).transpose()?.unwrap_or_default();
         let pick = |name: &str, flag: Option<String>, kept: Option<String>| -> Option<Given<String>> {
             let upper = format!("LIFEBOAT_{}", name.to_uppercase());
             if let Some(value) = flag {
@@ -250,7 +251,11 @@ fn interval(text: &String) -> Result<Duration, String> {
     Ok(interval)
 }
 
-fn read(path: &Path) -> Result<File> {
+/// Reads a file of settings, TOML.
+///
+/// # Errors
+/// It can't be read, or line so and so makes no sense.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::unreadable("the file of settings", path, &error))?;
     toml::from_str(&text).map_err(|error| {

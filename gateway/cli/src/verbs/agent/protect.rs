@@ -16,7 +16,7 @@ use crate::connect::environment;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::render;
-use crate::serve::{LogSettings, stop_signal};
+use crate::serve::{LogSettings, read_settings, stop_signal};
 
 /// What a running agent wrote longer ago than this is no longer true.
 const STALE: Duration = Duration::from_secs(15);
@@ -95,14 +95,7 @@ pub(super) async fn run(args: RunArgs) -> Result<()> {
 }
 
 fn settings(args: RunArgs) -> Result<(AgentConfig, Option<String>)> {
-    let file: File = match &args.config {
-        None => File::default(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Failure::unreadable("the file of settings", path, &error))?;
-            toml::from_str(&text).map_err(|error| Failure::usage(format!("{}: {}", path.display(), error.message())))?
-        }
-    };
+    let file: File = args.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
     let missing =
         |what: &str| Failure::usage(format!("the agent has no {what}: give --{what}, or set it in --config FILE"));
     let list = |text: Option<String>| -> Vec<String> {
