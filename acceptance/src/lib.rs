@@ -8,6 +8,7 @@
 //! No test waits by sleeping: [`eventually`] polls a condition until a deadline and reports what it saw last.
 
 pub mod ambush;
+pub mod bench;
 pub mod binaries;
 pub mod cleanup;
 pub mod command;
@@ -16,7 +17,9 @@ pub mod content;
 pub mod device;
 pub mod documents;
 pub mod estate;
+pub mod everything;
 pub mod gateway;
+pub mod go_between;
 pub mod guest;
 pub mod hosts;
 pub mod ledger;

@@ -118,6 +118,16 @@ impl Workspace {
         Ok(Self { dir: dir.to_owned(), environment: all, tier, _provider: provider })
     }
 
+    /// The same directory and state, with another way to the gateway. Only for a provider that is installed: one that is attached
+    /// has its own way.
+    #[must_use]
+    pub fn through(&self, environment: Vec<(OsString, OsString)>) -> Self {
+        let mut all = self.environment.clone();
+        all.retain(|(name, _)| environment.iter().all(|(other, _)| other != name));
+        all.extend(environment);
+        Self { dir: self.dir.clone(), environment: all, tier: self.tier, _provider: None }
+    }
+
     /// Where the configuration is.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -252,7 +262,8 @@ impl Workspace {
     /// When it succeeds.
     pub fn plan_diagnostics(&self) -> Result<Vec<Diagnostic>> {
         let outcome = self.run(&["plan", "-json"])?;
-        ensure!(!outcome.status.success(), "the plan should have been refused:\n{}", outcome.stdout);
+        let changes = outcome.stdout.lines().filter(|line| line.contains("\"planned_change\"")).collect::<Vec<_>>();
+        ensure!(!outcome.status.success(), "the plan should have been refused:\n{}", changes.join("\n"));
         diagnostics(&outcome.stdout)
     }
 
@@ -273,17 +284,24 @@ impl Workspace {
         self.ok(&["state", "rm", address]).map(drop)
     }
 
-    /// `terraform apply`, interrupted as by Ctrl-C (the whole process group gets SIGINT) once `moment` has come. What it
-    /// printed.
+    /// `terraform apply ARGS`, interrupted as by Ctrl-C (the whole process group gets SIGINT) once `moment` has come. `then` is
+    /// done when Terraform knows of it. What it printed.
     ///
     /// # Errors
     /// When the moment doesn't come, or the apply doesn't end as an interrupted one does: with exit code 1.
-    pub fn interrupted_apply(&self, what: &str, mut moment: impl FnMut() -> Result<bool>) -> Result<String> {
+    pub fn interrupted_apply(
+        &self,
+        args: &[&str],
+        what: &str,
+        mut moment: impl FnMut() -> Result<bool>,
+        then: impl FnOnce(),
+    ) -> Result<String> {
         let log = self.dir.join("interrupted.log");
         let file = std::fs::File::create(&log).with_context(|| format!("create {}", log.display()))?;
         let errors = file.try_clone().context("share the log")?;
         let mut child = std::process::Command::new("terraform")
             .args(["apply", "-no-color", "-auto-approve"])
+            .args(args)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.dir)
             .process_group(0)
@@ -297,11 +315,17 @@ impl Workspace {
         let came = crate::eventually(what, COMMAND_WITHIN, || Ok(moment()?.then_some(())));
         // Also where it never came: nothing is left running.
         let interrupted = kill_process_group(group, Signal::INT);
+        let noticed = crate::eventually("Terraform to notice the interrupt", COMMAND_WITHIN, || {
+            let over = child.try_wait().context("look at terraform")?.is_some();
+            Ok((over || printed().contains("Interrupt received")).then_some(()))
+        });
+        then();
         let ended = crate::eventually("the interrupted apply to end", COMMAND_WITHIN, || {
             child.try_wait().context("wait for terraform")
         });
         came.with_context(printed)?;
         interrupted.context("interrupt terraform")?;
+        noticed?;
         let status = ended.with_context(printed)?;
         ensure!(status.code() == Some(1), "the interrupted apply ended with {status}:\n{}", printed());
         Ok(printed())

@@ -157,3 +157,31 @@ fn a_broken_link_is_found() {
     assert_eq!(faults.len(), 2, "{faults:?}");
     assert!(faults[0].contains("leads nowhere") && faults[1].contains("not there"), "{faults:?}");
 }
+
+/// The names in the table of `docs/testing.md`, each of a test that is there.
+#[test]
+fn the_table_of_behaviours_names_tests_that_are_there() {
+    let text = std::fs::read_to_string(repository().join("docs/testing.md")).unwrap();
+    let (_, table) = text.split_once("| Behaviour | For every resource |").expect("the table is there");
+    let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    let tests: BTreeSet<String> = std::fs::read_dir(repository().join("acceptance/tests"))
+        .unwrap()
+        .flat_map(|entry| {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let found = text.split("#[test]\nfn ").skip(1).filter_map(|rest| rest.split('(').next());
+            found.map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(rows.len() >= 11, "{rows:?}");
+    for row in rows {
+        let named: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "{row}");
+        for name in named {
+            assert!(tests.contains(name), "no acceptance test is called {name}");
+        }
+    }
+    let matrix = std::fs::read_to_string(repository().join("acceptance/tests/terraform_matrix.rs")).unwrap();
+    for name in matrix.split("#[test]\nfn ").skip(1).filter_map(|rest| rest.split('(').next()) {
+        assert!(name == "every_resource_is_in_the_table" || text.contains(name), "{name} is not in docs/testing.md");
+    }
+}

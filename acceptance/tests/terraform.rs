@@ -3,36 +3,25 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
+use lifeboat_acceptance::bench::Bench;
 use lifeboat_acceptance::binaries::{lifeboat, repository};
-use lifeboat_acceptance::estate::Api;
 use lifeboat_acceptance::gateway::Gateway;
 use lifeboat_acceptance::scratch::Scratch;
 use lifeboat_acceptance::terraform::{Tier, Workspace};
 use lifeboat_api::types::{Agent, Event, Group, Policy, RegistrationKey, Site, Token, Vault, Volume};
 
-/// A gateway that Terraform talks to, and a workspace.
-struct Bench {
-    // Dropped in this order: Terraform's provider, the gateway, the files.
-    workspace: Workspace,
-    gateway: Gateway,
-    scratch: Scratch,
+/// A configuration of the kinds that volumes need.
+trait Declared {
+    /// A vault, a site, a gateway, a policy, a group and a volume, with the parts that tests change.
+    fn configuration(&self, interval: &str, size_gib: u32, retention: &str, more: &str) -> String;
+
+    fn standard(&self) -> String {
+        self.configuration("2s", 1, RETENTION, "")
+    }
 }
 
-impl Bench {
-    fn new(label: &str, tier: Tier) -> Result<Self> {
-        let scratch = Scratch::new(label)?;
-        scratch.write_key("vault.key")?;
-        let gateway = Gateway::start("onprem", "primary", &scratch.path().join("onprem"))?;
-        let workspace = Workspace::new(&scratch.path().join("terraform"), tier, gateway.client_environment())?;
-        Ok(Self { workspace, gateway, scratch })
-    }
-
-    fn api(&self) -> Result<Api> {
-        Api::of(&self.gateway)
-    }
-
-    /// A vault, a site, a gateway, a policy, a group and a volume, with the parts that tests change.
+impl Declared for Bench {
     fn configuration(&self, interval: &str, size_gib: u32, retention: &str, more: &str) -> String {
         let dir = self.scratch.path().display();
         format!(
@@ -87,10 +76,6 @@ resource "lifeboat_volume" "data" {{
 {more}
 "#
         )
-    }
-
-    fn standard(&self) -> String {
-        self.configuration("2s", 1, RETENTION, "")
     }
 }
 
@@ -390,7 +375,7 @@ resource "lifeboat_volume" "waiting" {
         let Ok((Some(_), Some(data))) = volumes else { return Ok(false) };
         Ok(data.status.path.is_some())
     };
-    let printed = workspace.interrupted_apply("both volumes", made).unwrap();
+    let printed = workspace.interrupted_apply(&[], "both volumes", made, || ()).unwrap();
     assert!(printed.contains("The volume waiting was not waited for"), "{printed}");
     let state = workspace.state().unwrap();
     for address in RESOURCES.into_iter().chain(["lifeboat_gateway.late", "lifeboat_volume.waiting"]) {

@@ -6,48 +6,29 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lifeboat_acceptance::bench::{Bench, blames, changed_elsewhere, deleted_elsewhere};
 use lifeboat_acceptance::binaries::repository;
 use lifeboat_acceptance::command::Outcome;
-use lifeboat_acceptance::estate::Api;
 use lifeboat_acceptance::eventually;
 use lifeboat_acceptance::gateway::Gateway;
-use lifeboat_acceptance::scratch::Scratch;
-use lifeboat_acceptance::terraform::{Diagnostic, Plan, Tier, Workspace};
+use lifeboat_acceptance::terraform::{Plan, Tier, Workspace};
 use lifeboat_api::client::Collection;
-use lifeboat_api::types::{Machine, Network, NetworkMapping, Plan as RecoveryPlan, Readiness, Resource};
+use lifeboat_api::types::{Machine, Network, NetworkMapping, Plan as RecoveryPlan, Readiness};
 
-/// A gateway that Terraform talks to, and a workspace.
-struct Bench {
-    // Dropped in this order: Terraform's provider, the gateway, the files.
-    workspace: Workspace,
-    gateway: Gateway,
-    scratch: Scratch,
+/// A bench whose provider is one process for all commands.
+fn bench(label: &str) -> Result<Bench> {
+    Bench::new(label, Tier::Attached)
 }
 
-impl Bench {
-    fn new(label: &str) -> Result<Self> {
-        let scratch = Scratch::new(label)?;
-        scratch.write_key("vault.key")?;
-        let gateway = Gateway::start("onprem", "primary", &scratch.path().join("onprem"))?;
-        let environment = gateway.client_environment();
-        let workspace = Workspace::new(&scratch.path().join("terraform"), Tier::Attached, environment)?;
-        Ok(Self { workspace, gateway, scratch })
-    }
-
-    fn api(&self) -> Result<Api> {
-        Api::of(&self.gateway)
-    }
-
+trait Declared {
     /// The provider, a vault and two sites, before `parts`.
+    fn configuration(&self, parts: &[&str]) -> String;
+}
+
+impl Declared for Bench {
     fn configuration(&self, parts: &[&str]) -> String {
         let dir = self.scratch.path().display().to_string();
         FOUNDATION.replace("DIR", &dir) + &parts.concat()
-    }
-
-    /// Writes a configuration that can't be planned; what is said of it.
-    fn refused(&self, configuration: &str) -> Result<Vec<Diagnostic>> {
-        self.workspace.write(configuration)?;
-        self.workspace.plan_diagnostics()
     }
 }
 
@@ -155,37 +136,9 @@ fn imported_by_blocks(workspace: &Workspace, head: &str, addresses: &[&str]) -> 
     workspace.plan_is_empty(true)
 }
 
-/// Changes an object behind Terraform's back.
-fn changed_elsewhere<R: Resource + Collection>(api: &Api, id: &str, patch: &serde_json::Value) -> Result<()> {
-    api.call(async |client| {
-        let now: R = client.read(id).await?;
-        client.patch::<R>(id, now.generation(), patch).await.map(drop)
-    })
-    .context("change it elsewhere")
-}
-
-/// Deletes an object behind Terraform's back.
-fn deleted_elsewhere<R: Resource + Collection>(api: &Api, id: &str) -> Result<()> {
-    api.call(async |client| {
-        let now: R = client.read(id).await?;
-        client.delete::<R>(id, now.generation()).await
-    })
-    .context("delete it elsewhere")
-}
-
-/// Whether an error is said of this line of the configuration, or of the block around it.
-fn blames(diagnostics: &[Diagnostic], configuration: &str, line: &str, part: &str) -> bool {
-    let wanted = configuration.lines().position(|found| found.contains(line)).map(|at| at as u64 + 1);
-    diagnostics.iter().any(|said| {
-        let at = said.range.as_ref().map(|range| range.start.line);
-        let near = at.zip(wanted).is_some_and(|(at, wanted)| at.abs_diff(wanted) <= 3);
-        said.severity == "error" && near && format!("{} {}", said.summary, said.detail).contains(part)
-    })
-}
-
 #[test]
 fn networks_are_created_changed_in_place_imported_and_destroyed() {
-    let bench = Bench::new("tf-networks").unwrap();
+    let bench = bench("tf-networks").unwrap();
     let workspace = &bench.workspace;
     let configuration = bench.configuration(&[NETWORKS, MAPPING]);
     workspace
@@ -250,7 +203,7 @@ fn networks_are_created_changed_in_place_imported_and_destroyed() {
 
 #[test]
 fn networks_that_were_changed_or_deleted_elsewhere_are_planned_again() {
-    let bench = Bench::new("tf-networks-drift").unwrap();
+    let bench = bench("tf-networks-drift").unwrap();
     let workspace = &bench.workspace;
     let configuration = bench.configuration(&[NETWORKS, MAPPING]);
     workspace.step(&configuration, |_| Ok(()), |_| Ok(())).unwrap();
@@ -300,7 +253,7 @@ fn networks_that_were_changed_or_deleted_elsewhere_are_planned_again() {
 
 #[test]
 fn networks_that_cannot_be_are_refused_where_it_stands() {
-    let bench = Bench::new("tf-networks-refused").unwrap();
+    let bench = bench("tf-networks-refused").unwrap();
     let cases = [
         ("10.20.1.0/24", "10.20.0.128/25", "10.20.0.128/25", "overlaps 10.20.0.0/24"),
         ("gateway = \"10.20.0.1\"", "gateway = \"10.21.0.1\"", "gateway = \"10.21.0.1\"", "10.20.0.0/24"),
@@ -447,7 +400,7 @@ const OF_PLANS: [&str; 1] = ["lifeboat_recovery_plan.erp"];
 
 #[test]
 fn machines_are_created_changed_in_place_imported_and_destroyed() {
-    let bench = Bench::new("tf-machines").unwrap();
+    let bench = bench("tf-machines").unwrap();
     let workspace = &bench.workspace;
     let configuration = bench.configuration(&[NETWORKS, MACHINES]);
     workspace
@@ -538,7 +491,7 @@ fn machines_are_created_changed_in_place_imported_and_destroyed() {
 
 #[test]
 fn machines_that_clash_are_refused_where_it_stands() {
-    let bench = Bench::new("tf-machines-refused").unwrap();
+    let bench = bench("tf-machines-refused").unwrap();
     let workspace = &bench.workspace;
     // What is known without a gateway's help.
     let boot = "volume_id = lifeboat_volume.disk[1].id";
@@ -588,7 +541,7 @@ fn machines_that_clash_are_refused_where_it_stands() {
 
 #[test]
 fn plans_are_created_changed_in_place_imported_and_destroyed() {
-    let bench = Bench::new("tf-plans").unwrap();
+    let bench = bench("tf-plans").unwrap();
     let workspace = &bench.workspace;
     let foundation = bench.configuration(&[NETWORKS, MAPPING, MACHINES]);
     let configuration = foundation.clone() + PLAN + OBSERVED;
@@ -683,7 +636,7 @@ fn plans_are_created_changed_in_place_imported_and_destroyed() {
 
 #[test]
 fn plans_that_cannot_work_are_refused_where_it_stands() {
-    let bench = Bench::new("tf-plans-refused").unwrap();
+    let bench = bench("tf-plans-refused").unwrap();
     let workspace = &bench.workspace;
     let foundation = bench.configuration(&[NETWORKS, MACHINES]);
     let cases = [
@@ -729,7 +682,7 @@ fn plans_that_cannot_work_are_refused_where_it_stands() {
 
 #[test]
 fn the_example_of_a_recovery_plan_becomes_ready_as_written() {
-    let bench = Bench::new("tf-plan-example").unwrap();
+    let bench = bench("tf-plan-example").unwrap();
     let (workspace, dir) = (&bench.workspace, bench.scratch.path());
     let url = format!("file://{}/vault", dir.display());
     let key = dir.join("vault.key").display().to_string();

@@ -248,16 +248,17 @@ impl Client {
         self.delete_at(item_path::<R>(id)?, generation).await
     }
 
-    /// Deletes a machine whose place another takes: plans that name it stay, and are not ready until they name the other.
+    /// The same also while others name it: they stay, and lack it until they name another, or none. A group whose policy it was
+    /// goes on under its settings. Only for machines, volumes, networks and policies.
     ///
     /// # Errors
     /// As [`Self::delete`].
-    pub async fn delete_replaced<R: Resource + Collection>(
+    pub async fn delete_while_named<R: Resource + Collection>(
         &self,
         id: &str,
         generation: u64,
     ) -> Result<(), ClientError> {
-        self.delete_at(format!("{}?replaced=true", item_path::<R>(id)?), generation).await
+        self.delete_at(format!("{}?while_named=true", item_path::<R>(id)?), generation).await
     }
 
     async fn delete_at(&self, path: String, generation: u64) -> Result<(), ClientError> {

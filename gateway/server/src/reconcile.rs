@@ -278,10 +278,8 @@ pub(crate) fn place_of(
         .get(kind::GROUPS, &group.to_string())
         .ok_or_else(|| missing(format!("the group {group} isn't declared any more")))?;
     let spec: GroupSpec = document.spec_as()?;
-    let policy: PolicySpec = snapshot
-        .get(kind::POLICIES, &spec.policy_id.to_string())
-        .ok_or_else(|| missing(format!("the policy {} of the group {} isn't declared", spec.policy_id, spec.name)))?
-        .spec_as()?;
+    let policy: PolicySpec = view::policy_of(&snapshot, &spec, &status(document))
+        .ok_or_else(|| missing(format!("the policy {} of the group {} isn't declared", spec.policy_id, spec.name)))?;
     let settings = settings(context, group, &spec, &policy, &view::volumes_of(&snapshot, group));
     Ok(Place { vault: attached.vault()?, group, gateway, dir, settings })
 }

@@ -22,10 +22,10 @@ pub(crate) use token::{SecretRecord, TokenRecord, TokenSpecRecord};
 
 use std::sync::Arc;
 
-use lifeboat_api::{FailbackMode, JobKind, JobResult, JobStep, ResyncStatus, StepProgress};
+use lifeboat_api::{FailbackMode, JobKind, JobResult, JobStep, PolicySpec, ResyncStatus, StepProgress};
 use lifeboat_model::state::{Health, JobState};
 use lifeboat_model::{
-    BranchId, Epoch, GatewayId, GroupId, JobId, Lsn, PointId, PointKind, SegmentSeq, Timestamp, VolumeId,
+    BranchId, Epoch, GatewayId, GroupId, JobId, Lsn, PointId, PointKind, PolicyId, SegmentSeq, Timestamp, VolumeId,
 };
 use lifeboat_vault::Document;
 use serde::{Deserialize, Serialize};
@@ -136,6 +136,15 @@ pub(crate) struct GroupRecord {
     /// The last job that failed, until one succeeds.
     pub(crate) failed_job: Option<JobId>,
     pub(crate) observed: Option<Observed>,
+    /// The policy that it named last and that was deleted: its settings count until the group names another.
+    pub(crate) last_policy: Option<LastPolicy>,
+}
+
+/// A policy that was deleted while a group named it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LastPolicy {
+    pub(crate) id: PolicyId,
+    pub(crate) spec: PolicySpec,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ mod token;
 pub(crate) use approval::approval;
 pub(crate) use drill::{drill, drill_expires, drill_misfits, kept_test};
 pub(crate) use identity::{agent, agent_of, registration_key};
-pub(crate) use machine::{Misfits, machine, machine_with, machines, macs, misfits, place};
+pub(crate) use machine::{Misfits, machine, machines, macs, misfits, place};
 pub(crate) use network::{declared as declared_network, mapping, mapping_name, network, site_name};
 pub(crate) use plan::{plan, plan_misfits, volumes_of as volumes_of_plan};
 pub(crate) use token::token;
@@ -29,7 +29,7 @@ use lifeboat_api::{
     SiteSpec, SiteStatus, TestView, Vault, VaultSpec, VaultStatus, Volume, VolumeSpec, VolumeStatus,
 };
 use lifeboat_model::state::{GroupState, Health};
-use lifeboat_model::{GatewayId, GroupId, JobId, Timestamp, VolumeId};
+use lifeboat_model::{GatewayId, GroupId, JobId, PolicyId, Timestamp, VolumeId};
 use lifeboat_vault::{Document, VaultError};
 use serde::de::DeserializeOwned;
 
@@ -264,9 +264,7 @@ pub(crate) fn group_facts(
     let working = record.job.and_then(|job| job_kind(&snapshot, job));
     let state = protection_state(&record, home, working);
     let active_site = record.active.as_ref().and_then(|active| site_of(&snapshot, active.gateway));
-    let policy = snapshot
-        .get(kind::POLICIES, &spec.policy_id.to_string())
-        .and_then(|policy| policy.spec_as::<PolicySpec>().ok());
+    let policy = policy_of(&snapshot, &spec, &record);
     let rpo_threshold = policy
         .as_ref()
         .and_then(|policy| parse_duration(&policy.rpo_threshold).ok())
@@ -289,7 +287,24 @@ pub(crate) fn group_facts(
     };
     judge(context, &snapshot, &mut facts, own);
     facts.reasons.extend(policy.iter().flat_map(|policy| not_applied(policy, &facts.spec)));
+    if let Some(policy) = policy.filter(|_| declared_policy(&snapshot, facts.spec.policy_id).is_none()) {
+        facts
+            .reasons
+            .push(format!("its policy {} was deleted, and goes on to govern it: give it another", policy.name));
+        facts.health = facts.health.max(Health::Warning);
+    }
     Ok(facts)
+}
+
+/// A policy that is declared.
+pub(crate) fn declared_policy(snapshot: &Snapshot, policy: PolicyId) -> Option<PolicySpec> {
+    snapshot.get(kind::POLICIES, &policy.to_string())?.spec_as().ok()
+}
+
+/// What governs a group: the policy that it names, also after that was deleted.
+pub(crate) fn policy_of(snapshot: &Snapshot, spec: &GroupSpec, record: &GroupRecord) -> Option<PolicySpec> {
+    let last = || record.last_policy.clone().filter(|last| last.id == spec.policy_id);
+    declared_policy(snapshot, spec.policy_id).or_else(|| last().map(|last| last.spec))
 }
 
 fn job_kind(snapshot: &Snapshot, job: JobId) -> Option<JobKind> {

@@ -7,7 +7,8 @@
 //! read       GET ─> state; gone ─> None; gone because another gateway answers ─> an error
 //! update     GET for the generation ─> PATCH (again when someone was faster) ─> settle ─> state
 //! delete     GET ─> DELETE; blocked by what ends by itself, or by less and less ─> again; else an error that names it
-//!            (a machine that another one of the same run replaces: its plans stay, and name the other at the end of the run)
+//!            (what names a machine, a volume, a network or a policy stays, and lacks it until its own change in the same run:
+//!            Terraform destroys first)
 //! ```
 //! Stop and deadlines end every wait, never a request that changes something: what was created is always in the state, and
 //! a stop alone taints nothing.
@@ -28,6 +29,7 @@ use tf_provider_sdk::{
 
 use crate::claims::Claim;
 use crate::link::Link;
+use crate::mentions::Mention;
 use crate::values::Values;
 use crate::wording::{self, Rename, failed, sentence};
 
@@ -145,6 +147,11 @@ pub(crate) trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The objects that one names and can come to lack: where, and their ids.
+    fn names(_planned: &Object) -> Vec<Mention> {
+        Vec::new()
+    }
+
     /// What must go before an object can: only what another resource may manage.
     async fn dependents(_api: &Client, _id: &str) -> std::result::Result<Vec<Dependent>, ClientError> {
         Ok(Vec::new())
@@ -155,9 +162,14 @@ pub(crate) trait Kind: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Whether what names one stays when another takes its place in the same run. Terraform destroys the old one first, and
-    /// changes what names it last.
-    const LEAVES_PLACE: bool = false;
+    /// Whether what names one stays when it is destroyed, and lacks it until it names another or none. Terraform destroys first,
+    /// and changes what named it after that.
+    const GOES_WHILE_NAMED: bool = false;
+
+    /// What names one in that way.
+    async fn namers(_api: &Client, _id: &str) -> std::result::Result<Vec<Dependent>, ClientError> {
+        Ok(Vec::new())
+    }
 
     /// Whether this obstacle to a delete goes away by itself: a job ends.
     fn gives_way(blocker: &str) -> bool {
@@ -253,28 +265,67 @@ fn claim<K: Kind>(link: &Link, plan: &PlanChange) -> Result<()> {
     found.into_result()
 }
 
+/// Refuses to name what the same run destroys. Of the two, whichever is planned second is refused.
+fn mention<K: Kind>(link: &Link, plan: &PlanChange) -> Result<()> {
+    let Some(planned) = plan.planned() else { return Ok(()) };
+    let named = K::names(planned);
+    let found: Diagnostics = named
+        .iter()
+        .filter(|mention| link.is_doomed(&mention.id))
+        .map(|Mention { path, id }| {
+            let detail = format!(
+                "{path} names {id}, which this plan destroys. Take it out, or keep the resource that is to be destroyed."
+            );
+            Diagnostic::error(format!("The {} would name what is gone", called::<K>(planned)), detail).at(path.as_str())
+        })
+        .collect();
+    let id = planned.get::<String>("id").unwrap_or_default();
+    link.mentions.set(&id, &called::<K>(planned), named);
+    found.into_result()
+}
+
+/// Refuses to plan the end of an object that something is in the way of for sure.
+async fn unobstructed<K: Kind>(api: &Client, cx: &Context, id: &str, what: &str) -> Result<()> {
+    let looking = format!("looking for what is in the way of destroying the {what}");
+    // A gateway that can't be asked is met again at apply, which says so.
+    let obstacles = cx.run(&looking, K::obstacles(api, id)).await?.unwrap_or_default();
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    Err(Diagnostics::error(format!("Cannot destroy the {what}"), format!("In the way: {}.", obstacles.join("; "))))
+}
+
 /// What a plan of a destroy has to say.
 async fn plan_destroy<K: Kind>(link: &Link, api: &Client, cx: &Context, plan: &PlanChange) -> Result<()> {
     let id: String = plan.get("id")?;
     let what = called::<K>(plan.prior().unwrap_or(&Object::new()));
     link.doom(&id);
-    let looking = format!("looking for what is in the way of destroying the {what}");
-    let (obstacles, dependents) =
-        cx.run(&looking, async { (K::obstacles(api, &id).await, K::dependents(api, &id).await) }).await?;
-    // A gateway that can't be asked is met again at apply, which says so.
-    let obstacles = obstacles.unwrap_or_default();
-    if !obstacles.is_empty() {
+    if let Some((holder, path)) = link.mentions.of(&id) {
         return Err(Diagnostics::error(
-            format!("Cannot destroy the {what}"),
-            format!("In the way: {}.", obstacles.join("; ")),
+            format!("The {what} would be destroyed, and named still"),
+            format!("{path} of the {holder} names it, and stays as it is. Take it out there, or keep the {what}."),
         ));
     }
-    let left: Vec<String> = dependents
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|dependent| !link.is_doomed(&dependent.id))
-        .map(|dependent| format!("  - {}", dependent.text))
-        .collect();
+    let looking = format!("looking for what is in the way of destroying the {what}");
+    unobstructed::<K>(api, cx, &id, &what).await?;
+    let (dependents, namers) =
+        cx.run(&looking, async { (K::dependents(api, &id).await, K::namers(api, &id).await) }).await?;
+    let list = |found: Vec<Dependent>| -> Vec<String> {
+        let left = found.into_iter().filter(|one| !link.is_doomed(&one.id) && !link.mentions.has(&one.id));
+        left.map(|one| format!("  - {}", one.text)).collect()
+    };
+    let named = list(namers.unwrap_or_default());
+    if !named.is_empty() {
+        cx.warn(
+            format!("The {what} is still named"),
+            format!(
+                "These name it:\n{}\n\nWhat this plan destroys or changes follows, and names it no more. The rest stays, and \
+                 says that it lacks the {what} until it names another, or none.",
+                named.join("\n")
+            ),
+        );
+    }
+    let left = list(dependents.unwrap_or_default());
     if !left.is_empty() {
         cx.warn(
             format!("The {what} is still in use"),
@@ -347,8 +398,8 @@ impl<K: Kind> Resource<Link> for Declared<K> {
     }
 
     async fn modify_plan(&self, link: &Link, cx: &Context, plan: &mut PlanChange) -> Result<()> {
-        note_replacement::<K>(cx, plan)?;
         claim::<K>(link, plan)?;
+        mention::<K>(link, plan)?;
         K::announce(link, plan);
         if plan.is_unchanged() {
             return Ok(());
@@ -359,6 +410,10 @@ impl<K: Kind> Resource<Link> for Declared<K> {
         K::judge(plan)?;
         // Without a client, apply says what is wrong.
         let Ok(api) = link.api() else { return Ok(()) };
+        if plan.is_replacement() {
+            let id: String = plan.get_prior("id")?.unwrap_or_default();
+            unobstructed::<K>(api, cx, &id, &called::<K>(plan.prior().unwrap_or(&Object::new()))).await?;
+        }
         if plan.is_create() || (plan.is_update() && K::FORESEES_CHANGES) {
             let doing = "looking for what exists already";
             cx.run(doing, K::foresee(link, api, plan)).await??;
@@ -372,7 +427,6 @@ impl<K: Kind> Resource<Link> for Declared<K> {
     }
 
     async fn create(&self, link: &Link, cx: &Context, request: CreateRequest) -> Result<Object> {
-        cx.remove_private(REPLACES_ANOTHER);
         let api = link.api()?;
         let spec = spec_of::<K>(&request.plan, &request.config)?;
         let doing = format!("create the {}", called::<K>(&request.plan));
@@ -424,7 +478,6 @@ impl<K: Kind> Resource<Link> for Declared<K> {
     }
 
     async fn update(&self, link: &Link, cx: &Context, request: UpdateRequest) -> Result<Object> {
-        cx.remove_private(REPLACES_ANOTHER);
         let api = link.api()?;
         let spec = spec_of::<K>(&request.plan, &request.config)?;
         let id: String = request.prior.get("id")?;
@@ -456,13 +509,12 @@ impl<K: Kind> Resource<Link> for Declared<K> {
         let id: String = state.get("id")?;
         let what = called::<K>(&state);
         let doing = format!("destroy the {what}");
-        let is_replaced = cx.private::<bool>(REPLACES_ANOTHER) == Some(true);
         let (mut tries, mut waited, mut seen) = (0, Duration::ZERO, Vec::new());
         loop {
             let deleted = async {
                 let now: K::View = api.read(&id).await?;
-                match is_replaced {
-                    true => api.delete_replaced::<K::View>(&id, now.generation()).await,
+                match K::GOES_WHILE_NAMED {
+                    true => api.delete_while_named::<K::View>(&id, now.generation()).await,
                     false => api.delete::<K::View>(&id, now.generation()).await,
                 }
             };
@@ -498,23 +550,6 @@ impl<K: Kind> Resource<Link> for Declared<K> {
     async fn import(&self, _: &Link, _: &Context, id: &str) -> Result<Object> {
         Ok(import_by_id(id.trim()))
     }
-}
-
-/// In the private data of a plan: it replaces what is there.
-const REPLACES_ANOTHER: &str = "replaces";
-
-/// Terraform plans a replacement as a change, then as a create with the private data of that, and hands those to the destroy, too:
-/// the one way for a destroy to know that something takes the place. Nothing of it gets into the state.
-fn note_replacement<K: Kind>(cx: &Context, plan: &PlanChange) -> Result<()> {
-    if !K::LEAVES_PLACE {
-        return Ok(());
-    }
-    if plan.is_destroy() {
-        cx.remove_private(REPLACES_ANOTHER);
-    } else if !plan.is_create() {
-        cx.set_private(REPLACES_ANOTHER, &true)?;
-    }
-    Ok(())
 }
 
 /// Whether everything in the way goes away by itself.

@@ -23,6 +23,7 @@ mod ephemeral;
 mod feasibility;
 mod functions;
 mod link;
+mod mentions;
 mod provider;
 mod resources;
 mod values;

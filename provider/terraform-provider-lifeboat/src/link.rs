@@ -11,6 +11,7 @@ use lifeboat_api::Client;
 use tf_provider_sdk::{Diagnostics, Result};
 
 use crate::claims::Claims;
+use crate::mentions::Mentions;
 
 /// What every operation gets.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Link {
     doomed: Mutex<BTreeSet<String>>,
     /// What the plans in this process say who has.
     pub(crate) claims: Claims,
+    /// What the objects that plans in this process keep or make name.
+    pub(crate) mentions: Mentions,
     /// Network mappings that plans in this process create: source, and target where it is known.
     coming: Mutex<Vec<(String, Option<String>)>>,
 }
@@ -33,6 +36,7 @@ impl Link {
             several: endpoints > 1,
             doomed: Mutex::default(),
             claims: Claims::default(),
+            mentions: Mentions::default(),
             coming: Mutex::default(),
         }
     }
@@ -44,6 +48,7 @@ impl Link {
             several: false,
             doomed: Mutex::default(),
             claims: Claims::default(),
+            mentions: Mentions::default(),
             coming: Mutex::default(),
         }
     }

@@ -157,10 +157,20 @@ const RESOURCES: [[Operation; 5]; 11] = [
         "policies",
         "Policy",
         "PolicySpec",
-        "PolicySpec"
+        "PolicySpec",
+        &["while_named"]
     ),
     resource_operations!(DECLARE, "/v1/groups", "/v1/groups/{id}", "groups", "Group", "GroupSpec", "GroupSpec"),
-    resource_operations!(DECLARE, "/v1/volumes", "/v1/volumes/{id}", "volumes", "Volume", "VolumeSpec", "VolumeSpec"),
+    resource_operations!(
+        DECLARE,
+        "/v1/volumes",
+        "/v1/volumes/{id}",
+        "volumes",
+        "Volume",
+        "VolumeSpec",
+        "VolumeSpec",
+        &["while_named"]
+    ),
     resource_operations!(
         DECLARE,
         "/v1/networks",
@@ -168,7 +178,8 @@ const RESOURCES: [[Operation; 5]; 11] = [
         "networks",
         "Network",
         "NetworkSpec",
-        "NetworkSpec"
+        "NetworkSpec",
+        &["while_named"]
     ),
     resource_operations!(
         DECLARE,
@@ -187,7 +198,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
         "Machine",
         "MachineSpec",
         "MachineSpec",
-        &["replaced"]
+        &["while_named"]
     ),
     resource_operations!(DECLARE, "/v1/plans", "/v1/plans/{id}", "recovery plans", "Plan", "PlanSpec", "PlanSpec"),
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),

@@ -7,11 +7,13 @@ mod drills;
 mod machines;
 mod networks;
 mod plans;
+mod policies;
 
 pub(crate) use drills::Drills;
 pub(crate) use machines::Machines;
 pub(crate) use networks::{Mappings, Networks};
 pub(crate) use plans::Plans;
+pub(crate) use policies::Policies;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,11 +23,9 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use lifeboat_api::validate::{Validate, format_duration};
-use lifeboat_api::{
-    Gateway, GatewaySpec, Group, GroupSpec, Page, Policy, PolicySpec, ProblemCode, Site, SiteSpec, Volume, VolumeSpec,
-};
-use lifeboat_model::{GatewayId, GroupId, PolicyId, SiteId, VaultId, VolumeId};
+use lifeboat_api::validate::Validate;
+use lifeboat_api::{Gateway, GatewaySpec, Group, GroupSpec, Page, ProblemCode, Site, SiteSpec, Volume, VolumeSpec};
+use lifeboat_model::{GatewayId, GroupId, SiteId, VaultId, VolumeId};
 use lifeboat_vault::{Document, VaultError, VaultErrorKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -106,9 +106,14 @@ pub(crate) trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// What is in the way of deleting one whose place another takes (`replaced=true`), where less is than of a deletion for
-    /// good: what names it stays, and says that it lacks it until it names the other.
-    const REPLACED: Option<fn(&AttachedVault, &Document) -> Vec<String>> = None;
+    /// What is in the way of deleting one while it is named (`while_named=true`), where less is than otherwise: what names it
+    /// stays, and says that it lacks it until it names another, or none.
+    const WHILE_NAMED: Option<fn(&AttachedVault, &Document) -> Vec<String>> = None;
+
+    /// Writes down what those that name it go on with, before one is deleted while it is named.
+    async fn bequeath(_: &AttachedVault, _: &Document) -> ApiResult<()> {
+        Ok(())
+    }
 
     /// Does what else deleting it takes, after it is gone.
     async fn deleted(_: &AttachedVault, _: &Document) -> ApiResult<()> {
@@ -256,7 +261,7 @@ pub(crate) async fn update<K: Kind>(
 }
 
 /// What may be said of a deletion.
-const REPLACED: &[&str] = &["replaced"];
+const WHILE_NAMED: &[&str] = &["while_named"];
 
 pub(crate) async fn delete<K: Kind>(
     State(context): Shared,
@@ -265,13 +270,14 @@ pub(crate) async fn delete<K: Kind>(
 ) -> ApiResult<Response> {
     let who = super::tokens::identity(&request)?;
     let generation = body::if_match(request.headers())?;
-    let blocked_by = match K::REPLACED {
-        None => K::blockers,
-        Some(less) => match Query::of(request.uri().query(), REPLACED)?.parsed::<bool>("replaced")? {
-            Some(true) => less,
-            _ => K::blockers,
-        },
+    let less = match K::WHILE_NAMED {
+        Some(less) => {
+            let asked = Query::of(request.uri().query(), WHILE_NAMED)?.parsed::<bool>("while_named")?;
+            Some(less).filter(|_| asked == Some(true))
+        }
+        None => None,
     };
+    let blocked_by = less.unwrap_or(K::blockers);
     let (vault, document) = context.require(K::KIND, K::WHAT, &id).await?;
     body::check_generation(generation, document.generation)?;
     // Nobody declares meanwhile what needs it.
@@ -283,6 +289,9 @@ pub(crate) async fn delete<K: Kind>(
     if K::DELETION_DESTROYS {
         let name = format!("delete the {} {}", K::WHAT, K::called(&vault, &document));
         approvals::demand(&context, &vault, &who, Act { exact: format!("DELETE /v1/{}/{id}", K::KIND), name }).await?;
+    }
+    if less.is_some() {
+        K::bequeath(&vault, &document).await?;
     }
     let catalog = vault.vault()?;
     catalog.catalog().delete(K::KIND, &id, Some(generation)).await.map_err(|error| match error.kind() {
@@ -451,57 +460,6 @@ impl Kind for Gateways {
     }
 }
 
-/// See [`Policy`].
-#[derive(Debug)]
-pub(crate) struct Policies;
-
-#[async_trait]
-impl Kind for Policies {
-    const KIND: &'static str = kind::POLICIES;
-    const WHAT: &'static str = "policy";
-    type Spec = PolicySpec;
-    type View = Policy;
-
-    fn id(bytes: [u8; 16]) -> String {
-        PolicyId::from_bytes(bytes).to_string()
-    }
-    fn name(spec: &PolicySpec) -> Cow<'_, str> {
-        (&spec.name).into()
-    }
-    fn view(_: &Context, vault: &AttachedVault, document: &Document) -> Result<Policy, VaultError> {
-        view::policy(vault, document)
-    }
-    async fn admit(context: &Context, spec: &PolicySpec) -> ApiResult<Arc<AttachedVault>> {
-        let vault = attached(context, spec.vault_id)?;
-        approvals::refuse_short(&vault, &spec.retention)?;
-        Ok(vault)
-    }
-    async fn admit_change(
-        _: &Context,
-        vault: &AttachedVault,
-        _: &str,
-        old: &PolicySpec,
-        new: &PolicySpec,
-    ) -> ApiResult<()> {
-        fixed("vault_id", &old.vault_id, &new.vault_id)?;
-        approvals::refuse_short(vault, &new.retention)
-    }
-    fn destroys(_: &AttachedVault, old: &PolicySpec, new: &PolicySpec) -> Option<String> {
-        retention_cut(old, new)
-    }
-    fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
-        let snapshot = vault.snapshot();
-        let governed = view::referring(&snapshot, kind::GROUPS, "policy_id", &document.id);
-        governed
-            .map(|group| {
-                let record: GroupRecord = status(group);
-                let what = if record.implicit { "volume" } else { "group" };
-                format!("{what} {} ({})", group.name, group.id)
-            })
-            .collect()
-    }
-}
-
 /// See [`Group`].
 #[derive(Debug)]
 pub(crate) struct Groups;
@@ -544,7 +502,7 @@ impl Kind for Groups {
         same_vault("policy_id", vault, &of_policy)
     }
     fn destroys(vault: &AttachedVault, old: &GroupSpec, new: &GroupSpec) -> Option<String> {
-        policy_cut(vault, &old.policy_id, &new.policy_id)
+        policies::cut(vault, &old.policy_id, &new.policy_id)
     }
     const DELETION_DESTROYS: bool = true;
     fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
@@ -560,28 +518,6 @@ impl Kind for Groups {
         }
         blockers
     }
-}
-
-/// What another schedule keeps less of.
-fn retention_cut(old: &PolicySpec, new: &PolicySpec) -> Option<String> {
-    let age = approvals::cut_from(&old.retention, &new.retention)?;
-    Some(format!(
-        "keep recovery points {} instead of {}, which drops some that are older than {}",
-        approvals::in_words(&new.retention),
-        approvals::in_words(&old.retention),
-        format_duration(age)
-    ))
-}
-
-/// What another policy keeps less of.
-fn policy_cut(vault: &AttachedVault, old: &PolicyId, new: &PolicyId) -> Option<String> {
-    let snapshot = vault.snapshot();
-    let policy = |id: &PolicyId| snapshot.get(kind::POLICIES, &id.to_string())?.spec_as::<PolicySpec>().ok();
-    if old == new {
-        return None;
-    }
-    let (old, new) = (policy(old)?, policy(new)?);
-    retention_cut(&old, &new).map(|cut| format!("the policy {} instead of {}: {cut}", new.name, old.name))
 }
 
 /// The group of a single volume follows its volume.
@@ -749,29 +685,28 @@ impl Kind for Volumes {
     }
 
     fn destroys(vault: &AttachedVault, old: &VolumeSpec, new: &VolumeSpec) -> Option<String> {
-        policy_cut(vault, old.policy_id.as_ref()?, new.policy_id.as_ref()?)
+        policies::cut(vault, old.policy_id.as_ref()?, new.policy_id.as_ref()?)
     }
     const DELETION_DESTROYS: bool = true;
 
+    /// Machines and plans that nothing is under way with lack it, and say so.
+    const WHILE_NAMED: Option<fn(&AttachedVault, &Document) -> Vec<String>> = Some(|vault, document| {
+        let snapshot = vault.snapshot();
+        let mut blockers = plans::that_move(&snapshot, &document.id);
+        blockers.extend(
+            machines::with_disk(&snapshot, &document.id).filter(|found| machines::moves(&snapshot, found)).map(
+                |machine| format!("machine {} ({}), which is under way or away from home", machine.name, machine.id),
+            ),
+        );
+        blockers.extend(used_by(vault, document));
+        blockers
+    });
+
     fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
-        let (Ok(id), Ok(spec)) = (document.id.parse::<VolumeId>(), document.spec_as::<VolumeSpec>()) else {
-            return Vec::new();
-        };
-        let group = view::group_of(id, &spec).to_string();
         let snapshot = vault.snapshot();
         let mut blockers = plans::that_boot(&snapshot, &document.id);
-        blockers
-            .extend(view::machine_with(&snapshot, id).map(|(id, machine)| format!("machine {} ({id})", machine.name)));
-        let Some(group) = snapshot.get(kind::GROUPS, &group) else { return blockers };
-        let record: GroupRecord = status(group);
-        let running = record.job.filter(|job| {
-            snapshot.get(kind::JOBS, &job.to_string()).is_some_and(|job| {
-                let record: crate::records::JobRecord = status(job);
-                !record.is_over()
-            })
-        });
-        blockers.extend(running.map(|job| format!("job {job}, which is running")));
-        blockers.extend(record.tests.iter().map(|test| format!("test failover {}: clean it up", test.branch)));
+        blockers.extend(named("machine", machines::with_disk(&snapshot, &document.id)));
+        blockers.extend(used_by(vault, document));
         blockers
     }
 
@@ -788,4 +723,25 @@ impl Kind for Volumes {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What is under way with a volume's group, and isn't the business of a machine or a plan.
+fn used_by(vault: &AttachedVault, document: &Document) -> Vec<String> {
+    let (Ok(id), Ok(spec)) = (document.id.parse::<VolumeId>(), document.spec_as::<VolumeSpec>()) else {
+        return Vec::new();
+    };
+    let group = view::group_of(id, &spec).to_string();
+    let snapshot = vault.snapshot();
+    let mut blockers = Vec::new();
+    let Some(group) = snapshot.get(kind::GROUPS, &group) else { return blockers };
+    let record: GroupRecord = status(group);
+    let running = record.job.filter(|job| {
+        snapshot.get(kind::JOBS, &job.to_string()).is_some_and(|job| {
+            let record: crate::records::JobRecord = status(job);
+            !record.is_over()
+        })
+    });
+    blockers.extend(running.map(|job| format!("job {job}, which is running")));
+    blockers.extend(record.tests.iter().map(|test| format!("test failover {}: clean it up", test.branch)));
+    blockers
 }

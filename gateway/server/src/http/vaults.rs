@@ -10,7 +10,9 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use lifeboat_api::validate::Validate;
-use lifeboat_api::{Immutability, ImmutabilityMode, Page, PolicySpec, ProblemCode, Vault, VaultCreate, VaultSpec};
+use lifeboat_api::{
+    GroupSpec, Immutability, ImmutabilityMode, Page, PolicySpec, ProblemCode, Vault, VaultCreate, VaultSpec,
+};
 use lifeboat_model::VaultId;
 use lifeboat_vault::{Access, Document, Vault as OpenVault, VaultError, VaultErrorKind, VaultSettings, open_storage};
 
@@ -21,7 +23,7 @@ use super::resources::in_the_way;
 use crate::approvals::{self, Act};
 use crate::auth::Identity;
 use crate::context::Context;
-use crate::records::kind;
+use crate::records::{GroupRecord, kind, status};
 use crate::state_dir::Attachment;
 use crate::vaults::{AttachedVault, key, options, target};
 use crate::view;
@@ -306,8 +308,17 @@ fn admit_protection(attached: &AttachedVault, old: &VaultSpec, new: &VaultSpec, 
             let spec = document.spec_as::<PolicySpec>();
             spec.is_ok_and(|spec| approvals::too_short(&spec.retention, immutability).is_some())
         };
-        let shorter: Vec<&str> =
+        let mut shorter: Vec<&str> =
             snapshot.of(kind::POLICIES).iter().filter(shorter).map(|document| document.name.as_str()).collect();
+        // Also those that were deleted, and govern a group until it names another.
+        let last = |group: &&Arc<Document>| {
+            let (record, spec) = (status::<GroupRecord>(group), group.spec_as::<GroupSpec>());
+            let policy = spec.ok().and_then(|spec| view::policy_of(&snapshot, &spec, &record));
+            policy.is_some_and(|policy| approvals::too_short(&policy.retention, immutability).is_some())
+        };
+        if shorter.is_empty() {
+            shorter.extend(snapshot.of(kind::GROUPS).iter().filter(last).map(|group| group.name.as_str()));
+        }
         if !shorter.is_empty() {
             return Err(ApiError::field(
                 "immutability",

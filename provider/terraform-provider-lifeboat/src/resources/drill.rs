@@ -5,7 +5,7 @@
 //! read at the next refresh.
 //!
 //! ```text
-//! create    declare ─> run, follow ─> read, with the evidence
+//! create    declare ─> run, follow ─> read, with the evidence (after a Ctrl-C: as it is; the next apply runs it)
 //! plan      what is tested, or what has to hold, changes; or the last run is worth nothing any more ─> it runs again
 //! update    change the declaration ─> where the plan says so, run, follow ─> read
 //! delete    break off what runs ─> end the test that is up ─> delete
@@ -466,6 +466,34 @@ async fn end_test(api: &Client, cx: &Context, id: &str, what: &str) -> Result<()
     }
 }
 
+/// In the private data: a run is wanted that nobody has waited for.
+const UNFINISHED: &str = "unfinished";
+
+/// Runs the drill that a create or an update wants, and reads what came of it. A stop leaves it as it stands: declared, and still to be
+/// run by the next apply. Nothing of it is made again for that.
+async fn run_for(api: &Client, cx: &Context, made: Object) -> Result<Object> {
+    let (id, what): (String, _) = (made.get("id")?, called(&made));
+    cx.set_private(UNFINISHED, &true)?;
+    cx.save_partial(made.clone());
+    match run(api, cx, &id, &what).await {
+        Ok(()) => {
+            let read = read_back(api, cx, made).await?;
+            cx.remove_private(UNFINISHED);
+            Ok(read)
+        }
+        Err(said) if cx.is_cancelled() => {
+            let detail = format!("{said}. A run that has begun goes on at the gateway; the next apply runs it again.");
+            cx.warn(format!("The {what} was not waited for"), detail);
+            let mut state = made;
+            for name in FOUND.iter().filter(|name| state.is_unknown(name)).copied().collect::<Vec<_>>() {
+                state.set(name, Value::Null);
+            }
+            Ok(state)
+        }
+        Err(errors) => Err(errors),
+    }
+}
+
 fn called(state: &Object) -> String {
     format!("drill {}", state.get::<String>("name").or_else(|_| state.get("id")).unwrap_or_default())
 }
@@ -502,7 +530,9 @@ impl Resource<Link> for DrillResource {
     async fn modify_plan(&self, link: &Link, cx: &Context, plan: &mut PlanChange) -> Result<()> {
         let runs = plan.is_update()
             && !plan.is_replacement()
-            && (TESTED.iter().any(|name| plan.changes(*name)) || plan.prior().is_some_and(is_due));
+            && (TESTED.iter().any(|name| plan.changes(*name))
+                || plan.prior().is_some_and(is_due)
+                || cx.private::<bool>(UNFINISHED) == Some(true));
         if runs {
             FOUND.iter().for_each(|name| plan.set_unknown(name));
         }
@@ -516,10 +546,7 @@ impl Resource<Link> for DrillResource {
             request.plan.set("name", name_for(api, &plan).await?);
         }
         let made = self.0.create(link, cx, request).await?;
-        cx.save_partial(made.clone());
-        let id: String = made.get("id")?;
-        run(api, cx, &id, &called(&made)).await?;
-        read_back(api, cx, made).await
+        run_for(api, cx, made).await
     }
 
     async fn read(&self, link: &Link, cx: &Context, state: Object) -> Result<Option<Object>> {
@@ -535,9 +562,7 @@ impl Resource<Link> for DrillResource {
         if !runs {
             return Ok(made);
         }
-        let id: String = made.get("id")?;
-        run(api, cx, &id, &called(&made)).await?;
-        read_back(api, cx, made).await
+        run_for(api, cx, made).await
     }
 
     async fn delete(&self, link: &Link, cx: &Context, state: Object) -> Result<()> {

@@ -3,8 +3,9 @@
 use lifeboat_api::{AppConsistency, Client, ClientError, Group, GroupSpec, Machine, Volume, default_hook_timeout};
 use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, Schema, async_trait};
 
-use super::{REPLACES, anchor, short_timeouts};
+use super::{REPLACES, anchor, mention, short_timeouts};
 use crate::declared::{Dependent, Kind, all};
+use crate::mentions::Mention;
 use crate::values::Values;
 
 #[derive(Debug)]
@@ -90,6 +91,10 @@ impl Kind for GroupKind {
                 .with("timeout", &app.timeout)
         });
         state.set("app_consistency", app);
+    }
+
+    fn names(planned: &Object) -> Vec<Mention> {
+        mention(planned, "policy_id".to_owned()).into_iter().collect()
     }
 
     async fn dependents(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {

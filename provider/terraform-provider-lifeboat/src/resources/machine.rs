@@ -8,9 +8,10 @@ use lifeboat_api::{
 };
 use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, PlanChange, Result, Schema, Type, async_trait, modify};
 
-use super::{REPLACES, anchor, observed, short_timeouts};
+use super::{REPLACES, anchor, mentions_in, observed, short_timeouts};
 use crate::claims::Claim;
 use crate::declared::{Dependent, Kind, all};
+use crate::mentions::Mention;
 use crate::values::Values;
 
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl Kind for MachineKind {
     const TYPE: &'static str = "lifeboat_machine";
     const NOUN: &'static str = "machine";
 
-    const LEAVES_PLACE: bool = true;
+    const GOES_WHILE_NAMED: bool = true;
 
     fn schema() -> Schema {
         let of_interfaces = modify::use_state_unless_changed(["network_interface"]);
@@ -217,7 +218,42 @@ impl Kind for MachineKind {
         Ok(claims)
     }
 
-    async fn dependents(api: &Client, id: &str) -> std::result::Result<Vec<Dependent>, ClientError> {
+    fn names(planned: &Object) -> Vec<Mention> {
+        [mentions_in(planned, "disk", "volume_id"), mentions_in(planned, "network_interface", "network_id")].concat()
+    }
+
+    /// It runs, is tested or is away from home: what takes its place would stand beside it.
+    async fn obstacles(api: &Client, id: &str) -> std::result::Result<Vec<String>, ClientError> {
+        let machine: Machine = api.read(id).await?;
+        let plans: Vec<Plan> = all(api).await?;
+        let mut found = Vec::new();
+        if let Some(run) = &machine.status.run {
+            found.push(format!("the gateway {} runs it; end that with: lifeboat machine stop {id}", run.gateway_id));
+        }
+        if machine.status.failover.is_some() {
+            found.push(format!("it is failed over; bring it home with: lifeboat failback {}", machine.spec.name));
+        }
+        if !machine.status.tests.is_empty() {
+            found.push(format!("it is being tested; end that with: lifeboat cleanup {}", machine.spec.name));
+        }
+        let with_it = |plan: &&Plan| plan.spec.machines().any(|(_, _, machine)| machine.to_string() == id);
+        for Plan { id, spec, status, .. } in plans.iter().filter(with_it) {
+            let name = &spec.name;
+            if status.failover.is_some() {
+                found.push(format!(
+                    "the recovery plan {name} ({id}) is failed over; bring it home with: lifeboat failback {name}"
+                ));
+            }
+            if !status.tests.is_empty() {
+                found.push(format!(
+                    "the recovery plan {name} ({id}) is being tested; end that with: lifeboat cleanup {name}"
+                ));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn namers(api: &Client, id: &str) -> std::result::Result<Vec<Dependent>, ClientError> {
         let plans: Vec<Plan> = all(api).await?;
         let with_it = |plan: &&Plan| plan.spec.machines().any(|(_, _, machine)| machine.to_string() == id);
         Ok(plans.iter().filter(with_it).map(|plan| Dependent::new("recovery plan", plan)).collect())

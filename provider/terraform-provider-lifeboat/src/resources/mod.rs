@@ -26,7 +26,9 @@ pub(crate) use volume::VolumeKind;
 
 use std::time::Duration;
 
-use tf_provider_sdk::{Attribute, Timeouts, Value};
+use tf_provider_sdk::{Attribute, Object, Timeouts, Value};
+
+use crate::mentions::Mention;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -48,6 +50,25 @@ fn anchor(name: &str, description: &str, on_change: &str) -> Attribute {
 
 /// What a change of an [`anchor`] does to an object that holds no data.
 const REPLACES: &str = "A change replaces the resource.";
+
+/// What an attribute names, as far as it is known.
+fn mention(object: &Object, path: String) -> Option<Mention> {
+    let id = object.at(path.as_str())?.as_str()?.to_owned();
+    Some(Mention { path, id })
+}
+
+/// What an attribute of each block of a kind names: one id, or a list of them.
+fn mentions_in(object: &Object, block: &str, attribute: &str) -> Vec<Mention> {
+    let count = |path: &str| object.at(path).and_then(Value::as_elements).map(<[Value]>::len);
+    let paths = (0..count(block).unwrap_or_default()).flat_map(|index| {
+        let path = format!("{block}[{index}].{attribute}");
+        match count(&path) {
+            Some(elements) => (0..elements).map(|element| format!("{path}[{element}]")).collect(),
+            None => vec![path],
+        }
+    });
+    paths.filter_map(|path| mention(object, path)).collect()
+}
 
 /// An absent list and an empty one are the same to the API. A configuration may say either: what it says is kept.
 fn list_or_absent(said: Option<&Value>, found: Vec<String>) -> Value {

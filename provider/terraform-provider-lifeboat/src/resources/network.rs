@@ -80,13 +80,25 @@ impl Kind for NetworkKind {
         state.set("subnet", subnets.collect::<Vec<Object>>());
     }
 
+    const GOES_WHILE_NAMED: bool = true;
+
     async fn dependents(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {
-        let network: Network = api.read(id).await?;
+        let mappings: Vec<NetworkMapping> = all(api).await?;
+        let ends = |mapping: &&NetworkMapping| {
+            [mapping.spec.source_network_id, mapping.spec.target_network_id].iter().any(|end| end.to_string() == id)
+        };
+        Ok(mappings.iter().filter(ends).map(|mapping| Dependent::new("network mapping", mapping)).collect())
+    }
+
+    async fn namers(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {
         let mappings: Vec<NetworkMapping> = all(api).await?;
         let machines: Vec<Machine> = all(api).await?;
-        let touching = mappings.iter().filter(|mapping| network.status.mapping_ids.contains(&mapping.id));
-        let inside = |machine: &&Machine| machine.spec.network_interface.iter().any(|one| one.network_id == network.id);
-        Ok(touching
+        let tests = |mapping: &&NetworkMapping| mapping.spec.test_network_id.is_some_and(|test| test.to_string() == id);
+        let inside =
+            |machine: &&Machine| machine.spec.network_interface.iter().any(|one| one.network_id.to_string() == id);
+        Ok(mappings
+            .iter()
+            .filter(tests)
             .map(|mapping| Dependent::new("network mapping", mapping))
             .chain(machines.iter().filter(inside).map(|machine| Dependent::new("machine", machine)))
             .collect())

@@ -3,9 +3,10 @@
 use lifeboat_api::{AddressRule, NetworkMapping, NetworkMappingSpec, SubnetMapping};
 use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, PlanChange, Schema, async_trait};
 
-use super::{REPLACES, anchor, short_timeouts};
+use super::{REPLACES, anchor, mention, short_timeouts};
 use crate::declared::Kind;
 use crate::link::Link;
+use crate::mentions::Mention;
 use crate::values::Values;
 
 #[derive(Debug)]
@@ -74,6 +75,10 @@ impl Kind for NetworkMappingKind {
             subnet: values.blocks("subnet").iter().map(subnet).collect(),
             address_rule: address_rule(values),
         }
+    }
+
+    fn names(planned: &Object) -> Vec<Mention> {
+        mention(planned, "test_network_id".to_owned()).into_iter().collect()
     }
 
     /// A recovery plan that is planned later finds where the network leads.

@@ -175,7 +175,9 @@ impl Kind for PolicyKind {
         state.set("bandwidth_limit", limits);
     }
 
-    async fn dependents(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {
+    const GOES_WHILE_NAMED: bool = true;
+
+    async fn namers(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {
         let groups: Vec<Group> = api.list("/v1/groups", &[]).await?;
         let governed = groups.iter().filter(|group| group.spec.policy_id.to_string() == id);
         Ok(governed

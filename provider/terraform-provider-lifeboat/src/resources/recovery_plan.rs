@@ -14,9 +14,10 @@ use tf_provider_sdk::{
     async_trait,
 };
 
-use super::{REPLACES, anchor, list_or_absent, observed, short_timeouts};
+use super::{REPLACES, anchor, list_or_absent, mentions_in, observed, short_timeouts};
 use crate::declared::{Dependent, Kind, all};
 use crate::link::Link;
+use crate::mentions::Mention;
 use crate::values::Values;
 
 #[derive(Debug)]
@@ -277,6 +278,10 @@ impl Kind for RecoveryPlanKind {
         state.set("readiness", status.readiness.as_str());
         state.set("reasons", status.reasons.clone());
         state.set("warnings", status.warnings.clone());
+    }
+
+    fn names(planned: &Object) -> Vec<Mention> {
+        ["machine_ids", "volume_ids"].iter().flat_map(|ids| mentions_in(planned, "boot_group", ids)).collect()
     }
 
     /// The networks of machines that are there already have somewhere to go.

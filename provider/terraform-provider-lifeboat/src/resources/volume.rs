@@ -15,9 +15,10 @@ use tf_provider_sdk::{
     Timeouts, Value, async_trait,
 };
 
-use super::{MINUTE, anchor, observed};
+use super::{MINUTE, anchor, mention, observed};
 use crate::declared::{Dependent, Kind, LOOK_INTERVAL, all};
 use crate::link::Link;
+use crate::mentions::Mention;
 use crate::values::{Values, bytes_to_gib};
 use crate::wording::{failed, sentence};
 
@@ -255,7 +256,13 @@ impl Kind for VolumeKind {
         Ok(tests.collect())
     }
 
-    async fn dependents(api: &Client, id: &str) -> std::result::Result<Vec<Dependent>, ClientError> {
+    const GOES_WHILE_NAMED: bool = true;
+
+    fn names(planned: &Object) -> Vec<Mention> {
+        mention(planned, "policy_id".to_owned()).into_iter().collect()
+    }
+
+    async fn namers(api: &Client, id: &str) -> std::result::Result<Vec<Dependent>, ClientError> {
         let machines: Vec<Machine> = all(api).await?;
         let plans: Vec<Plan> = all(api).await?;
         let is_disk = |machine: &&Machine| machine.spec.disk.iter().any(|disk| disk.volume_id.to_string() == id);

@@ -10,13 +10,38 @@ use lifeboat_vault::{Document, VaultError};
 
 use super::{ApiError, ApiResult, Kind, fitting, fixed, plans, referred, same_vault};
 use crate::context::Context;
-use crate::records::kind;
-use crate::vaults::AttachedVault;
+use crate::records::{RecoveryRecord, kind, status};
+use crate::vaults::{AttachedVault, Snapshot};
 use crate::view;
 
 /// See [`Machine`].
 #[derive(Debug)]
 pub(crate) struct Machines;
+
+/// The machines that have a volume as a disk.
+pub(super) fn with_disk<'a>(snapshot: &'a Snapshot, volume: &'a str) -> impl Iterator<Item = &'a Arc<Document>> {
+    having(snapshot, move |spec| spec.disk.iter().any(|disk| disk.volume_id.to_string() == volume))
+}
+
+/// The machines with an interface in a network.
+pub(super) fn within<'a>(snapshot: &'a Snapshot, network: &'a str) -> impl Iterator<Item = &'a Arc<Document>> {
+    having(snapshot, move |spec| spec.network_interface.iter().any(|one| one.network_id.to_string() == network))
+}
+
+fn having<'a>(
+    snapshot: &'a Snapshot,
+    has: impl Fn(&MachineSpec) -> bool + 'a,
+) -> impl Iterator<Item = &'a Arc<Document>> {
+    snapshot.of(kind::MACHINES).iter().filter(move |document| document.spec_as().is_ok_and(|spec| has(&spec)))
+}
+
+/// Whether something is under way with a machine, or it is away from home, by itself or with a plan.
+pub(super) fn moves(snapshot: &Snapshot, machine: &Document) -> bool {
+    let record: RecoveryRecord = status(machine);
+    record.failover.is_some()
+        || !plans::under_way(machine).is_empty()
+        || !plans::that_move(snapshot, &machine.id).is_empty()
+}
 
 fn fits(vault: &AttachedVault, id: &str, spec: &MachineSpec) -> ApiResult<()> {
     let machine: MachineId = id.parse().map_err(|_| ApiError::not_found(Machines::WHAT, id))?;
@@ -64,10 +89,12 @@ impl Kind for Machines {
         fits(vault, id, new)
     }
 
-    /// Plans that nothing is under way with wait for the machine that takes its place: not ready, and they say why.
-    const REPLACED: Option<fn(&AttachedVault, &Document) -> Vec<String>> = Some(|vault, document| {
+    /// Plans that nothing is under way with stay, not ready, and say why.
+    const WHILE_NAMED: Option<fn(&AttachedVault, &Document) -> Vec<String>> = Some(|vault, document| {
+        let record: RecoveryRecord = status(document);
         let mut blockers = plans::that_move(&vault.snapshot(), &document.id);
         blockers.extend(plans::under_way(document));
+        blockers.extend(record.failover.map(|failover| format!("its failover by the job {}", failover.job)));
         blockers
     });
 

@@ -12,7 +12,7 @@ use lifeboat_api::{MachineSpec, Network, NetworkMapping, NetworkMappingSpec, Net
 use lifeboat_model::{MachineId, NetworkId, NetworkMappingId};
 use lifeboat_vault::{Document, VaultError};
 
-use super::{ApiError, ApiResult, Kind, fixed, referred, same_vault};
+use super::{ApiError, ApiResult, Kind, fixed, machines, referred, same_vault};
 use crate::context::Context;
 use crate::records::kind;
 use crate::vaults::{AttachedVault, Snapshot};
@@ -113,6 +113,19 @@ impl Kind for Networks {
         }
         Ok(())
     }
+
+    /// Machines that nothing is under way with, and mappings whose tests join it, lack it and say so.
+    const WHILE_NAMED: Option<fn(&AttachedVault, &Document) -> Vec<String>> = Some(|vault, document| {
+        let snapshot = vault.snapshot();
+        let ends = mappings_at(&snapshot, &document.id).filter(|(_, mapping)| {
+            [mapping.source_network_id, mapping.target_network_id].iter().any(|end| end.to_string() == document.id)
+        });
+        let moving = machines::within(&snapshot, &document.id).filter(|found| machines::moves(&snapshot, found));
+        ends.map(|(mapping, spec)| format!("network mapping {} ({})", view::mapping_name(&snapshot, &spec), mapping.id))
+            .chain(moving.map(|one| format!("machine {} ({}), which is under way or away from home", one.name, one.id)))
+            .chain(super::drills::that_need(&snapshot, &document.id))
+            .collect()
+    });
 
     fn blockers(vault: &AttachedVault, document: &Document) -> Vec<String> {
         let snapshot = vault.snapshot();

@@ -331,13 +331,13 @@ async fn a_machine_that_is_replaced_leaves_its_plan_waiting_for_the_other() {
     let plan = api.declare("/v1/plans", &world.plan(json!([{"machine_ids": [db["id"]]}]))).await;
     let path = format!("/v1/machines/{}", db["id"].as_str().expect("an id"));
     problem(&api.delete("machines", &db).await, 409, "conflict");
-    problem(&api.change("DELETE", &format!("{path}?replaced=perhaps"), "\"1\"", &json!({})).await, 400, "malformed");
+    problem(&api.change("DELETE", &format!("{path}?while_named=perhaps"), "\"1\"", &json!({})).await, 400, "malformed");
     problem(
-        &api.change("DELETE", &format!("{path}?replaced=true"), "\"9\"", &json!({})).await,
+        &api.change("DELETE", &format!("{path}?while_named=true"), "\"9\"", &json!({})).await,
         412,
         "precondition-failed",
     );
-    let gone = api.change("DELETE", &format!("{path}?replaced=true"), "\"1\"", &json!({})).await;
+    let gone = api.change("DELETE", &format!("{path}?while_named=true"), "\"1\"", &json!({})).await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT, "{}", gone.body);
     let waiting = api.get("/v1/plans?name=erp").await.body["items"][0].clone();
     assert_eq!(waiting["status"]["readiness"], "not-ready");
@@ -347,5 +347,63 @@ async fn a_machine_that_is_replaced_leaves_its_plan_waiting_for_the_other() {
     let back = api.patch("plans", &plan, &json!({"boot_group": [{"machine_ids": [other["id"]]}]})).await;
     assert_eq!(back.status, StatusCode::OK, "{}", back.body);
     assert!(!reasons(&back.body).contains("there is no machine"), "{}", back.body);
+    world.api.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_while_it_is_named_is_lacked_until_something_else_is_named() {
+    let world = world().await;
+    let api = &world.api;
+    let web = world.machine("web", 0, "10.20.0.11");
+    let web = api.declare("/v1/machines", &web).await;
+    let groups = json!([{"machine_ids": [web["id"]]}, {"volume_ids": [world.files["id"]]}]);
+    let plan = api.declare("/v1/plans", &world.plan(groups)).await;
+    let while_named = async |path: &str, object: &Value| {
+        let path = format!("/v1/{path}/{}?while_named=true", object["id"].as_str().expect("an id"));
+        api.change("DELETE", &path, "\"1\"", &json!({})).await
+    };
+
+    // A disk and a volume of a plan.
+    problem(&api.delete("volumes", &world.volumes[0]).await, 409, "conflict");
+    for volume in [&world.volumes[0], &world.files] {
+        assert_eq!(while_named("volumes", volume).await.status, StatusCode::NO_CONTENT);
+    }
+    let lacking = api.get("/v1/machines?name=web").await.body["items"][0].clone();
+    assert!(reasons(&lacking).contains("there is no volume"), "{lacking}");
+    let waiting = api.get("/v1/plans?name=erp").await.body["items"][0].clone();
+    assert!(waiting["status"]["readiness"] == "not-ready" && reasons(&waiting).contains("volume_ids[0]"), "{waiting}");
+    let other = api.patch("machines", &web, &json!({"disk": [{"volume_id": world.volumes[1]["id"]}]})).await;
+    assert_eq!(other.status, StatusCode::OK, "{}", other.body);
+    let fewer = api.patch("plans", &plan, &json!({"boot_group": [{"machine_ids": [web["id"]]}]})).await;
+    assert_eq!(fewer.status, StatusCode::OK, "{}", fewer.body);
+    assert!(!reasons(&fewer.body).contains("there is no volume"), "{}", fewer.body);
+
+    // A network that a machine joins; where a mapping begins or ends there, that goes first.
+    let refused = while_named("networks", &world.servers).await;
+    problem(&refused, 409, "conflict");
+    assert!(refused.body["blockers"][0].as_str().is_some_and(|said| said.contains("mapping")), "{}", refused.body);
+    let gone = api.delete("network-mappings", &world.mapping).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT, "{}", gone.body);
+    problem(&api.delete("networks", &world.servers).await, 409, "conflict");
+    assert_eq!(while_named("networks", &world.servers).await.status, StatusCode::NO_CONTENT);
+    let lacking = api.get("/v1/machines?name=web").await.body["items"][0].clone();
+    assert!(reasons(&lacking).contains("there is no network"), "{lacking}");
+    let alone = api.patch("machines", &other.body, &json!({"network_interface": []})).await;
+    assert_eq!(alone.status, StatusCode::OK, "{}", alone.body);
+
+    // A policy goes on to govern what it governed.
+    let policies = api.get("/v1/policies").await.body["items"].clone();
+    let policy = &policies[0];
+    problem(&api.delete("policies", policy).await, 409, "conflict");
+    assert_eq!(while_named("policies", policy).await.status, StatusCode::NO_CONTENT);
+    let governed = api.get("/v1/groups?name=erp").await.body["items"][0].clone();
+    assert!(reasons(&governed).contains("was deleted, and goes on to govern it"), "{governed}");
+    assert_eq!(governed["spec"]["policy_id"], policy["id"]);
+    let mut spec = policy["spec"].clone();
+    spec["name"] = json!("other");
+    let next = api.declare("/v1/policies", &spec).await;
+    let moved = api.patch("groups", &governed, &json!({"policy_id": next["id"]})).await;
+    assert_eq!(moved.status, StatusCode::OK, "{}", moved.body);
+    assert!(!reasons(&moved.body).contains("was deleted"), "{}", moved.body);
     world.api.gateway.stop().await;
 }
