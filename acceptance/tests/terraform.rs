@@ -417,6 +417,65 @@ fn what_cannot_work_is_refused_at_plan_time_where_it_stands() {
     }
 }
 
+/// A policy that is judged by figures that somebody stands by.
+const JUDGED: &str = r#"
+data "lifeboat_feasibility" "standard" {
+  policy_id              = lifeboat_replication_policy.standard.id
+  churn_bytes_per_second = 10000000
+  mbps                   = MBPS
+}
+
+resource "terraform_data" "judged" {
+  lifecycle {
+    precondition {
+      condition     = data.lifeboat_feasibility.standard.feasible
+      error_message = join(" ", data.lifeboat_feasibility.standard.reasons)
+    }
+  }
+}
+"#;
+
+#[test]
+fn a_policy_that_churn_and_bandwidth_cannot_meet_is_refused_at_plan() {
+    let bench = Bench::new("tf-feasible", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    let judged = |mbps: &str| bench.configuration("2s", 1, RETENTION, &JUDGED.replace("MBPS", mbps));
+    workspace.step(&judged("100"), |_| Ok(()), |_| Ok(())).unwrap();
+    let said = bench.refused(&judged("50")).unwrap();
+    assert!(said.iter().all(|one| one.summary == "Resource precondition failed"), "{said:#?}");
+    assert!(
+        said.iter().any(|one| one.detail.contains("80 Mbit/s are needed")),
+        "the bandwidth that it takes is named: {said:#?}"
+    );
+    workspace.write(&judged("100")).unwrap();
+    workspace.destroy().unwrap();
+}
+
+#[test]
+fn a_vault_in_a_volume_is_refused() {
+    let bench = Bench::new("tf-vault-inside", Tier::Attached).unwrap();
+    let workspace = &bench.workspace;
+    // Before there is a volume only the gateway knows of its mount.
+    let inside = format!("file://{}/volumes/vault", bench.gateway.mount().display());
+    let outside = format!("file://{}/vault", bench.scratch.path().display());
+    workspace.write(&bench.standard().replace(&outside, &inside)).unwrap();
+    let outcome = workspace.run(&["apply", "-no-color", "-auto-approve"]).unwrap();
+    let said = outcome.stderr.replace(['\n', '\u{2502}'], " ");
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(!outcome.status.success() && said.contains("lies in the gateway's own mount"), "{said}");
+
+    workspace.step(&bench.standard(), |_| Ok(()), |_| Ok(())).unwrap();
+    let second = format!(
+        "resource \"lifeboat_vault\" \"second\" {{\n  name = \"second\"\n  storage_url = \"{inside}\"\n  encryption {{\n    \
+         key_source = \"key_file\"\n    key_file = \"{}/vault.key\"\n  }}\n}}\n",
+        bench.scratch.path().display()
+    );
+    let said = bench.refused(&bench.configuration("2s", 1, RETENTION, &second)).unwrap();
+    assert!(said.iter().any(|one| one.summary == "A vault in a volume"), "{said:#?}");
+    workspace.write(&bench.standard()).unwrap();
+    workspace.destroy().unwrap();
+}
+
 #[test]
 fn data_is_never_thrown_away_in_silence() {
     let bench = Bench::new("tf-guard", Tier::Attached).unwrap();

@@ -11,6 +11,7 @@ use lifeboat_acceptance::binaries::repository;
 use lifeboat_acceptance::estate::Api;
 use lifeboat_acceptance::eventually;
 use lifeboat_acceptance::everything::{Everything, HEAD};
+use lifeboat_acceptance::gateway::Gateway;
 use lifeboat_acceptance::go_between::{GoBetween, Treatment};
 use lifeboat_acceptance::terraform::{Plan, State, Tier, Workspace};
 use lifeboat_api::client::Collection;
@@ -252,6 +253,136 @@ fn every_kind_is_created_changed_in_place_imported_and_destroyed() {
     workspace.plan_is_empty(false).unwrap();
     workspace.plan_is_empty(true).unwrap();
     workspace.destroy().unwrap();
+}
+
+/// What [`Everything`] lacks: every block and argument that nothing else needs, and order that counts. By kind and name.
+fn enrich(all: &Everything, state: &State) -> Result<()> {
+    let api = all.bench.api()?;
+    let id = |address: &str| state.text(address, "id").map(str::to_owned);
+    let (machine, volume) = (id("lifeboat_machine.db")?, id("lifeboat_volume.data")?);
+    let (source, isolated) = (id("lifeboat_network.source")?, id("lifeboat_network.isolated")?);
+    changed_elsewhere::<Policy>(
+        &api,
+        &id("lifeboat_replication_policy.standard")?,
+        &json!({
+            "app_consistent_interval": "15m", "compression": "zstd:3",
+            "retention": [{"every": "all", "for": "1h"}, {"every": "5m", "for": "24h"}],
+            "resync": {"at_log_percent": 40, "window_start": "22:00", "window_end": "04:00", "timezone": "Europe/Zurich"},
+            "bandwidth_limit": [{"mbps": 900, "days": ["sat", "mon"], "start": "08:00", "end": "18:00"}, {"mbps": 1000}],
+        }),
+    )?;
+    let hooks = json!({"app_consistency": {"pre_script": "freeze", "post_script": "thaw", "timeout": "10s"}});
+    changed_elsewhere::<Group>(&api, &id("lifeboat_consistency_group.erp")?, &hooks)?;
+    // A mapping has a target for each subnet of its source: the target's come first.
+    let target = json!({"subnet": [{"name": "data", "cidr": "10.30.1.0/24"}, {"name": "web", "cidr": "10.30.0.0/24"}]});
+    changed_elsewhere::<Network>(&api, &id("lifeboat_network.target")?, &target)?;
+    let subnets = json!({"subnet": [
+        {"name": "web", "cidr": "10.20.0.0/24", "gateway": "10.20.0.1"}, {"name": "data", "cidr": "10.20.1.0/24"},
+    ]});
+    changed_elsewhere::<Network>(&api, &source, &subnets)?;
+    let crossed = json!({"subnet": [{"source": "web", "target": "data"}, {"source": "data", "target": "web"}]});
+    changed_elsewhere::<NetworkMapping>(&api, &id("lifeboat_network_mapping.out")?, &crossed)?;
+    changed_elsewhere::<Machine>(
+        &api,
+        &machine,
+        &json!({
+            "firmware": "uefi", "disk": [{"volume_id": volume, "boot": true}],
+            "network_interface": [
+                {"network_id": source, "mac": "52:54:00:AA:00:01", "address": "10.20.0.12", "test_address": "10.40.0.9"},
+                {"network_id": source, "address": "10.20.0.11"},
+            ],
+            "target": {"cpus": 1, "memory_mib": 256, "anti_affinity_group": "db"},
+        }),
+    )?;
+    changed_elsewhere::<RecoveryPlan>(
+        &api,
+        &id("lifeboat_recovery_plan.erp")?,
+        &json!({
+            "shutdown": {
+                "timeout": "2m",
+                "pre_action": [{"name": "warn", "type": "manual", "instruction": "Tell ${everybody} of \"it\".", "kinds": ["planned"]}],
+                "post_action": [{"name": "gone", "type": "script", "script": "verify"}],
+            },
+            "boot_group": [{
+                "name": "second in the alphabet", "machine_ids": [machine],
+                "pre_action": [{"name": "z", "type": "script", "script": "check", "directions": ["failback", "failover"]}],
+                "post_action": [
+                    {"name": "y", "type": "http", "url": "https://monitoring.example/hook", "kinds": ["unplanned", "test"]},
+                    {"name": "a", "type": "script", "script": "verify", "timeout": "90s"},
+                ],
+            }],
+        }),
+    )?;
+    let hash = "0".repeat(64);
+    changed_elsewhere::<Drill>(
+        &api,
+        &id("lifeboat_drill.probe")?,
+        &json!({
+            "max_rto": "30m", "max_rpo": "10m", "point": "latest-processed", "network": isolated,
+            "assertion": [
+                {"type": "tcp", "machine_id": machine, "port": 22, "interface": 1},
+                {"type": "http", "machine_id": machine, "path": "/up", "status": 204, "tls": true, "contains": "ok", "within": "10m"},
+                {"type": "boots", "machine_id": machine, "contains": "login:"},
+                {"type": "screen", "machine_id": machine},
+                {"type": "file_hash", "volume_id": volume, "path": "/log", "sha256": hash, "partition": 2},
+                {"type": "script", "script": "check"},
+            ],
+            "schedule": {"every": "6d", "days": ["sun", "sat"], "start": "22:00", "end": "04:00", "timezone": "Europe/Zurich"},
+        }),
+    )
+}
+
+#[test]
+fn every_kind_is_written_anew_by_the_export_and_by_terraform_with_everything_that_it_can_say() {
+    let all = Everything::applied("matrix-export", Tier::Attached).unwrap();
+    enrich(&all, &all.bench.workspace.state().unwrap()).unwrap();
+    let addresses = all.bench.workspace.run(&["state", "list"]).unwrap().ok().unwrap();
+    let dir = all.bench.scratch.path();
+    // Written by the gateway at the recovery site, once it has heard of all that: the other may be lost.
+    let declared = |gateway: &Gateway| -> Result<Vec<Value>> {
+        let api = Api::of(gateway)?;
+        let mut found = Vec::new();
+        for subject in subjects() {
+            let objects: Vec<Value> = api.call(async |client| client.list(subject.path, &[]).await)?;
+            found.extend(objects.into_iter().map(|object| object["spec"].clone()));
+        }
+        Ok(found)
+    };
+    let wanted = declared(&all.bench.gateway).unwrap();
+    let knows = || Ok((declared(&all.standby)? == wanted).then_some(()));
+    eventually("the gateway at the recovery site to know", SETTLES_WITHIN, knows).unwrap();
+    let (environment, export) = (all.standby.client_environment(), dir.join("export"));
+    let written = all.standby.json(&["terraform", "export", "--out", &export.display().to_string()]).unwrap();
+    assert_eq!(written["resources"], addresses.lines().count(), "{written}");
+    let anew = Workspace::new(&export, Tier::Attached, environment.clone()).unwrap();
+    let plan = anew.plan().unwrap();
+    assert_eq!(plan.changes(), 0, "{}", plan.document["resource_changes"]);
+    anew.apply().unwrap();
+    anew.plan_is_empty(false).unwrap();
+    anew.plan_is_empty(true).unwrap();
+
+    // The same imports, and what Terraform itself writes for them.
+    let generated_at = dir.join("generated");
+    let by_terraform = Workspace::new(&generated_at, Tier::Attached, environment).unwrap();
+    for file in ["versions.tf", "imports.tf"] {
+        std::fs::copy(export.join(file), generated_at.join(file)).unwrap();
+    }
+    let plan = generated(&by_terraform).unwrap();
+    assert_eq!(plan.changes(), 0, "{}", plan.document["resource_changes"]);
+    by_terraform.apply().unwrap();
+    by_terraform.plan_is_empty(false).unwrap();
+    by_terraform.plan_is_empty(true).unwrap();
+
+    // What has an order keeps it.
+    let machine = anew.state().unwrap().attributes("lifeboat_machine.db").unwrap().clone();
+    assert_eq!(machine["network_interface"][0]["address"], "10.20.0.12", "{machine}");
+    let plan = by_terraform.state().unwrap().attributes("lifeboat_recovery_plan.erp").unwrap().clone();
+    let actions = &plan["boot_group"][0]["post_action"];
+    assert!(actions[0]["name"] == "y" && actions[1]["name"] == "a", "{actions}");
+    assert_eq!(plan["boot_group"][0]["pre_action"][0]["directions"], json!(["failback", "failover"]));
+    let drill = by_terraform.state().unwrap().attributes("lifeboat_drill.probe").unwrap().clone();
+    let types: Vec<&Value> = drill["assertion"].as_array().unwrap().iter().map(|one| &one["type"]).collect();
+    assert_eq!(types, ["tcp", "http", "boots", "screen", "file_hash", "script"]);
 }
 
 #[test]

@@ -74,7 +74,8 @@ pub(crate) fn is_large_enough(volume: &HeldVolume) -> EngineResult<()> {
     ))
 }
 
-fn leads_into(path: &Path, mount: &Path) -> bool {
+/// Whether a path is in a mount, also by links or a loop device.
+pub(crate) fn leads_into(path: &Path, mount: &Path) -> bool {
     // The mount itself is never looked at, but links may lead to where it is.
     let mount = match (mount.parent(), mount.file_name()) {
         (Some(parent), Some(name)) => resolve(parent, None).map_or_else(|| mount.to_owned(), |at| at.join(name)),

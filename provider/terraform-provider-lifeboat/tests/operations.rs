@@ -491,3 +491,79 @@ async fn machines_that_can_never_be_kept_apart_are_warned_of_at_plan() {
     assert!(apart.said.is_empty(), "{:?}", apart.said);
     session.end().await;
 }
+
+#[tokio::test]
+async fn a_policy_whose_line_is_too_slow_for_what_is_written_is_warned_of_at_plan() {
+    let (gateway, mut session) = started(&[]).await;
+    let spec = json!({"vault_id": id("vlt", 1), "name": "standard", "retention": [{"every": "all", "for": "1h"}]});
+    let found = view(&id("pol", 1), 1, spec, json!({"group_ids": [id("grp", 1)], "failback_policy_id": null}));
+    let status = json!({
+        "group_id": id("grp", 1), "group": "erp", "volume_ids": [], "state": "protected", "health": "healthy", "reasons": [],
+        "active_gateway_id": null, "active_site_id": null, "active_site": null, "landed_rpo_seconds": 1.0,
+        "latest_recovery_point": null, "latest_recovery_point_id": null, "backlog_bytes": 0, "journal_bytes_used": 0,
+        "churn_bytes_per_second": 4_000_000.0, "rpo_threshold_seconds": 300.0, "resync": null, "hydrated_bytes": null,
+        "observed": "2026-11-20T10:05:00Z",
+    });
+    gateway.answers(&format!("GET /v1/policies/{}", id("pol", 1)), 200, found).answers(
+        "GET /v1/protection-status",
+        200,
+        json!({"items": [status]}),
+    );
+    let policy = |mbps: &[u64], threshold: &str| {
+        let limits: Vec<Object> = mbps.iter().map(|mbps| Object::new().with("mbps", *mbps)).collect();
+        Object::new()
+            .with("vault_id", id("vlt", 1))
+            .with("name", "standard")
+            .with("recovery_point_interval", "5s")
+            .with("rpo_threshold", threshold)
+            .with("retention", vec![Object::new().with("every", "all").with("for", "1h")])
+            .with("bandwidth_limit", limits)
+    };
+    let prior = policy(&[1000], "5m").with("id", id("pol", 1)).with("compression", "auto");
+    let mut plan = async |mbps: &[u64], threshold: &str| {
+        let planned = session.plan("lifeboat_replication_policy", Some(&prior), Some(&policy(mbps, threshold))).await;
+        planned.said
+    };
+    // 4 MB/s are 32 Mbit/s.
+    assert_one(&plan(&[100, 16], "5m").await, &["bandwidth_limit[1].mbps: The line may be too slow", "4000000 bytes"]);
+    assert_one(
+        &plan(&[40], "8s").await,
+        &["bandwidth_limit[0].mbps", "the RPO would be 9 s, and rpo_threshold is 8 s"],
+    );
+    assert_eq!(plan(&[100, 40], "5m").await, Vec::<String>::new());
+    session.end().await;
+}
+
+#[tokio::test]
+async fn what_would_be_kept_in_itself_is_refused_at_plan() {
+    let (gateway, mut session) = started(&[]).await;
+    gateway.answers("GET /v1/volumes", 200, json!({"items": [volume_view("protected", &[])]})).answers(
+        "GET /v1/vaults",
+        200,
+        empty_page(),
+    );
+    let adopting = |path: &str, last: u8| {
+        volume()
+            .with("name", "copy")
+            // The list is also what the gateway answers when it is asked for a volume of that name.
+            .with("allow_replace", true)
+            .with("gateway_id", id("gw", last))
+            .with("source", Object::new().with("path", path))
+    };
+    let inside = session.plan(VOLUME, None, Some(&adopting("/mnt/points/erp/db.img", 1))).await;
+    assert_one(&inside.said, &["source.path: A volume in a volume", "/mnt/points/erp/db.img", "db"]);
+    for (path, last) in [("/mnt/points/erp/db.img", 2), ("/mnt2/db.img", 1), ("/srv/db.img", 1)] {
+        gateway.answers("GET /v1/volumes", 200, json!({"items": [volume_view("protected", &[])]}));
+        let outside = session.plan(VOLUME, None, Some(&adopting(path, last))).await;
+        assert!(outside.said.is_empty(), "{path}: {:?}", outside.said);
+    }
+    let vault = |url: &str| {
+        let encryption = Object::new().with("key_source", "key_file").with("key_file", "/etc/lifeboat/vault.key");
+        Object::new().with("name", "main").with("storage_url", url).with("encryption", encryption)
+    };
+    let inside = session.plan("lifeboat_vault", None, Some(&vault("file:///mnt/volumes/vault"))).await;
+    assert_one(&inside.said, &["storage_url: A vault in a volume", "/mnt/volumes/vault"]);
+    let outside = session.plan("lifeboat_vault", None, Some(&vault("file:///srv/vault"))).await;
+    assert!(outside.said.is_empty(), "{:?}", outside.said);
+    session.end().await;
+}

@@ -62,6 +62,7 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
     while wanted.storage_url.len() > "file:///".len() && wanted.storage_url.ends_with('/') {
         wanted.storage_url.pop();
     }
+    outside_the_mount(&context, &wanted.storage_url)?;
     let mut attachment = Attachment {
         id: VaultId::from_bytes([0; 16]),
         name: wanted.name.clone(),
@@ -126,6 +127,22 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
     context.wrote(&attached).await;
     tracing::info!(vault = %attached.id(), url = attached.attachment.url, attach = wanted.attach, "vault attached");
     Ok(show(&attached, StatusCode::CREATED))
+}
+
+/// Refuses a vault in a volume: what is written there would have to be kept there first.
+fn outside_the_mount(context: &Context, url: &str) -> ApiResult<()> {
+    let path = url.strip_prefix("file://").map(std::path::Path::new);
+    match path.zip(context.exported.path()) {
+        Some((path, mount)) if crate::adoption::leads_into(path, &mount) => Err(ApiError::field(
+            "storage_url",
+            format!(
+                "{} lies in the gateway's own mount, {}, and so in a volume that the vault is to keep: choose another place",
+                path.display(),
+                mount.display()
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Replaces the credentials or the proxy of a vault that is attached, once they are seen to open it. What is open already

@@ -104,7 +104,7 @@ impl DataSource<Link> for Feasibility {
 }
 
 /// Bytes a second of all groups that the policy governs.
-async fn measured(api: &Client, policy: &Policy) -> std::result::Result<f64, ClientError> {
+pub(crate) async fn measured(api: &Client, policy: &Policy) -> std::result::Result<f64, ClientError> {
     let mut churn = 0.0;
     for group in &policy.status.group_ids {
         let page: Page<ProtectionStatus> = api.get("/v1/protection-status", &[("group", group.to_string())]).await?;

@@ -1,7 +1,7 @@
 //! The data sources: what moves by itself, read when it is asked for.
 
 mod clean_point;
-mod feasibility;
+pub(crate) mod feasibility;
 mod inventory;
 mod protection_status;
 mod recovery_plan;

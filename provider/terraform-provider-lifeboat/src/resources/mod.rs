@@ -24,7 +24,10 @@ pub(crate) use site::SiteKind;
 pub(crate) use vault::VaultKind;
 pub(crate) use volume::VolumeKind;
 
+use std::path::Path;
 use std::time::Duration;
+
+use lifeboat_api::{Client, Volume};
 
 use tf_provider_sdk::{Attribute, Object, Timeouts, Value};
 
@@ -50,6 +53,17 @@ fn anchor(name: &str, description: &str, on_change: &str) -> Attribute {
 
 /// What a change of an [`anchor`] does to an object that holds no data.
 const REPLACES: &str = "A change replaces the resource.";
+
+/// The volume in whose gateway's mount a path lies, as far as volumes are served already. `at` says of which gateways.
+async fn in_a_mount(api: &Client, path: &str, at: impl Fn(&Volume) -> bool) -> Option<Volume> {
+    let volumes: Vec<Volume> = api.list("/v1/volumes", &[]).await.ok()?;
+    volumes.into_iter().find(|volume| {
+        // MOUNT/volumes/NAME.img
+        let file = volume.status.path.as_deref().map(Path::new);
+        let mount = file.and_then(Path::parent).and_then(Path::parent);
+        mount.is_some_and(|mount| mount != Path::new("/") && Path::new(path).starts_with(mount)) && at(volume)
+    })
+}
 
 /// What an attribute names, as far as it is known.
 fn mention(object: &Object, path: String) -> Option<Mention> {

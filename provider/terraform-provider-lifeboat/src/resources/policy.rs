@@ -7,10 +7,14 @@ use lifeboat_api::{
     BandwidthLimit, Client, ClientError, Group, Policy, PolicySpec, Resync, RetentionRule, default_at_log_percent,
     default_compression, default_interval, default_rpo_threshold,
 };
-use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, Schema, Type, async_trait};
+use tf_provider_sdk::{
+    Attribute, Block, Diagnostic, NestedBlock, Object, PlanChange, Schema, Type, Value, async_trait,
+};
 
 use super::{REPLACES, anchor, list_or_absent, short_timeouts};
+use crate::data_sources::feasibility::measured;
 use crate::declared::{Dependent, Kind};
+use crate::feasibility;
 use crate::values::Values;
 
 #[derive(Debug)]
@@ -176,6 +180,40 @@ impl Kind for PolicyKind {
     }
 
     const GOES_WHILE_NAMED: bool = true;
+
+    const FORESEES_CHANGES: bool = true;
+
+    /// What the policy couldn't keep of what it promises, by what its groups write now. That is a measure of the moment, and nobody
+    /// knows how well it compresses: a warning. `lifeboat_feasibility` refuses by figures that somebody stands by.
+    async fn remarks(api: &Client, plan: &PlanChange) -> Vec<Diagnostic> {
+        let (Some(planned), Ok(Some(id))) = (plan.planned(), plan.get_prior::<String>("id")) else { return Vec::new() };
+        let seconds = |name: &str| {
+            let text: String = planned.get(name).ok()?;
+            parse_duration(&text).ok().map(|time| time.as_secs_f64())
+        };
+        let (Some(interval), Some(threshold)) = (seconds("recovery_point_interval"), seconds("rpo_threshold")) else {
+            return Vec::new();
+        };
+        let limits =
+            planned.value("bandwidth_limit").and_then(Value::as_elements).unwrap_or_default().iter().enumerate();
+        let known = limits.filter_map(|(at, _)| {
+            let path = format!("bandwidth_limit[{at}].mbps");
+            Some((planned.at(path.as_str())?.as_number()?.as_f64(), path))
+        });
+        let Some((mbps, path)) = known.min_by(|a, b| a.0.total_cmp(&b.0)) else { return Vec::new() };
+        let Ok(policy) = api.read::<Policy>(&id).await else { return Vec::new() };
+        let Ok(churn) = measured(api, &policy).await else { return Vec::new() };
+        let found = match feasibility::expected_rpo(churn, 1.0, mbps, interval) {
+            Ok(expected) if expected <= threshold => return Vec::new(),
+            Ok(expected) => format!("the RPO would be {expected} s, and rpo_threshold is {threshold} s"),
+            Err(error) => error.message.trim_end_matches('.').to_owned(),
+        };
+        let detail = format!(
+            "By what its groups write now, {churn:.0} bytes a second: {found}. It holds only as far as that compresses. Raise the \
+             limit or rpo_threshold; or let a lifeboat_feasibility data source judge it by figures of your own."
+        );
+        vec![Diagnostic::warning("The line may be too slow for what is written", detail).at(path.as_str())]
+    }
 
     async fn namers(api: &Client, id: &str) -> Result<Vec<Dependent>, ClientError> {
         let groups: Vec<Group> = api.list("/v1/groups", &[]).await?;

@@ -14,7 +14,7 @@ use tf_provider_sdk::{
     Value, async_trait, modify, validate,
 };
 
-use super::{anchor, observed, short_timeouts};
+use super::{anchor, in_a_mount, observed, short_timeouts};
 use crate::declared::{Dependent, Kind};
 use crate::link::Link;
 use crate::values::Values;
@@ -241,6 +241,16 @@ impl Kind for VaultKind {
 
     async fn foresee(_: &Link, api: &Client, plan: &PlanChange) -> Result<()> {
         let Ok(url) = plan.get::<String>("storage_url") else { return Ok(()) };
+        if let Some(path) = url.strip_prefix("file://")
+            && let Some(volume) = in_a_mount(api, path, |_| true).await
+        {
+            let detail = format!(
+                "{path} lies in a gateway's mount, where volumes such as {} are served: what is written to a volume there would have \
+                 to be kept in it first. Choose a directory outside of every gateway's mount.",
+                volume.spec.name
+            );
+            return Err(Diagnostic::error("A vault in a volume", detail).at("storage_url").into());
+        }
         match attached_at(api, &url).await {
             Some(vault) => Err(exists(&url, Some(&vault))),
             None => Ok(()),

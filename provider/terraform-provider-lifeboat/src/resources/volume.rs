@@ -15,7 +15,7 @@ use tf_provider_sdk::{
     Timeouts, Value, async_trait,
 };
 
-use super::{MINUTE, anchor, mention, observed};
+use super::{MINUTE, anchor, in_a_mount, mention, observed};
 use crate::declared::{Dependent, Kind, LOOK_INTERVAL, all};
 use crate::link::Link;
 use crate::mentions::Mention;
@@ -234,6 +234,16 @@ impl Kind for VolumeKind {
         let (Ok(name), Ok(gateway)) = (plan.get::<String>("name"), plan.get::<String>("gateway_id")) else {
             return Ok(());
         };
+        if let Some(path) = plan.planned().and_then(|planned| planned.at("source.path")).and_then(Value::as_str)
+            && let Some(other) = in_a_mount(api, path, |volume| volume.spec.gateway_id.to_string() == gateway).await
+        {
+            let detail = format!(
+                "{path} lies in the gateway's own mount, where {} is served: a volume can't be made of another one. Name the disk or \
+                 the image itself.",
+                other.spec.name
+            );
+            return Err(Diagnostic::error("A volume in a volume", detail).at("source.path").into());
+        }
         if plan.get::<Option<bool>>("allow_replace").ok().flatten() == Some(true) {
             return Ok(());
         }
