@@ -1,17 +1,20 @@
 //! A mobility agent in front of a disk, with two process servers: real processes, real mounts, mutual TLS. One of the process servers is
-//! killed under load, then the agent's machine burns, and the recovery site has what the disk had.
+//! killed under load, then the agent's machine burns, and the recovery site has what the disk had. And what an agent is told: points,
+//! a resync, and to stop for a switch that loses nothing.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lifeboat_acceptance::command::Daemon;
 use lifeboat_acceptance::content::{content, scribble};
 use lifeboat_acceptance::estate::{Estate, Place};
+use lifeboat_acceptance::gateway::Gateway;
 use lifeboat_acceptance::{binaries, cleanup, eventually, mounts};
 use serde_json::Value;
 
@@ -100,53 +103,84 @@ fn refuses_writes(path: &Path) -> Result<()> {
     })
 }
 
+/// Two process servers with a vault, at home and at a recovery site, and a server with a disk that has content of its own, enrolled.
+struct Shop {
+    estate: Estate,
+    servers: [String; 2],
+    agent: Agent,
+    // Dropped last: everything is inside.
+    _directory: tempfile::TempDir,
+}
+
+impl Shop {
+    fn open(label: &str) -> Result<Self> {
+        let servers = [free(), free()];
+        let place =
+            |server: &String| Place { args: vec!["--listen-data".to_owned(), server.clone()], ..Place::default() };
+        let directory = tempfile::tempdir()?;
+        let vault = format!("file://{}", directory.path().join("vault").display());
+        let places = [place(&servers[0]), place(&servers[1])];
+        let mut estate = Estate::protect_between(label, &vault, places, &[("other", 1 << 20)])?;
+        estate.add_standby()?;
+        estate.open_vault_at_standby()?;
+
+        // A machine that has no credential of the vault.
+        let dir = directory.path().join("server");
+        std::fs::create_dir_all(dir.join("mnt"))?;
+        let mount = dir.join("mnt");
+        let agent = Agent {
+            dir: dir.clone(),
+            servers: servers.clone(),
+            endpoints: format!("{},{}", estate.primary.endpoint(), estate.standby()?.endpoint()),
+            process: None,
+            _unmount: cleanup::defer("unmount the agent's disks", move || mounts::unmount_below(&mount)),
+        };
+        File::create(agent.disk())?.set_len(SIZE)?;
+        scribble(&agent.disk(), 1, 400)?;
+        let create = ["registration-key", "create", "--site", "onprem", "--name", "web", "--ttl", "10m"];
+        let key_file = dir.join("key");
+        std::fs::write(&key_file, estate.primary.run(&create)?.ok()?)?;
+        let (state, key_file) = (dir.join("state").display().to_string(), key_file.display().to_string());
+        let endpoint = estate.primary.endpoint();
+        let enrol =
+            ["agent", "enrol", "--endpoint", &endpoint, "--key-file", &key_file, "--name", "web", "--state", &state];
+        estate.primary.run(&enrol)?.ok()?;
+        Ok(Self { estate, servers, agent, _directory: directory })
+    }
+
+    /// The agent runs, and its disk is mounted.
+    fn protect(&mut self) -> Result<()> {
+        let agent = &mut self.agent;
+        agent.start()?;
+        eventually("the disk to be mounted", SETTLES_WITHIN, || Ok(agent.file().exists().then_some(())))
+            .with_context(|| agent.log())
+    }
+
+    /// Waits until the group is shown as protected.
+    fn shown(&self) -> Result<()> {
+        let standby = self.estate.standby()?;
+        eventually("the group to be shown as protected", SETTLES_WITHIN, || {
+            let group = standby.json(&["group", "show", "erp"])?;
+            Ok(group["status"]["active_branch_id"].is_string().then_some(()))
+        })
+        .with_context(|| format!("{:?}", standby.json(&["group", "show", "erp"])))
+    }
+}
+
+/// The file of the agent's volume that a job made.
+fn path_of(job: &Value) -> Result<PathBuf> {
+    let paths = job["result"]["paths"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let path = paths.into_iter().find(|path| path.ends_with("erp-data.img"));
+    path.map(PathBuf::from).with_context(|| format!("the job names no path: {job}"))
+}
+
 #[test]
 fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
-    let servers = [free(), free()];
-    let place = |server: &String| Place { args: vec!["--listen-data".to_owned(), server.clone()], ..Place::default() };
-    let directory = tempfile::tempdir().unwrap();
-    let vault = format!("file://{}", directory.path().join("vault").display());
-    let places = [place(&servers[0]), place(&servers[1])];
-    let mut estate = Estate::protect_between("agent", &vault, places, &[("other", 1 << 20)]).unwrap();
-    estate.add_standby().unwrap();
-    estate.open_vault_at_standby().unwrap();
-
-    // A disk with content of its own, on a machine that has no credential of the vault.
-    let dir = directory.path().join("server");
-    std::fs::create_dir_all(dir.join("mnt")).unwrap();
-    let mount = dir.join("mnt");
-    let mut agent = Agent {
-        dir: dir.clone(),
-        servers: servers.clone(),
-        endpoints: format!("{},{}", estate.primary.endpoint(), estate.standby().unwrap().endpoint()),
-        process: None,
-        _unmount: cleanup::defer("unmount the agent's disks", move || mounts::unmount_below(&mount)),
-    };
-    File::create(agent.disk()).unwrap().set_len(SIZE).unwrap();
-    scribble(&agent.disk(), 1, 400).unwrap();
-    let before = content(&agent.disk()).unwrap();
-    let key = estate.primary.run(&["registration-key", "create", "--site", "onprem", "--name", "web", "--ttl", "10m"]);
-    let key_file = dir.join("key");
-    std::fs::write(&key_file, key.unwrap().ok().unwrap()).unwrap();
-    let (state, key_file) = (dir.join("state").display().to_string(), key_file.display().to_string());
-    let enrolled = estate.primary.run(&[
-        "agent",
-        "enrol",
-        "--endpoint",
-        &estate.primary.endpoint(),
-        "--key-file",
-        &key_file,
-        "--name",
-        "web",
-        "--state",
-        &state,
-    ]);
-    enrolled.unwrap().ok().unwrap();
-
-    agent.start().unwrap();
-    eventually("the disk to be mounted", SETTLES_WITHIN, || Ok(agent.file().exists().then_some(())))
-        .with_context(|| agent.log())
-        .unwrap();
+    let mut shop = Shop::open("agent").unwrap();
+    let before = content(&shop.agent.disk()).unwrap();
+    shop.protect().unwrap();
+    let Shop { mut estate, servers, mut agent, _directory } = shop;
+    let dir = agent.dir.clone();
     assert!(content(&agent.file()).unwrap() == before, "the disk's own content, in place");
     scribble(&agent.file(), 2, 200).unwrap();
     let first = agent.settled(&[&servers[0], &servers[1]]).unwrap();
@@ -168,7 +202,6 @@ fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
     let written = content(&agent.file()).unwrap();
     assert!(written != before, "the writes arrived");
 
-    // What only a gateway could do is refused, and says why.
     let standby = estate.standby().unwrap();
     eventually("the group to be shown as protected", SETTLES_WITHIN, || {
         let group = standby.json(&["group", "show", "erp"])?;
@@ -185,19 +218,14 @@ fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
     assert!(asked["what"].as_str().is_some_and(|what| what.ends_with(", with erp-data")), "{asked}");
     let answered = log.iter().find(|record| record["kind"] == "answered" && record["request"] == asked["request"]);
     assert_eq!(answered.map(|record| &record["detail"]), Some(&Value::from("declared")), "{log:?}");
-    // What only a gateway could do is refused, and says why.
-    let planned = standby.run(&["failover", "planned", "--group", "erp"]).unwrap();
-    assert_eq!(planned.code(), 4, "{planned:?}");
-
     // The machine burns. The recovery site has everything.
     agent.process.take().unwrap().kill9().unwrap();
     let job = standby.json(&["failover", "unplanned", "--group", "erp"]).unwrap();
-    let path = job["result"]["paths"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let path = path.into_iter().find(|path| path.ends_with("erp-data.img")).expect("a path").to_owned();
-    let recovered = content(Path::new(&path)).unwrap();
+    let path = path_of(&job).unwrap();
+    let recovered = content(&path).unwrap();
     let differ = written.chunks(4096).zip(recovered.chunks(4096)).filter(|(a, b)| a != b).count();
     assert!(recovered == written, "{differ} blocks differ at the recovery site");
-    scribble(Path::new(&path), 5, 20).unwrap();
+    scribble(&path, 5, 20).unwrap();
 
     // The agent comes back, and may only be read.
     mounts::unmount_below(&dir.join("mnt"));
@@ -209,5 +237,120 @@ fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
     .unwrap();
     refuses_writes(&agent.file()).unwrap();
     assert!(content(&agent.file()).unwrap() == written, "still readable");
+
+    // The server was repaired, after all: its own disk is brought to what the recovery site has now.
+    let there = content(&path).unwrap();
+    assert!(there != written, "the recovery site went on");
+    comes_back(standby, &agent).unwrap();
+    assert!(content(&agent.file()).unwrap() == there, "back on the server's own disk");
+    scribble(&agent.file(), 6, 20).unwrap();
+    agent.settled(&[&servers[0], &servers[1]]).unwrap();
     agent.process.take().unwrap().stop(Duration::from_secs(60)).unwrap();
+}
+
+/// Writes numbered blocks, each synced before the next, until writes are refused. Gives the last one that was acknowledged.
+fn write_until_refused(path: &Path, progress: &AtomicU64) -> u64 {
+    let file = File::options().write(true).open(path).expect("opens");
+    let mut last = 0_u64;
+    loop {
+        let number = last + 1;
+        let mut block = [0_u8; 4096];
+        block[..8].copy_from_slice(&number.to_le_bytes());
+        let at = (number % (SIZE / 4096)) * 4096;
+        if file.write_all_at(&block, at).and_then(|()| file.sync_data()).is_err() {
+            return last;
+        }
+        last = number;
+        progress.store(last, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_agent_takes_a_point_and_stops_for_a_switch_without_loss_when_it_is_told() {
+    let mut shop = Shop::open("agent-told").unwrap();
+    shop.protect().unwrap();
+    shop.agent.settled(&[&shop.servers[0], &shop.servers[1]]).unwrap();
+    shop.shown().unwrap();
+    let standby = shop.estate.standby().unwrap();
+    eventually("the agent to be heard", SETTLES_WITHIN, || {
+        let asked = standby.run(&["resync", "--group", "erp"])?;
+        Ok((asked.code() == 0).then_some(()))
+    })
+    .with_context(|| shop.agent.log())
+    .unwrap();
+    scribble(&shop.agent.file(), 2, 50).unwrap();
+    let at_the_point = content(&shop.agent.file()).unwrap();
+    let point = standby.json(&["point", "take", "--group", "erp", "--label", "before the switch"]).unwrap();
+    let id = point["result"]["point_id"].as_str().expect("a point").to_owned();
+    let points = standby.json(&["point", "list", "--group", "erp"]).unwrap();
+    let points = points["items"].as_array().or(points.as_array()).cloned().unwrap_or_default();
+    let listed = points.iter().find(|one| one["id"] == id.as_str()).unwrap_or_else(|| panic!("{points:?}"));
+    assert_eq!((&listed["label"], &listed["kind"]), (&Value::from("before the switch"), &Value::from("manual")));
+    // Two verbs that nobody but a gateway of the group could carry out.
+    assert_eq!(standby.run(&["resync", "--group", "erp", "--compare"]).unwrap().code(), 4);
+    assert_eq!(standby.run(&["point", "take", "--group", "erp", "--app-consistent"]).unwrap().code(), 4);
+
+    // It is told to stop, and goes on: nothing was decided that only a failover could undo.
+    let stopped = standby.json(&["release", "--group", "erp"]).unwrap();
+    assert_eq!(stopped["state"], "succeeded", "{stopped}");
+    refuses_writes(&shop.agent.file()).unwrap();
+    let resumed = standby.json(&["resume", "--group", "erp"]).unwrap();
+    assert_eq!(resumed["state"], "succeeded", "{resumed}");
+    scribble(&shop.agent.file(), 3, 20).unwrap();
+
+    // The switch, while an application writes as fast as it can.
+    let written = AtomicU64::new(0);
+    let (last, job) = std::thread::scope(|scope| {
+        let file = shop.agent.file();
+        let writing = scope.spawn(|| write_until_refused(&{ file }, &written));
+        eventually("writes", SETTLES_WITHIN, || Ok((written.load(Ordering::SeqCst) > 20).then_some(()))).unwrap();
+        let job = standby.json(&["failover", "planned", "--group", "erp"]).unwrap();
+        (writing.join().expect("no panic"), job)
+    });
+    assert_eq!((&job["state"], &job["result"]["rpo_seconds"]), (&Value::from("succeeded"), &Value::from(0.0)), "{job}");
+    assert!(last > 20, "writes went on until the switch");
+    let path = path_of(&job).unwrap();
+    let (here, there) = (content(&shop.agent.file()).unwrap(), content(&path).unwrap());
+    assert!(here == there, "everything that the agent had is at the recovery site");
+    let at = usize::try_from((last % (SIZE / 4096)) * 4096).unwrap();
+    assert_eq!(there[at..at + 8], last.to_le_bytes(), "the last write that was acknowledged");
+    assert!(there != at_the_point, "and not the point before");
+    scribble(&path, 5, 20).unwrap();
+    eventually("the agent to say that it was released", SETTLES_WITHIN, || {
+        Ok(shop.agent.status().filter(|status| status["state"] == "standby").map(drop))
+    })
+    .with_context(|| shop.agent.log())
+    .unwrap();
+
+    // Started again it stays what it is.
+    shop.agent.process.take().unwrap().kill9().unwrap();
+    mounts::unmount_below(&shop.agent.dir.join("mnt"));
+    shop.protect().unwrap();
+    refuses_writes(&shop.agent.file()).unwrap();
+
+    // And back to the server's own disk: only what differs moves, and the agent is the primary again.
+    let there = content(&path).unwrap();
+    let standby = shop.estate.standby().unwrap();
+    let back = comes_back(standby, &shop.agent).unwrap();
+    assert!(back["result"]["orphan_branch_id"].is_null(), "released in order, it had nothing of its own: {back}");
+    let moved = back["result"]["bytes_changed"].as_u64().unwrap();
+    assert!(moved > 0 && moved < SIZE / 8, "{moved} of {SIZE} bytes moved for 20 blocks: {back}");
+    assert!(content(&shop.agent.file()).unwrap() == there, "what the recovery site had");
+    scribble(&shop.agent.file(), 6, 20).unwrap();
+    let last = shop.agent.settled(&[&shop.servers[0], &shop.servers[1]]);
+    last.unwrap();
+    let here = content(&shop.agent.file()).unwrap();
+    shop.agent.process.take().unwrap().stop(Duration::from_secs(60)).unwrap();
+    // It is the disk itself.
+    assert!(content(&shop.agent.disk()).unwrap() == here, "after the stop everything is on the disk");
+}
+
+/// Fails the group back to its agent.
+fn comes_back(gateway: &Gateway, agent: &Agent) -> Result<Value> {
+    let asked = eventually("the agent to be heard", SETTLES_WITHIN, || {
+        let asked = gateway.run(&["failback", "--group", "erp", "--output", "json"])?;
+        Ok((asked.code() != 4).then_some(asked))
+    });
+    let text = asked?.ok().with_context(|| format!("{}\n{}", gateway.log_tail(), agent.log()))?;
+    serde_json::from_str(&text).context("no JSON")
 }

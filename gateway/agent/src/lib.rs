@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lifeboat_engine::machine::Host;
+use lifeboat_engine::relay::attend;
 use lifeboat_engine::{ErrorKind, Group, GroupConfig, GroupSettings, Reach, RetrySettings, VolumeSpec};
 use lifeboat_export::{Mount, MountOptions};
 use lifeboat_identity::Machine;
@@ -40,6 +41,8 @@ const BEGIN_AGAIN: Duration = Duration::from_secs(2);
 const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 /// How often an idle agent asks whether its group was taken over.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(30);
+/// Pauses between two lines on which it can be told something; a line that lasted as long as the longest begins anew.
+const ATTEND_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The journal: half of the disks, a quarter of what is free, within bounds.
 const JOURNAL_BYTES: std::ops::RangeInclusive<u64> = (64 << 20)..=(16 << 30);
 
@@ -134,6 +137,7 @@ async fn serve(
         () = &mut shutdown => Ok(()),
         () = mount.ended() => Err(anyhow::anyhow!("the mount {} was taken away", config.mount.display())),
         () = watch(config, &group, route) => Ok(()),
+        () = attending(&group, group_config.gateway, route) => Ok(()),
     };
     let outcome = mount.unmount(UNMOUNT_GRACE).await;
     tracing::info!(?outcome, "disks are unmounted");
@@ -185,6 +189,22 @@ async fn watch(config: &AgentConfig, group: &Arc<Group>, route: &Route) {
             let _ = group.doubt();
         }
         tokio::time::sleep(STATUS_INTERVAL).await;
+    }
+}
+
+/// Is there to be told what to do, over one line after the other.
+async fn attending(group: &Arc<Group>, agent: GatewayId, route: &Route) {
+    let (shortest, longest) = ATTEND_AGAIN;
+    let mut pause = shortest;
+    loop {
+        let begun = Instant::now();
+        let why = match route.attending().await {
+            Ok((line, server)) => attend(group, agent, line, &server).await,
+            Err(error) => error,
+        };
+        pause = if begun.elapsed() >= longest { shortest } else { (pause * 2).min(longest) };
+        tracing::info!(%why, again_in_ms = pause.as_millis(), "nobody can tell this agent what to do just now");
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -63,7 +63,39 @@ impl Route {
         place.last.and_then(|(at, _)| self.servers.get(at).cloned())
     }
 
+    /// A line on which a process server can tell this agent what to do, and that server's name: where its stream is, if that answers.
+    ///
+    /// # Errors
+    /// `Retry` when none answers.
+    pub(crate) async fn attending(&self) -> Result<(Line, String), EngineError> {
+        let begin = {
+            let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+            place.last.map_or(place.next, |(at, _)| at)
+        };
+        let mut failures = Vec::new();
+        for at in self.order(begin) {
+            let Some(server) = self.servers.get(at) else { continue };
+            match self.dial(server).await {
+                Ok(line) => return Ok((line, server.clone())),
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
+        Err(nobody(&failures))
+    }
+
+    /// The whole list, from a place in it on.
+    fn order(&self, begin: usize) -> impl Iterator<Item = usize> + use<> {
+        let count = self.servers.len();
+        (begin..begin + count).map(move |at| at % count.max(1))
+    }
+
     async fn reach(&self, server: &str) -> Result<Line, EngineError> {
+        let mut line = self.dial(server).await?;
+        declare(&mut line, server, &self.declared).await?;
+        Ok(line)
+    }
+
+    async fn dial(&self, server: &str) -> Result<Line, EngineError> {
         let broken = |why: String| EngineError::new(ErrorKind::Retry, format!("{server}: {why}"));
         let late = || broken("no answer".to_owned());
         let connecting = timeout(CONNECT_PATIENCE, TcpStream::connect(server)).await.map_err(|_| late())?;
@@ -71,9 +103,7 @@ impl Route {
         stream.set_nodelay(true).map_err(|error| broken(error.to_string()))?;
         let shaking = self.tls.connect(self.machine.server_name(), stream);
         let stream = timeout(HANDSHAKE_PATIENCE, shaking).await.map_err(|_| late())?;
-        let mut line: Line = Box::new(stream.map_err(|error| broken(error.to_string()))?);
-        declare(&mut line, server, &self.declared).await?;
-        Ok(line)
+        Ok(Box::new(stream.map_err(|error| broken(error.to_string()))?))
     }
 }
 
@@ -96,7 +126,7 @@ impl Relay for Route {
             place.next
         };
         let mut failures = Vec::new();
-        for at in (begin..begin + count).map(|at| at % count.max(1)) {
+        for at in self.order(begin) {
             let Some(server) = self.servers.get(at) else { continue };
             match self.reach(server).await {
                 Ok(line) => {
@@ -109,8 +139,12 @@ impl Relay for Route {
                 Err(error) => failures.push(error.to_string()),
             }
         }
-        Err(EngineError::new(ErrorKind::Retry, format!("no process server takes this agent: {}", failures.join("; "))))
+        Err(nobody(&failures))
     }
+}
+
+fn nobody(failures: &[String]) -> EngineError {
+    EngineError::new(ErrorKind::Retry, format!("no process server takes this agent: {}", failures.join("; ")))
 }
 
 #[cfg(test)]

@@ -277,6 +277,26 @@ pub async fn settle_tenure(vault: &Arc<Vault>, group: GroupId, branch: BranchId,
     Ok(log.cut_position(cut))
 }
 
+/// [`settle_tenure`] for whoever has others write in its name: the end of its newest tenure from `epoch` on, with none of
+/// another writer in between.
+///
+/// # Errors
+/// As [`settle_tenure`].
+pub(crate) async fn settle_tenures(
+    vault: &Arc<Vault>,
+    group: GroupId,
+    branch: BranchId,
+    epoch: Epoch,
+    writer: GatewayId,
+) -> Result<Position> {
+    let reader = Reader::open(vault, group, ReaderLimits::default()).await?;
+    let log = BranchLog::read(&reader, branch).await?;
+    let own = |entry: &&EpochEntry| entry.intent.writer == writer && entry.intent.purpose == Purpose::Write;
+    let later = log.epochs.iter().skip_while(|entry| entry.intent.place.epoch <= epoch);
+    let last = later.take_while(own).last().map_or(epoch, |entry| entry.intent.place.epoch);
+    settle_tenure(vault, group, branch, last).await
+}
+
 /// The newest position of a branch. Writes nothing.
 ///
 /// # Errors

@@ -214,6 +214,14 @@ impl Writer {
         }
     }
 
+    /// Ships records and waits until they have landed; for whoever has nothing else to do meanwhile.
+    pub(crate) async fn land(&mut self, interval: &Interval) -> Result<(), ShipError> {
+        match self {
+            Self::Vault(writer) => writer.append(interval).await.map(drop),
+            Self::Relayed(writer) => writer.land(interval).await,
+        }
+    }
+
     /// Takes a map over that has landed, and begins the next if it is due: neither is waited for.
     pub(crate) async fn drive_map(&mut self) -> Result<(), ShipError> {
         match self {

@@ -23,11 +23,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::{Either, select};
 use futures::stream::{FuturesOrdered, StreamExt};
-use lifeboat_model::{Extent, ExtentSet, VolumeId};
+use lifeboat_model::{BranchId, Extent, ExtentSet, Lsn, VolumeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::branch::{Origin, Position};
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::gc::Kept;
+use crate::points::{PointInfo, list_points_with};
 use crate::segments::Reader;
 use crate::tree::Diff;
 use crate::view::{BlockRun, Blocks, PointView, VolumeAtPoint};
@@ -103,6 +106,72 @@ impl fmt::Debug for Source {
             Self::Compare(_) => f.write_str("Compare"),
         }
     }
+}
+
+/// One pass towards a branch's newest point, as whoever has the disks knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Pass {
+    /// The branch.
+    pub(crate) branch: BranchId,
+    /// What the disks hold, but for what is dirty; none: nobody knows.
+    pub(crate) base: Option<Position>,
+    /// The point of a pass that was broken off.
+    pub(crate) target: Option<Lsn>,
+    /// How far that pass was.
+    pub(crate) cursor: Option<Cursor>,
+    /// Every block, whatever the base is.
+    pub(crate) full: bool,
+    /// Where the disks hold something else than the base, nobody knows what.
+    pub(crate) dirty: BTreeMap<VolumeId, ExtentSet>,
+}
+
+/// A pass that knows where it goes.
+pub(crate) struct Aimed {
+    /// The point.
+    pub(crate) point: PointInfo,
+    /// What it shows.
+    pub(crate) view: Arc<PointView>,
+    /// What there is to start from.
+    pub(crate) source: Source,
+    /// Whether it is the point of the pass that was broken off.
+    pub(crate) begun: bool,
+    /// Whether every block is fetched until it is complete.
+    pub(crate) full: bool,
+}
+
+impl Pass {
+    /// The target that an interrupted pass had, or the newest point.
+    ///
+    /// # Errors
+    /// `NotFound` when the branch has no point; `Retry` when the vault can't be reached; `Tampered`.
+    pub(crate) async fn aim(self, reader: &Arc<Reader>) -> Result<Aimed> {
+        let known = list_points_with(reader, self.branch).await?;
+        let target = self.target.and_then(|target| known.iter().find(|point| point.lsn == target).cloned());
+        // The schedule may have dropped it since. The images stand between it and the base then, which no history tells.
+        let full = self.full || (self.target.is_some() && target.is_none());
+        let begun = target.is_some();
+        let point = target.or_else(|| known.into_iter().next_back()).ok_or_else(|| {
+            let why = format!("{} has no recovery point of {} to come back to", self.branch, reader.group());
+            EngineError::new(ErrorKind::NotFound, why)
+        })?;
+        let base = self.base.filter(|_| !full);
+        let view = PointView::open_at(reader, point.position());
+        let (view, source) = futures::try_join!(view, source_of(reader, base, self.dirty))?;
+        Ok(Aimed { point, view, source, begun, full })
+    }
+}
+
+/// What an image holds, as far as the vault's history can say: nothing of a base that the schedule has dropped since.
+async fn source_of(
+    reader: &Arc<Reader>,
+    base: Option<Position>,
+    dirty: BTreeMap<VolumeId, ExtentSet>,
+) -> Result<Source> {
+    let Some(base) = base else { return Ok(Source::Full) };
+    if !Kept::read(reader).await?.allows(&Origin { at: base, point: None }) {
+        return Ok(Source::Full);
+    }
+    Ok(Source::Delta { base: PointView::open_at(reader, base).await?, dirty })
 }
 
 /// How far a rehydration is: volumes before `volume`, and this one before block `lba`, are done.

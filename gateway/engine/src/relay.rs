@@ -16,12 +16,22 @@
 //! somebody else has asked the vault and the agent, and knows better. A line that breaks and comes back goes on behind what
 //! is cached, in the same epoch, and asks the vault for nothing.
 //!
+//! # What an agent is told
+//! A second line, beside the stream: see `control.rs`. It is there whatever state the group is in, also released and fenced, when
+//! nothing is streamed.
+//!
+//! # The way back
+//! A process server reads the history for an agent whose group was taken over, and the agent brings its disks forward: see
+//! `recall.rs`.
+//!
 //! # What doesn't go through a line
-//! Reading the history: views, rehydration, failover to here, garbage collection, marks of points. Such calls are refused for a
+//! Reading the history otherwise: views, comparing, failover to here, garbage collection, marks of points. Such calls are refused for a
 //! group behind a line ([`Reach::vault`](crate::reach::Reach::vault)); a gateway that has the vault does them.
 
 mod cache;
+mod control;
 mod line;
+mod recall;
 mod serve;
 mod stream;
 mod wire;
@@ -39,7 +49,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::error::Result;
 use crate::ship::ShipSettings;
 
+pub use control::{Attendant, attend};
 pub use lifeboat_format::stream::{Declare, DeclaredDisk};
+pub(crate) use recall::{Aim, Piece, Recalling};
 pub use serve::{ProcessServer, ProcessServerConfig};
 pub use stream::StreamStatus;
 pub use writer::RelayedWriter;
@@ -109,6 +121,12 @@ pub trait Admission: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound` and `Denied` when the group is not this agent's; `Retry` while that can't be told.
     async fn admit(&self, agent: GatewayId, group: GroupId) -> Result<Admitted>;
+
+    /// Asked when an agent wants history for its disks, or begins a branch that isn't its own yet.
+    ///
+    /// # Errors
+    /// As [`Self::admit`]; `Retry` while nobody brings the group back to this agent.
+    async fn recall(&self, agent: GatewayId, group: GroupId) -> Result<Admitted>;
 
     /// Has what an agent protects stand in the catalog; what stands there already is left as it is.
     ///

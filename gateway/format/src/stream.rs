@@ -13,6 +13,16 @@
 //!                 ─ Look, Beat ────>            is somebody else writing the branch? I am still here
 //!                 <─────────── End ─            why the line ends
 //! ```
+//! A second line, beside the stream and longer than any tenure, is for what an agent is told ([`control`]):
+//!
+//! ```text
+//! agent           ─ Attend ────────>            begins it: whose group this is
+//!                 ─ Report ────────>            how the group is, whenever that changes
+//!                 <─────────── Ask ─            take a point, stop in order, go on, copy what the vault lacks
+//!                 ─ Answer ────────>            what came of it
+//! ```
+//! A third kind is for the way back after a failover ([`recall`]).
+//!
 //! The process server writes a Records frame into a file as it came, and a Tenure frame beside them that says whose they are.
 //! The checksum finds what a line, a disk or a crash damaged; who may say something is decided by TLS below and by the
 //! process server above. Each frame is bounded by its kind, so that a length is refused before anything is allocated.
@@ -46,6 +56,11 @@ pub const DISKS_MAX: usize = 32;
 pub const NAME_BYTES_MAX: usize = 63;
 /// Longest path of a disk, bytes.
 pub const PATH_BYTES_MAX: usize = 4096;
+
+mod control;
+pub mod recall;
+
+pub use control::{Answer, Ask, Asked, Attend, Done, REASONS_MAX, Refusal, Report, Reported, ReportedResync};
 
 const DISK_LEN_MIN: usize = 28;
 const RECORD_LEN: usize = 45;
@@ -81,6 +96,34 @@ pub enum FrameKind {
     Declare,
     /// What was declared stands in the catalog; no body.
     Declared,
+    /// [`Attend`].
+    Attend,
+    /// [`Report`].
+    Report,
+    /// [`Ask`].
+    Ask,
+    /// [`Answer`].
+    Answer,
+    /// [`recall::Begin`].
+    Begin,
+    /// [`recall::Recall`].
+    Recall,
+    /// [`recall::OwnEnd`].
+    OwnEnd,
+    /// The answer to it: [`recall::own_end_is`].
+    OwnEndIs,
+    /// [`recall::Dirty`].
+    Dirty,
+    /// [`recall::Fetch`].
+    Fetch,
+    /// [`recall::Target`].
+    Target,
+    /// [`recall::Blocks`].
+    Blocks,
+    /// [`recall::Reached`].
+    Reached,
+    /// [`recall::Fetched`].
+    Fetched,
 }
 
 impl FrameKind {
@@ -96,6 +139,20 @@ impl FrameKind {
             Self::Tenure => 8,
             Self::Declare => 9,
             Self::Declared => 10,
+            Self::Attend => 11,
+            Self::Report => 12,
+            Self::Ask => 13,
+            Self::Answer => 14,
+            Self::Begin => 15,
+            Self::Recall => 16,
+            Self::OwnEnd => 17,
+            Self::OwnEndIs => 18,
+            Self::Dirty => 19,
+            Self::Fetch => 20,
+            Self::Target => 21,
+            Self::Blocks => 22,
+            Self::Reached => 23,
+            Self::Fetched => 24,
         }
     }
 
@@ -111,6 +168,20 @@ impl FrameKind {
             8 => Some(Self::Tenure),
             9 => Some(Self::Declare),
             10 => Some(Self::Declared),
+            11 => Some(Self::Attend),
+            12 => Some(Self::Report),
+            13 => Some(Self::Ask),
+            14 => Some(Self::Answer),
+            15 => Some(Self::Begin),
+            16 => Some(Self::Recall),
+            17 => Some(Self::OwnEnd),
+            18 => Some(Self::OwnEndIs),
+            19 => Some(Self::Dirty),
+            20 => Some(Self::Fetch),
+            21 => Some(Self::Target),
+            22 => Some(Self::Blocks),
+            23 => Some(Self::Reached),
+            24 => Some(Self::Fetched),
             _ => None,
         }
     }
@@ -118,8 +189,27 @@ impl FrameKind {
     const fn bytes_max(self) -> usize {
         match self {
             Self::Records => RECORDS_BYTES_MAX,
+            Self::Blocks => recall::BLOCKS_BYTES_MAX,
             Self::Look | Self::Beat | Self::Declared => 0,
-            Self::Open | Self::Opened | Self::Progress | Self::End | Self::Tenure | Self::Declare => SMALL_BYTES_MAX,
+            Self::Open
+            | Self::Opened
+            | Self::Progress
+            | Self::End
+            | Self::Tenure
+            | Self::Declare
+            | Self::Attend
+            | Self::Report
+            | Self::Ask
+            | Self::Answer
+            | Self::Begin
+            | Self::Recall
+            | Self::OwnEnd
+            | Self::OwnEndIs
+            | Self::Dirty
+            | Self::Fetch
+            | Self::Target
+            | Self::Reached
+            | Self::Fetched => SMALL_BYTES_MAX,
         }
     }
 }

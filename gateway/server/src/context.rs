@@ -4,11 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use lifeboat_compute::{Driver, RunId};
 use lifeboat_engine::pace::{Pace, PaceRule};
+use lifeboat_engine::relay::ProcessServer;
 use lifeboat_model::state::Health;
 use lifeboat_model::{EventId, Timestamp};
 use lifeboat_model::{GatewayId, GroupId, JobId, PolicyId, VolumeId};
@@ -132,6 +133,8 @@ pub(crate) struct Context {
     pub(crate) unwanted: Mutex<HashSet<RunId>>,
     /// Machines that are being ended here since nothing says that they may run.
     pub(crate) leaving: Mutex<HashSet<RunId>>,
+    /// Takes in what mobility agents write, and tells them what to do; nothing where this gateway isn't a process server.
+    pub(crate) process_server: OnceLock<Arc<ProcessServer>>,
     /// Steps of jobs that run in this process.
     pub(crate) running: Running,
     pub(crate) hooks: Hooks,
@@ -183,6 +186,7 @@ impl Context {
             reconciled: AtomicBool::new(false),
             unwanted: Mutex::default(),
             leaving: Mutex::default(),
+            process_server: OnceLock::new(),
             running: Running::default(),
             hooks: Hooks::default(),
             collections: Collections::default(),
@@ -277,6 +281,12 @@ impl Context {
             let record: crate::records::GatewayRecord = crate::records::status(document);
             (record.process_id.as_deref() == Some(self.state.process_id())).then(|| document.id.parse().ok()).flatten()
         })
+    }
+
+    /// Whether an agent can be told something by this gateway.
+    pub(crate) fn tells(&self, agent: GatewayId) -> bool {
+        let server = self.process_server.get();
+        server.is_some_and(|server| server.attendants().iter().any(|attendant| attendant.agent() == agent))
     }
 
     /// Writes an event down, and logs it. An event that can't be written is logged only.

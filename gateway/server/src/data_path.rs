@@ -15,8 +15,8 @@ use lifeboat_engine::points::PointInfo;
 use lifeboat_engine::ship::ShipSettings;
 use lifeboat_engine::view::PointView;
 use lifeboat_engine::{
-    BlockVolume, EngineError, FailOver, Group, GroupConfig, GroupSettings, RehydrateMode, ResyncSettings,
-    RetrySettings, VolumeSpec, branch, points,
+    BlockVolume, EngineError, FailOver, Group, GroupConfig, GroupSettings, GroupStatus, RehydrateMode, Rehydrated,
+    ResyncSettings, RetrySettings, VolumeSpec, branch, points,
 };
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, GatewayId, GroupId, PointId, PointKind, RootHash, VolumeId};
 use lifeboat_vault::Vault;
@@ -93,6 +93,37 @@ pub(crate) fn fact(point: &PointInfo) -> PointFact {
         kind: point.kind,
         label: point.label.clone(),
         pinned: point.pinned,
+    }
+}
+
+/// What a group says about itself, here or at its agent.
+pub(crate) fn instance_status(found: GroupStatus) -> InstanceStatus {
+    InstanceStatus {
+        state: found.state,
+        branch: found.branch,
+        epoch: found.epoch,
+        backlog_bytes: found.backlog_bytes,
+        journal_bytes_used: found.journal_bytes_used,
+        last_point: found.last_point.as_ref().map(fact),
+        landed_rpo_seconds: found.landed_rpo_seconds,
+        health: found.health,
+        reasons: found.reasons,
+        progress: found.progress.map(|progress| (progress.done_bytes, progress.total_bytes)),
+        churn_bytes_per_second: found.churn_bytes_per_second,
+        hydrated_bytes: found.hydrated_bytes,
+        resync: found.resync,
+        suspicions: found.suspicions,
+    }
+}
+
+/// What a pass of a rehydration did, here or at the group's agent.
+pub(crate) fn pass(done: &Rehydrated) -> Pass {
+    Pass {
+        point: fact(&done.point),
+        blocks_compared: done.blocks_compared,
+        blocks_moved: done.blocks_moved,
+        bytes_fetched: done.bytes_fetched,
+        orphan: done.orphan,
     }
 }
 
@@ -227,23 +258,7 @@ struct EngineInstance(Arc<Group>);
 #[async_trait]
 impl Instance for EngineInstance {
     fn status(&self) -> InstanceStatus {
-        let found = self.0.status();
-        InstanceStatus {
-            state: found.state,
-            branch: found.branch,
-            epoch: found.epoch,
-            backlog_bytes: found.backlog_bytes,
-            journal_bytes_used: found.journal_bytes_used,
-            last_point: found.last_point.as_ref().map(fact),
-            landed_rpo_seconds: found.landed_rpo_seconds,
-            health: found.health,
-            reasons: found.reasons,
-            progress: found.progress.map(|progress| (progress.done_bytes, progress.total_bytes)),
-            churn_bytes_per_second: found.churn_bytes_per_second,
-            hydrated_bytes: found.hydrated_bytes,
-            resync: found.resync,
-            suspicions: found.suspicions,
-        }
+        instance_status(self.0.status())
     }
 
     fn insight(&self) -> Option<(BranchId, Ledger)> {
@@ -314,14 +329,7 @@ impl Instance for EngineInstance {
 
     async fn rehydrate(&self, branch: BranchId, full: bool) -> EngineResult<Pass> {
         let mode = if full { RehydrateMode::Full } else { RehydrateMode::Delta };
-        let done = self.0.rehydrate(branch, mode).await?;
-        Ok(Pass {
-            point: fact(&done.point),
-            blocks_compared: done.blocks_compared,
-            blocks_moved: done.blocks_moved,
-            bytes_fetched: done.bytes_fetched,
-            orphan: done.orphan,
-        })
+        Ok(pass(&self.0.rehydrate(branch, mode).await?))
     }
 
     async fn take_over(&self) -> EngineResult<()> {

@@ -167,6 +167,7 @@ async fn register(
         compute: context.compute.as_ref().map(|driver| driver.name().to_owned()),
         evidence_key: before.evidence_key.clone(),
         agent: false,
+        heard: None,
         health,
         reasons,
     };

@@ -92,9 +92,12 @@ pub(crate) struct GatewayRecord {
     pub(crate) compute: Option<String>,
     /// The public key that goes with the evidence it signs, base64.
     pub(crate) evidence_key: Option<String>,
-    /// An agent stands here, whom no process of a gateway replaces and no job can give anything to do.
+    /// An agent stands here, whom no process of a gateway replaces.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) agent: bool,
+    /// When a process server last had a line on which the agent can be told what to do; never for one that is too old for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) heard: Option<Timestamp>,
     pub(crate) health: Health,
     pub(crate) reasons: Vec<String>,
 }

@@ -11,6 +11,11 @@
 //!
 //! A crash leaves what was cached; [`start`] takes it up again.
 
+#[cfg(test)]
+mod tests;
+mod told;
+
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,12 +24,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use lifeboat_api::validate::Validate;
-use lifeboat_api::{AuditKind, FieldError, GatewaySpec, GroupSpec, Principal, PrincipalKind, VolumeSource, VolumeSpec};
+use lifeboat_api::{
+    AuditKind, FieldError, GatewaySpec, GroupSpec, JobKind, Principal, PrincipalKind, VolumeSource, VolumeSpec,
+};
 use lifeboat_engine::machine::Host;
 use lifeboat_engine::relay::{
     Admission, Admitted, Declare, PROTOCOL, ProcessServer, ProcessServerConfig, StreamStatus,
 };
-use lifeboat_engine::{EngineError, ErrorKind, RetrySettings};
+use lifeboat_engine::{EngineError, ErrorKind, GroupStatus, RetrySettings};
 use lifeboat_identity::{Demand, Peer};
 use lifeboat_model::state::Health;
 use lifeboat_model::{AgentId, GatewayId, GroupId, PolicyId, Timestamp, VolumeId};
@@ -32,8 +39,9 @@ use lifeboat_vault::{VaultError, VaultErrorKind};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{self, Entry};
@@ -43,13 +51,17 @@ use crate::machines;
 use crate::port::HeldVolume;
 use crate::reconcile;
 use crate::records::{
-    ActiveRecord, AgentSpecRecord, GatewayRecord, GroupRecord, HOME_INSTANCE, Observed, PointRecord, kind, status,
+    ActiveRecord, AgentSpecRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, Observed, PointRecord, kind,
+    status,
 };
 use crate::vaults::AttachedVault;
 use crate::view;
+pub(crate) use told::AgentInstance;
 
-/// Agents at a time.
-const CONNECTIONS_MAX: usize = 256;
+/// Lines at a time of agents that have proved who they are: a stream, and one to be told something, for each of 256.
+const LINES_MAX: usize = 512;
+/// Strangers at a time. One more, and the one that has been at it for longest is shown the door: whoever is let in needs milliseconds.
+const HANDSHAKES_MAX: usize = 64;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two looks at who is connected.
 const LOOK: Duration = Duration::from_secs(5);
@@ -95,32 +107,47 @@ pub(crate) async fn start(context: &Arc<Context>, listener: TcpListener) -> anyh
         retry: RetrySettings::default(),
     };
     let server = ProcessServer::open(config).await.context("what was cached for agents can't be taken up")?;
+    let _ = context.process_server.set(Arc::clone(&server));
     let accepting = accept(Arc::clone(context), Arc::clone(&server), listener, TlsAcceptor::from(tls));
     let telling = tell(Arc::clone(context), server);
     Ok(vec![tokio::spawn(accepting), tokio::spawn(telling)])
 }
 
 async fn accept(context: Arc<Context>, server: Arc<ProcessServer>, listener: TcpListener, tls: TlsAcceptor) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let slots = Arc::new(Semaphore::new(LINES_MAX));
     let lines = TaskTracker::new();
+    let mut strangers: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let slot = tokio::select! {
-            () = context.stop.cancelled() => break,
-            slot = Arc::clone(&slots).acquire_owned() => slot,
-        };
         let accepted = tokio::select! {
             () = context.stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, from)) => {
+                strangers.retain(|stranger| !stranger.is_finished());
+                if strangers.len() >= HANDSHAKES_MAX
+                    && let Some(longest) = strangers.pop_front()
+                {
+                    longest.abort();
+                }
                 let (context, server, tls) = (Arc::clone(&context), Arc::clone(&server), tls.clone());
-                lines.spawn(async move {
-                    if let Err(error) = line(&context, &server, stream, &tls).await {
-                        tracing::debug!(%from, %error, "an agent's line ended");
-                    }
-                    drop(slot);
+                let (slots, let_in) = (Arc::clone(&slots), lines.clone());
+                let stranger = lines.spawn(async move {
+                    let (stream, peer) = match shake_hands(stream, &tls).await {
+                        Ok(known) => known,
+                        Err(error) => return tracing::debug!(%from, %error, "no agent's line"),
+                    };
+                    let Ok(slot) = slots.try_acquire_owned() else {
+                        return tracing::warn!(%from, agent = %peer.name, "{LINES_MAX} lines are open: no more are taken");
+                    };
+                    let_in.spawn(async move {
+                        if let Err(error) = line(&context, &server, stream, &peer).await {
+                            tracing::debug!(%from, %error, "an agent's line ended");
+                        }
+                        drop(slot);
+                    });
                 });
+                strangers.push_back(stranger.abort_handle());
             }
             Err(error) => {
                 // Out of file descriptors: wait for some to come back instead of spinning.
@@ -129,27 +156,33 @@ async fn accept(context: Arc<Context>, server: Arc<ProcessServer>, listener: Tcp
             }
         }
     }
+    strangers.iter().for_each(AbortHandle::abort);
     server.close().await;
     lines.close();
     lines.wait().await;
 }
 
-async fn line(
-    context: &Context,
-    server: &Arc<ProcessServer>,
-    stream: TcpStream,
-    tls: &TlsAcceptor,
-) -> anyhow::Result<()> {
+/// Who is at the other end of a connection, and that they speak our language.
+async fn shake_hands(stream: TcpStream, tls: &TlsAcceptor) -> anyhow::Result<(TlsStream<TcpStream>, Peer)> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
     let connection = stream.get_ref().1;
     anyhow::ensure!(connection.alpn_protocol() == Some(PROTOCOL), "it speaks another protocol");
     let peer = lifeboat_identity::peer(connection).context("it showed no certificate")?;
+    Ok((stream, peer))
+}
+
+async fn line(
+    context: &Context,
+    server: &Arc<ProcessServer>,
+    stream: TlsStream<TcpStream>,
+    peer: &Peer,
+) -> anyhow::Result<()> {
     let agent: AgentId = peer.name.id.parse().map_err(|_| anyhow::anyhow!("{} is no agent", peer.name))?;
     let agent = GatewayId::from_bytes(agent.to_bytes());
     tokio::select! {
         () = server.serve(Box::new(stream), agent) => Ok(()),
-        why = refused(context, &peer) => Err(anyhow::anyhow!("{}: {why}", peer.name)),
+        why = refused(context, peer) => Err(anyhow::anyhow!("{}: {why}", peer.name)),
         () = context.stop.cancelled() => Ok(()),
     }
 }
@@ -220,6 +253,28 @@ impl Admission for Gatekeeper {
             volumes: volumes.into_iter().map(|(id, _)| id).collect(),
             settings: data_path::ship_settings(&settings.settings),
         })
+    }
+
+    /// An agent reads history while its group is brought back to it, and never otherwise: whoever stole its identity learns nothing
+    /// that isn't about to be on its disks.
+    async fn recall(&self, agent: GatewayId, group: GroupId) -> Result<Admitted, EngineError> {
+        let admitted = self.admit(agent, group).await?;
+        let (attached, document) = self
+            .0
+            .require(kind::GROUPS, "group", &group.to_string())
+            .await
+            .map_err(|refused| error(ErrorKind::Retry, refused.0.detail))?;
+        let record: GroupRecord = status(&document);
+        let snapshot = attached.snapshot();
+        let job = record.job.and_then(|job| snapshot.get(kind::JOBS, &job.to_string()));
+        let back = job.and_then(|job| job.spec_as::<AnySpec>().ok()).is_some_and(|spec| {
+            matches!(spec.kind(), JobKind::Failback | JobKind::Reprotect) && spec.gateway() == agent
+        });
+        if back {
+            return Ok(admitted);
+        }
+        let why = format!("the group {} isn't being brought back to {}", document.name, agent_id(agent));
+        Err(error(ErrorKind::Retry, why))
     }
 
     async fn declare(&self, agent: GatewayId, declared: &Declare) -> Result<(), EngineError> {
@@ -369,9 +424,12 @@ async fn write(
 
 /// Tells the other gateways how the streams are, until the context is stopped.
 async fn tell(context: Arc<Context>, server: Arc<ProcessServer>) {
+    let mut upkeep = told::Upkeep::default();
     loop {
+        upkeep.look(&context, server.attendants()).await;
         for stream in server.status().await.into_iter().filter(|stream| stream.open) {
-            if let Err(error) = report(&context, &stream).await {
+            let heard = server.attendant(stream.group).and_then(|attendant| attendant.status());
+            if let Err(error) = report(&context, &stream, heard).await {
                 tracing::debug!(group = %stream.group, %error, "a stream's state can't be told");
             }
         }
@@ -382,7 +440,7 @@ async fn tell(context: Arc<Context>, server: Arc<ProcessServer>) {
     }
 }
 
-async fn report(context: &Context, stream: &StreamStatus) -> Result<(), VaultError> {
+async fn report(context: &Context, stream: &StreamStatus, heard: Option<GroupStatus>) -> Result<(), VaultError> {
     let group = stream.group.to_string();
     let Some((attached, document)) = context.find(kind::GROUPS, &group).await else { return Ok(()) };
     let record: GroupRecord = status(&document);
@@ -393,8 +451,12 @@ async fn report(context: &Context, stream: &StreamStatus) -> Result<(), VaultErr
         // Failed over: whoever has it tells of it.
         return Ok(());
     }
+    // A stream that its agent has left may know an older branch than whoever has the agent now.
+    if !stream.attached && record.active.as_ref().is_some_and(|active| active.branch != stream.branch) {
+        return Ok(());
+    }
     let snapshot = attached.snapshot();
-    let now = observed(&snapshot, stream);
+    let now = observed(&snapshot, stream, heard);
     let due = record.observed.as_ref().is_none_or(|before| {
         before.health != now.health
             || before.latest_point.is_none() != now.latest_point.is_none()
@@ -431,11 +493,13 @@ async fn report(context: &Context, stream: &StreamStatus) -> Result<(), VaultErr
     Ok(())
 }
 
-/// What a process server knows of an agent's group. What the agent has and hasn't sent is not among it.
-fn observed(snapshot: &crate::vaults::Snapshot, stream: &StreamStatus) -> Observed {
+/// What a process server knows of an agent's group; `heard`: what the agent said itself. What it has not sent, only it can tell.
+fn observed(snapshot: &crate::vaults::Snapshot, stream: &StreamStatus, heard: Option<GroupStatus>) -> Observed {
     let mut reasons = Vec::new();
-    if !stream.attached {
-        reasons.push("the agent isn't connected to a process server".to_owned());
+    match &heard {
+        Some(heard) => reasons.extend(heard.reasons.iter().map(|why| format!("the agent says: {why}"))),
+        None if stream.attached => {}
+        None => reasons.push("the agent isn't connected to a process server".to_owned()),
     }
     if !stream.trouble.is_empty() {
         reasons.push(format!("the process server can't ship: {}", stream.trouble));
@@ -449,15 +513,19 @@ fn observed(snapshot: &crate::vaults::Snapshot, stream: &StreamStatus) -> Observ
     Observed {
         gateway: stream.agent,
         time: Timestamp::now(),
-        health: if reasons.is_empty() { Health::Healthy } else { Health::Warning },
+        health: match &heard {
+            Some(heard) => heard.health.max(if stream.trouble.is_empty() { Health::Healthy } else { Health::Warning }),
+            None if reasons.is_empty() => Health::Healthy,
+            None => Health::Warning,
+        },
         reasons,
-        landed_rpo_seconds: None,
+        landed_rpo_seconds: heard.as_ref().and_then(|heard| heard.landed_rpo_seconds),
         latest_point: stream.last_point.as_ref().map(|point| PointRecord::from(&data_path::fact(point))),
-        backlog_bytes: stream.cached_bytes,
-        journal_bytes_used: 0,
-        churn_bytes_per_second: 0.0,
+        backlog_bytes: heard.as_ref().map_or(stream.cached_bytes, |heard| heard.backlog_bytes),
+        journal_bytes_used: heard.as_ref().map_or(0, |heard| heard.journal_bytes_used),
+        churn_bytes_per_second: heard.as_ref().map_or(0.0, |heard| heard.churn_bytes_per_second),
         hydrated_bytes: None,
-        resync: None,
+        resync: heard.and_then(|heard| heard.resync).map(view::resync),
         mount_path: None,
         nbd_address: None,
         volumes: volumes.collect(),

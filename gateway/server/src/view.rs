@@ -379,7 +379,8 @@ pub(crate) fn observe(context: &Context, group: GroupId, active: &ActiveRecord) 
     })
 }
 
-fn resync(found: lifeboat_engine::ResyncStatus) -> ResyncStatus {
+/// A resync as the API shows it.
+pub(crate) fn resync(found: lifeboat_engine::ResyncStatus) -> ResyncStatus {
     ResyncStatus {
         cause: match found.cause {
             lifeboat_engine::ResyncCause::JournalFull => ResyncCause::JournalFull,

@@ -23,15 +23,15 @@ use super::{
 };
 use crate::branch::{self, Origin};
 use crate::error::{EngineError, ErrorKind, Result};
-use crate::gc::Kept;
 use crate::planted::{self, Bug};
-use crate::points::{self, PointInfo};
+use crate::points::PointInfo;
+use crate::reach::{Reach, Writer};
 use crate::record::{LogRecord, Op, PointMark};
-use crate::rehydrate::{Cursor, ImageSink, RehydrateLimits, Source, rehydrate};
+use crate::rehydrate::{Aimed, Cursor, ImageSink, Pass, RehydrateLimits, RehydrateStats, rehydrate};
+use crate::relay::{Aim, Piece, Recalling, Relay};
 use crate::segments::{Reader, ReaderLimits};
 use crate::ship::{BranchWriter, Interval, Open};
 use crate::sync::Lock;
-use crate::view::PointView;
 use crate::write_path::WritePath;
 
 /// Payload of the tail read at a time.
@@ -72,8 +72,6 @@ impl Group {
     /// `Fenced` while the group is active here; `Retry` while the vault is away; `NotFound` when the branch has no point.
     pub async fn rehydrate(self: &Arc<Self>, branch: BranchId, mode: RehydrateMode) -> Result<Rehydrated> {
         let _change = self.change.lock().await;
-        // Without the vault nothing is begun that only it could end.
-        self.config.reach.vault()?;
         let phase = self.state.lock().state.phase;
         match phase {
             Phase::Active => {
@@ -92,10 +90,16 @@ impl Group {
                 format!("{} is being brought to {followed}, not to {branch}: finish that first", self.config.group),
             ));
         }
-        let reader = self.history().await?;
-        let passed = self.pass(&reader).await?;
-        reader.rest();
-        *self.history.lock() = Some(reader);
+        let passed = match &self.config.reach {
+            Reach::Vault(_) => {
+                let reader = self.history().await?;
+                let passed = self.pass(&reader).await?;
+                reader.rest();
+                *self.history.lock() = Some(reader);
+                passed
+            }
+            Reach::Relay(relay) => self.pass_over(&**relay).await?,
+        };
         Ok(passed)
     }
 
@@ -121,20 +125,33 @@ impl Group {
         self.expect_phase(Phase::Rehydrating, "taken over")?;
         let following = self.rehydrate_state()?;
         let group = self.config.group;
-        let reader = self.history().await?;
-        let end = branch::log_end_with(&reader, following.branch).await?;
         let brought = {
             let saved = self.state.lock();
             saved.state.resync.is_none().then_some(saved.state.image_lsn)
         };
-        let there =
-            |base: &super::Place| following.target.is_none() && base.lsn == end.lsn && brought == Some(base.lsn);
-        let Some(base) = following.base.filter(|base| there(base) || planted::is(Bug::TakesOverBehind)) else {
-            return Err(behind(self));
-        };
         let settings = ship_settings(&self.settings.lock());
-        let (writer, opened) =
-            BranchWriter::open_with(reader, following.branch, self.config.gateway, Open::Continue, settings).await?;
+        let (branch, gateway) = (following.branch, self.config.gateway);
+        let at = |end: Lsn| {
+            let there =
+                |base: &super::Place| following.target.is_none() && base.lsn == end && brought == Some(base.lsn);
+            following.base.filter(|base| there(base) || planted::is(Bug::TakesOverBehind)).ok_or_else(|| behind(self))
+        };
+        let (base, writer, opened) = match &self.config.reach {
+            Reach::Vault(_) => {
+                let reader = self.history().await?;
+                let base = at(branch::log_end_with(&reader, branch).await?.lsn)?;
+                let (writer, opened) =
+                    BranchWriter::open_with(reader, branch, gateway, Open::Continue, settings).await?;
+                (base, Writer::from(writer), opened)
+            }
+            // The process server refuses when the log doesn't end there.
+            Reach::Relay(_) => {
+                let base = at(following.base.map_or(Lsn::ZERO, |base| base.lsn))?;
+                let open = self.config.reach.open(group, branch, gateway, Open::Continue, settings, base.lsn);
+                let (writer, opened) = open.await?;
+                (base, writer, opened)
+            }
+        };
         if opened.end.lsn != base.lsn && !planted::is(Bug::TakesOverBehind) {
             return Err(behind(self));
         }
@@ -165,7 +182,7 @@ impl Group {
             observed.placed = None;
         }
         self.start(path, None);
-        self.start_shipping(Some(writer.into()));
+        self.start_shipping(Some(writer));
         Ok(())
     }
 
@@ -234,20 +251,11 @@ impl Group {
             }
         };
         let settings = ship_settings(&self.settings.lock());
-        let (mut writer, _) = BranchWriter::open(
-            self.config.reach.vault()?,
-            self.config.group,
-            orphan,
-            self.config.gateway,
-            Open::New { origin: Some(Origin { at: end, point: None }) },
-            settings,
-        )
-        .await?;
-        let at_end = |writer: &BranchWriter| {
-            let last = writer.last_point();
-            last.is_some_and(|point| point.kind == PointKind::Final && point.lsn == writer.shipped().lsn)
-        };
-        if !at_end(&writer) {
+        let open = Open::New { origin: Some(Origin { at: end, point: None }) };
+        let (reach, group, gateway) = (&self.config.reach, self.config.group, self.config.gateway);
+        let (mut writer, opened) = reach.open(group, orphan, gateway, open, settings, end.lsn).await?;
+        let last = opened.last_point.as_ref();
+        if !last.is_some_and(|point| point.kind == PointKind::Final && point.lsn == writer.shipped().lsn) {
             self.ship_tail(&path, &mut writer, tail_end).await?;
         }
         Ok(Some(orphan))
@@ -256,7 +264,7 @@ impl Group {
     /// Ships the records after the writer's end, then what the volumes hold of the blocks that a resync had still to copy
     /// (nobody writes any more, so that all of it together is one state), then a final point. After an earlier attempt it
     /// goes on where the records end, and copies all of those blocks again.
-    async fn ship_tail(&self, path: &Arc<WritePath>, writer: &mut BranchWriter, tail_end: Lsn) -> Result<()> {
+    async fn ship_tail(&self, path: &Arc<WritePath>, writer: &mut Writer, tail_end: Lsn) -> Result<()> {
         let tail_end = if planted::is(Bug::TailOneShort) { tail_end.previous() } else { tail_end };
         let mut hint = None;
         while writer.shipped().lsn < tail_end {
@@ -264,7 +272,7 @@ impl Group {
             let chunk = path.read_log(after, tail_end, TAIL_BYTES, &mut hint)?;
             // A collapse can have given up everything there was.
             let last_lsn = chunk.records.last().map_or(tail_end, |record| record.lsn);
-            writer.append(&Interval { records: chunk.records, last_lsn, sizes: chunk.sizes }).await?;
+            writer.land(&Interval { records: chunk.records, last_lsn, sizes: chunk.sizes }).await?;
         }
         // A record that is not durable may have taken blocks out of the map in memory.
         let dirty = if path.durable() == path.figures().last { path.dirty() } else { path.dirty_on_disk()? };
@@ -285,7 +293,7 @@ impl Group {
             if records.is_empty() {
                 break;
             }
-            writer.append(&Interval { records, last_lsn: lsn, ..Interval::default() }).await?;
+            writer.land(&Interval { records, last_lsn: lsn, ..Interval::default() }).await?;
         }
         let mark = PointMark {
             id: PointId::from_bytes(self.new_id()?),
@@ -296,17 +304,23 @@ impl Group {
         };
         let lsn = lsn.next();
         let records = vec![LogRecord { lsn, op: Op::Point(mark) }];
-        writer.append(&Interval { records, last_lsn: lsn, ..Interval::default() }).await?;
+        writer.land(&Interval { records, last_lsn: lsn, ..Interval::default() }).await?;
         Ok(())
     }
 
     /// Where this gateway's history ends in the vault, and its newest record.
     async fn own_end(&self, state: &State) -> Result<(branch::Position, Lsn)> {
-        let (vault, group) = (self.config.reach.vault()?, self.config.group);
-        let end = match branch::end_of_tenure(vault, group, state.branch, state.epoch).await? {
-            Some(end) => end,
-            // The gateway that took over is about to say where, or died before it could: whoever says it first counts.
-            None => branch::settle_tenure(vault, group, state.branch, state.epoch).await?,
+        let group = self.config.group;
+        let end = match &self.config.reach {
+            Reach::Vault(vault) => match branch::end_of_tenure(vault, group, state.branch, state.epoch).await? {
+                Some(end) => end,
+                // The gateway that took over is about to say where, or died before it could: whoever says it first counts.
+                None => branch::settle_tenure(vault, group, state.branch, state.epoch).await?,
+            },
+            Reach::Relay(relay) => {
+                let mut line = Recalling::open(&**relay, group, self.config.gateway).await?;
+                line.own_end(state.branch, state.epoch).await?
+            }
         };
         let path = self.running_path()?;
         // What was acknowledged belongs to the tail as well; a poisoned journal keeps what it has.
@@ -362,61 +376,82 @@ impl Group {
 
     /// One pass: to the target that an interrupted pass had, or to the newest point.
     async fn pass(self: &Arc<Self>, reader: &Arc<Reader>) -> Result<Rehydrated> {
-        let mut following = self.rehydrate_state()?;
-        let group = self.config.group;
-        let known = points::list_points_with(reader, following.branch).await?;
-        let target = following.target.and_then(|target| known.iter().find(|point| point.lsn == target.lsn).cloned());
-        // The schedule may have dropped it since. The images stand between it and the base then, which no history tells.
-        following.full |= following.target.is_some() && target.is_none();
-        let begun = target.is_some();
-        let point = target.or_else(|| known.into_iter().next_back());
-        let point = point.ok_or_else(|| {
-            EngineError::new(
-                ErrorKind::NotFound,
-                format!("{} has no recovery point of {group} to come back to", following.branch),
-            )
-        })?;
+        let pass = self.next_pass()?;
+        let cursor = pass.cursor;
+        let Aimed { point, view, source, begun, full } = pass.aim(reader).await?;
+        let cursor = cursor.filter(|_| begun);
+        let sizes = view.volumes().iter().map(|volume| (volume.id, volume.size_blocks)).collect();
+        let sink = self.begin_pass(&point, sizes, begun, full, cursor)?;
+        let done = rehydrate(&view, source, &sink, cursor, RehydrateLimits::default()).await;
+        self.end_pass(sink, point, done).await
+    }
+
+    /// One pass for which a process server reads the history.
+    async fn pass_over(self: &Arc<Self>, relay: &dyn Relay) -> Result<Rehydrated> {
+        let pass = self.next_pass()?;
+        let mut line = Recalling::open(relay, self.config.group, self.config.gateway).await?;
+        let Aim { point, begun, full, volumes } = line.fetch(&pass).await?;
+        let cursor = pass.cursor.filter(|_| begun);
+        let sink = self.begin_pass(&point, volumes.clone(), begun, full, cursor)?;
+        let done = receive(&mut line, &volumes, &sink).await;
+        self.end_pass(sink, point, done).await
+    }
+
+    /// What the next pass has to know.
+    fn next_pass(&self) -> Result<Pass> {
+        let following = self.rehydrate_state()?;
+        let base = following.base.filter(|_| !following.full);
+        Ok(Pass {
+            branch: following.branch,
+            base: base.map(position),
+            target: following.target.map(|target| target.lsn),
+            cursor: following.cursor.map(|(volume, lba)| Cursor { volume, lba }),
+            full: following.full,
+            dirty: base.map(|base| self.own_tail(base.lsn)).transpose()?.unwrap_or_default(),
+        })
+    }
+
+    /// Writes down where a pass goes, before it moves anything.
+    fn begin_pass(
+        self: &Arc<Self>,
+        point: &PointInfo,
+        sizes: Vec<(VolumeId, u64)>,
+        begun: bool,
+        full: bool,
+        cursor: Option<Cursor>,
+    ) -> Result<Sink> {
         if !begun {
             self.change_state(|state| {
                 if let Some(one) = state.rehydrate.as_mut() {
                     one.target = Some(place(point.position()));
                     one.cursor = None;
-                    one.full = following.full;
+                    one.full = full;
                 }
             })?;
         }
-        let target = PointView::open_at(reader, point.position());
-        let (target, source) = futures::try_join!(target, self.source(reader, &following))?;
-        let sink = Sink::open(self, &target)?;
-        let cursor = following.cursor.filter(|_| begun).map(|(volume, lba)| Cursor { volume, lba });
+        let sink = Sink::open(self, sizes)?;
         sink.tell(cursor);
-        let done = rehydrate(&target, source, &sink, cursor, RehydrateLimits::default()).await;
+        Ok(sink)
+    }
+
+    /// Makes durable what a pass moved, and its point the base of the next one, if it is complete.
+    async fn end_pass(&self, sink: Sink, point: PointInfo, done: Result<RehydrateStats>) -> Result<Rehydrated> {
         // What a sync under way makes durable counts for the next pass, whatever has ended this one. It ends before the last one
         // begins: what failed in it would not fail again.
         let synced = sink.end_sync().await;
         let stats = done?;
         synced?;
         if !planted::is(Bug::PassBeforeSync) {
-            sink.start_sync().await.map_err(|_| closed(group))??;
+            sink.start_sync().await.map_err(|_| closed(self.config.group))??;
         }
-        self.settle(&target, &point)?;
+        self.settle(&sink.sizes, &point)?;
         Ok(Rehydrated {
             point,
             blocks_compared: stats.blocks_compared,
             blocks_moved: stats.blocks_moved,
             bytes_fetched: stats.bytes_fetched,
-            orphan: following.orphan,
+            orphan: self.rehydrate_state()?.orphan,
         })
-    }
-
-    /// What the image holds now, as far as the vault's history can say: nothing of a base that the schedule has dropped since.
-    async fn source(&self, reader: &Arc<Reader>, following: &Rehydrate) -> Result<Source> {
-        let Some(base) = following.base.filter(|_| !following.full) else { return Ok(Source::Full) };
-        if !Kept::read(reader).await?.allows(&Origin { at: position(base), point: None }) {
-            return Ok(Source::Full);
-        }
-        let view = PointView::open_at(reader, position(base)).await?;
-        Ok(Source::Delta { base: view, dirty: self.own_tail(base.lsn)? })
     }
 
     /// Extents that this gateway wrote after its history in the vault ends. The journal holds them until the first pass
@@ -445,9 +480,8 @@ impl Group {
     }
 
     /// The images are at the point: that is the base of the next pass.
-    fn settle(&self, target: &PointView, point: &PointInfo) -> Result<()> {
-        let sizes: BTreeMap<VolumeId, u64> =
-            target.volumes().into_iter().map(|volume| (volume.id, volume.size_blocks)).collect();
+    fn settle(&self, sizes: &[(VolumeId, u64)], point: &PointInfo) -> Result<()> {
+        let sizes: BTreeMap<VolumeId, u64> = sizes.iter().copied().collect();
         self.observed.lock().last_point = Some(point.clone());
         self.change_state(|state| {
             state.image_lsn = point.lsn;
@@ -519,6 +553,21 @@ fn behind(group: &Group) -> EngineError {
     )
 }
 
+/// Writes what a process server sends in a pass, until that is complete.
+async fn receive(line: &mut Recalling, volumes: &[(VolumeId, u64)], sink: &Sink) -> Result<RehydrateStats> {
+    for (volume, blocks) in volumes {
+        sink.resize(*volume, *blocks).await?;
+    }
+    loop {
+        match line.next().await? {
+            Piece::Data(volume, lba, data) => sink.write(volume, lba, data).await?,
+            Piece::Zero(volume, extent) => sink.zero(volume, extent).await?,
+            Piece::Reached(cursor) => sink.progress(cursor).await?,
+            Piece::Done(stats) => return Ok(stats),
+        }
+    }
+}
+
 /// Writes what a pass moves into the images.
 ///
 /// Images are synced while more is written to them, one sync at a time; its cursor is saved once it is done. So the disk
@@ -533,13 +582,12 @@ struct Sink {
 }
 
 impl Sink {
-    fn open(group: &Arc<Group>, target: &PointView) -> Result<Self> {
+    fn open(group: &Arc<Group>, sizes: Vec<(VolumeId, u64)>) -> Result<Self> {
         let known = group.state.lock().state.volumes.clone();
         let mut images = BTreeMap::new();
         for volume in known {
             images.insert(volume.id, Arc::new(Image::open(&group.disk, volume.id, volume.blocks)?));
         }
-        let sizes = target.volumes().iter().map(|volume| (volume.id, volume.size_blocks)).collect();
         Ok(Self {
             group: Arc::clone(group),
             images: Lock::new(images),

@@ -10,13 +10,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lifeboat_format::stream::{Declare, FrameKind, Open};
+use lifeboat_format::stream::recall::{Begin, Recall};
+use lifeboat_format::stream::{Attend, Declare, FrameKind, Open};
 use lifeboat_model::{GatewayId, GroupId};
+use lifeboat_vault::Vault;
 use tokio::io::{ReadHalf, WriteHalf};
 
 use super::cache::Cache;
+use super::control::{Attendant, Attendants};
 use super::stream::{Attached, Budget, Stream, StreamStatus};
-use super::{Admission, Line, line, wire};
+use super::{Admission, Line, line, recall, wire};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::group::RetrySettings;
 use crate::machine::Machine;
@@ -43,6 +46,7 @@ pub struct ProcessServer {
     config: ProcessServerConfig,
     budget: Arc<Budget>,
     streams: tokio::sync::Mutex<BTreeMap<GroupId, Arc<Stream>>>,
+    attendants: Attendants,
 }
 
 impl ProcessServer {
@@ -55,7 +59,8 @@ impl ProcessServer {
         let disk = opened.map_err(|error| EngineError::io(format!("open {}", config.dir.display()), error))?;
         let names = disk.list().map_err(|error| EngineError::io(format!("list {}", config.dir.display()), error))?;
         let budget = Arc::new(Budget::new(config.cache_bytes));
-        let this = Arc::new(Self { config, budget, streams: tokio::sync::Mutex::default() });
+        let (streams, attendants) = Default::default();
+        let this = Arc::new(Self { config, budget, streams, attendants });
         for group in names.iter().filter_map(|name| name.parse::<GroupId>().ok()) {
             this.stream(group).await?;
         }
@@ -68,7 +73,11 @@ impl ProcessServer {
         let (mut input, mut output) = tokio::io::split(line);
         let begun = self.begin(&mut input, &mut output, &peer, agent).await;
         let why = match begun {
-            Ok((stream, attached)) => {
+            Ok(Begun::Attending(attend)) => self.attendants.serve(attend, &peer, &mut input, &mut output).await.into(),
+            Ok(Begun::Recalling(vault, recall)) => {
+                recall::serve(&vault, recall, &peer, &mut input, &mut output).await.into()
+            }
+            Ok(Begun::Streaming(stream, attached)) => {
                 let connection = attached.connection;
                 let why = talk(&stream, attached, &peer, &mut input, &mut output).await;
                 stream.detach(connection);
@@ -80,6 +89,18 @@ impl ProcessServer {
         if let Ok(end) = wire::end(&why).encode() {
             let _ = line::write(&mut output, &peer, &end).await;
         }
+    }
+
+    /// The agent of a group, if it can be told something through this process server.
+    #[must_use]
+    pub fn attendant(&self, group: GroupId) -> Option<Arc<Attendant>> {
+        self.attendants.of(group)
+    }
+
+    /// All agents that can be told something through this process server.
+    #[must_use]
+    pub fn attendants(&self) -> Vec<Arc<Attendant>> {
+        self.attendants.all()
     }
 
     /// What can be seen of the streams.
@@ -95,6 +116,7 @@ impl ProcessServer {
 
     /// Stops shipping and ends all lines; what is cached stays for the next start.
     pub async fn close(&self) {
+        self.attendants.close();
         let streams = std::mem::take(&mut *self.streams.lock().await);
         for stream in streams.values() {
             stream.close().await;
@@ -107,14 +129,42 @@ impl ProcessServer {
         output: &mut WriteHalf<Line>,
         peer: &str,
         agent: GatewayId,
-    ) -> Result<(Arc<Stream>, Attached), ShipError> {
-        let mut first = line::read(input, peer, |kind| matches!(kind, FrameKind::Open | FrameKind::Declare)).await?;
+    ) -> Result<Begun, ShipError> {
+        let beginning = |kind| {
+            use FrameKind as Kind;
+            matches!(kind, Kind::Open | Kind::Declare | Kind::Attend | Kind::Begin | Kind::Recall)
+        };
+        let mut first = line::read(input, peer, beginning).await?;
+        if first.kind == FrameKind::Attend {
+            let attend = Attend::decode(&first.body()).map_err(wire::refused)?;
+            speaks_for_itself(agent, attend.agent)?;
+            self.config.admission.admit(agent, attend.group).await?;
+            tracing::info!(%agent, group = %attend.group, "an agent can be told what to do");
+            return Ok(Begun::Attending(attend));
+        }
         if first.kind == FrameKind::Declare {
             let declared = Declare::decode(&first.body()).map_err(wire::refused)?;
             speaks_for_itself(agent, declared.agent)?;
             self.config.admission.declare(agent, &declared).await?;
             line::write(output, peer, &lifeboat_format::stream::declared()).await?;
-            first = line::read(input, peer, |kind| kind == FrameKind::Open).await?;
+            let after = |kind| matches!(kind, FrameKind::Open | FrameKind::Begin | FrameKind::Recall);
+            first = line::read(input, peer, after).await?;
+        }
+        if first.kind == FrameKind::Recall {
+            let recall = Recall::decode(&first.body()).map_err(wire::refused)?;
+            speaks_for_itself(agent, recall.agent)?;
+            let vault = self.config.admission.recall(agent, recall.group).await?.vault;
+            tracing::info!(%agent, group = %recall.group, "an agent asks for history");
+            return Ok(Begun::Recalling(vault, recall));
+        }
+        if first.kind == FrameKind::Begin {
+            let begin = Begin::decode(&first.body()).map_err(wire::refused)?;
+            speaks_for_itself(agent, begin.agent)?;
+            self.config.admission.recall(agent, begin.group).await?;
+            let stream = self.stream(begin.group).await?;
+            let attached = stream.attach_anew(&begin).await?;
+            tracing::info!(%agent, group = %begin.group, branch = %begin.branch, epoch = %attached.opened.epoch, "an agent begins a branch");
+            return Ok(Begun::Streaming(stream, attached));
         }
         let open = Open::decode(&first.body()).map_err(wire::refused)?;
         speaks_for_itself(agent, open.agent)?;
@@ -123,7 +173,7 @@ impl ProcessServer {
         let stream = self.stream(open.group).await?;
         let attached = stream.attach(&open).await?;
         tracing::info!(%agent, group = %open.group, epoch = %attached.opened.epoch, cached = %attached.opened.cached, "an agent streams");
-        Ok((stream, attached))
+        Ok(Begun::Streaming(stream, attached))
     }
 
     async fn stream(&self, group: GroupId) -> Result<Arc<Stream>> {
@@ -139,6 +189,16 @@ impl ProcessServer {
         streams.insert(group, Arc::clone(&stream));
         Ok(stream)
     }
+}
+
+/// What a line is for.
+enum Begun {
+    /// A stream of records.
+    Streaming(Arc<Stream>, Attached),
+    /// Telling the agent what to do.
+    Attending(Attend),
+    /// Reading the history for it.
+    Recalling(Arc<Vault>, Recall),
 }
 
 fn speaks_for_itself(agent: GatewayId, named: GatewayId) -> Result<()> {

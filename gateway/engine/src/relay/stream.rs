@@ -20,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifeboat_format::journal::EntryOp;
 use lifeboat_format::map::RetainedPoint;
+use lifeboat_format::stream::recall::Begin;
 use lifeboat_format::stream::{FRAME_HEAD_LEN, FRAME_POINTS_MAX, Open as OpenFrame, Opened, Progress, Records, Tenure};
 use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, VolumeId};
 use tokio::sync::{Notify, watch};
@@ -27,7 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::cache::{Cache, Entry};
 use super::{Admission, Admitted, wire};
-use crate::branch::Position;
+use crate::branch::{self, Origin, Position};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::group::RetrySettings;
 use crate::points::PointInfo;
@@ -244,7 +245,33 @@ impl Stream {
             self.note();
             return Ok(attached);
         }
-        self.open_tenure(&mut held, open).await
+        let how = match open.epoch {
+            None => Open::New { origin: None },
+            Some(epoch) => Open::Resume { epoch, durable_lsn: open.durable },
+        };
+        self.open_tenure(&mut held, open.branch, open.agent, how, open.shipped).await
+    }
+
+    /// A connection takes the stream with a tenure that nobody had: a fork, or one that goes on with a branch whose writer was
+    /// released. Begun again, it comes to the same.
+    pub(super) async fn attach_anew(&self, begin: &Begin) -> Result<Attached, ShipError> {
+        let mut held = self.writer.lock().await;
+        let how = match begin.origin {
+            Some((at, point)) => Open::New { origin: Some(Origin { at: wire::position(at.branch, at.place), point }) },
+            None => {
+                let vault = self.admission.admit(begin.agent, self.group).await?.vault;
+                let end = branch::log_end(&vault, self.group, begin.branch).await?;
+                if end.lsn != begin.at {
+                    let why = format!(
+                        "the log of {} ends at {}, and the agent's disks are at {}: bring them forward once more",
+                        begin.branch, end.lsn, begin.at
+                    );
+                    return Err(EngineError::new(ErrorKind::Invalid, why).into());
+                }
+                Open::Continue
+            }
+        };
+        self.open_tenure(&mut held, begin.branch, begin.agent, how, begin.at).await
     }
 
     /// The tenure that is open goes on, if it is one that the agent knows.
@@ -257,6 +284,9 @@ impl Stream {
         if !(state.open && same && known && state.ended.is_none() && state.cached <= open.durable) {
             return None;
         }
+        // Who was away, or released, may not be alone with the branch any more: found out soon, and waited for by nobody.
+        state.look = true;
+        self.work.notify_one();
         let newest = state.points.back().cloned();
         let mut points: Vec<RetainedPoint> =
             state.points.iter().filter(|point| point.lsn > open.shipped).cloned().collect();
@@ -274,34 +304,31 @@ impl Stream {
     }
 
     /// Opens the branch's next epoch for the agent. What was cached under another one is the agent's to send again.
-    async fn open_tenure(&self, held: &mut Option<Held>, open: &OpenFrame) -> Result<Attached, ShipError> {
-        let admitted = self.admission.admit(open.agent, self.group).await?;
-        let how = match open.epoch {
-            None => Open::New { origin: None },
-            Some(epoch) => Open::Resume { epoch, durable_lsn: open.durable },
-        };
+    async fn open_tenure(
+        &self,
+        held: &mut Option<Held>,
+        branch: BranchId,
+        agent: GatewayId,
+        how: Open,
+        known: Lsn,
+    ) -> Result<Attached, ShipError> {
+        let admitted = self.admission.admit(agent, self.group).await?;
         let settings = admitted.settings.clone();
-        let opened = BranchWriter::open(&admitted.vault, self.group, open.branch, open.agent, how, settings).await;
+        let opened = BranchWriter::open(&admitted.vault, self.group, branch, agent, how, settings).await;
         let (writer, found) = opened.map_err(|error| match error {
             // At the same moment, for the same agent: who comes again finds out who was faster.
-            ShipError::Fenced(fenced) if fenced.gateway == open.agent && fenced.promoted_to.is_none() => {
+            ShipError::Fenced(fenced) if fenced.gateway == agent && fenced.promoted_to.is_none() => {
                 self.superseded(fenced.by_epoch).into()
             }
             error => error,
         })?;
-        let tenure = Tenure {
-            group: self.group,
-            branch: open.branch,
-            agent: open.agent,
-            epoch: found.epoch,
-            end: found.end.lsn,
-        };
+        let tenure = Tenure { group: self.group, branch, agent, epoch: found.epoch, end: found.end.lsn };
         let _accepting = self.accepting.lock().await;
         {
             let cache = Arc::clone(&self.cache);
             blocking(move || cache.begin(&tenure)).await?;
         }
-        let points: VecDeque<RetainedPoint> = newest_points(&writer, open.shipped);
+        let points: VecDeque<RetainedPoint> = newest_points(&writer, known);
         *held = Some(Held { writer, admitted, keyed: BTreeSet::new() });
         let mut state = self.state.lock();
         let freed = state.entries.drain(..).map(|entry| entry.bytes).sum();

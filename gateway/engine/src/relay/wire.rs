@@ -129,11 +129,11 @@ const KINDS: [ErrorKind; 11] = [
     ErrorKind::Closed,
 ];
 
-fn code(kind: ErrorKind) -> u8 {
+pub(super) fn code(kind: ErrorKind) -> u8 {
     KINDS.iter().zip(1_u8..).find(|(known, _)| **known == kind).map_or(1, |(_, code)| code)
 }
 
 /// A kind of a newer version is something to try again.
-fn kind(code: u8) -> ErrorKind {
+pub(super) fn kind(code: u8) -> ErrorKind {
     KINDS.iter().zip(1_u8..).find(|(_, known)| *known == code).map_or(ErrorKind::Retry, |(kind, _)| *kind)
 }

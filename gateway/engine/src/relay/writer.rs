@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifeboat_format::stream::recall::{Begin, BranchPlace};
 use lifeboat_format::stream::{self, End, FrameKind, Opened as OpenedFrame, Progress};
 use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn};
 use tokio::io::{ReadHalf, WriteHalf};
@@ -17,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Line, Relay, line, wire};
-use crate::branch::Position;
+use crate::branch::{Origin, Position};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::points::PointInfo;
 use crate::ship::{Appended, Interval, Open, Opened, ShipError};
@@ -92,18 +93,24 @@ impl RelayedWriter {
         open: Open,
         known: Lsn,
     ) -> Result<(Self, Opened), ShipError> {
-        let (epoch, durable) = match open {
-            Open::New { origin: None } => (None, Lsn::ZERO),
-            Open::Resume { epoch, durable_lsn } => (Some(epoch), durable_lsn),
-            Open::New { origin: Some(_) } | Open::Continue | Open::Unchallenged { .. } => {
-                let why = format!("{group} is reached through a process server, which forks and takes over nothing");
+        let first = |epoch, durable| stream::Open { group, branch, agent, epoch, durable, shipped: known }.encode();
+        let begin = |origin| Begin { group, branch, agent, origin, at: known }.encode();
+        let hello = match open {
+            Open::New { origin: None } => first(None, Lsn::ZERO),
+            Open::Resume { epoch, durable_lsn } => first(Some(epoch), durable_lsn),
+            Open::New { origin: Some(Origin { at, point }) } => {
+                begin(Some((BranchPlace { branch: at.branch, place: wire::place(at) }, point)))
+            }
+            Open::Continue => begin(None),
+            Open::Unchallenged { .. } => {
+                let why = format!("{group} is reached through a process server, which looks for itself who writes");
                 return Err(EngineError::new(ErrorKind::Invalid, why).into());
             }
         };
+        let hello = hello.map_err(wire::refused)?;
         let (line, server) = relay.connect().await?;
         let (mut input, mut output) = tokio::io::split(line);
-        let hello = stream::Open { group, branch, agent, epoch, durable, shipped: known };
-        line::write(&mut output, &server, &hello.encode().map_err(wire::refused)?).await?;
+        line::write(&mut output, &server, &hello).await?;
         let answered = tokio::time::timeout(OPEN_PATIENCE, answer(&mut input, &server)).await;
         let found = answered.unwrap_or_else(|_| {
             let why = format!("{server} did not open the tenure within {} s", OPEN_PATIENCE.as_secs());
@@ -222,6 +229,21 @@ impl RelayedWriter {
             self.write(&frame).await?;
             self.on_their_way.push_back((last, frame.len() as u64));
             self.sent = last;
+        }
+        Ok(())
+    }
+
+    /// Hands records over, and waits until the vault has them.
+    ///
+    /// # Errors
+    /// `Retry` when the line is over; `Fenced` when the branch is somebody else's.
+    pub async fn land(&mut self, interval: &Interval) -> Result<(), ShipError> {
+        self.append(interval, true).await?;
+        let wake = self.wake();
+        while self.shipped.lsn < interval.last_lsn {
+            if self.landed()?.is_none() {
+                wake.notified().await;
+            }
         }
         Ok(())
     }

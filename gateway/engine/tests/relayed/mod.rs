@@ -1,6 +1,8 @@
 //! Process servers in memory for tests: lines that are cut at a message, servers that die at a message or at a request to the
 //! vault and come back with what they had cached or without, and an agent that goes from one to the other.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -263,6 +265,10 @@ impl Admission for Gate {
         }
         let settings = ShipSettings::default();
         Ok(Admitted { vault: Arc::clone(&self.vault), volumes: self.volumes.clone(), settings })
+    }
+
+    async fn recall(&self, agent: GatewayId, group: GroupId) -> Result<Admitted, EngineError> {
+        self.admit(agent, group).await
     }
 
     async fn declare(&self, _: GatewayId, declared: &Declare) -> Result<(), EngineError> {

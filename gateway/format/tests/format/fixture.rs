@@ -17,8 +17,12 @@ use lifeboat_format::segment::{
     FrameBlock, FrameNo, PointVolume, RecoveryPoint, SealedSegment, SegmentBuilder, SegmentHash, SegmentParams,
     SegmentPlace,
 };
+use lifeboat_format::stream::recall::{
+    Begin, Blocks, BranchPlace, Dirty, Fetch, Fetched, OwnEnd, Reached, Recall, Target, own_end_is,
+};
 use lifeboat_format::stream::{
-    Declare, DeclaredDisk, End, FencedBy, Open, Opened, Place as StreamPlace, Progress, Record, Records, Tenure,
+    Answer, Ask, Asked, Attend, Declare, DeclaredDisk, Done, End, FencedBy, Open, Opened, Place as StreamPlace,
+    Progress, Record, Records, Refusal, Report, Reported, ReportedResync, Tenure,
 };
 use lifeboat_model::{
     BLOCK_SIZE, BlockHash, BranchId, Epoch, Extent, ExtentSet, GatewayId, GroupId, Lsn, MapId, PointId, PointKind,
@@ -359,6 +363,119 @@ pub(crate) fn stream_declare() -> Declare {
     }
 }
 
+pub(crate) fn stream_attend() -> Attend {
+    Attend { group: GROUP, agent: GATEWAY }
+}
+
+pub(crate) fn stream_report() -> Report {
+    Report {
+        state: Reported::Standby,
+        branch: BRANCH,
+        epoch: Epoch(5),
+        last: Lsn(970),
+        durable: Lsn(966),
+        shipped: Lsn(950),
+        backlog_bytes: 3 << 20,
+        journal_bytes: 5 << 20,
+        churn_bytes_per_second: 7000,
+        rpo_ms: Some(2500),
+        health: 1,
+        reasons: vec!["the vault is away".into(), "the journal is nearly full".into()],
+        point: Some(stream_point()),
+        resync: Some(ReportedResync {
+            since: TIME,
+            cause: 2,
+            done_bytes: 1 << 20,
+            total_bytes: 4 << 20,
+            waits_for: "the vault".into(),
+        }),
+        progress: Some((1 << 20, 8 << 20)),
+    }
+}
+
+/// Everything that an agent is asked for.
+pub(crate) fn stream_asks() -> Vec<(&'static str, Ask)> {
+    vec![
+        ("ask-point", Asked::Point { kind: PointKind::Manual, label: "before the upgrade".into() }),
+        ("ask-release", Asked::Release { patience_ms: 300_000 }),
+        ("ask-resume", Asked::Resume),
+        ("ask-resync", Asked::Resync { now: true }),
+        ("ask-doubt", Asked::Doubt),
+        ("ask-rehydrate", Asked::Rehydrate { branch: BRANCH, full: true }),
+        ("ask-take-over", Asked::TakeOver),
+    ]
+    .into_iter()
+    .zip(7..)
+    .map(|((name, what), number)| (name, Ask { number, what }))
+    .collect()
+}
+
+pub(crate) fn stream_answers() -> Vec<(&'static str, Answer)> {
+    let refusal = Refusal { kind: 1, text: "the vault is away".into() };
+    let point = Some((BRANCH, stream_point()));
+    let done = Done {
+        point,
+        orphan: Some(BranchId::from_bytes([0x44; 16])),
+        blocks_compared: 2048,
+        blocks_moved: 17,
+        bytes_fetched: 70_000,
+    };
+    vec![
+        ("answer-point", Answer { number: 7, outcome: Ok(done) }),
+        ("answer-done", Answer { number: 9, outcome: Ok(Done::default()) }),
+        ("answer-refused", Answer { number: 8, outcome: Err(refusal) }),
+    ]
+}
+
+pub(crate) fn stream_branch_place() -> BranchPlace {
+    BranchPlace { branch: BRANCH, place: stream_place() }
+}
+
+pub(crate) fn stream_begins() -> Vec<(&'static str, Begin)> {
+    let begin =
+        |origin| Begin { group: GROUP, branch: BranchId::from_bytes([0x44; 16]), agent: GATEWAY, origin, at: Lsn(950) };
+    vec![
+        ("begin-fork", begin(Some((stream_branch_place(), None)))),
+        ("begin-fork-at-point", begin(Some((stream_branch_place(), Some(POINT))))),
+        ("begin-on", begin(None)),
+    ]
+}
+
+pub(crate) fn stream_recall() -> Recall {
+    Recall { group: GROUP, agent: GATEWAY }
+}
+
+pub(crate) fn stream_own_end() -> OwnEnd {
+    OwnEnd { branch: BRANCH, epoch: Epoch(4) }
+}
+
+pub(crate) fn stream_dirty() -> Dirty {
+    Dirty { volume: VOLUME, extents: vec![Extent { lba: 7, blocks: 3 }, Extent { lba: 600, blocks: 1 }] }
+}
+
+pub(crate) fn stream_reached() -> Reached {
+    Reached { volume: VOLUME, lba: 512 }
+}
+
+pub(crate) fn stream_fetches() -> Vec<(&'static str, Fetch)> {
+    let nothing = Fetch { branch: BRANCH, base: None, target: None, cursor: None, full: true };
+    let (base, cursor) = (Some(stream_branch_place()), Some(stream_reached()));
+    vec![("fetch", Fetch { base, target: Some(Lsn(960)), cursor, full: false, ..nothing }), ("fetch-full", nothing)]
+}
+
+pub(crate) fn stream_target() -> Target {
+    let volumes = vec![(VOLUME, 2048), (OTHER_VOLUME, 1 << 20)];
+    Target { branch: BRANCH, point: stream_point(), begun: true, full: false, volumes }
+}
+
+pub(crate) fn stream_blocks(data: Option<&[u8]>) -> Blocks<'_> {
+    Blocks { volume: VOLUME, extent: Extent { lba: 7, blocks: 1 }, data }
+}
+
+pub(crate) fn stream_fetched() -> Fetched {
+    Fetched { blocks_compared: 2048, blocks_moved: 17, bytes_fetched: 70_000 }
+}
+
 /// A frame of each kind that has a body.
 pub(crate) fn stream_frames() -> Vec<(&'static str, Vec<u8>)> {
     let (block, point) = (text_block(1), journal_point());
@@ -370,8 +487,23 @@ pub(crate) fn stream_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("end", stream_end().encode()),
         ("tenure", stream_tenure().encode()),
         ("declare", stream_declare().encode()),
+        ("attend", stream_attend().encode()),
+        ("report", stream_report().encode()),
+        ("recall", stream_recall().encode()),
+        ("own-end", stream_own_end().encode()),
+        ("own-end-is", own_end_is(&stream_branch_place())),
+        ("dirty", stream_dirty().encode()),
+        ("target", stream_target().encode()),
+        ("blocks", stream_blocks(Some(&block)).encode()),
+        ("blocks-zero", stream_blocks(None).encode()),
+        ("reached", stream_reached().encode()),
+        ("fetched", stream_fetched().encode()),
     ]
     .into_iter()
+    .chain(stream_asks().into_iter().map(|(name, ask)| (name, ask.encode())))
+    .chain(stream_begins().into_iter().map(|(name, begin)| (name, begin.encode())))
+    .chain(stream_fetches().into_iter().map(|(name, fetch)| (name, fetch.encode())))
+    .chain(stream_answers().into_iter().map(|(name, answer)| (name, answer.encode())))
     .map(|(name, frame)| (name, frame.expect("within the limits")))
     .collect()
 }

@@ -14,8 +14,12 @@ use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_stat
 use lifeboat_format::map::MapObject;
 use lifeboat_format::rebuilt::RebuiltObject;
 use lifeboat_format::segment::{FIRST_KEY, SegmentObject};
+use lifeboat_format::stream::recall::{
+    Begin, Blocks, Dirty, Fetch, Fetched, OwnEnd, Reached, Recall, Target, decode_own_end_is,
+};
 use lifeboat_format::stream::{
-    Declare, End, FRAME_HEAD_LEN, FrameHead, FrameKind, Open, Opened, Progress, Records, Tenure, beat, declared, look,
+    Answer, Ask, Attend, Declare, End, FRAME_HEAD_LEN, FrameHead, FrameKind, Open, Opened, Progress, Records, Report,
+    Tenure, beat, declared, look,
 };
 use lifeboat_model::PointKind;
 
@@ -55,6 +59,32 @@ fn built() -> Vec<(&'static str, Vec<u8>)> {
             "progress" => "v1/stream-progress.bin",
             "end" => "v1/stream-end.bin",
             "declare" => "v1/stream-declare.bin",
+            "attend" => "v1/stream-attend.bin",
+            "report" => "v1/stream-report.bin",
+            "ask-point" => "v1/stream-ask-point.bin",
+            "ask-release" => "v1/stream-ask-release.bin",
+            "ask-resume" => "v1/stream-ask-resume.bin",
+            "ask-resync" => "v1/stream-ask-resync.bin",
+            "ask-doubt" => "v1/stream-ask-doubt.bin",
+            "ask-rehydrate" => "v1/stream-ask-rehydrate.bin",
+            "ask-take-over" => "v1/stream-ask-take-over.bin",
+            "begin-fork" => "v1/stream-begin-fork.bin",
+            "begin-fork-at-point" => "v1/stream-begin-fork-at-point.bin",
+            "begin-on" => "v1/stream-begin-on.bin",
+            "recall" => "v1/stream-recall.bin",
+            "own-end" => "v1/stream-own-end.bin",
+            "own-end-is" => "v1/stream-own-end-is.bin",
+            "dirty" => "v1/stream-dirty.bin",
+            "fetch" => "v1/stream-fetch.bin",
+            "fetch-full" => "v1/stream-fetch-full.bin",
+            "target" => "v1/stream-target.bin",
+            "blocks" => "v1/stream-blocks.bin",
+            "blocks-zero" => "v1/stream-blocks-zero.bin",
+            "reached" => "v1/stream-reached.bin",
+            "fetched" => "v1/stream-fetched.bin",
+            "answer-point" => "v1/stream-answer-point.bin",
+            "answer-done" => "v1/stream-answer-done.bin",
+            "answer-refused" => "v1/stream-answer-refused.bin",
             _ => "v1/stream-tenure.bin",
         };
         (name, frame)
@@ -154,6 +184,30 @@ fn vectors_decode_to_what_was_written() {
     assert_eq!(Tenure::decode(&body("v1/stream-tenure.bin", FrameKind::Tenure)), Ok(stream_tenure()));
 
     assert_eq!(Declare::decode(&body("v1/stream-declare.bin", FrameKind::Declare)), Ok(stream_declare()));
+    assert_eq!(Attend::decode(&body("v1/stream-attend.bin", FrameKind::Attend)), Ok(stream_attend()));
+    assert_eq!(Report::decode(&body("v1/stream-report.bin", FrameKind::Report)), Ok(stream_report()));
+    for (name, ask) in stream_asks() {
+        assert_eq!(Ask::decode(&body(&format!("v1/stream-{name}.bin"), FrameKind::Ask)), Ok(ask));
+    }
+    for (name, begin) in stream_begins() {
+        assert_eq!(Begin::decode(&body(&format!("v1/stream-{name}.bin"), FrameKind::Begin)), Ok(begin));
+    }
+    for (name, fetch) in stream_fetches() {
+        assert_eq!(Fetch::decode(&body(&format!("v1/stream-{name}.bin"), FrameKind::Fetch)), Ok(fetch));
+    }
+    assert_eq!(Recall::decode(&body("v1/stream-recall.bin", FrameKind::Recall)), Ok(stream_recall()));
+    assert_eq!(OwnEnd::decode(&body("v1/stream-own-end.bin", FrameKind::OwnEnd)), Ok(stream_own_end()));
+    let own_end_is = decode_own_end_is(&body("v1/stream-own-end-is.bin", FrameKind::OwnEndIs));
+    assert_eq!(own_end_is, Ok(stream_branch_place()));
+    assert_eq!(Dirty::decode(&body("v1/stream-dirty.bin", FrameKind::Dirty)), Ok(stream_dirty()));
+    assert_eq!(Target::decode(&body("v1/stream-target.bin", FrameKind::Target)), Ok(stream_target()));
+    assert_eq!(Blocks::decode(&body("v1/stream-blocks.bin", FrameKind::Blocks)), Ok(stream_blocks(Some(&block))));
+    assert_eq!(Blocks::decode(&body("v1/stream-blocks-zero.bin", FrameKind::Blocks)), Ok(stream_blocks(None)));
+    assert_eq!(Reached::decode(&body("v1/stream-reached.bin", FrameKind::Reached)), Ok(stream_reached()));
+    assert_eq!(Fetched::decode(&body("v1/stream-fetched.bin", FrameKind::Fetched)), Ok(stream_fetched()));
+    for (name, answer) in stream_answers() {
+        assert_eq!(Answer::decode(&body(&format!("v1/stream-{name}.bin"), FrameKind::Answer)), Ok(answer));
+    }
 
     for (version, written) in [("v1", journal_batch_header_v1()), ("v2", journal_batch_header())] {
         let file = golden(&format!("{version}/journal-file-header.bin"));

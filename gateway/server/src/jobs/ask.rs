@@ -78,11 +78,7 @@ impl Asked<'_> {
         // Derived from the job, so that every try makes the same branch.
         spec.new_branch = Some(BranchId::from_bytes(self.job.to_bytes()));
         if kind == JobKind::PlannedFailover {
-            self.refuse_agent(
-                active.gateway,
-                "can't be told to stop: stop what writes there, see that its backlog is empty (`lifeboat agent status`), and fail over \
-                 unplanned",
-            )?;
+            self.is_heard(active.gateway, "fail over unplanned if it is lost")?;
             if !matches!(wanted.point.as_str(), "latest" | "latest-processed") {
                 return Err(ApiError::field("point", "a planned failover goes on from the last write; leave it out"));
             }
@@ -214,7 +210,7 @@ impl Asked<'_> {
     /// A stop in order.
     pub(crate) fn release(&self) -> ApiResult<Decided> {
         let gateway = self.active()?.gateway;
-        self.refuse_agent(gateway, "can't be told to stop: stop it there")?;
+        self.is_heard(gateway, "stop it there")?;
         let spec = self.spec(JobKind::Release, gateway);
         Ok((spec, vec![StepRecord::new(Step::Release, gateway)]))
     }
@@ -228,6 +224,7 @@ impl Asked<'_> {
             )));
         }
         let gateway = self.active()?.gateway;
+        self.is_heard(gateway, "or fail over unplanned")?;
         let spec = self.spec(JobKind::Resume, gateway);
         Ok((spec, vec![StepRecord::new(Step::Resume, gateway)]))
     }
@@ -236,6 +233,9 @@ impl Asked<'_> {
     pub(crate) fn failback(&self, wanted: &FailbackRequest) -> ApiResult<Decided> {
         let (active, home) = self.away(wanted.gateway_id)?;
         self.keeps_its_disks(wanted.mode)?;
+        if wanted.mode == FailbackMode::Create {
+            self.refuse_agent(home, "keeps its disks: fail back with another mode, or to a gateway of its site")?;
+        }
         let mut spec = self.spec(JobKind::Failback, home);
         spec.source = Some(active.gateway);
         spec.source_instance = Some(active.instance.clone());
@@ -251,7 +251,10 @@ impl Asked<'_> {
     /// A copy of what the vault lacks.
     pub(crate) fn resync(&self, wanted: &ResyncRequest) -> ApiResult<Decided> {
         let gateway = self.active()?.gateway;
-        self.refuse_agent(gateway, "resyncs by itself when it has to, and can't be told to")?;
+        if wanted.compare {
+            self.refuse_agent(gateway, "can't compare its disks with the vault: leave that out")?;
+        }
+        self.is_heard(gateway, "it resyncs by itself when it has to")?;
         Ok((self.spec(JobKind::Resync, gateway), plan::resync(gateway, wanted.compare)))
     }
 
@@ -261,7 +264,10 @@ impl Asked<'_> {
             return Err(ApiError::field("label", "can't have more than 255 bytes"));
         }
         let gateway = self.active()?.gateway;
-        self.refuse_agent(gateway, "takes its points by its own interval, and can't be told to take one")?;
+        if wanted.app_consistent {
+            self.refuse_agent(gateway, "has no hooks for its applications: take a point without")?;
+        }
+        self.is_heard(gateway, "it takes points by its own interval")?;
         let mut spec = self.spec(JobKind::TakePoint, gateway);
         if wanted.app_consistent && self.facts.spec.app_consistency.is_none() {
             return Err(ApiError::field(
@@ -282,6 +288,24 @@ impl Asked<'_> {
         spec.source = Some(active.gateway);
         spec.from_branch = Some(active.branch);
         Ok((spec, vec![StepRecord::new(Step::Rehydrate, home)]))
+    }
+
+    /// Refuses what an agent would have to be told that nobody can tell anything just now; `advice`: what else there is.
+    fn is_heard(&self, gateway: GatewayId, advice: &str) -> ApiResult<()> {
+        let snapshot = self.attached.snapshot();
+        let Some(document) = snapshot.get(kind::GATEWAYS, &gateway.to_string()) else { return Ok(()) };
+        let record: GatewayRecord = status(document);
+        if !record.agent || super::is_heard(&record) {
+            return Ok(());
+        }
+        let since = match record.heard {
+            Some(heard) => format!("was last connected to a process server at {heard}: start it"),
+            None => {
+                "can't be told what to do: it, or its process server, is of an older version, or wasn't connected yet"
+                    .to_owned()
+            }
+        };
+        Err(ApiError::conflict(format!("the agent {} of the group {} {since}; {advice}", document.name, self.name())))
     }
 
     /// Refuses what only a gateway can do for a group that a mobility agent has.
@@ -321,7 +345,7 @@ impl Asked<'_> {
                 self.name()
             )));
         }
-        self.refuse_agent(home, "can't be brought back: name a gateway of its site that becomes the group's home")?;
+        self.is_heard(home, "or name a gateway of its site that becomes the group's home")?;
         Ok((active, home))
     }
 }

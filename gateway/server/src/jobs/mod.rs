@@ -424,11 +424,13 @@ pub(crate) async fn tick(context: &Arc<Context>, attached: &Arc<AttachedVault>) 
             continue;
         }
         let (Ok(id), Ok(spec)) = (document.id.parse::<JobId>(), document.spec_as::<AnySpec>()) else { continue };
-        busy |= spec.gateway() == own || record.steps.iter().any(|step| step.gateway == own);
+        let acts = |gateway| gateway == own || context.tells(gateway);
+        busy |= acts(spec.gateway()) || record.steps.iter().any(|step| acts(step.gateway));
         let holds = is_held(&snapshot, id);
         if !holds {
             let age = Timestamp::now().seconds_since(document.updated);
-            if spec.gateway() == own && age > UNCLAIMED.as_secs_f64() {
+            let leads = spec.gateway() == own || is_agent(&snapshot, spec.gateway());
+            if leads && age > UNCLAIMED.as_secs_f64() {
                 let cause =
                     format!("it never got its {}: another job had it, or the gateway stopped; ask again", spec.what());
                 end(context, attached, id, &spec, Ending::Failed(cause)).await;
@@ -437,11 +439,16 @@ pub(crate) async fn tick(context: &Arc<Context>, attached: &Arc<AttachedVault>) 
         }
         match record.current() {
             None => end(context, attached, id, &spec, Ending::Succeeded).await,
-            Some((_, step)) if step.gateway == own => start_step(context, attached, id, &spec),
+            Some((_, step)) if acts(step.gateway) => start_step(context, attached, id, &spec, step.gateway),
             Some((_, step)) => watch_other(context, attached, id, &spec, &record, step, own).await,
         }
     }
     busy
+}
+
+fn is_agent(snapshot: &Snapshot, gateway: GatewayId) -> bool {
+    let document = snapshot.get(kind::GATEWAYS, &gateway.to_string());
+    document.is_some_and(|document| status::<GatewayRecord>(document).agent)
 }
 
 /// The current step is another gateway's: give up when that gateway is silent.
@@ -457,7 +464,11 @@ async fn watch_other(
     let snapshot = attached.snapshot();
     let document = snapshot.get(kind::GATEWAYS, &step.gateway.to_string());
     let other: GatewayRecord = document.map(|document| status(document)).unwrap_or_default();
-    if view::is_alive(&other, SILENCE) {
+    let there = match other.agent {
+        true => is_heard(&other),
+        false => view::is_alive(&other, SILENCE),
+    };
+    if there {
         return;
     }
     let name = document.map_or_else(|| step.gateway.to_string(), |document| document.name.clone());
@@ -468,7 +479,10 @@ async fn watch_other(
     let since = record.steps.iter().filter_map(|step| step.finished).max().or(record.started);
     let waited = since.map_or(f64::INFINITY, |since| Timestamp::now().seconds_since(since));
     // A group's job of a plan is given up by the gateway that leads the plan, too: its own may be the one that is lost.
-    let leads = spec.gateway() == own || leader_above(&snapshot, spec) == Some(own);
+    // An agent's own jobs are led by no gateway: whoever sees it first ends them.
+    let leads = spec.gateway() == own
+        || leader_above(&snapshot, spec) == Some(own)
+        || (other.agent && spec.gateway() == step.gateway);
     if matches!(spec, AnySpec::Drill(_)) {
         // What is asserted there can't be known; the clean-up doesn't wait for it.
         let silent = other.last_seen.map_or(f64::INFINITY, |seen| Timestamp::now().seconds_since(seen));
@@ -477,16 +491,23 @@ async fn watch_other(
         }
         return;
     }
-    // A step that was begun is left to the gateway that began it: it goes on when that gateway is back.
-    if step.state == JobState::Queued && leads && waited > SILENCE.as_secs_f64() {
+    // A step that was begun is left to the gateway that began it: it goes on when that gateway is back. An agent's isn't: its group
+    // serves writes again by itself, and is told to.
+    if (step.state == JobState::Queued || other.agent) && leads && waited > SILENCE.as_secs_f64() {
         let advice = match spec.kind() {
             JobKind::PlannedFailover => "; if it is lost, fail over unplanned",
             _ => "; start it and try again",
         };
+        let what = if other.agent { "agent" } else { "gateway" };
         let cause =
-            format!("the gateway {name} was not heard of for more than {SILENCE:?}, and this step is its own{advice}");
+            format!("the {what} {name} was not heard of for more than {SILENCE:?}, and this step is its own{advice}");
         end(context, attached, id, spec, Ending::Failed(cause)).await;
     }
+}
+
+/// Whether an agent can be told what to do by some gateway.
+pub(crate) fn is_heard(agent: &GatewayRecord) -> bool {
+    agent.heard.is_some_and(|heard| Timestamp::now().seconds_since(heard) <= SILENCE.as_secs_f64())
 }
 
 /// The gateway that leads the job of a plan or a machine which began this one.
@@ -496,7 +517,8 @@ fn leader_above(snapshot: &Snapshot, spec: &AnySpec) -> Option<GatewayId> {
     parent.spec_as::<AnySpec>().ok().map(|parent| parent.gateway())
 }
 
-fn start_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &AnySpec) {
+/// Runs a step that is this gateway's, or that of an agent whose line it has: `own`.
+fn start_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &AnySpec, own: GatewayId) {
     if !context.running.begin(id) {
         return;
     }
@@ -508,17 +530,17 @@ fn start_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, 
         tokio::select! {
             // The process is stopping: as after a crash, the step is run again by the next one.
             () = stop.cancelled() => {}
-            () = run_step(&context, &attached, id, &spec) => {}
+            () = run_step(&context, &attached, id, &spec, own) => {}
         }
     });
 }
 
 /// Runs the current step to its end and writes that down, then the steps after it that are this gateway's, too.
-async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &AnySpec) {
+async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: JobId, spec: &AnySpec, own: GatewayId) {
     let mut begun = None;
     let (mut started, mut tries) = (Timestamp::now(), 0_u32);
     loop {
-        match try_step(context, attached, id, spec, started, begun.take()).await {
+        match try_step(context, attached, id, spec, own, started, begun.take()).await {
             Ok(None) => return,
             Ok(next) => {
                 begun = next;
@@ -528,14 +550,18 @@ async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: Job
             Err(Failure::Cancelled) => return end(context, attached, id, spec, Ending::Cancelled).await,
             Err(Failure::Final(cause)) => return end(context, attached, id, spec, Ending::Failed(cause)).await,
             Err(Failure::Passing(cause)) => {
+                // The agent's line went: its step is for the gateway that has the next one.
+                if context.own_gateway(attached) != Some(own) && !context.tells(own) {
+                    tracing::info!(job = %id, of = spec.name(), cause, "an agent's step is left to whoever hears it next");
+                    return;
+                }
                 if Timestamp::now().seconds_since(started) > PATIENCE.as_secs_f64() {
                     let cause = format!("{cause} (tried for {PATIENCE:?})");
                     return end(context, attached, id, spec, Ending::Failed(cause)).await;
                 }
                 tracing::warn!(job = %id, of = spec.name(), cause, "step will be tried again");
-                let own = context.own_gateway(attached);
                 let told = change_job(attached, id, |record| {
-                    let Some(index) = record.current_of(own) else { return false };
+                    let Some(index) = record.current_of(Some(own)) else { return false };
                     let message = format!("will be tried again: {cause}");
                     match record.steps.get_mut(index) {
                         Some(step) if step.message != message => step.message = message,
@@ -554,8 +580,8 @@ async fn run_step(context: &Arc<Context>, attached: &Arc<AttachedVault>, id: Job
 }
 
 /// Says that the current step runs, if it is this gateway's.
-fn mark_running(record: &mut JobRecord, own: Option<GatewayId>, started: Timestamp) -> bool {
-    let Some(index) = record.current_of(own).filter(|_| !record.is_over()) else { return false };
+fn mark_running(record: &mut JobRecord, own: GatewayId, started: Timestamp) -> bool {
+    let Some(index) = record.current_of(Some(own)).filter(|_| !record.is_over()) else { return false };
     record.state = JobStateRecord(JobState::Running);
     record.started.get_or_insert(started);
     if let Some(step) = record.steps.get_mut(index)
@@ -574,17 +600,17 @@ async fn try_step(
     attached: &Arc<AttachedVault>,
     id: JobId,
     spec: &AnySpec,
+    own: GatewayId,
     started: Timestamp,
     begun: Option<JobRecord>,
 ) -> Result<Option<JobRecord>, Failure> {
     // What was known when it was begun may be old: the answer that told of the step's end was lost, and the next step is another's.
-    let own = context.own_gateway(attached);
     let record = match begun {
         Some(record) => record,
         None => change_job(attached, id, |record| mark_running(record, own, started)).await?,
     };
     let Some((index, step)) = record.current() else { return Ok(None) };
-    if record.is_over() || record.current_of(own).is_none() {
+    if record.is_over() || record.current_of(Some(own)).is_none() {
         return Ok(None);
     }
     if record.cancel && plan::may_cancel(spec.kind(), step.step) {
@@ -595,7 +621,7 @@ async fn try_step(
     brake::pass(id, index).await;
     let Done { message, apply } = match spec {
         AnySpec::Group(spec) => {
-            let work = perform::Work { context, attached, id, spec, record: &record };
+            let work = perform::Work { context, attached, id, spec, record: &record, own };
             perform::perform(&work, step.step).await?
         }
         AnySpec::Drill(spec) => {
@@ -640,7 +666,7 @@ async fn try_step(
         return Ok(None);
     }
     context.wrote(attached).await;
-    Ok((done && after.current_of(own).is_some()).then_some(after))
+    Ok((done && after.current_of(Some(own)).is_some()).then_some(after))
 }
 
 /// How a job ends.

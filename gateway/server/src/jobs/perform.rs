@@ -22,6 +22,7 @@ use crate::records::{
     ActiveRecord, FailoverRecord, GroupRecord, HOME_INSTANCE, JobRecord, JobSpec, LeftRecord, Step, TestRecord,
     VolumeRecord, kind, status,
 };
+use crate::streams::AgentInstance;
 use crate::vaults::AttachedVault;
 use crate::view;
 
@@ -90,6 +91,8 @@ pub(super) struct Work<'a> {
     pub(super) id: JobId,
     pub(super) spec: &'a JobSpec,
     pub(super) record: &'a JobRecord,
+    /// Whose step it is: this gateway, or an agent whose line it has.
+    pub(super) own: GatewayId,
 }
 
 pub(super) async fn perform(work: &Work<'_>, step: Step) -> Result<Done, Failure> {
@@ -143,13 +146,26 @@ impl Work<'_> {
         })
     }
 
-    /// The instance through which this gateway serves the group.
+    /// Whether the step is an agent's, who is told what to do.
+    fn is_agents(&self) -> bool {
+        self.context.own_gateway(self.attached) != Some(self.own)
+    }
+
+    /// The group at the agent whose step this is.
+    fn agents(&self) -> Result<Arc<dyn Instance>, Failure> {
+        let volumes = view::held(&view::volumes_of(&self.attached.snapshot(), self.spec.group));
+        Ok(AgentInstance::find(self.context, self.spec.group, volumes)?)
+    }
+
+    /// The instance through which this gateway, or the agent whose step it is, serves the group.
     async fn active(&self) -> Result<(ActiveRecord, Arc<dyn Instance>), Failure> {
-        let own = self.context.own_gateway(self.attached);
         let record = self.group().await?;
-        let active = record.active.filter(|active| own == Some(active.gateway)).ok_or_else(|| {
+        let active = record.active.filter(|active| self.own == active.gateway).ok_or_else(|| {
             Failure::Final(format!("the group {} isn't active at this gateway any more", self.spec.group_name))
         })?;
+        if self.is_agents() {
+            return Ok((active, self.agents()?));
+        }
         let instance = self.open(&active.instance).await?;
         Ok((active, instance))
     }
@@ -438,6 +454,9 @@ impl Work<'_> {
 
     /// The home gateway's instance; an empty one when its state was lost, or when the group has never been at home there.
     async fn home(&self) -> Result<Arc<dyn Instance>, Failure> {
+        if self.is_agents() {
+            return self.agents();
+        }
         let name = self.home_name(&self.group().await?);
         if let Some(instance) = ensure_open(self.context, self.attached, self.spec.group, &name).await? {
             return Ok(instance);

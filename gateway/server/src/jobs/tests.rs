@@ -1,6 +1,7 @@
 //! Jobs of two gateways that are killed again and again: after every revision of the job, and in the middle of
 //! everything that the data path does. They come to the same end as jobs that nobody disturbs.
 
+mod agents;
 mod drills;
 mod elsewhere;
 mod hosts;
@@ -287,7 +288,8 @@ async fn nobody_does_the_step_of_another_gateway() {
     let document =
         attached.vault().expect("open").catalog().get(kind::JOBS, &planned.id.to_string()).await.expect("job");
     let spec = document.spec_as::<AnySpec>().expect("a spec");
-    super::try_step(context, &attached, planned.id, &spec, lifeboat_model::Timestamp::now(), None)
+    let own = context.own_gateway(&attached).expect("declared");
+    super::try_step(context, &attached, planned.id, &spec, own, lifeboat_model::Timestamp::now(), None)
         .await
         .expect("nothing to do");
     assert_eq!(pair.job(planned.id).await.0, before, "it wrote to a step that isn't its own");

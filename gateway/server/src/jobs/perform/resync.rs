@@ -50,6 +50,11 @@ impl Work<'_> {
         let mut total = 0;
         let mut told = tokio::time::Instant::now().checked_sub(PROGRESS_INTERVAL);
         loop {
+            if self.is_agents() && !self.context.tells(self.own) {
+                let why =
+                    format!("the agent of the group {} isn't connected to this process server", self.spec.group_name);
+                return Err(Failure::Passing(why));
+            }
             let found = instance.status();
             let Some(resync) = found.resync else { return Ok(total) };
             if found.state != GroupState::Active {
