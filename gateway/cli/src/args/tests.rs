@@ -115,6 +115,7 @@ fn the_lines_of_the_contract_parse() {
         "agent run --state /s --mount /m --disk data=/dev/vdb --disk /srv/log.raw --policy gold --process-server a:9443,b:9443",
         "agent run --config /etc/lifeboat/agent.toml",
         "agent status --state /s",
+        "agent push root@web --disk /dev/vdb --policy gold --process-server a:9443 --endpoint https://a:443 --key-file -",
         "agent delete web --state /s",
         "resync --group g --compare",
         "volume create --name v --gateway g --group g --source /dev/vg0/db",

@@ -1,9 +1,10 @@
-//! `lifeboat agent`: list, show, delete at a gateway; enrol, run and look at on the machine itself.
+//! `lifeboat agent`: list, show, delete at a gateway; enrol, run and look at on the machine itself; push onto another one.
 //!
 //! The registration key is never an argument, which everybody on the machine could read: it comes from a file, from standard
 //! input, or from `LIFEBOAT_REGISTRATION_KEY`.
 
 mod protect;
+mod push;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ enum AgentVerb {
     Run(Box<protect::RunArgs>),
     /// How the agent of this machine is doing
     Status(protect::StatusArgs),
+    /// Put the agent on a server over SSH, enrol it, and leave its settings there
+    Push(Box<push::PushArgs>),
 }
 
 #[derive(Args, Debug)]
@@ -110,6 +113,7 @@ pub(crate) async fn run(args: AgentArgs, output: Output) -> Result<()> {
         AgentVerb::Enrol(args) => enrol(args, output).await,
         AgentVerb::Run(args) => protect::run(*args).await,
         AgentVerb::Status(args) => protect::status(&args, output),
+        AgentVerb::Push(args) => push::run(&args, output),
     }
 }
 
