@@ -3,6 +3,7 @@
 //! What tests of the data path begin with; tests of Terraform declare theirs by Terraform. A second gateway joins by
 //! [`Estate::add_standby`] and knows nothing until it opens the vault ([`Estate::open_vault_at_standby`]).
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Estate {
 pub struct Place {
     /// A host of its own.
     pub host: Option<Host>,
+    /// Where its API listens and this process reaches it; an address of the host's own choice when absent.
+    pub listen: Option<SocketAddr>,
     /// Further arguments of `lifeboat serve`.
     pub args: Vec<String>,
     /// Variables of its environment: how the vault's storage is reached, for example.
@@ -53,10 +56,17 @@ pub struct Place {
 }
 
 impl Place {
-    fn prepare(&self, site: &str, name: &str, dir: &Path) -> Result<Gateway> {
+    /// A gateway there, not started yet.
+    ///
+    /// # Errors
+    /// As [`Gateway::prepare`].
+    pub fn prepare(&self, site: &str, name: &str, dir: &Path) -> Result<Gateway> {
         let mut gateway = Gateway::prepare(site, name, dir)?;
         if let Some(host) = &self.host {
             gateway.on(host);
+        }
+        if let Some(address) = self.listen {
+            gateway.listen_at(address);
         }
         for arg in &self.args {
             gateway.arg(arg);

@@ -98,6 +98,12 @@ impl Host {
         Ok(Self(Arc::new(Inner { name, line, hand, _remove: remove })))
     }
 
+    /// Its network namespace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
     /// Where this process reaches it, whatever happens to its line.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {

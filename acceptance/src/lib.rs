@@ -22,6 +22,7 @@ pub mod gateway;
 pub mod go_between;
 pub mod guest;
 pub mod hosts;
+pub mod lan;
 pub mod ledger;
 pub mod mounts;
 pub mod random;

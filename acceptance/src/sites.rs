@@ -118,6 +118,7 @@ impl Sites {
         let (ambush, told) = Ambush::lay(&lines, hosts.clone());
         let place = |side: usize| Place {
             host: hosts.get(side).cloned(),
+            listen: None,
             args: ["--reconcile-interval", "500ms"].map(str::to_owned).to_vec(),
             environment: [
                 GcsDouble::CREDENTIALS[0],
