@@ -14,18 +14,20 @@ mod status;
 mod tree;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lifeboat_engine::machine::Host;
+use lifeboat_engine::machine::Machine as Host;
 use lifeboat_engine::relay::attend;
 use lifeboat_engine::{ErrorKind, Group, GroupConfig, GroupSettings, Reach, RetrySettings, VolumeSpec};
 use lifeboat_export::{Mount, MountOptions};
 use lifeboat_identity::Machine;
 use lifeboat_model::GatewayId;
 use lifeboat_model::state::GroupState;
+use rustix::fs::{FlockOperation, flock};
 use tokio::time::Instant;
 
 use protects::Protects;
@@ -76,6 +78,25 @@ pub struct AgentConfig {
     pub point_interval: Duration,
     /// Limit of the journal, bytes; by the disks and the space there is when absent.
     pub journal_bytes: Option<u64>,
+    /// The machine that its journal is on: encrypted where there is a local key.
+    pub host: Arc<dyn Host>,
+}
+
+/// Takes the state directory for this process, for as long as the file is kept.
+///
+/// # Errors
+/// Another process has it; it can't be written.
+pub fn hold(state: &Path) -> anyhow::Result<File> {
+    let path = state.join("lock");
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("{} can't be written", path.display()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| anyhow::anyhow!("{} is in use by another agent: stop that one", state.display()))?;
+    Ok(file)
 }
 
 /// Runs an agent until `shutdown` resolves, then stops it in order.
@@ -89,6 +110,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> any
         "an agent ships to process servers: name one with --process-server HOST:9443"
     );
     let machine = Arc::new(Machine::open(&config.state)?);
+    let _alone = hold(&config.state)?;
     let agent: lifeboat_model::AgentId =
         machine.name().id.parse().map_err(|_| anyhow::anyhow!("{} is no agent", machine.name()))?;
     let agent = GatewayId::from_bytes(agent.to_bytes());
@@ -99,7 +121,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> any
         reach: Reach::Relay(Arc::<Route>::clone(&route)),
         group: protects.group,
         gateway: agent,
-        machine: Arc::new(Host),
+        machine: Arc::clone(&config.host),
         dir: config.state.join("group"),
         settings,
     };

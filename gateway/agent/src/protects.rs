@@ -155,6 +155,7 @@ mod tests {
             endpoints: Vec::new(),
             point_interval: Duration::from_secs(5),
             journal_bytes: None,
+            host: lifeboat_engine::at_rest::Encrypted::host(None),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::verbs::audit::AuditArgs;
 use crate::verbs::check::LocalArgs;
 use crate::verbs::deleted::DeletedArgs;
 use crate::verbs::drill::DrillArgs;
+use crate::verbs::encrypt::EncryptArgs;
 use crate::verbs::event::EventArgs;
 use crate::verbs::failover::{
     ChangePointArgs, CleanupArgs, CommitArgs, FailbackArgs, FailoverArgs, ReleaseArgs, ReprotectArgs, ResumeArgs,
@@ -121,6 +122,8 @@ pub(crate) enum Verb {
     Audit(AuditArgs),
     /// Prove the local files of a gateway that is stopped; `vault check` proves a vault
     Check(LocalArgs),
+    /// Encrypt what a gateway or an agent that is stopped keeps on its disk, or change what opens it
+    Encrypt(EncryptArgs),
     /// Say what a file of a gateway or an object of a vault is
     Inspect(InspectArgs),
 }
@@ -136,7 +139,7 @@ const TASKS: [(&str, &[&str]); 7] = [
         &["failover", "change-point", "commit", "cleanup", "release", "resume", "reprotect", "failback"],
     ),
     ("See what happens", &["job", "event", "audit"]),
-    ("Look inside", &["check", "inspect"]),
+    ("Look inside", &["check", "inspect", "encrypt"]),
 ];
 
 const AFTER_HELP: &str = "\

@@ -6,6 +6,7 @@
 mod args;
 mod connect;
 mod failure;
+mod local_key;
 mod output;
 mod progress;
 mod render;
@@ -96,7 +97,8 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Deleted(args) => verbs::deleted::run(args, output).await,
         Verb::Approval(args) => verbs::approval::run(args, output).await,
         Verb::Audit(args) => verbs::audit::run(args, output).await,
-        Verb::Check(args) => verbs::check::run_local(&args, output),
+        Verb::Check(args) => verbs::check::run_local(&args, output).await,
+        Verb::Encrypt(args) => verbs::encrypt::run(args, output).await,
         Verb::Inspect(args) => verbs::inspect::run(args, output).await,
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod check;
 pub(crate) mod declared;
 pub(crate) mod deleted;
 pub(crate) mod drill;
+pub(crate) mod encrypt;
 pub(crate) mod event;
 pub(crate) mod failover;
 pub(crate) mod gateway;

@@ -159,27 +159,32 @@ impl DiskFile for Source {
     }
 
     fn each_data(&self, each: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
-        let (file, end) = (self.file.inner(), self.len()?);
-        let mut at = 0;
-        while at < end {
-            let data = match seek(file, SeekFrom::Data(at)) {
-                Ok(data) => data,
-                // Nothing but a hole from there on.
-                Err(rustix::io::Errno::NXIO) => return Ok(()),
-                // A file system that knows no holes.
-                Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
-                    each(at, end - at);
-                    return Ok(());
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let hole = seek(file, SeekFrom::Hole(data))?.min(end);
-            if hole <= data {
+        each_data(self.file.inner(), self.len()?, each)
+    }
+}
+
+/// Tells the ranges, offset and length, of a file of `end` bytes outside of which it has holes; all of it on a file system
+/// that knows none.
+pub(crate) fn each_data(file: &File, end: u64, each: &mut dyn FnMut(u64, u64)) -> io::Result<()> {
+    let mut at = 0;
+    while at < end {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // Nothing but a hole from there on.
+            Err(rustix::io::Errno::NXIO) => return Ok(()),
+            // A file system that knows no holes.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                each(at, end - at);
                 return Ok(());
             }
-            each(data, hole - data);
-            at = hole;
+            Err(error) => return Err(error.into()),
+        };
+        let hole = seek(file, SeekFrom::Hole(data))?.min(end);
+        if hole <= data {
+            return Ok(());
         }
-        Ok(())
+        each(data, hole - data);
+        at = hole;
     }
+    Ok(())
 }

@@ -596,7 +596,7 @@ impl Group {
 
     fn forget_on(machine: &dyn Machine, dir: &Path) -> Result<()> {
         let failed = |error| EngineError::io(format!("delete {}", dir.display()), error);
-        state::remove(&machine.open(dir).map_err(failed)?)?;
+        state::remove(&machine.raw(dir).map_err(failed)?)?;
         machine.remove(dir).map_err(failed)
     }
 

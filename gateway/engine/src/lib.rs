@@ -10,6 +10,7 @@
 //! Disk, object store and clock come from outside, so that a seed replays a run.
 
 mod adopt;
+pub mod at_rest;
 pub mod blocking;
 pub mod branch;
 mod cause;

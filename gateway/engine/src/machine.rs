@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::at_rest::{empty, is_encrypted, key_is_missing};
 use crate::disk::{Disk, LocalDisk};
 
 /// A machine.
@@ -16,6 +17,14 @@ pub trait Machine: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the system says.
     fn open(&self, dir: &Path) -> io::Result<Arc<dyn Disk>>;
+
+    /// The directory as it lies on the disk, encrypted or not; created when it is missing.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn raw(&self, dir: &Path) -> io::Result<Arc<dyn Disk>> {
+        self.open(dir)
+    }
 
     /// Whether there is a file of that name in `dir`.
     fn holds(&self, dir: &Path, name: &str) -> bool;
@@ -55,7 +64,15 @@ impl fmt::Debug for Drive {
 pub struct Host;
 
 impl Machine for Host {
+    /// Refuses a directory that is encrypted: nobody gave a key.
     fn open(&self, dir: &Path) -> io::Result<Arc<dyn Disk>> {
+        if is_encrypted(dir) {
+            return Err(key_is_missing(dir));
+        }
+        self.raw(dir)
+    }
+
+    fn raw(&self, dir: &Path) -> io::Result<Arc<dyn Disk>> {
         let disk: Arc<dyn Disk> = LocalDisk::open(dir)?;
         Ok(disk)
     }
@@ -65,6 +82,9 @@ impl Machine for Host {
     }
 
     fn remove(&self, dir: &Path) -> io::Result<()> {
+        if is_encrypted(dir) {
+            empty(&*self.raw(dir)?)?;
+        }
         std::fs::remove_dir_all(dir)
     }
 }

@@ -64,6 +64,8 @@ keys! {
     GroupKey;
     /// Wraps every other key of a vault.
     MasterKey;
+    /// Encrypts the local files of one gateway or agent.
+    LocalKey;
 }
 
 /// The keys of one volume.

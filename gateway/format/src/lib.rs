@@ -12,6 +12,8 @@
 //!   map      header │ nodes  │ footer│ trailer      state     slot A │ slot B
 //!   epoch    intent, cut
 //!   gc       header │ sealed record                 dirty     map: runs of blocks that the vault lacks
+//! local files, around them
+//!   at rest  marker of a directory whose files are encrypted; texts of secrets
 //! lines
 //!   stream   frames between a mobility agent and a process server, which keeps them as they came
 //! ```
@@ -21,6 +23,7 @@
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+pub mod at_rest;
 pub mod dirty;
 pub mod epoch;
 mod error;

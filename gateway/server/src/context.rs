@@ -13,7 +13,7 @@ use lifeboat_engine::relay::ProcessServer;
 use lifeboat_model::state::Health;
 use lifeboat_model::{EventId, Timestamp};
 use lifeboat_model::{GatewayId, GroupId, JobId, PolicyId, VolumeId};
-use lifeboat_vault::Document;
+use lifeboat_vault::{Document, KeySource};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,6 +64,8 @@ pub struct ServeConfig {
     pub compute: ComputeConfig,
     /// Programs that may be run as key management services. The API names the one, and only one of these is run.
     pub kms_programs: Vec<PathBuf>,
+    /// What opens the key that its own files are encrypted with; they aren't when absent.
+    pub local_key: Option<KeySource>,
 }
 
 impl ServeConfig {
@@ -83,6 +85,7 @@ impl ServeConfig {
             hooks: PathBuf::from("/etc/lifeboat/hooks"),
             compute: ComputeConfig::None,
             kms_programs: Vec::new(),
+            local_key: None,
         }
     }
 }

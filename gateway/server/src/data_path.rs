@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use lifeboat_engine::gc::GcReport;
 use lifeboat_engine::group::Compression;
 use lifeboat_engine::insight::Ledger;
-use lifeboat_engine::machine::Host;
 use lifeboat_engine::marks::{self, Pin};
 use lifeboat_engine::points::PointInfo;
 use lifeboat_engine::ship::ShipSettings;
@@ -69,7 +68,7 @@ fn config(place: Place) -> EngineResult<GroupConfig> {
             .map_err(|error| EngineError::io(format_args!("{} can't be made", parent.display()), error))?;
     }
     Ok(GroupConfig {
-        machine: Arc::new(Host),
+        machine: place.machine,
         reach: Arc::new(place.vault).into(),
         group: place.group,
         gateway: place.gateway,

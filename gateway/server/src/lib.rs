@@ -25,6 +25,7 @@ mod http;
 mod insight;
 mod instances;
 mod jobs;
+pub mod local_key;
 mod machines;
 mod nbd;
 mod placement;
@@ -126,7 +127,8 @@ impl Gateway {
         let nbd_tcp = nbd::bind(settings.listen_nbd.as_deref()).await?;
         let data = streams::bind(settings.listen_data.as_deref()).await?;
         let data_address = data.as_ref().map(streams::address).transpose()?;
-        let state = StateDir::take(&settings.state)?;
+        let mut state = StateDir::take(&settings.state)?;
+        state.use_key(local_key::unlock(state.path(), settings.local_key.as_ref()).await?)?;
         let gate = auth::Gate::open(&state)?;
         let tls = tls::server_config(&state, &context::host_name(), address)?;
         let nbd = nbd::Listeners::open(&state, nbd_tcp)?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lifeboat_engine::gc::GcReport;
 use lifeboat_engine::insight::{Ledger, Suspicion};
+use lifeboat_engine::machine::Machine;
 use lifeboat_engine::pace::Pace;
 use lifeboat_engine::quiesce::AppPoints;
 use lifeboat_engine::{BlockVolume, EngineError, ResyncStatus};
@@ -80,6 +81,8 @@ pub struct Place {
     pub group: GroupId,
     /// The gateway that runs it.
     pub gateway: GatewayId,
+    /// The machine that its local state is on.
+    pub machine: Arc<dyn Machine>,
     /// Its local state.
     pub dir: PathBuf,
     /// How it runs.

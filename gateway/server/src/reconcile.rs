@@ -282,7 +282,7 @@ pub(crate) fn place_of(
     let policy: PolicySpec = view::policy_of(&snapshot, &spec, &status(document))
         .ok_or_else(|| missing(format!("the policy {} of the group {} isn't declared", spec.policy_id, spec.name)))?;
     let settings = settings(context, group, &spec, &policy, &view::volumes_of(&snapshot, group));
-    Ok(Place { vault: attached.vault()?, group, gateway, dir, settings })
+    Ok(Place { vault: attached.vault()?, group, gateway, machine: context.state.machine(), dir, settings })
 }
 
 /// The instance, opened if it is there and isn't open; `None` when there is none.

@@ -6,25 +6,30 @@
 //! STATE/ca.pem ca.key        the authority that signs the server's certificate, made once
 //! STATE/admin.token          256 random bits, mode 0600, made once
 //! STATE/vaults.json          attached vaults with their keys and credentials, mode 0600
+//! STATE/local.key            where the gateway's files are encrypted: the key, wrapped
 //! STATE/management.address   where the API answers, while it does
 //! STATE/nbd.sock             where volumes are served over NBD, mode 0600
 //! STATE/groups/GROUP/…       the engine's local state of each group
 //! ```
-//! Files are written under a temporary name, synced and renamed: after a crash each is there whole, or isn't. It refuses
-//! a directory that another process has locked.
+//! Files are written under a temporary name, synced and renamed: after a crash each is there whole, or isn't. With a local key
+//! ca.key and vaults.json are encrypted, and so is everything in groups/ and streams/. It refuses a directory that another process
+//! has locked.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use lifeboat_api::{EncryptionKey, EncryptionView, KeySourceKind, Secret};
+use lifeboat_engine::at_rest::{Encrypted, LocalKey, is_sealed_text, open_text, seal_text, system_salts};
+use lifeboat_engine::machine::Machine;
 use lifeboat_model::{GroupId, VaultId};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// A state directory that this process holds.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub struct StateDir {
     process_id: String,
     /// Held while the list of attached vaults is changed.
     attaching: Mutex<()>,
+    /// What its files are encrypted with.
+    key: Option<LocalKey>,
     /// Keeps the lock; the kernel gives it back when the process ends, however it ends.
     lock: File,
 }
@@ -98,6 +105,8 @@ impl Attachment {
 
 /// Free space without which a first start is refused: certificates, and the smallest journal with its spare file.
 const FIRST_START_BYTES: u64 = 16 << 20;
+/// Files that are encrypted where there is a local key. (The administrator's token is for people on this machine to read.)
+const SECRETS: [&str; 2] = ["ca.key", "vaults.json"];
 
 fn in_use(path: &Path, lock: &mut fs::File) -> anyhow::Error {
     let mut holder = String::new();
@@ -139,7 +148,7 @@ impl StateDir {
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(|error| anyhow::anyhow!("the state directory {} can't be written: {error}", path.display()))?;
-        let mut state = Self { path, process_id: String::new(), attaching: Mutex::new(()), lock };
+        let mut state = Self { path, process_id: String::new(), attaching: Mutex::new(()), key: None, lock };
         state.process_id = state.text_or_make("process.id", || Ok(uuid::Uuid::new_v4().to_string()))?;
         Ok(state)
     }
@@ -194,22 +203,56 @@ impl StateDir {
         entries.flatten().filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect()
     }
 
+    /// From now on what is secret is encrypted with a key; what is there in clear is so at once.
+    ///
+    /// # Errors
+    /// A file can't be read or written, or was encrypted with another key.
+    pub fn use_key(&mut self, key: Option<LocalKey>) -> anyhow::Result<()> {
+        self.key = key;
+        if self.key.is_none() {
+            return Ok(());
+        }
+        for name in SECRETS {
+            if let Some(text) = self.read_secret(name)?
+                && !is_sealed_text(&fs::read(self.path.join(name)).unwrap_or_default())
+            {
+                self.write_secret(name, &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The machine that groups live on: their files are encrypted where there is a local key.
+    #[must_use]
+    pub fn machine(&self) -> Arc<dyn Machine> {
+        Encrypted::host(self.key.clone())
+    }
+
+    /// Whether its files are encrypted.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// The text of a file; made by `make` and kept, mode 0600, when there is none.
     ///
     /// # Errors
     /// It can't be read, or can't be written.
     pub fn text_or_make(&self, name: &str, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
         let path = self.path.join(name);
-        match fs::read_to_string(&path) {
-            Ok(text) if !text.trim().is_empty() => Ok(text.trim_end().to_owned()),
-            Ok(_) => bail!("{} is empty: restore it, or remove it to have a new one made", path.display()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let text = match self.read_secret(name)? {
+            Some(text) => text,
+            None => {
                 let text = make()?;
-                self.write(name, text.as_bytes(), 0o600)?;
-                Ok(text)
+                self.write_secret(name, text.as_bytes())?;
+                return Ok(text);
             }
-            Err(error) => bail!("{} can't be read: {error}", path.display()),
+        };
+        let text = std::str::from_utf8(&text).with_context(|| format!("{} is no text", path.display()))?;
+        if text.trim().is_empty() {
+            bail!("{} is empty: restore it, or remove it to have a new one made", path.display());
         }
+        Ok(text.trim_end().to_owned())
     }
 
     /// Replaces a file.
@@ -217,21 +260,37 @@ impl StateDir {
     /// # Errors
     /// The disk is full, or can't be written.
     pub fn write(&self, name: &str, content: &[u8], mode: u32) -> anyhow::Result<()> {
+        replace(&self.path, name, content, mode)
+    }
+
+    /// A file, decrypted if it is encrypted.
+    fn read_secret(&self, name: &str) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
         let path = self.path.join(name);
-        let temporary = self.path.join(format!(".{name}.new"));
-        let written = (|| {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
-            file.write_all(content)?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.path)?.sync_all()
-        })();
-        written.map_err(|error: std::io::Error| {
-            let _ = fs::remove_file(&temporary);
-            anyhow::anyhow!("{} can't be written: {error}", path.display())
-        })
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => Zeroizing::new(bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => bail!("{} can't be read: {error}", path.display()),
+        };
+        if !is_sealed_text(&bytes) {
+            return Ok(Some(bytes));
+        }
+        let Some(key) = &self.key else {
+            bail!("{} is encrypted, and local.key isn't there to open it: restore it", path.display())
+        };
+        // A line feed ends every file here.
+        let sealed = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        open_text(key, name, sealed).map(Some).with_context(|| format!("{} can't be decrypted", path.display()))
+    }
+
+    fn write_secret(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
+        match &self.key {
+            Some(key) if SECRETS.contains(&name) => {
+                let salt = system_salts()().context("encrypting a file")?;
+                let sealed = seal_text(key, name, salt, content).context("encrypting a file")?;
+                self.write(name, &sealed, 0o600)
+            }
+            _ => self.write(name, content, 0o600),
+        }
     }
 
     /// Gives the lock back: the gateway has stopped, also if a request that it broke off still holds the context.
@@ -256,11 +315,7 @@ impl StateDir {
     /// The file is damaged.
     pub fn attachments(&self) -> anyhow::Result<Vec<Attachment>> {
         let path = self.path.join("vaults.json");
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => bail!("{} can't be read: {error}", path.display()),
-        };
+        let Some(text) = self.read_secret("vaults.json")? else { return Ok(Vec::new()) };
         serde_json::from_slice(&text).with_context(|| {
             format!("{} is damaged: remove it and attach the vaults again (`lifeboat vault open`)", path.display())
         })
@@ -276,7 +331,7 @@ impl StateDir {
         let mut attachments = self.attachments()?;
         change(&mut attachments);
         let text = serde_json::to_vec_pretty(&attachments).context("writing down the attached vaults")?;
-        self.write("vaults.json", &text, 0o600)
+        self.write_secret("vaults.json", &text)
     }
 
     /// Bytes free on its file system.
@@ -290,6 +345,28 @@ impl StateDir {
     pub fn total_bytes(&self) -> u64 {
         rustix::fs::statvfs(&self.path).map_or(0, |space| space.f_blocks.saturating_mul(space.f_frsize))
     }
+}
+
+/// Replaces a file of a directory: after a crash it is the old one or the new one. A line feed ends it.
+///
+/// # Errors
+/// The disk is full, or can't be written.
+pub(crate) fn replace(directory: &Path, name: &str, content: &[u8], mode: u32) -> anyhow::Result<()> {
+    let path = directory.join(name);
+    let temporary = directory.join(format!(".{name}.new"));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(content)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        File::open(directory)?.sync_all()
+    })();
+    written.map_err(|error: std::io::Error| {
+        let _ = fs::remove_file(&temporary);
+        anyhow::anyhow!("{} can't be written: {error}", path.display())
+    })
 }
 
 #[cfg(test)]
@@ -347,6 +424,32 @@ mod tests {
         let mut ids: Vec<VaultId> = state.attachments().expect("read").into_iter().map(|one| one.id).collect();
         ids.sort_unstable();
         assert_eq!(ids, (1..=8).map(|number| VaultId::from_bytes([number; 16])).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn secrets_are_encrypted_from_the_first_start_with_a_key_on() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let on_disk = |name: &str| fs::read(directory.path().join(name)).expect("there");
+        let shows = |name: &str| on_disk(name).windows(6).any(|window| window == b"secret");
+        let key = |byte: u8| Some(LocalKey::from_bytes([byte; 32]));
+        let mut state = StateDir::take(directory.path()).expect("free");
+        state.text_or_make("ca.key", || Ok("secret authority".to_owned())).expect("made");
+        state.write("vaults.json", b"[]", 0o600).expect("written");
+        assert!(shows("ca.key"));
+        state.use_key(key(1)).expect("encrypted");
+        assert!(!shows("ca.key") && is_sealed_text(&on_disk("vaults.json")));
+        let text = state.text_or_make("ca.key", || unreachable!("it is there"));
+        assert_eq!(text.expect("decrypted"), "secret authority");
+        assert_eq!(state.attachments().expect("decrypted"), Vec::new());
+        state.change_attachments(|_| {}).expect("written");
+        assert!(is_sealed_text(&on_disk("vaults.json")));
+        drop(state);
+
+        let mut state = StateDir::take(directory.path()).expect("free");
+        assert!(state.attachments().expect_err("no key").to_string().contains("is encrypted"));
+        assert!(format!("{:#}", state.use_key(key(2)).expect_err("another key")).contains("can't be decrypted"));
+        state.use_key(key(1)).expect("the key");
+        assert_eq!(state.attachments().expect("decrypted"), Vec::new());
     }
 
     #[test]

@@ -27,7 +27,6 @@ use lifeboat_api::validate::Validate;
 use lifeboat_api::{
     AuditKind, FieldError, GatewaySpec, GroupSpec, JobKind, Principal, PrincipalKind, VolumeSource, VolumeSpec,
 };
-use lifeboat_engine::machine::Host;
 use lifeboat_engine::relay::{
     Admission, Admitted, Declare, PROTOCOL, ProcessServer, ProcessServerConfig, StreamStatus,
 };
@@ -101,7 +100,7 @@ pub(crate) async fn start(context: &Arc<Context>, listener: TcpListener) -> anyh
     let tls = machines::config(context, Demand::Certificate, &[PROTOCOL])?;
     let config = ProcessServerConfig {
         admission: Arc::new(Gatekeeper(Arc::clone(context))),
-        machine: Arc::new(Host),
+        machine: context.state.machine(),
         dir: context.state.path().join("streams"),
         cache_bytes: (context.state.free_bytes() / CACHE_SHARE).clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end()),
         retry: RetrySettings::default(),

@@ -18,14 +18,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use lifeboat_engine::at_rest::{Encrypted, LocalKey};
 use lifeboat_engine::branch::Position;
+use lifeboat_engine::disk::Disk;
+use lifeboat_engine::machine::Machine;
 use lifeboat_engine::points::{PointInfo, PointRetention};
 use lifeboat_engine::{BlockVolume, EngineError, ErrorKind, Group, GroupConfig, GroupSettings, VolumeSpec};
+use lifeboat_format::at_rest::{MARKER_LEN, MARKER_NAME, Marker};
 use lifeboat_model::state::GroupState;
 use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, BranchId, GatewayId, GroupId, Lsn, PointKind, Timestamp, VolumeId};
 use lifeboat_vault::{Clock, Entropy, KdfStrength, KeySource, Store, Vault, VaultOptions, VaultSettings};
 
-use crate::disk::CrashKind;
+use crate::disk::{CrashKind, SimDisk};
 use crate::machine::SimMachine;
 use crate::model::{Checked, Stamps, Violation, bytes_of, stamp_of};
 use crate::promise;
@@ -46,6 +50,8 @@ pub use story::{Story, story_run};
 
 /// The volumes of the simulated group.
 pub const VOLUMES: usize = 2;
+/// What the files of every third world are encrypted with.
+const LOCAL_KEY: LocalKey = LocalKey::from_bytes([7; 32]);
 const GROUP: GroupId = GroupId::from_bytes([9; 16]);
 const PASSPHRASE: &str = "a passphrase for simulations";
 
@@ -307,10 +313,31 @@ impl World {
             reach: Arc::clone(&one.vault).into(),
             group: GROUP,
             gateway: one.id,
-            machine: Arc::<SimMachine>::clone(&one.machine),
+            machine: self.local(Arc::<SimMachine>::clone(&one.machine)),
             dir,
             settings: self.settings.clone(),
         }
+    }
+
+    /// How the gateways use a machine: in every third world its files are encrypted.
+    fn local(&self, machine: Arc<SimMachine>) -> Arc<dyn Machine> {
+        if !self.seed.is_multiple_of(3) {
+            return machine;
+        }
+        let salt = u128::from(self.seed).to_le_bytes();
+        Arc::new(Encrypted::new(machine, LOCAL_KEY.clone(), Arc::new(move || Ok(salt))))
+    }
+
+    /// Bytes of a file as they lie on a disk; those of an adopted one are never encrypted.
+    fn as_on_disk(&self, disk: &SimDisk, name: &str, offset: u64, mut bytes: Vec<u8>) -> Vec<u8> {
+        let Some(marker) = disk.peek(MARKER_NAME, 0, MARKER_LEN) else { return bytes };
+        if matches!(disk.adopted(name), Ok(None))
+            && let Ok(marker) = Marker::decode(&marker)
+            && let Ok(key) = marker.open(&LOCAL_KEY)
+        {
+            key.file(name).encrypt(offset, &mut bytes);
+        }
+        bytes
     }
 
     fn name(&self, gateway: usize) -> &'static str {

@@ -10,6 +10,7 @@
 //! kms       what wraps a key slot's secret and isn't us               masters     the master keys of an open vault
 //! vault     vault/<rev>.json: create, open, settings, slots, rotation  keyring    keys/<owner>/<n>
 //! catalog   catalog/<kind>/<id>/<rev>.json                          audit       audit/<writer>/<n>.json, chained
+//! local_key what encrypts a gateway's own files, wrapped as a vault's key is
 //! ```
 //!
 //! Every object is written once under a fresh name (I-7); what is read is verified before it is used (I-9, I-10). No
@@ -27,6 +28,7 @@ mod error;
 mod faulty;
 mod keyring;
 mod kms;
+mod local_key;
 mod masters;
 mod once;
 mod probe;
@@ -43,6 +45,7 @@ pub use error::{StoreClass, StoreError, VaultError, VaultErrorKind};
 pub use faulty::{Counts, Effect, FaultyStore, OpKind, Request, Rule};
 pub use keyring::{Erasure, VolumeKeys};
 pub use kms::{CommandKms, Kms, KmsContext, KmsError, KmsErrorClass, KmsKey};
+pub use local_key::{create_local_key, open_local_key, rewrap_local_key};
 pub use once::{Landed, create_exact, create_once};
 pub use probe::probe;
 pub use secret::{KdfStrength, KeySource};

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::failure::{Failure, Result};
+use crate::local_key::{self, LocalKeyArgs};
 use crate::render::parse_size;
 
 /// Run a gateway.
@@ -77,6 +78,8 @@ pub(crate) struct ServeArgs {
     /// text or json; text on a terminal when left out [env: LIFEBOAT_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    #[command(flatten)]
+    local_key: LocalKeyArgs,
 }
 
 /// The file of settings.
@@ -99,6 +102,8 @@ struct File {
     kms_programs: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
+    local_key_file: Option<String>,
+    local_passphrase_file: Option<String>,
 }
 
 /// What is logged, and how.
@@ -203,6 +208,11 @@ impl ServeArgs {
         if let Some(given) = pick("kms_programs", self.kms_programs, file.kms_programs) {
             serve.kms_programs = given.read(|text| programs(text))?;
         }
+        let (key_file, passphrase_file) = (self.local_key.local_key_file, self.local_key.local_passphrase_file);
+        serve.local_key = local_key::source(
+            pick_path("local_key_file", key_file, file.local_key_file),
+            pick_path("local_passphrase_file", passphrase_file, file.local_passphrase_file),
+        )?;
         let log = LogSettings {
             filter: pick("log", self.log, file.log).map_or_else(|| "info".to_owned(), |given| given.value),
             format: pick("log_format", self.log_format, file.log_format)

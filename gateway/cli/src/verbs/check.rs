@@ -20,6 +20,7 @@ use serde::Serialize;
 use super::key::KeyArgs;
 use super::verify;
 use crate::failure::{Exit, Failure, Result};
+use crate::local_key::LocalKeyArgs;
 use crate::output::{Output, is_watched, note};
 use crate::render::{Table, clean, maybe, size};
 
@@ -134,10 +135,13 @@ pub(crate) struct LocalArgs {
     /// The state directory of a gateway that is stopped: states, journals, presence maps and images of its groups
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
+    #[command(flatten)]
+    local_key: LocalKeyArgs,
 }
 
-pub(crate) fn run_local(args: &LocalArgs, output: Output) -> Result<()> {
-    let report = check_state_directory(&args.state)?;
+pub(crate) async fn run_local(args: &LocalArgs, output: Output) -> Result<()> {
+    let key = args.local_key.of(&args.state).await?;
+    let report = check_state_directory(&args.state, key.as_ref())?;
     output.show(&report, || local_shown(&report))?;
     if report.sound {
         return Ok(());

@@ -6,11 +6,14 @@
 //! documents are JSON in a sealed envelope, whose clear content is shown. Wrapped keys are left out: nobody can use what is
 //! shown, and nobody needs it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use lifeboat_engine::at_rest::{LocalKey, MARKER_NAME, is_encrypted, revealed};
 use lifeboat_engine::check::reveal::reveal;
+use lifeboat_engine::disk::{Io, LocalDisk};
 use lifeboat_format::inspect::describe;
 use lifeboat_vault::{Access, Vault, VaultOptions, open_store};
 use serde::{Deserialize, Serialize};
@@ -18,6 +21,7 @@ use serde_json::Value;
 
 use super::key::KeyArgs;
 use crate::failure::{Failure, Result};
+use crate::local_key::LocalKeyArgs;
 use crate::output::Output;
 use crate::render::{clean, fields, flatten};
 
@@ -40,6 +44,8 @@ pub(crate) struct InspectArgs {
     vault: Option<String>,
     #[command(flatten)]
     key: KeyArgs,
+    #[command(flatten)]
+    local_key: LocalKeyArgs,
 }
 
 /// What bytes claim to be.
@@ -67,7 +73,7 @@ struct Envelope {
 pub(crate) async fn run(args: InspectArgs, output: Output) -> Result<()> {
     let path = &args.file;
     let found = match &args.vault {
-        None => look(path)?,
+        None => look(path, &args.local_key).await?,
         Some(url) => object(url, &path.display().to_string(), &args.key).await?,
     };
     output.show(&found, || shown(&found))?;
@@ -91,7 +97,7 @@ async fn object(url: &str, name: &str, key: &KeyArgs) -> Result<Found> {
     Ok(found)
 }
 
-fn look(path: &Path) -> Result<Found> {
+async fn look(path: &Path, key: &LocalKeyArgs) -> Result<Found> {
     let unreadable = |error| Failure::unreadable("the file", path, &error);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
@@ -100,7 +106,25 @@ fn look(path: &Path) -> Result<Found> {
             path.display()
         )));
     }
-    claimed(&path.display().to_string(), &std::fs::read(path).map_err(unreadable)?)
+    let shown = path.display().to_string();
+    let absolute = std::fs::canonicalize(path).map_err(unreadable)?;
+    let bytes = match (absolute.parent(), absolute.file_name().and_then(OsStr::to_str)) {
+        (Some(directory), Some(name)) if is_encrypted(directory) && name != MARKER_NAME => {
+            let key = key.of(directory).await?;
+            decrypted(directory, name, key.as_ref()).map_err(|error| Failure::failed(format!("{shown}: {error}")))?
+        }
+        _ => std::fs::read(path).map_err(unreadable)?,
+    };
+    claimed(&shown, &bytes)
+}
+
+/// A file of an encrypted directory.
+fn decrypted(directory: &Path, name: &str, key: Option<&LocalKey>) -> std::io::Result<Vec<u8>> {
+    let disk = revealed(LocalDisk::open(directory)?, key)?;
+    let file = disk.open(name, false, Io::Buffered)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// What bytes claim to be.
@@ -150,8 +174,8 @@ fn shown(found: &Found) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn documents_of_a_vault_are_told_apart_and_show_no_wrapped_key() {
+    #[tokio::test]
+    async fn documents_of_a_vault_are_told_apart_and_show_no_wrapped_key() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vault/vectors/v1");
         let expected = [
             ("vault.json", "vault description"),
@@ -159,7 +183,7 @@ mod tests {
             ("catalog.json", "catalog document"),
         ];
         for (file, kind) in expected {
-            let found = look(&directory.join(file)).expect("a document");
+            let found = look(&directory.join(file), &LocalKeyArgs::default()).await.expect("a document");
             assert_eq!(found.kind, kind, "{file}");
             assert!(found.fields.iter().all(|field| !field.name.contains(WRAPPED)), "{file}: {found:?}");
             assert_eq!(found.fields.first().map(|field| field.name.as_str()), Some("format_version"));

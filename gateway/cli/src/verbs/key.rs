@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result};
 /// The variable that may hold the passphrase.
 const VARIABLE: &str = "LIFEBOAT_VAULT_PASSPHRASE";
 /// A longer passphrase is a mistake: a wrong file.
-const PASSPHRASE_BYTES_MAX: u64 = 4096;
+pub(crate) const PASSPHRASE_BYTES_MAX: u64 = 4096;
 
 /// The key of a vault.
 #[derive(Args, Clone, Debug, Default)]
@@ -110,7 +110,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Without the line end that editors leave.
-fn trimmed(mut text: String, origin: &str) -> Result<Secret> {
+pub(crate) fn trimmed(mut text: String, origin: &str) -> Result<Secret> {
     text.truncate(text.trim_end_matches(['\r', '\n']).len());
     if text.is_empty() {
         return Err(Failure::usage(format!("the passphrase from {origin} is empty")));

@@ -22,6 +22,7 @@ use lifeboat_model::{BLOCK_SIZE_U64, GroupId, Lsn, state};
 use serde::Serialize;
 
 use super::report::{Damage, Fault, Note, of_format};
+use crate::at_rest::{LocalKey, revealed};
 use crate::disk::{Disk, Io};
 use crate::error::{EngineError, Result};
 use crate::image::{image_len, image_name};
@@ -97,8 +98,8 @@ impl LocalReport {
 ///
 /// # Errors
 /// `NotFound` without such a directory, what the disk says of the directories themselves. What is wrong with files is in
-/// the report.
-pub fn check_state_directory(state: &Path) -> Result<LocalReport> {
+/// the report; so is a directory that is encrypted with another key than the one given.
+pub fn check_state_directory(state: &Path, key: Option<&LocalKey>) -> Result<LocalReport> {
     let mut report = LocalReport::default();
     let failed = |path: &Path| {
         let shown = path.display().to_string();
@@ -116,7 +117,16 @@ pub fn check_state_directory(state: &Path) -> Result<LocalReport> {
     }
     for directory in found {
         let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk::new(&directory));
-        check_group(&disk, &mut report);
+        match revealed(disk, key) {
+            Ok(disk) => check_group(&disk, &mut report),
+            Err(error) => report.damaged(
+                &directory,
+                "encrypted directory",
+                Fault::Unreadable,
+                error.to_string(),
+                "the group can't be opened here: its volumes are in the vault up to what was shipped",
+            ),
+        }
     }
     report.sound = report.damage.is_empty();
     Ok(report)

@@ -182,7 +182,9 @@ impl Cache {
         }
         file.read_at(&mut bytes, 0).map_err(failed)?;
         let head = FrameHead::decode(&bytes).map_err(|error| damaged(self, name, error))?;
-        if head.kind != kind || (FRAME_HEAD_LEN + head.body_len) as u64 != len {
+        // An encrypted disk rounds lengths up.
+        let whole = (FRAME_HEAD_LEN + head.body_len) as u64;
+        if head.kind != kind || (len != whole && len != whole.next_multiple_of(16)) {
             return Err(damaged(self, name, "it is cut short, or no such frame"));
         }
         let mut body = vec![0; head.body_len];

@@ -406,7 +406,8 @@ impl World {
             let blocks = (1 + self.below(4)).min(size - lba);
             let stamp = self.new_stamps(blocks);
             let stamps: Vec<u64> = (stamp..stamp + blocks).collect();
-            changed = disk.scribble(&name, lba * BLOCK_SIZE_U64, &bytes_of(&stamps));
+            let offset = lba * BLOCK_SIZE_U64;
+            changed = disk.scribble(&name, offset, &self.as_on_disk(&disk, &name, offset, bytes_of(&stamps)));
             if changed {
                 let change = Change::Write { volume, lba, blocks, stamp };
                 self.note(format!("somebody changed {}'s disk: {change:?}", self.name(gateway)));

@@ -48,7 +48,8 @@ impl World {
         }
         let store = self.store.copy(self.next_seed());
         let Ok((_, vault)) = connect(&store, name, self.next_seed(), skew) else { return Ok(()) };
-        let group = match Group::open(GroupConfig { reach: vault.into(), machine, ..config }).await {
+        let group = match Group::open(GroupConfig { reach: vault.into(), machine: self.local(machine), ..config }).await
+        {
             Ok(group) => group,
             Err(error) => {
                 self.note(format!("{name}'s {file} has rotted, and is refused: {error}"));

@@ -9,11 +9,14 @@ use std::time::Duration;
 use clap::Args;
 use lifeboat_agent::{AgentConfig, DiskConfig};
 use lifeboat_api::validate::parse_duration;
+use lifeboat_engine::at_rest::Encrypted;
 use lifeboat_model::Timestamp;
+use lifeboat_vault::KeySource;
 use serde::Deserialize;
 
 use crate::connect::environment;
 use crate::failure::{Failure, Result};
+use crate::local_key::{self, LocalKeyArgs};
 use crate::output::Output;
 use crate::render;
 use crate::serve::{LogSettings, read_settings, stop_signal};
@@ -58,6 +61,8 @@ pub(super) struct RunArgs {
     /// What is logged: info, debug, or module=level, separated by commas [env: LIFEBOAT_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+    #[command(flatten)]
+    local_key: LocalKeyArgs,
 }
 
 /// How a running agent is doing.
@@ -83,18 +88,22 @@ struct File {
     point_interval: Option<String>,
     journal_bytes: Option<String>,
     log: Option<String>,
+    local_key_file: Option<PathBuf>,
+    local_passphrase_file: Option<PathBuf>,
 }
 
 pub(super) async fn run(args: RunArgs) -> Result<()> {
     let log = args.log.clone();
-    let (config, kept) = settings(args)?;
+    let (mut config, local, kept) = settings(args)?;
     let filter = log.or_else(|| environment("LIFEBOAT_LOG")).or(kept).unwrap_or_else(|| "info".to_owned());
     crate::serve::start_log(&LogSettings { filter, format: None })?;
     let stop = stop_signal()?;
+    config.host = Encrypted::host(local_key::open(&config.state, local.as_ref()).await?);
     lifeboat_agent::run(config, stop).await.map_err(|error| Failure::failed(format!("{error:#}")))
 }
 
-fn settings(args: RunArgs) -> Result<(AgentConfig, Option<String>)> {
+/// The settings that count, what opens the local key, and the log's filter in the file.
+fn settings(args: RunArgs) -> Result<(AgentConfig, Option<KeySource>, Option<String>)> {
     let file: File = args.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
     let missing =
         |what: &str| Failure::usage(format!("the agent has no {what}: give --{what}, or set it in --config FILE"));
@@ -122,6 +131,11 @@ fn settings(args: RunArgs) -> Result<(AgentConfig, Option<String>)> {
         journal_bytes: journal
             .map(|text| render::parse_size(&text).map_err(|error| Failure::usage(format!("--journal-bytes: {error}"))))
             .transpose()?,
+        host: Encrypted::host(None),
+    };
+    let local = match args.local_key.source()? {
+        None => local_key::source(file.local_key_file, file.local_passphrase_file)?,
+        given => given,
     };
     if config.process_servers.is_empty() {
         return Err(missing("process-server"));
@@ -129,7 +143,7 @@ fn settings(args: RunArgs) -> Result<(AgentConfig, Option<String>)> {
     if config.disks.is_empty() {
         return Err(missing("disk"));
     }
-    Ok((config, file.log))
+    Ok((config, local, file.log))
 }
 
 /// `PATH` or `NAME=PATH`; the path is absolute.
@@ -184,7 +198,7 @@ mod tests {
              process_server = \"a:9443, b:9443\"\npoint_interval = \"10s\"\n",
         )
         .unwrap();
-        let of = |args: RunArgs| settings(args).map(|(config, _)| config);
+        let of = |args: RunArgs| settings(args).map(|(config, ..)| config);
         let args = || RunArgs { config: Some(path.clone()), ..RunArgs::default() };
         let config = of(args()).unwrap();
         assert_eq!(config.process_servers, ["a:9443", "b:9443"]);
