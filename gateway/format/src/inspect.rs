@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::FormatError;
+use crate::at_rest::{MARKER, Marker, is_sealed_text};
 use crate::dirty::{DIRTY, DirtyMap};
 use crate::epoch::{CUT, EpochCut, EpochIntent, EpochPlace, INTENT};
 use crate::journal::{
@@ -68,6 +69,8 @@ pub fn describe(bytes: &[u8]) -> Result<Description, FormatError> {
         _ if magic == CUT.magic => describe_cut(bytes),
         _ if crate::gc::is_record(magic) => describe_record(bytes),
         _ if magic == PRESENCE.magic => describe_presence(bytes),
+        _ if magic == MARKER.magic => describe_marker(bytes),
+        _ if is_sealed_text(bytes) => Ok(Description::new("encrypted text")),
         _ if magic == DIRTY.magic => describe_dirty(bytes),
         _ if magic == STREAM.magic => describe_stream(bytes),
         _ if &magic == b"LBJF" => describe_journal_file(bytes),
@@ -276,6 +279,13 @@ fn describe_presence(bytes: &[u8]) -> Result<Description, FormatError> {
     let bits = bytes.get(PRESENCE_HEADER_LEN..).unwrap_or_default();
     let present: u64 = bits.iter().map(|byte| u64::from(byte.count_ones())).sum();
     text.field("blocks present", present);
+    Ok(text)
+}
+
+fn describe_marker(bytes: &[u8]) -> Result<Description, FormatError> {
+    Marker::decode(bytes)?;
+    let mut text = Description::new(MARKER.what);
+    text.field("cipher", "AES-256-XTS");
     Ok(text)
 }
 

@@ -11,11 +11,13 @@ mod sealed;
 
 use std::sync::LazyLock;
 
+use lifeboat_format::at_rest::{MARKER_LEN, Marker, open_text};
 use lifeboat_format::dirty::DirtyMap;
 use lifeboat_format::epoch::{EpochCut, EpochIntent};
 use lifeboat_format::gc::{BranchDrop, DeleteIntent, KeptPoints, PointMark, RecordHeader};
 use lifeboat_format::inspect::describe;
 use lifeboat_format::journal::{BatchHeader, FileHeader, JOURNAL_BLOCK, check_payload, decode_point, encode_point};
+use lifeboat_format::keys::LocalKey;
 use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_state};
 use lifeboat_format::map::{MapHeader, MapObject, MapTrailer};
 use lifeboat_format::rebuilt::{REBUILT_HEADER_LEN, RebuiltHeader, RebuiltObject};
@@ -49,6 +51,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("epoch-cut", epoch_cut),
     ("group-state", group_state),
     ("presence", presence),
+    ("at-rest", at_rest),
     ("dirty-map", dirty_map),
     ("stream-frame", stream_frame),
     ("kept-points", kept_points),
@@ -221,6 +224,30 @@ fn presence(data: &[u8]) {
         assert_eq!(header.encode(), bytes);
         assert!(header.file_len() >= 8192);
     }
+}
+
+fn at_rest(data: &[u8]) {
+    let bytes = sealed::checksum_at(data, MARKER_LEN, MARKER_LEN - 4);
+    if let Ok(marker) = Marker::decode(&bytes) {
+        assert_eq!(marker.encode(), bytes);
+        assert!(marker.open(&LocalKey::from_bytes([1; 32])).is_err());
+    }
+    let _ = Marker::decode(data);
+    let _ = open_text(&LocalKey::from_bytes([1; 32]), "vaults.json", data);
+    // Any bytes are a file's; what was encrypted comes back.
+    let mut file = data.to_vec();
+    file.resize(file.len().next_multiple_of(16), 0);
+    let cipher = Marker::new(&LocalKey::from_bytes([1; 32]), [2; 16])
+        .open(&LocalKey::from_bytes([1; 32]))
+        .expect("its own key")
+        .file("name");
+    let offset = u64::from(data.first().copied().unwrap_or(0)) * 16;
+    let plain = file.clone();
+    cipher.decrypt(offset, &mut file);
+    file.clone_from(&plain);
+    cipher.encrypt(offset, &mut file);
+    cipher.decrypt(offset, &mut file);
+    assert_eq!(file, plain);
 }
 
 fn dirty_map(data: &[u8]) {

@@ -95,7 +95,7 @@
 //! ```
 //!
 //! `examples/minimal.rs` is a provider of everything, in one file, that keeps notes in a directory;
-//! `examples/torture.rs` is the one that the conformance tests drive through Terraform.
+//! `examples/torture` is the one that the conformance tests drive through Terraform.
 //!
 //! # What Terraform calls, and what a provider implements
 //! | In a configuration | Trait | Since |
@@ -110,6 +110,8 @@
 //! | `action` | [`Action`] | 1.14 |
 //!
 //! An older Terraform never calls what it doesn't know.
+
+#![warn(missing_docs)]
 
 pub mod core;
 pub mod diagnostic;

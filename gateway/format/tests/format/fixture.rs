@@ -1,10 +1,11 @@
 //! One small object of each kind, from fixed inputs.
 
+use lifeboat_format::at_rest::{Marker, seal_text};
 use lifeboat_format::dirty::{DirtyMap, DirtyVolume};
 use lifeboat_format::epoch::{EpochCut, EpochIntent, EpochPlace, Origin, Purpose};
 use lifeboat_format::hash::BlockHasher;
 use lifeboat_format::journal::{BatchHeader, Entry, EntryOp, FileHeader, encode_point};
-use lifeboat_format::keys::{DataKey, GroupKey, HashKey, VolumeKeys};
+use lifeboat_format::keys::{DataKey, GroupKey, HashKey, LocalKey, VolumeKeys};
 use lifeboat_format::local::{
     GroupState, Phase, Place, PresenceHeader, Rehydrate, Resync, ResyncCause, STATE_SLOT, StateVolume,
 };
@@ -568,4 +569,24 @@ pub(crate) fn journal_batch() -> Vec<u8> {
     }
     assert_eq!(batch.len(), header.total_len());
     batch
+}
+
+pub(crate) fn local_key() -> LocalKey {
+    LocalKey::from_bytes([0x77; 32])
+}
+
+pub(crate) fn at_rest_marker() -> Marker {
+    Marker::new(&local_key(), [0x78; 16])
+}
+
+pub(crate) fn at_rest_text() -> Vec<u8> {
+    seal_text(&local_key(), "vaults.json", [0x79; 16], b"[]").expect("short")
+}
+
+/// A dirty map as it lies in an encrypted directory.
+pub(crate) fn at_rest_file() -> Vec<u8> {
+    let mut bytes = dirty().encode().expect("within the limits");
+    bytes.resize(bytes.len().next_multiple_of(16), 0);
+    at_rest_marker().open(&local_key()).expect("its key").file("dirty-a").encrypt(0, &mut bytes);
+    bytes
 }

@@ -18,6 +18,7 @@ const CHURN: &str = "lifeboat_group_churn_bytes_per_second";
 const GATEWAY: &str = "lifeboat_gateway_health";
 const VAULT: &str = "lifeboat_vault_reachable";
 const INFO: &str = "lifeboat_gateway_info";
+const AT_REST: &str = "lifeboat_gateway_local_key";
 
 const fn level(health: Health) -> u8 {
     match health {
@@ -43,7 +44,9 @@ pub(super) async fn metrics(State(context): Shared) -> Response {
     };
     let name = format!("gateway=\"{}\"", escape(&report.name));
     family(INFO, "The gateway's version.", vec![(format!("{name},version=\"{}\"", report.version), "1".to_owned())]);
-    family(GATEWAY, "0 healthy, 1 warning, 2 critical.", vec![(name, level(report.health).to_string())]);
+    family(GATEWAY, "0 healthy, 1 warning, 2 critical.", vec![(name.clone(), level(report.health).to_string())]);
+    let encrypted = u8::from(context.state.is_encrypted()).to_string();
+    family(AT_REST, "1 where new local files are encrypted.", vec![(name, encrypted)]);
     family(
         VAULT,
         "1 while the vault can be reached.",

@@ -19,6 +19,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 256 << 20;
 #[allow(
     missing_debug_implementations,
     unreachable_pub,
+    missing_docs,
     clippy::all,
     clippy::pedantic,
     clippy::unwrap_used,
@@ -33,6 +34,7 @@ pub mod tfplugin5 {
 #[allow(
     missing_debug_implementations,
     unreachable_pub,
+    missing_docs,
     clippy::all,
     clippy::pedantic,
     clippy::unwrap_used,
