@@ -201,10 +201,7 @@ fn a_directory_is_converted_whole() {
 
     let mut seen = (0, 0);
     let done = convert(&dir, &key(1), &system_salts(), &mut |done, all| seen = (done, all)).unwrap();
-    assert!(
-        matches!(done, Conversion::Encrypted(bytes) if bytes >= 135_000 && bytes < (8 << 20)),
-        "{done:?}, {seen:?}"
-    );
+    assert!(matches!(done, Conversion::Encrypted(bytes) if (135_000..8 << 20).contains(&bytes)), "{done:?}, {seen:?}");
     assert!(is_encrypted(&dir) && !draft_of(&dir).exists());
     assert!(Host.open(&dir).is_err());
     let disk = machine(1).open(&dir).unwrap();
