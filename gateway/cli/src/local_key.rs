@@ -2,7 +2,6 @@
 //! reads those files: a key file, or a file that holds a passphrase. Never the passphrase itself, which lists of processes
 //! would show.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,7 +11,7 @@ use secrecy::SecretString;
 
 use crate::connect::environment;
 use crate::failure::{Failure, Result};
-use crate::verbs::key::{PASSPHRASE_BYTES_MAX, passphrase_from, trimmed};
+use crate::verbs::key::{passphrase_from, passphrase_from_input};
 
 /// Variables in place of the flags.
 pub(crate) const KEY_FILE: &str = "LIFEBOAT_LOCAL_KEY_FILE";
@@ -76,13 +75,7 @@ pub(crate) fn source(key_file: Option<PathBuf>, passphrase_file: Option<PathBuf>
             return Err(Failure::usage("a local key opens with a key file or a passphrase: give one of the two"));
         }
         (Some(path), None) => return Ok(Some(KeySource::KeyFile(path))),
-        (None, Some(path)) if path == Path::new("-") => {
-            let mut text = String::new();
-            std::io::stdin().lock().take(PASSPHRASE_BYTES_MAX).read_to_string(&mut text).map_err(|error| {
-                Failure::failed(format!("the passphrase can't be read from standard input: {error}"))
-            })?;
-            trimmed(text, "standard input")?
-        }
+        (None, Some(path)) if path == Path::new("-") => passphrase_from_input()?,
         (None, Some(path)) => passphrase_from(&path)?,
     };
     Ok(Some(KeySource::Passphrase(SecretString::from(passphrase.expose().to_owned()))))

@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result};
 /// The variable that may hold the passphrase.
 const VARIABLE: &str = "LIFEBOAT_VAULT_PASSPHRASE";
 /// A longer passphrase is a mistake: a wrong file.
-pub(crate) const PASSPHRASE_BYTES_MAX: u64 = 4096;
+const PASSPHRASE_BYTES_MAX: u64 = 4096;
 
 /// The key of a vault.
 #[derive(Args, Clone, Debug, Default)]
@@ -74,11 +74,7 @@ impl KeyArgs {
 
     fn passphrase(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Secret> {
         if self.passphrase_stdin {
-            let mut text = String::new();
-            std::io::stdin().lock().take(PASSPHRASE_BYTES_MAX).read_to_string(&mut text).map_err(|error| {
-                Failure::failed(format!("the passphrase can't be read from standard input: {error}"))
-            })?;
-            return trimmed(text, "standard input");
+            return passphrase_from_input();
         }
         if let Some(path) = &self.passphrase_file {
             return passphrase_from(path);
@@ -90,6 +86,20 @@ impl KeyArgs {
             ))
         })
     }
+}
+
+/// The passphrase on standard input.
+///
+/// # Errors
+/// It can't be read, or is empty.
+pub(crate) fn passphrase_from_input() -> Result<Secret> {
+    let mut text = String::new();
+    std::io::stdin()
+        .lock()
+        .take(PASSPHRASE_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::failed(format!("the passphrase can't be read from standard input: {error}")))?;
+    trimmed(text, "standard input")
 }
 
 /// The passphrase in a file.
@@ -110,7 +120,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Without the line end that editors leave.
-pub(crate) fn trimmed(mut text: String, origin: &str) -> Result<Secret> {
+fn trimmed(mut text: String, origin: &str) -> Result<Secret> {
     text.truncate(text.trim_end_matches(['\r', '\n']).len());
     if text.is_empty() {
         return Err(Failure::usage(format!("the passphrase from {origin} is empty")));
