@@ -116,9 +116,16 @@ impl Server {
 
     /// Waits until everything that was acknowledged before is in the vault, while more is written.
     fn catches_up(&self) -> Result<()> {
-        let durable = self.status().and_then(|status| status["durable"].as_u64()).context("a status")?;
+        // What the agent wrote before now may know nothing of the last writes.
+        let begun = jiff::Timestamp::now();
+        let mut written = None;
         eventually(&format!("{} to catch up", self.name), SETTLES_WITHIN, || {
             let Some(status) = self.status() else { return Ok(None) };
+            let time = status["time"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+            if time.is_none_or(|time| time <= begun) {
+                return Ok(None);
+            }
+            let durable = *written.get_or_insert(status["durable"].as_u64().context("the newest record")?);
             let there = status["shipped"].as_u64().is_some_and(|shipped| shipped >= durable);
             Ok((there && status["state"] == "active" && status["health"] == "healthy").then_some(()))
         })

@@ -25,8 +25,8 @@ use lifeboat_engine::relay::attend;
 use lifeboat_engine::{ErrorKind, Group, GroupConfig, GroupSettings, Reach, RetrySettings, VolumeSpec};
 use lifeboat_export::{Mount, MountOptions};
 use lifeboat_identity::Machine;
-use lifeboat_model::GatewayId;
 use lifeboat_model::state::GroupState;
+use lifeboat_model::{GatewayId, Timestamp};
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::Instant;
 
@@ -204,8 +204,10 @@ async fn begin(
 async fn watch(config: &AgentConfig, group: &Arc<Group>, route: &Route) {
     let mut doubted = Instant::now();
     loop {
+        // The time of before: whoever reads a later one knows that what had happened by then is in it.
+        let time = Timestamp::now();
         let found = group.status();
-        status::write(config, &status::of(group, &found, route));
+        status::write(config, &status::of(group, time, &found, route));
         if found.state == GroupState::Active && doubted.elapsed() >= DOUBT_INTERVAL {
             doubted = Instant::now();
             let _ = group.doubt();

@@ -17,7 +17,7 @@ const FILE: &str = "status.json";
 /// How an agent is doing. Written every two seconds while it runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentStatus {
-    /// When this was written.
+    /// When the rest was found to be so.
     pub time: Timestamp,
     /// `waiting` for a process server, `stopped`, or the group's state.
     pub state: String,
@@ -97,14 +97,15 @@ pub(crate) fn waiting(protects: &Protects, route: &Route, why: &EngineError) -> 
     }
 }
 
-pub(crate) fn of(group: &Group, found: &GroupStatus, route: &Route) -> AgentStatus {
+/// What a group is like that was found so at `time`.
+pub(crate) fn of(group: &Group, time: Timestamp, found: &GroupStatus, route: &Route) -> AgentStatus {
     let disks = group.volumes().into_iter().map(|spec| Served {
         name: spec.name,
         path: spec.source.map(|path| path.display().to_string()),
         size_bytes: spec.size_bytes,
     });
     AgentStatus {
-        time: Timestamp::now(),
+        time,
         state: found.state.to_string(),
         group: group.id().to_string(),
         health: found.health,
@@ -123,9 +124,10 @@ pub(crate) fn of(group: &Group, found: &GroupStatus, route: &Route) -> AgentStat
 }
 
 pub(crate) fn stopped(group: &Group) -> AgentStatus {
+    let time = Timestamp::now();
     let found = group.status();
     AgentStatus {
-        time: Timestamp::now(),
+        time,
         state: "stopped".to_owned(),
         group: group.id().to_string(),
         health: Health::Warning,
