@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -60,8 +61,13 @@ impl Agent {
             "1s",
         ]
         .map(OsString::from);
-        self.process = Some(Daemon::start("agent", &binaries::lifeboat()?, &args, &[], &self.dir.join("log"))?);
+        let variables = [(OsString::from("NOTIFY_SOCKET"), self.notify_path().into_os_string())];
+        self.process = Some(Daemon::start("agent", &binaries::lifeboat()?, &args, &variables, &self.dir.join("log"))?);
         Ok(())
+    }
+
+    fn notify_path(&self) -> PathBuf {
+        self.dir.join("notify")
     }
 
     fn log(&self) -> String {
@@ -178,7 +184,17 @@ fn path_of(job: &Value) -> Result<PathBuf> {
 fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
     let mut shop = Shop::open("agent").unwrap();
     let before = content(&shop.agent.disk()).unwrap();
+    let told = UnixDatagram::bind(shop.agent.notify_path()).unwrap();
+    told.set_read_timeout(Some(SETTLES_WITHIN)).unwrap();
     shop.protect().unwrap();
+    // The service is up with its mount, and says so once.
+    let mut heard = String::new();
+    while heard != "READY=1" {
+        let mut bytes = [0; 2048];
+        let length = told.recv(&mut bytes).unwrap();
+        heard = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        assert!(heard == "READY=1" || heard.starts_with("STATUS="), "{heard}");
+    }
     let Shop { mut estate, servers, mut agent, _directory } = shop;
     let dir = agent.dir.clone();
     assert!(content(&agent.file()).unwrap() == before, "the disk's own content, in place");

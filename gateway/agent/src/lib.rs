@@ -28,6 +28,7 @@ use lifeboat_identity::Machine;
 use lifeboat_model::state::GroupState;
 use lifeboat_model::{GatewayId, Timestamp};
 use rustix::fs::{FlockOperation, flock};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use protects::Protects;
@@ -47,6 +48,9 @@ const DOUBT_INTERVAL: Duration = Duration::from_secs(30);
 const ATTEND_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The journal: half of the disks, a quarter of what is free, within bounds.
 const JOURNAL_BYTES: std::ops::RangeInclusive<u64> = (64 << 20)..=(16 << 30);
+
+/// Who hears how it is.
+type Told = watch::Sender<Option<AgentStatus>>;
 
 /// A disk to protect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,11 +103,16 @@ pub fn hold(state: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Runs an agent until `shutdown` resolves, then stops it in order.
+/// Runs an agent until `shutdown` resolves, then stops it in order. `told` hears how it is: `waiting` until its disks are mounted, and
+/// from then on every two seconds.
 ///
 /// # Errors
 /// One sentence: there is no identity, a disk can't be had, the mount can't be made, the process server refuses.
-pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    config: AgentConfig,
+    told: watch::Sender<Option<AgentStatus>>,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     anyhow::ensure!(!config.disks.is_empty(), "an agent without disks protects nothing: name one with --disk");
     anyhow::ensure!(
         !config.process_servers.is_empty(),
@@ -132,7 +141,7 @@ pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> any
         machine.keep_renewed(&config.endpoints).await;
     };
     tokio::select! {
-        done = serve(&config, group_config, &protects, &route, shutdown) => done,
+        done = serve(&config, group_config, &protects, &route, (&told, shutdown)) => done,
         () = renewing => Ok(()),
     }
 }
@@ -142,12 +151,12 @@ async fn serve(
     group_config: GroupConfig,
     protects: &Protects,
     route: &Arc<Route>,
-    shutdown: impl Future<Output = ()>,
+    (told, shutdown): (&Told, impl Future<Output = ()>),
 ) -> anyhow::Result<()> {
     tokio::pin!(shutdown);
     let begun = tokio::select! {
         () = &mut shutdown => return Ok(()),
-        begun = begin(config, &group_config, protects, route) => begun,
+        begun = begin(config, &group_config, protects, (route, told)) => begun,
     };
     let group = begun?;
     let disks = Arc::new(Disks::new(&group));
@@ -158,13 +167,13 @@ async fn serve(
     let ended = tokio::select! {
         () = &mut shutdown => Ok(()),
         () = mount.ended() => Err(anyhow::anyhow!("the mount {} was taken away", config.mount.display())),
-        () = watch(config, &group, route) => Ok(()),
+        () = watch(config, &group, route, told) => Ok(()),
         () = attending(&group, group_config.gateway, route) => Ok(()),
     };
     let outcome = mount.unmount(UNMOUNT_GRACE).await;
     tracing::info!(?outcome, "disks are unmounted");
     group.close(CLOSE_DEADLINE).await;
-    status::write(config, &status::stopped(&group));
+    status::tell(config, told, &status::stopped(&group));
     ended
 }
 
@@ -173,7 +182,7 @@ async fn begin(
     config: &AgentConfig,
     group: &GroupConfig,
     protects: &Protects,
-    route: &Route,
+    (route, told): (&Route, &Told),
 ) -> anyhow::Result<Arc<Group>> {
     let specs: Vec<VolumeSpec> = protects.specs();
     loop {
@@ -192,7 +201,7 @@ async fn begin(
             }
             Err(error) if error.kind() == ErrorKind::Retry => {
                 tracing::warn!(%error, "the disks can't be served yet: trying again");
-                status::write(config, &status::waiting(protects, route, &error));
+                status::tell(config, told, &status::waiting(protects, route, &error));
                 tokio::time::sleep(BEGIN_AGAIN).await;
             }
             Err(error) => return Err(anyhow::Error::new(error)),
@@ -201,13 +210,13 @@ async fn begin(
 }
 
 /// Tells people how it goes, and asks now and then whether somebody else has the group.
-async fn watch(config: &AgentConfig, group: &Arc<Group>, route: &Route) {
+async fn watch(config: &AgentConfig, group: &Arc<Group>, route: &Route, told: &Told) {
     let mut doubted = Instant::now();
     loop {
         // The time of before: whoever reads a later one knows that what had happened by then is in it.
         let time = Timestamp::now();
         let found = group.status();
-        status::write(config, &status::of(group, time, &found, route));
+        status::tell(config, told, &status::of(group, time, &found, route));
         if found.state == GroupState::Active && doubted.elapsed() >= DOUBT_INTERVAL {
             doubted = Instant::now();
             let _ = group.doubt();

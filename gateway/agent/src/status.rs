@@ -7,6 +7,7 @@ use lifeboat_engine::{EngineError, Group, GroupStatus};
 use lifeboat_model::Timestamp;
 use lifeboat_model::state::Health;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::AgentConfig;
 use crate::protects::Protects;
@@ -62,8 +63,9 @@ pub fn read_status(state: &Path) -> std::io::Result<AgentStatus> {
     Ok(serde_json::from_slice(&fs::read(state.join(FILE))?)?)
 }
 
-/// Nobody misses one that can't be written.
-pub(crate) fn write(config: &AgentConfig, status: &AgentStatus) {
+/// Tells whoever listens, and writes it down: nobody misses one that can't be written.
+pub(crate) fn tell(config: &AgentConfig, told: &watch::Sender<Option<AgentStatus>>, status: &AgentStatus) {
+    told.send_replace(Some(status.clone()));
     let path = config.state.join(FILE);
     let new = path.with_extension("json.new");
     let written = serde_json::to_vec_pretty(status)

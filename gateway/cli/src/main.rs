@@ -7,6 +7,7 @@ mod args;
 mod connect;
 mod failure;
 mod local_key;
+mod notify;
 mod output;
 mod progress;
 mod render;

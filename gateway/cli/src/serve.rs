@@ -13,11 +13,13 @@ pub(crate) use settings::{LogSettings, ServeArgs, read as read_settings};
 
 use std::future::Future;
 
+use lifeboat_server::Gateway;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::connect::environment;
 use crate::failure::{Exit, Failure, Result};
+use crate::notify::Notify;
 use crate::output::note;
 
 /// Runs a gateway.
@@ -28,8 +30,22 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     let settings = args.settings(environment)?;
     logging::start(&settings.log)?;
     let stop = stop_signal()?;
+    let notify = Notify::new(environment);
     // One sentence with its causes; more than a line would hide what to do.
-    lifeboat_server::serve(settings.serve, stop).await.map_err(|error| Failure::failed(format!("{error:#}")))
+    let gateway = Gateway::start(settings.serve).await.map_err(|error| Failure::failed(format!("{error:#}")))?;
+    notify.status(&gateway.summary());
+    notify.ready();
+    let look = || {
+        let summary = gateway.summarize();
+        async { summary.await.ok() }
+    };
+    tokio::select! {
+        () = stop => {}
+        () = notify.keep(look) => {}
+    }
+    notify.stopping();
+    gateway.stop().await;
+    Ok(())
 }
 
 /// Resolves when the process is asked to stop. Signals count from now on, also those that come while it starts.

@@ -28,9 +28,11 @@ use crate::insight::Insights;
 use crate::instances::Instances;
 use crate::instances::Open;
 use crate::jobs::Running;
+use crate::load::Load;
 use crate::machines::Revoked;
 use crate::points::PointCache;
 use crate::port::{DataPath, Instance};
+use crate::reconcile::Silences;
 use crate::records::{EventRecord, kind};
 use crate::state_dir::StateDir;
 use crate::vaults::{AttachedVault, Vaults};
@@ -52,6 +54,8 @@ pub struct ServeConfig {
     pub listen_nbd: Option<String>,
     /// `address:port` at which it is a process server for mobility agents; it is none when absent.
     pub listen_data: Option<String>,
+    /// `host:port` at which agents reach that; by the address that is listened on, or this machine's name, when absent.
+    pub data_address: Option<String>,
     /// Time between two looks at the catalog.
     pub reconcile_interval: Duration,
     /// Limit of a group's journal, bytes; by the volumes' size and the space there is when absent.
@@ -79,6 +83,7 @@ impl ServeConfig {
             listen_management: "[::]:443".to_owned(),
             listen_nbd: None,
             listen_data: None,
+            data_address: None,
             reconcile_interval: Duration::from_secs(2),
             journal_bytes: None,
             collect_garbage: true,
@@ -138,8 +143,14 @@ pub(crate) struct Context {
     pub(crate) leaving: Mutex<HashSet<RunId>>,
     /// Takes in what mobility agents write, and tells them what to do; nothing where this gateway isn't a process server.
     pub(crate) process_server: OnceLock<Arc<ProcessServer>>,
+    /// Where agents reach it.
+    pub(crate) data_address: OnceLock<String>,
     /// Steps of jobs that run in this process.
     pub(crate) running: Running,
+    /// How this machine is doing.
+    pub(crate) load: Load,
+    /// How long other gateways have said nothing.
+    pub(crate) silences: Silences,
     pub(crate) hooks: Hooks,
     pub(crate) collections: Collections,
     pub(crate) insights: Insights,
@@ -190,7 +201,10 @@ impl Context {
             unwanted: Mutex::default(),
             leaving: Mutex::default(),
             process_server: OnceLock::new(),
+            data_address: OnceLock::new(),
             running: Running::default(),
+            load: Load::default(),
+            silences: Silences::default(),
             hooks: Hooks::default(),
             collections: Collections::default(),
             insights: Insights::default(),
@@ -334,6 +348,8 @@ impl Context {
     pub(crate) fn health(&self) -> (Health, Vec<String>) {
         let mut troubles = self.troubles.read().unwrap_or_else(PoisonError::into_inner).clone();
         troubles.extend(self.audit.troubles());
+        // What is less than critical is the process server's, and shown as such.
+        troubles.extend(self.load.critical());
         for vault in self.vaults.all() {
             if let Some(trouble) = vault.trouble() {
                 troubles.push((Health::Critical, trouble));

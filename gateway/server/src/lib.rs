@@ -25,6 +25,7 @@ mod http;
 mod insight;
 mod instances;
 mod jobs;
+mod load;
 pub mod local_key;
 mod machines;
 mod nbd;
@@ -151,6 +152,7 @@ impl Gateway {
         if let Some(listener) = data {
             tasks.extend(streams::start(&context, listener).await?);
         }
+        tasks.push(tokio::spawn(load::watch(Arc::clone(&context))));
         tasks.push(tokio::spawn(reconcile::supervise(Arc::clone(&context))));
         if let Some(driver) = context.compute.clone() {
             let stop = context.stop.clone();
@@ -186,6 +188,19 @@ impl Gateway {
     #[must_use]
     pub fn state_path(&self) -> &Path {
         self.context.state.path()
+    }
+
+    /// How it is, in a few words.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        summary(&self.context)
+    }
+
+    /// The same, found out by a task of its own on the runtime that serves everything: one that never comes back is a gateway that
+    /// doesn't serve.
+    pub fn summarize(&self) -> JoinHandle<String> {
+        let context = Arc::clone(&self.context);
+        tokio::spawn(async move { summary(&context) })
     }
 
     /// Stops in order: no more requests, the mount goes, groups flush and ship what they can within a bound.
@@ -224,6 +239,15 @@ impl Gateway {
         self.context.state.unlock();
         tracing::info!("gateway has stopped");
     }
+}
+
+fn summary(context: &Context) -> String {
+    let (health, reasons) = context.health();
+    let groups = context.instances.all().len();
+    let agents = context.load.figures().and_then(|figures| figures.streams).map(|streams| streams.agents);
+    let agents = agents.map_or_else(String::new, |agents| format!(", {agents} agents"));
+    let because = reasons.first().map_or_else(String::new, |reason| format!(": {reason}"));
+    format!("{groups} groups{agents}; {health}{because}")
 }
 
 async fn start_mount(context: &Arc<Context>, path: &Path) -> anyhow::Result<Mount> {

@@ -10,6 +10,7 @@
 //! crash could lose.
 
 mod left;
+mod silence;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ use crate::records::{
 use crate::runs;
 use crate::vaults::{AttachedVault, Snapshot};
 use crate::view;
+
+pub(crate) use silence::Silences;
 
 /// Time between two looks while a job concerns this gateway.
 const BUSY_INTERVAL: Duration = Duration::from_millis(300);
@@ -90,6 +93,7 @@ pub(crate) async fn tick(context: &Arc<Context>) -> bool {
         match attached.refresh().await {
             Ok(snapshot) => {
                 register(context, &attached, &snapshot, &mut troubles).await;
+                silence::look(context, &attached, &snapshot).await;
                 mend(context, &attached, &snapshot).await;
                 take_up_keys(context, &attached, &snapshot).await;
                 // Before anything that writes: a step goes on by itself once it is begun, and people wait for it.
@@ -158,6 +162,7 @@ async fn register(
         return;
     }
     let (health, reasons) = context.health();
+    let due = before.last_seen.is_none_or(|seen| Timestamp::now().seconds_since(seen) >= REPORT_INTERVAL.as_secs_f64());
     let mut wanted = GatewayRecord {
         process_id: Some(process_id.to_owned()),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
@@ -168,10 +173,15 @@ async fn register(
         evidence_key: before.evidence_key.clone(),
         agent: false,
         heard: None,
+        process_server: context.load.record(
+            context.data_address.get().map(String::as_str),
+            before.process_server.as_ref().filter(|_| before.process_id.as_deref() == Some(process_id)),
+            due,
+        ),
+        silence: None,
         health,
         reasons,
     };
-    let due = before.last_seen.is_none_or(|seen| Timestamp::now().seconds_since(seen) >= REPORT_INTERVAL.as_secs_f64());
     if wanted == before && !due {
         return;
     }
@@ -193,6 +203,10 @@ async fn register(
     if let Err(error) = written.await {
         tracing::warn!(gateway = document.name, %error, "gateway can't report to the vault");
         return;
+    }
+    if let Some(level) = before.silence {
+        let message = format!("the gateway {} is heard again; its silence had become {level}", document.name);
+        context.event(attached, Happening { kind: "gateway.heard", message, ..Happening::default() }).await;
     }
     if before.process_id.as_deref() != Some(process_id) {
         let message = format!("gateway {} registered from process {process_id}", document.name);

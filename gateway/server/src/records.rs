@@ -98,8 +98,34 @@ pub(crate) struct GatewayRecord {
     /// When a process server last had a line on which the agent can be told what to do; never for one that is too old for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) heard: Option<Timestamp>,
+    /// How it is doing as a process server; absent where it is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) process_server: Option<ProcessServerRecord>,
+    /// How bad its silence was when another gateway told of it; its own next report ends that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) silence: Option<Health>,
     pub(crate) health: Health,
     pub(crate) reasons: Vec<String>,
+}
+
+/// How a gateway was doing as a process server when it reported last. Sizes in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ProcessServerRecord {
+    /// `host:port` at which agents reach it.
+    pub(crate) address: String,
+    pub(crate) measured: Option<Timestamp>,
+    pub(crate) health: Health,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) agents: u32,
+    pub(crate) processor_percent: Option<u32>,
+    pub(crate) memory_bytes_used: Option<u64>,
+    pub(crate) memory_bytes_total: Option<u64>,
+    pub(crate) disk_bytes_free: u64,
+    pub(crate) disk_bytes_total: u64,
+    pub(crate) cache_bytes_used: u64,
+    pub(crate) cache_bytes_limit: u64,
+    pub(crate) backlog_age_seconds: Option<u64>,
 }
 
 /// Status of a volume's document: what the gateway that serves it has to know of its keys.

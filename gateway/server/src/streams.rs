@@ -44,7 +44,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{self, Entry};
-use crate::context::{Context, Happening};
+use crate::context::{Context, Happening, host_name};
 use crate::data_path;
 use crate::machines;
 use crate::port::HeldVolume;
@@ -92,6 +92,16 @@ pub(crate) fn address(listener: &TcpListener) -> anyhow::Result<SocketAddr> {
     listener.local_addr().context("the address for agents can't be read")
 }
 
+/// Where agents reach it, as far as that can be told from here: as its settings say, by the address that it listens on, or on
+/// every address by this machine's name.
+fn reached_at(context: &Context, listening: SocketAddr) -> String {
+    match &context.settings.data_address {
+        Some(address) => address.clone(),
+        None if listening.ip().is_unspecified() => format!("{}:{}", host_name(), listening.port()),
+        None => listening.to_string(),
+    }
+}
+
 /// Takes up what was cached, and serves agents until the context is stopped.
 ///
 /// # Errors
@@ -106,6 +116,7 @@ pub(crate) async fn start(context: &Arc<Context>, listener: TcpListener) -> anyh
         retry: RetrySettings::default(),
     };
     let server = ProcessServer::open(config).await.context("what was cached for agents can't be taken up")?;
+    let _ = context.data_address.set(reached_at(context, address(&listener)?));
     let _ = context.process_server.set(Arc::clone(&server));
     let accepting = accept(Arc::clone(context), Arc::clone(&server), listener, TlsAcceptor::from(tls));
     let telling = tell(Arc::clone(context), server);

@@ -41,6 +41,8 @@ use crate::records::{
 };
 use crate::vaults::{AttachedVault, Snapshot};
 
+/// A gateway that wasn't heard of for so long has missed two reports.
+pub(crate) const SILENCE_WARNING: Duration = Duration::from_secs(60);
 /// A gateway that wasn't heard of for so long counts as lost.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(120);
 
@@ -141,7 +143,16 @@ pub(crate) fn gateway(context: &Context, document: &Document) -> Result<Gateway,
         health = Health::Critical;
         let seen = record.last_seen.map_or_else(|| "never".to_owned(), |seen| seen.to_string());
         reasons = vec![format!("not heard of for more than {SILENCE_MAX:?} (last: {seen})")];
+    } else if !is_alive(&record, SILENCE_WARNING) {
+        health = health.max(Health::Warning);
+        reasons.push(format!("not heard of for more than {SILENCE_WARNING:?}"));
     }
+    // Its own figures are those of this moment.
+    let process_server = match context.data_address.get().filter(|_| own) {
+        Some(address) => context.load.now(address),
+        None if own => None,
+        None => record.process_server,
+    };
     Ok(Gateway {
         id: id(document)?,
         generation: document.generation,
@@ -159,6 +170,7 @@ pub(crate) fn gateway(context: &Context, document: &Document) -> Result<Gateway,
             mount_path: record.mount_path,
             compute: record.compute,
             evidence_key: record.evidence_key,
+            process_server: process_server.map(Into::into),
         },
     })
 }

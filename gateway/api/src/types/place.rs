@@ -87,6 +87,43 @@ pub struct GatewayStatus {
     /// The public key (Ed25519, base64) that goes with the evidence of drills that it signs; absent until it signed one.
     #[serde(default)]
     pub evidence_key: Option<String>,
+    /// How it is doing as a process server of mobility agents; absent where it is none.
+    #[serde(default)]
+    pub process_server: Option<ProcessServerStatus>,
+}
+
+/// How a process server is doing. Of the answering gateway as it is now; of another one as it was when that reported last, about every
+/// 20 seconds and when its health changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProcessServerStatus {
+    /// `host:port` at which agents reach it.
+    pub address: String,
+    /// The worst of what is measured below; what is too much stands in the guide to protecting a server.
+    #[schema(value_type = String)]
+    pub health: Health,
+    /// Why it isn't healthy.
+    pub reasons: Vec<String>,
+    /// When the rest was measured.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub measured: Option<Timestamp>,
+    /// Agents that stream to it.
+    pub agents: u32,
+    /// Share of its processors' time that was used in the last minute, whole percent.
+    pub processor_percent: Option<u32>,
+    /// Memory in use, without caches of files that can be dropped.
+    pub memory_bytes_used: Option<u64>,
+    /// Memory that there is: its control group's limit, or the machine's.
+    pub memory_bytes_total: Option<u64>,
+    /// Free on the file system of its state directory.
+    pub disk_bytes_free: u64,
+    /// Size of that file system.
+    pub disk_bytes_total: u64,
+    /// Records in its cache that are not in the vault yet.
+    pub cache_bytes_used: u64,
+    /// What its cache may take; beyond it agents wait.
+    pub cache_bytes_limit: u64,
+    /// Age of the oldest record in its cache that could be in the vault; absent while there is none. After a restart it counts from there.
+    pub backlog_age_seconds: Option<u64>,
 }
 
 resource! {

@@ -46,6 +46,9 @@ pub(crate) struct ServeArgs {
     /// LIFEBOAT_LISTEN_DATA]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_data: Option<String>,
+    /// HOST:PORT at which agents reach that, if it isn't the address that is listened on [env: LIFEBOAT_DATA_ADDRESS]
+    #[arg(long, value_name = "HOST:PORT")]
+    data_address: Option<String>,
     /// Time between two looks at the catalog, 2s when left out [env: LIFEBOAT_RECONCILE_INTERVAL]
     #[arg(long, value_name = "DURATION")]
     reconcile_interval: Option<String>,
@@ -93,6 +96,7 @@ struct File {
     listen_management: Option<String>,
     listen_nbd: Option<String>,
     listen_data: Option<String>,
+    data_address: Option<String>,
     reconcile_interval: Option<String>,
     journal_bytes: Option<String>,
     hooks: Option<String>,
@@ -182,6 +186,8 @@ impl ServeArgs {
         }
         serve.listen_data =
             pick("listen_data", self.listen_data, file.listen_data).map(|given| given.read(address)).transpose()?;
+        serve.data_address =
+            pick("data_address", self.data_address, file.data_address).map(|given| given.read(address)).transpose()?;
         serve.listen_nbd =
             pick("listen_nbd", self.listen_nbd, file.listen_nbd).map(|given| given.read(address)).transpose()?;
         if let Some(given) = pick("reconcile_interval", self.reconcile_interval, file.reconcile_interval) {

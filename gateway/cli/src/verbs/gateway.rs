@@ -71,7 +71,8 @@ impl From<Role> for GatewayRole {
 }
 
 impl Listed for Gateway {
-    const HEAD: &'static [&'static str] = &["NAME", "SITE", "REGISTERED", "HEALTH", "LAST SEEN", "ADDRESSES", "ID"];
+    const HEAD: &'static [&'static str] =
+        &["NAME", "SITE", "REGISTERED", "HEALTH", "PROCESS SERVER", "LAST SEEN", "ADDRESSES", "ID"];
     const NAMED_BY: Option<&'static str> = Some(Site::PATH);
 
     fn cells(&self, sites: &Names) -> Vec<String> {
@@ -81,6 +82,7 @@ impl Listed for Gateway {
             sites.of(spec.site_id),
             if status.registered { "yes" } else { "no" }.to_owned(),
             status.health.to_string(),
+            maybe(status.process_server.as_ref().map(|server| format!("{}, {} agents", server.health, server.agents))),
             maybe(status.last_seen),
             joined(&status.addresses),
             self.id.to_string(),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lifeboat_format::stream::{FRAME_HEAD_LEN, FrameHead, FrameKind, Records, Tenure};
-use lifeboat_model::Lsn;
+use lifeboat_model::{Lsn, Timestamp};
 
 use crate::disk::{Disk, Io};
 use crate::error::{EngineError, ErrorKind, Result};
@@ -35,16 +35,19 @@ pub(super) struct Entry {
     pub(super) complete: bool,
     /// Records were given up before its first one: nothing is merged across that.
     pub(super) gap: bool,
+    /// When it came, or was found again after a restart.
+    pub(super) since: Timestamp,
 }
 
 impl Entry {
-    pub(super) fn of(records: &Records<'_>, bytes: u64) -> Self {
+    pub(super) fn of(records: &Records<'_>, bytes: u64, since: Timestamp) -> Self {
         Self {
             after: records.after,
             last: records.last,
             bytes,
             complete: records.push || records.ends_with_point(),
             gap: !records.sizes.is_empty(),
+            since,
         }
     }
 }
@@ -141,6 +144,11 @@ impl Cache {
         self.disk.remove(&name).map_err(|error| self.failed("remove", &name, error))
     }
 
+    /// The time here.
+    pub(super) fn now(&self) -> Timestamp {
+        self.disk.now()
+    }
+
     fn names(&self) -> Result<Vec<String>> {
         self.disk.list().map_err(|error| self.failed("list", "", error))
     }
@@ -168,7 +176,7 @@ impl Cache {
         if records_name(records.after) != name {
             return Err(damaged(self, name, "it is another one's content"));
         }
-        Ok(Entry::of(&records, (body.len() + FRAME_HEAD_LEN) as u64))
+        Ok(Entry::of(&records, (body.len() + FRAME_HEAD_LEN) as u64, self.now()))
     }
 
     /// The body of the frame in a file.

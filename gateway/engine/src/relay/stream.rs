@@ -22,7 +22,7 @@ use lifeboat_format::journal::EntryOp;
 use lifeboat_format::map::RetainedPoint;
 use lifeboat_format::stream::recall::Begin;
 use lifeboat_format::stream::{FRAME_HEAD_LEN, FRAME_POINTS_MAX, Open as OpenFrame, Opened, Progress, Records, Tenure};
-use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, VolumeId};
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, Timestamp, VolumeId};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -92,6 +92,9 @@ pub struct StreamStatus {
     pub shipped: Lsn,
     /// Bytes in the cache.
     pub cached_bytes: u64,
+    /// When the oldest record came that could be in the vault and isn't: a point ends its stretch, or its room is wanted. After a restart
+    /// of this process it counts from there.
+    pub oldest: Option<Timestamp>,
     /// Why nothing is shipped; empty while all is well.
     pub trouble: String,
     /// Whether an agent is connected.
@@ -404,7 +407,7 @@ impl Stream {
             let body = frame.slice(FRAME_HEAD_LEN.min(frame.len())..);
             let records = Records::decode(&body).map_err(wire::refused)?;
             self.refuse_foreign(&records).await?;
-            Entry::of(&records, bytes)
+            Entry::of(&records, bytes, self.cache.now())
         };
         loop {
             let freed = self.budget.freed.notified();
@@ -548,6 +551,9 @@ impl Stream {
             cached: state.cached,
             shipped: state.shipped.lsn,
             cached_bytes: state.entries.iter().map(|entry| entry.bytes).sum(),
+            oldest: (state.ended.is_none() && (state.pressed || state.entries.iter().any(|entry| entry.complete)))
+                .then(|| state.entries.front().map(|entry| entry.since))
+                .flatten(),
             trouble: match &state.ended {
                 Some(Ended::Fenced(fenced)) => ShipError::Fenced(*fenced).to_string(),
                 Some(Ended::Superseded(epoch)) => format!("another process server has opened epoch {epoch}"),

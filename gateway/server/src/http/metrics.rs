@@ -19,6 +19,16 @@ const GATEWAY: &str = "lifeboat_gateway_health";
 const VAULT: &str = "lifeboat_vault_reachable";
 const INFO: &str = "lifeboat_gateway_info";
 const AT_REST: &str = "lifeboat_gateway_local_key";
+const PROCESSOR: &str = "lifeboat_gateway_processor_share";
+const MEMORY_USED: &str = "lifeboat_gateway_memory_used_bytes";
+const MEMORY_TOTAL: &str = "lifeboat_gateway_memory_total_bytes";
+const DISK_FREE: &str = "lifeboat_gateway_disk_free_bytes";
+const DISK_TOTAL: &str = "lifeboat_gateway_disk_total_bytes";
+const SERVER: &str = "lifeboat_process_server_health";
+const AGENTS: &str = "lifeboat_process_server_agents";
+const CACHE_USED: &str = "lifeboat_process_server_cache_used_bytes";
+const CACHE_LIMIT: &str = "lifeboat_process_server_cache_limit_bytes";
+const BACKLOG_AGE: &str = "lifeboat_process_server_backlog_age_seconds";
 
 const fn level(health: Health) -> u8 {
     match health {
@@ -46,7 +56,27 @@ pub(super) async fn metrics(State(context): Shared) -> Response {
     family(INFO, "The gateway's version.", vec![(format!("{name},version=\"{}\"", report.version), "1".to_owned())]);
     family(GATEWAY, "0 healthy, 1 warning, 2 critical.", vec![(name.clone(), level(report.health).to_string())]);
     let encrypted = u8::from(context.state.is_encrypted()).to_string();
-    family(AT_REST, "1 where new local files are encrypted.", vec![(name, encrypted)]);
+    family(AT_REST, "1 where new local files are encrypted.", vec![(name.clone(), encrypted)]);
+    let figures = context.load.figures().unwrap_or_default();
+    let mut own = |family_name: &str, help: &str, value: Option<String>| {
+        family(family_name, help, value.into_iter().map(|value| (name.clone(), value)).collect());
+    };
+    let number = |number: u64| Some(number.to_string());
+    let processor = figures.processor.map(|share| format!("{share:.4}"));
+    own(PROCESSOR, "Share of its processors' time that was used in the last minute, 0 to 1.", processor);
+    own(MEMORY_USED, "Bytes of memory in use.", figures.memory.and_then(|(used, _)| number(used)));
+    own(MEMORY_TOTAL, "Bytes of memory that there are for it.", figures.memory.and_then(|(_, total)| number(total)));
+    own(DISK_FREE, "Bytes free on the file system of its state directory.", number(figures.space.0));
+    own(DISK_TOTAL, "Bytes of that file system.", number(figures.space.1));
+    if let Some(streams) = figures.streams {
+        let worst = context.load.troubles().iter().map(|(level, _)| *level).max().unwrap_or_default();
+        own(SERVER, "0 healthy, 1 warning, 2 critical.", Some(level(worst).to_string()));
+        own(AGENTS, "Agents that stream to this process server.", number(streams.agents.into()));
+        own(CACHE_USED, "Bytes cached that are not in the vault yet.", number(streams.cache.0));
+        own(CACHE_LIMIT, "Bytes that may be cached.", number(streams.cache.1));
+        let age = streams.backlog.and_then(|backlog| number(backlog.age.as_secs()));
+        own(BACKLOG_AGE, "Age of the oldest cached record that could be in the vault.", age);
+    }
     family(
         VAULT,
         "1 while the vault can be reached.",

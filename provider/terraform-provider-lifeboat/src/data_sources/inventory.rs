@@ -2,7 +2,9 @@
 //! manage it.
 
 use lifeboat_api::client::Collection;
-use lifeboat_api::{Client, ClientError, Gateway, Job, KeySourceKind, Page, Resource as ApiResource, Site, Vault};
+use lifeboat_api::{
+    Client, ClientError, Gateway, Job, KeySourceKind, Page, ProcessServerStatus, Resource as ApiResource, Site, Vault,
+};
 use tf_provider_sdk::{
     Attribute, Context, DataSource, Diagnostic, Object, Result, Schema, Type, Value, async_trait, validate,
 };
@@ -145,7 +147,43 @@ fn gateway_type() -> Type {
         ("reasons", Type::list(Type::String)),
         ("addresses", Type::list(Type::String)),
         ("last_seen", Type::String),
+        ("process_server", process_server_type()),
     ])
+}
+
+fn process_server_type() -> Type {
+    Type::object([
+        ("address", Type::String),
+        ("health", Type::String),
+        ("reasons", Type::list(Type::String)),
+        ("measured", Type::String),
+        ("agents", Type::Number),
+        ("processor_percent", Type::Number),
+        ("memory_bytes_used", Type::Number),
+        ("memory_bytes_total", Type::Number),
+        ("disk_bytes_free", Type::Number),
+        ("disk_bytes_total", Type::Number),
+        ("cache_bytes_used", Type::Number),
+        ("cache_bytes_limit", Type::Number),
+        ("backlog_age_seconds", Type::Number),
+    ])
+}
+
+fn process_server(server: &ProcessServerStatus) -> Object {
+    Object::new()
+        .with("address", &server.address)
+        .with("health", server.health.as_str())
+        .with("reasons", server.reasons.clone())
+        .with("measured", server.measured.map(|time| time.to_string()))
+        .with("agents", u64::from(server.agents))
+        .with("processor_percent", server.processor_percent.map(u64::from))
+        .with("memory_bytes_used", server.memory_bytes_used)
+        .with("memory_bytes_total", server.memory_bytes_total)
+        .with("disk_bytes_free", server.disk_bytes_free)
+        .with("disk_bytes_total", server.disk_bytes_total)
+        .with("cache_bytes_used", server.cache_bytes_used)
+        .with("cache_bytes_limit", server.cache_bytes_limit)
+        .with("backlog_age_seconds", server.backlog_age_seconds)
 }
 
 fn gateway(gateway: &Gateway) -> Value {
@@ -160,7 +198,8 @@ fn gateway(gateway: &Gateway) -> Value {
             .with("health", status.health.as_str())
             .with("reasons", status.reasons.clone())
             .with("addresses", status.addresses.clone())
-            .with("last_seen", status.last_seen.map(|time| time.to_string())),
+            .with("last_seen", status.last_seen.map(|time| time.to_string()))
+            .with("process_server", status.process_server.as_ref().map(|server| Value::Object(process_server(server)))),
     )
 }
 
@@ -177,7 +216,11 @@ impl DataSource<Link> for Gateways {
             .attribute(computed(
                 Attribute::list("gateways", gateway_type()),
                 "The gateways. Each has `id`; `name`; `site_id`; `registered`, whether a process has taken it up; that process's \
-                 `version`; `health` and its `reasons`; `addresses`, each `host:port`; and `last_seen` (RFC 3339).",
+                 `version`; `health` and its `reasons`; `addresses`, each `host:port`; `last_seen` (RFC 3339); and `process_server`, how it is doing for agents, \
+                 null where it takes none: the `address` where they reach it, `health` and its `reasons`, when that was `measured`, how many \
+                 `agents` stream to it, the share of its processors' time in the last minute (`processor_percent`), memory in use and in all, \
+                 free and all space of its state directory's file system, the bytes in its cache and their limit, and the age of the \
+                 oldest record there that could be in the vault (`backlog_age_seconds`).",
             ))
     }
 

@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use lifeboat_agent::{AgentConfig, DiskConfig};
+use lifeboat_agent::{AgentConfig, AgentStatus, DiskConfig};
 use lifeboat_api::validate::parse_duration;
 use lifeboat_engine::at_rest::Encrypted;
 use lifeboat_model::Timestamp;
 use lifeboat_vault::KeySource;
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::connect::environment;
 use crate::failure::{Failure, Result};
 use crate::local_key::{self, LocalKeyArgs};
+use crate::notify::Notify;
 use crate::output::Output;
 use crate::render;
 use crate::serve::{LogSettings, read_settings, stop_signal};
@@ -99,7 +101,46 @@ pub(super) async fn run(args: RunArgs) -> Result<()> {
     crate::serve::start_log(&LogSettings { filter, format: None })?;
     let stop = stop_signal()?;
     config.host = Encrypted::host(local_key::open(&config.state, local.as_ref()).await?);
-    lifeboat_agent::run(config, stop).await.map_err(|error| Failure::failed(format!("{error:#}")))
+    let notify = Notify::new(environment);
+    let (told, hears) = watch::channel(None);
+    let stopping = notify.clone();
+    let stop = async move {
+        stop.await;
+        stopping.stopping();
+    };
+    let telling = {
+        let notify = notify.clone();
+        let ready = mounted(notify.clone(), hears.clone());
+        async move {
+            tokio::join!(ready, notify.keep(|| said(hears.clone())));
+        }
+    };
+    let ran = tokio::select! {
+        ran = lifeboat_agent::run(config, told, stop) => ran,
+        () = telling => Ok(()),
+    };
+    ran.map_err(|error| Failure::failed(format!("{error:#}")))
+}
+
+/// Says that the agent is up as soon as its disks are mounted, and why they aren't until then.
+async fn mounted(notify: Notify, mut hears: watch::Receiver<Option<AgentStatus>>) {
+    let is_up = |status: &Option<AgentStatus>| status.as_ref().is_some_and(|status| status.state != "waiting");
+    if hears.wait_for(is_up).await.is_ok() {
+        notify.ready();
+    }
+    std::future::pending::<()>().await;
+}
+
+/// What the agent says next of itself, once its disks are mounted. Its own loop says it: one that is stuck says nothing.
+async fn said(mut hears: watch::Receiver<Option<AgentStatus>>) -> Option<String> {
+    if hears.borrow_and_update().as_ref().is_some_and(|status| status.state != "waiting") {
+        // Whoever said something and is gone is at its end.
+        hears.changed().await.ok()?;
+    }
+    let status = hears.borrow_and_update().clone()?;
+    let server = status.process_server.map_or_else(String::new, |server| format!(" at {server}"));
+    let because = status.reasons.first().map_or_else(String::new, |reason| format!(": {reason}"));
+    Some(format!("{}{server}; {}{because}", status.state, status.health))
 }
 
 /// The settings that count, what opens the local key, and the log's filter in the file.
