@@ -130,7 +130,8 @@ impl Image {
     }
 
     /// Makes a source that is held the image of a volume, replacing an image that is there, with every block absent: what it holds
-    /// is never read. It may be longer than the volume, and grows to its blocks if it may.
+    /// counts only where it is recognised later as what the vault has. It may be longer than the volume, and grows to its blocks if
+    /// it may.
     ///
     /// # Errors
     /// `Invalid` for a source that can't have as many blocks; what the disk says.
@@ -343,6 +344,18 @@ impl Image {
             presence.set(extent);
         }
         Ok(())
+    }
+
+    /// Whether it is a source of somebody's with blocks that may be absent: it may hold them all the same.
+    pub fn may_hold_more(&self) -> bool {
+        self.adopted && self.is_lazy()
+    }
+
+    /// Says of blocks that they are here: what the source holds was found to be what the vault would give.
+    pub fn recognise(&self, extent: Extent) {
+        if let Some(presence) = &self.presence {
+            presence.lock().set(extent);
+        }
     }
 
     /// Makes data and bits durable, in this order.

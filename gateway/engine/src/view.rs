@@ -21,6 +21,7 @@ use tokio::sync::OnceCell;
 
 use crate::branch::{Ahead, Position, State, Target, VolumeState};
 use crate::cause;
+use crate::disk::DiskFile;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::points::PointInfo;
 use crate::segments::{Frames, Reader, ReaderLimits};
@@ -88,6 +89,12 @@ struct ViewedVolume {
     state: VolumeState,
     tree: OnceCell<Tree>,
 }
+
+/// Stretches of a volume in which a disk is looked at to know whether it is the volume's, and their blocks: two megabytes.
+const SAMPLE_WINDOWS: u64 = 64;
+const SAMPLE_WINDOW_BLOCKS: u64 = 512;
+/// Of the blocks with content in a stretch, every how manieth is looked at.
+const SAMPLE_STEP: usize = 8;
 
 /// What reads found and cost.
 #[derive(Debug, Default)]
@@ -280,6 +287,42 @@ impl PointView {
             runs.push(Run::Zero(Extent { lba: known, blocks: extent.end().saturating_sub(known) }));
         }
         Ok(())
+    }
+
+    /// Looks at blocks with content that are spread over a volume: how many a disk has the same, and at how many it looked.
+    ///
+    /// # Errors
+    /// `Retry` when the vault can't be reached, `Tampered`. A disk that can't be read has nothing the same.
+    pub(crate) async fn sample(&self, volume: VolumeAtPoint, disk: &Arc<dyn DiskFile>) -> Result<(u64, u64)> {
+        let hasher = self.reader.hasher(volume.id).await?;
+        let apart = volume.size_blocks.div_ceil(SAMPLE_WINDOWS).max(SAMPLE_WINDOW_BLOCKS);
+        let mut looks = Vec::new();
+        let mut at = 0;
+        while at < volume.size_blocks {
+            looks.push(self.lookup(volume.id, Extent { lba: at, blocks: SAMPLE_WINDOW_BLOCKS }));
+            at = at.saturating_add(apart);
+        }
+        let mut wanted = Vec::new();
+        for runs in futures::future::try_join_all(looks).await? {
+            let blocks = runs.into_iter().filter_map(|run| match run {
+                Run::Block { lba, slot } => Some((lba, slot.hash)),
+                Run::Zero(_) => None,
+            });
+            wanted.extend(blocks.step_by(SAMPLE_STEP));
+        }
+        let disk = Arc::clone(disk);
+        let look = move || {
+            let mut block = [0; BLOCK_SIZE];
+            let mut equal = 0_u64;
+            for (lba, hash) in &wanted {
+                let read = disk.read_at(&mut block, lba.saturating_mul(BLOCK_SIZE_U64));
+                equal = equal.saturating_add(u64::from(read.is_ok() && hasher.block(&block) == *hash));
+            }
+            (equal, u64::try_from(wanted.len()).unwrap_or(u64::MAX))
+        };
+        crate::blocking::run(look)
+            .await
+            .map_err(|error| EngineError::new(ErrorKind::Closed, format!("looking at a disk was given up: {error}")))
     }
 
     /// The volume's tree, with everything in it that came after the map. At a recovery point its root must be the one

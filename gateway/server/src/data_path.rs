@@ -163,7 +163,7 @@ impl DataPath for Engine {
 
     async fn fail_over(&self, place: Place, to: FailOverTo) -> EngineResult<Arc<dyn Instance>> {
         let request = FailOver { from_branch: to.from, point: to.point, test: to.test, branch: to.branch };
-        Ok(Arc::new(EngineInstance(Group::fail_over(config(place)?, request).await?)))
+        Ok(Arc::new(EngineInstance(Group::fail_over_on(config(place)?, request, to.disks).await?)))
     }
 
     async fn take_over_lazily(
@@ -333,6 +333,10 @@ impl Instance for EngineInstance {
 
     async fn take_over(&self) -> EngineResult<()> {
         self.0.take_over().await
+    }
+
+    async fn keep_unshipped(&self) -> EngineResult<Option<BranchId>> {
+        self.0.keep_unshipped().await
     }
 
     async fn collect_garbage(&self, grace: Duration, dry_run: bool) -> EngineResult<GcReport> {

@@ -89,12 +89,7 @@ fn volumes(context: &Context) -> Vec<Served> {
         for document in snapshot.of(kind::GROUPS) {
             let Ok(group) = document.id.parse::<GroupId>() else { continue };
             let record: GroupRecord = status(document);
-            let active = record.active.as_ref().filter(|active| own == Some(active.gateway));
-            let name = active.map_or_else(
-                || record.home_instance.as_deref().unwrap_or(HOME_INSTANCE),
-                |active| active.instance.as_str(),
-            );
-            let Some(open) = context.instances.get(group, name) else { continue };
+            let Some(open) = context.instances.get(group, record.shown_at(own)) else { continue };
             for volume in open.instance.volumes() {
                 // The declared name counts; the one that the group holds dates from when the volume was made.
                 let name = snapshot.get(kind::VOLUMES, &volume.id.to_string()).map_or(volume.name, |d| d.name.clone());
@@ -351,7 +346,8 @@ fn is_declared_here(context: &Context, volume: &str) -> bool {
         let spec: VolumeSpec = document.spec_as().ok()?;
         let group = group_of(document.id.parse().ok()?, &spec);
         let record: GroupRecord = snapshot.get(kind::GROUPS, &group.to_string()).map(|found| status(found))?;
-        let serves = record.active.is_some_and(|active| active.gateway == own);
+        let serves = record.active.as_ref().is_some_and(|active| active.gateway == own)
+            || record.left.iter().any(|left| left.shown && left.gateway == own);
         Some(serves || record.home.unwrap_or(spec.gateway_id) == own)
     };
     is_catalog_unknown(context) || context.vaults.all().iter().any(|attached| in_vault(attached) == Some(true))

@@ -187,6 +187,8 @@ pub struct FailOverTo {
     pub branch: BranchId,
     /// Without fencing the branch that is left.
     pub test: bool,
+    /// Disks that the gateway which is left had adopted, and that may be here: each is taken if it holds its volume.
+    pub disks: BTreeMap<VolumeId, PathBuf>,
 }
 
 /// A recovery point whose volumes can be read.
@@ -292,6 +294,14 @@ pub trait Instance: Send + Sync + fmt::Debug {
     async fn rehydrate(&self, branch: BranchId, full: bool) -> EngineResult<Pass>;
     /// Rehydrating → active.
     async fn take_over(&self) -> EngineResult<()>;
+    /// Of a group that was fenced: keeps in the vault what it had acknowledged and not shipped, on the branch that is returned, and goes
+    /// on showing its volumes. Called again after a crash, it comes to the same.
+    async fn keep_unshipped(&self) -> EngineResult<Option<BranchId>> {
+        Err(EngineError::new(
+            lifeboat_engine::ErrorKind::Invalid,
+            "an agent keeps its own tail when it is brought back",
+        ))
+    }
     /// Deletes from the vault what no kept point and no branch of the group needs, `grace` after it was found to be so.
     async fn collect_garbage(&self, grace: Duration, dry_run: bool) -> EngineResult<GcReport>;
     /// Orderly stop, bounded.

@@ -181,7 +181,22 @@ async fn register(
         silence: None,
         health,
         reasons,
+        job: before.job,
+        failed_job: before.failed_job,
+        // Another machine under its name begins anew.
+        replaced: before.replaced.filter(|_| !other),
     };
+    if let Some(replaced) = &wanted.replaced {
+        troubles.push((
+            Health::Critical,
+            format!(
+                "this gateway was replaced by {} at {}: what it had is served there and shown here as it was, for reading only; stop it, \
+                 and empty its state directory before the machine is used again",
+                view::gateway_name(context, replaced.by),
+                replaced.since
+            ),
+        ));
+    }
     if wanted == before && !due {
         return;
     }
@@ -196,6 +211,9 @@ async fn register(
                 if found.process_id != before.process_id {
                     return None;
                 }
+                // A job that replaces it may have begun since.
+                let replaced = found.replaced.filter(|_| !other);
+                let wanted = GatewayRecord { job: found.job, failed_job: found.failed_job, replaced, ..wanted.clone() };
                 serde_json::to_value(&wanted).ok()
             })
             .await
@@ -436,11 +454,13 @@ async fn groups(context: &Arc<Context>, attached: &Arc<AttachedVault>) {
         }
         let active = record.active.as_ref().filter(|active| active.gateway == own);
         left::give_up(context, attached, id, document, &record, own).await;
+        wanted.extend(left::shown(&record, own));
         wanted.extend(active.map(|active| active.instance.clone()));
         for name in &wanted {
             open_wanted(context, attached, id, document, name, active.is_some_and(|active| active.instance == *name))
                 .await;
         }
+        left::keep(context, attached, id, document, &record, own).await;
         match active {
             Some(active) => serve(context, attached, id, document, &record, active, &volumes).await,
             None if record.active.is_none() && home && record.job.is_none() && record.failed_job.is_none() => {

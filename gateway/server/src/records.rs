@@ -106,6 +106,22 @@ pub(crate) struct GatewayRecord {
     pub(crate) silence: Option<Health>,
     pub(crate) health: Health,
     pub(crate) reasons: Vec<String>,
+    /// The job that replaces it; no other may begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) job: Option<JobId>,
+    /// The last one that failed, until one succeeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failed_job: Option<JobId>,
+    /// Another gateway took its place, as long as no other machine has taken its name up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) replaced: Option<ReplacedRecord>,
+}
+
+/// Who took a gateway's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReplacedRecord {
+    pub(crate) by: GatewayId,
+    pub(crate) since: Timestamp,
 }
 
 /// How a gateway was doing as a process server when it reported last. Sizes in bytes.
@@ -188,6 +204,36 @@ pub(crate) struct ActiveRecord {
 pub(crate) struct LeftRecord {
     pub(crate) gateway: GatewayId,
     pub(crate) instance: String,
+    /// That gateway was replaced: the copy isn't given up but shown as it is, to be looked into.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) shown: bool,
+    /// Of a copy that is shown: what wasn't shipped of it is in the vault.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) kept: bool,
+}
+
+impl LeftRecord {
+    /// A copy that is to be given up.
+    pub(crate) const fn new(gateway: GatewayId, instance: String) -> Self {
+        Self { gateway, instance, shown: false, kept: false }
+    }
+
+    /// A copy that a gateway which was replaced shows if it comes back.
+    pub(crate) const fn shown(gateway: GatewayId, instance: String) -> Self {
+        Self { gateway, instance, shown: true, kept: false }
+    }
+}
+
+impl GroupRecord {
+    /// The instance whose volumes a gateway shows under their names: that which it serves, the home's, or one that it had when it was
+    /// replaced.
+    pub(crate) fn shown_at(&self, gateway: Option<GatewayId>) -> &str {
+        if let Some(active) = self.active.as_ref().filter(|active| gateway == Some(active.gateway)) {
+            return &active.instance;
+        }
+        let left = self.left.iter().find(|left| left.shown && gateway == Some(left.gateway));
+        left.map(|left| left.instance.as_str()).or(self.home_instance.as_deref()).unwrap_or(HOME_INSTANCE)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -315,6 +361,9 @@ pub(crate) struct JobSpec {
     /// The job of a plan or a machine that began this one.
     #[serde(default)]
     pub(crate) parent: Option<JobId>,
+    /// Of a gateway that is replaced: disks that it had adopted are left alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) leave_disks: bool,
 }
 
 impl JobSpec {
@@ -336,6 +385,7 @@ impl JobSpec {
             app_consistent: false,
             branches: Vec::new(),
             parent: None,
+            leave_disks: false,
         }
     }
 }
@@ -434,6 +484,10 @@ pub(crate) enum Step {
     EndTest,
     /// Drill: writes the evidence down and signs it.
     Attest,
+    /// Writes down that a gateway is replaced, and ends what waits for it.
+    StandIn,
+    /// Writes down that the gateway which takes another one's place has the group.
+    MoveHome,
 }
 
 impl Step {
@@ -471,6 +525,8 @@ impl Step {
             Self::HashFiles => "Look at files",
             Self::EndTest => "Clean up",
             Self::Attest => "Sign the evidence",
+            Self::StandIn => "End what waits for the lost gateway",
+            Self::MoveHome => "Make it the group's gateway",
         }
     }
 }

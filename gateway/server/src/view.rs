@@ -130,6 +130,13 @@ pub(crate) fn is_alive(record: &GatewayRecord, silence_max: Duration) -> bool {
         && record.last_seen.is_some_and(|seen| Timestamp::now().seconds_since(seen) <= silence_max.as_secs_f64())
 }
 
+/// A gateway by its name, for people.
+pub(crate) fn gateway_name(context: &Context, gateway: GatewayId) -> String {
+    let id = gateway.to_string();
+    let known = context.vaults.all().iter().find_map(|vault| vault.snapshot().get(kind::GATEWAYS, &id).cloned());
+    known.map_or_else(|| format!("the gateway {id}"), |document| format!("the gateway {}", document.name))
+}
+
 pub(crate) fn gateway(context: &Context, document: &Document) -> Result<Gateway, VaultError> {
     let record: GatewayRecord = status(document);
     let own = record.process_id.as_deref() == Some(context.state.process_id());
@@ -153,6 +160,10 @@ pub(crate) fn gateway(context: &Context, document: &Document) -> Result<Gateway,
         None if own => None,
         None => record.process_server,
     };
+    if let Some(replaced) = &record.replaced {
+        let by = gateway_name(context, replaced.by);
+        reasons.push(format!("replaced by {by} at {}: it serves nothing any more, and can be deleted", replaced.since));
+    }
     Ok(Gateway {
         id: id(document)?,
         generation: document.generation,
@@ -171,6 +182,7 @@ pub(crate) fn gateway(context: &Context, document: &Document) -> Result<Gateway,
             compute: record.compute,
             evidence_key: record.evidence_key,
             process_server: process_server.map(Into::into),
+            replaced_by: record.replaced.map(|replaced| replaced.by),
         },
     })
 }
@@ -328,9 +340,12 @@ fn job_kind(snapshot: &Snapshot, job: JobId) -> Option<JobKind> {
 fn protection_state(record: &GroupRecord, home: Option<GatewayId>, working: Option<JobKind>) -> ProtectionState {
     match (working, &record.active) {
         (Some(JobKind::EnableProtection), _) => ProtectionState::Creating,
-        (Some(JobKind::PlannedFailover | JobKind::UnplannedFailover | JobKind::ChangePoint), _) => {
-            ProtectionState::FailingOver
-        }
+        (
+            Some(
+                JobKind::PlannedFailover | JobKind::UnplannedFailover | JobKind::ChangePoint | JobKind::ReplaceGateway,
+            ),
+            Some(_),
+        ) => ProtectionState::FailingOver,
         (Some(JobKind::Failback), _) => ProtectionState::FailingBack,
         (_, None) if record.failed_job.is_some() => ProtectionState::Failed,
         (_, None) => ProtectionState::Pending,
@@ -637,6 +652,7 @@ pub(crate) fn job(document: &Document) -> Result<Job, VaultError> {
         AnySpec::Program(spec) => match spec.subject {
             Subject::Plan(plan) => (Some(plan), None, None, spec.parent),
             Subject::Machine(machine) => (None, Some(machine), None, spec.parent),
+            Subject::Gateway(_) => (None, None, None, spec.parent),
         },
         AnySpec::Group(spec) => (None, None, None, spec.parent),
     };

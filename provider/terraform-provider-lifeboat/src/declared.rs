@@ -134,6 +134,11 @@ pub(crate) trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Refuses a change or a replacement for a reason that only a gateway knows. What can't be found out is no reason to refuse.
+    async fn refuse_change(_api: &Client, _plan: &PlanChange) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether [`Kind::foresee`] looks at changes, too.
     const FORESEES_CHANGES: bool = false;
 
@@ -406,6 +411,11 @@ impl<K: Kind> Resource<Link> for Declared<K> {
         }
         for path in K::replaces(plan) {
             plan.require_replace(path);
+        }
+        if let Ok(api) = link.api()
+            && plan.is_update()
+        {
+            cx.run("looking at what is declared", K::refuse_change(api, plan)).await??;
         }
         K::judge(plan)?;
         // Without a client, apply says what is wrong.

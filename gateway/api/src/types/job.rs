@@ -44,6 +44,8 @@ pub enum JobKind {
     StopMachine,
     /// Tests a plan, holds what is asserted against it, cleans up and writes evidence.
     Drill,
+    /// Another gateway takes over what a lost one had.
+    ReplaceGateway,
 }
 
 impl JobKind {
@@ -67,6 +69,7 @@ impl JobKind {
             Self::StartMachine => "start-machine",
             Self::StopMachine => "stop-machine",
             Self::Drill => "drill",
+            Self::ReplaceGateway => "replace-gateway",
         }
     }
 }

@@ -44,6 +44,21 @@ pub enum GatewayRole {
     MasterTarget,
 }
 
+impl GatewayRole {
+    /// All of them: what a gateway does that is declared without any.
+    pub const ALL: [Self; 3] = [Self::ConfigurationServer, Self::ProcessServer, Self::MasterTarget];
+
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfigurationServer => "configuration_server",
+            Self::ProcessServer => "process_server",
+            Self::MasterTarget => "master_target",
+        }
+    }
+}
+
 /// A gateway as declared. The process whose `--site` and `--name` match takes the declaration up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GatewaySpec {
@@ -90,6 +105,10 @@ pub struct GatewayStatus {
     /// How it is doing as a process server of mobility agents; absent where it is none.
     #[serde(default)]
     pub process_server: Option<ProcessServerStatus>,
+    /// The gateway that took its place; absent unless it was replaced.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub replaced_by: Option<GatewayId>,
 }
 
 /// How a process server is doing. Of the answering gateway as it is now; of another one as it was when that reported last, about every
@@ -124,6 +143,21 @@ pub struct ProcessServerStatus {
     pub cache_bytes_limit: u64,
     /// Age of the oldest record in its cache that could be in the vault; absent while there is none. After a restart it counts from there.
     pub backlog_age_seconds: Option<u64>,
+}
+
+/// `:replace`: another gateway of the same site takes over what this one had, which is lost. Any gateway takes the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplaceGatewayRequest {
+    /// The gateway that takes its place: of the same site, with a process that has opened the vault.
+    #[schema(value_type = String)]
+    pub gateway_id: GatewayId,
+    /// Also when the one that is replaced was heard of within the last minute. It is fenced: what it has acknowledged and not
+    /// shipped stays with it.
+    #[serde(default)]
+    pub force: bool,
+    /// Fetch everything from the vault, also what stands on disks which the lost gateway had adopted and which the new one sees.
+    #[serde(default)]
+    pub leave_disks: bool,
 }
 
 resource! {

@@ -194,6 +194,7 @@ fn the_lines_of_the_contract_parse() {
         "token rotate ci --grace 0s",
         "token renew tok-0198f2c0000070008000000000000001 --ttl 30d",
         "token delete ci",
+        "gateway replace primary --by spare --force --leave-disks",
         "deleted list",
         "deleted undelete web --kind machine",
         "approval list",

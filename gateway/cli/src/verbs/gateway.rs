@@ -1,16 +1,17 @@
-//! `lifeboat gateway`: list, show, create, delete.
+//! `lifeboat gateway`: list, show, create, delete, replace.
 //!
 //! Declares which process serves volumes at a site. The process whose `--name` (and `--site`) match takes the
 //! declaration up by itself.
 
 use clap::{Args, Subcommand, ValueEnum};
 use lifeboat_api::client::Collection as _;
-use lifeboat_api::{Gateway, GatewayRole, GatewaySpec, Site};
+use lifeboat_api::{Gateway, GatewayRole, GatewaySpec, ReplaceGatewayRequest, Site};
 
 use super::declared::{self, Listed, Named, Names, joined};
 use crate::connect::ConnectionArgs;
 use crate::failure::Result;
 use crate::output::Output;
+use crate::progress::settle;
 use crate::render::maybe;
 use crate::resolve::find;
 
@@ -46,6 +47,27 @@ enum GatewayVerb {
     },
     /// Delete a gateway that has no volumes
     Delete(Named),
+    /// Have another gateway of the site take over what a lost one had
+    Replace(ReplaceArgs),
+}
+
+#[derive(Args, Debug)]
+struct ReplaceArgs {
+    /// The gateway that is lost, by id or name
+    #[arg(value_name = "LOST")]
+    lost: String,
+    /// The gateway that takes its place, by id or name: of the same site, with this vault open
+    #[arg(long, value_name = "GATEWAY")]
+    by: String,
+    /// Also when it was heard of within the last minute: it is fenced, and what it has acknowledged and not shipped stays with it
+    #[arg(long)]
+    force: bool,
+    /// Fetch everything from the vault, also what stands on disks that the lost gateway had adopted and the new one sees
+    #[arg(long)]
+    leave_disks: bool,
+    /// Don't wait until it is done
+    #[arg(long)]
+    no_wait: bool,
 }
 
 /// What a gateway does.
@@ -101,5 +123,12 @@ pub(crate) async fn run(args: GatewayArgs, output: Output) -> Result<()> {
             declared::create::<Gateway>(&client, output, &GatewaySpec { site_id, name, roles, mount_path }).await
         }
         GatewayVerb::Delete(named) => declared::delete::<Gateway>(&client, output, &named, "deleted").await,
+        GatewayVerb::Replace(ReplaceArgs { lost, by, force, leave_disks, no_wait }) => {
+            let lost = find::<Gateway>(&client, &lost).await?.id.to_string();
+            let gateway_id = find::<Gateway>(&client, &by).await?.id;
+            let body = ReplaceGatewayRequest { gateway_id, force, leave_disks };
+            let job = client.verb::<Gateway>(&lost, "replace", &body).await?;
+            settle(&client, output, job, !no_wait).await
+        }
     }
 }

@@ -219,6 +219,21 @@ impl Group {
         Self::begin(config, disk, saved, None)
     }
 
+    /// Of a group that was fenced: keeps in the vault, on a branch of its own, what this gateway had acknowledged and not shipped, and
+    /// goes on showing the volumes as they were. None when there was nothing. Done again, it comes to the same.
+    ///
+    /// # Errors
+    /// `Invalid` unless fenced; `Retry` while the vault is away.
+    pub async fn keep_unshipped(self: &Arc<Self>) -> Result<Option<BranchId>> {
+        let _change = self.change.lock().await;
+        let phase = self.state.lock().state.phase;
+        if phase != Phase::Fenced {
+            let why = format!("{} wasn't fenced at this gateway: there is no tail to keep", self.config.group);
+            return Err(EngineError::new(ErrorKind::Invalid, why));
+        }
+        self.keep_tail().await
+    }
+
     /// Keeps what this gateway wrote and the history doesn't have on a branch of its own; none when there is nothing.
     ///
     /// # Errors

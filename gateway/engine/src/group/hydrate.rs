@@ -1,19 +1,27 @@
 //! Background hydration of a branch at a recovery site: every block that is not here yet is fetched from the vault, until
 //! the images are whole and the vault is needed for reading no more.
 //!
+//! An adopted source may hold most of it already, as when a disk moved from a machine that was lost to the one that takes its place. It
+//! is hashed first, leaf by leaf, against the point: what is equal is here, and only the rest is fetched. A crash in the middle has it
+//! hashed again.
+//!
 //! A crash forgets nothing but the last few blocks; they are fetched again, and were not told as done: progress never goes back. While the vault is away it waits and tries
 //! again; reads of absent blocks fail meanwhile, writes don't.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use lifeboat_model::{Extent, VolumeId};
+use async_trait::async_trait;
+use bytes::Bytes;
+use lifeboat_model::{BLOCK_SIZE_U64, Extent, VolumeId};
 
 use super::running::Running;
 use super::volume::{fetch, fill};
 use super::{Group, Phase, Progress};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::image::Image;
+use crate::rehydrate::{ImageReader, differing};
+use crate::view::PointView;
 
 /// Blocks fetched at a time: 4 MiB.
 const STEP_BLOCKS: u64 = 1024;
@@ -59,6 +67,7 @@ async fn hydrate_once(group: &Weak<Group>) -> Result<()> {
         saved.state.volumes.iter().filter(|volume| volume.lazy).map(|volume| volume.id).collect()
     };
     for id in volumes {
+        recognise(group, id).await?;
         let mut at = 0;
         let mut unsynced = 0;
         loop {
@@ -91,6 +100,68 @@ async fn hydrate_once(group: &Weak<Group>) -> Result<()> {
         observed.progress = None;
     }
     Ok(())
+}
+
+/// Finds out what of a volume its adopted source holds already.
+async fn recognise(weak: &Weak<Group>, id: VolumeId) -> Result<()> {
+    let Some(group) = weak.upgrade() else { return Ok(()) };
+    let Some(running) = group.running.lock().clone() else { return Ok(()) };
+    let Some(image) = running.path.image(id).filter(|image| image.may_hold_more()) else { return Ok(()) };
+    if image.next_absent(0, 1).is_none() {
+        return Ok(());
+    }
+    let base: Arc<PointView> = Arc::clone(running.base(&group).await?);
+    let config = group.config.group;
+    // The group is held by nobody meanwhile, so that it can be closed.
+    drop((group, running));
+    let Some(volume) = base.volumes().into_iter().find(|one| one.id == id) else { return Ok(()) };
+    let before = image.kept_blocks();
+    let local: Arc<dyn ImageReader> = Arc::new(Unfilled { group: Weak::clone(weak), image: Arc::clone(&image) });
+    let (mut at, mut differ) = (0, 0);
+    // Ascending: everything before an extent is equal, or was given before it. A block that is written meanwhile is here anyway.
+    differing(&base, &local, volume, &mut |extent| {
+        image.recognise(Extent { lba: at, blocks: extent.lba.saturating_sub(at) });
+        at = extent.end();
+        differ += extent.blocks;
+    })
+    .await?;
+    image.recognise(Extent { lba: at, blocks: volume.size_blocks.saturating_sub(at) });
+    {
+        let image = Arc::clone(&image);
+        blocking(move || image.sync()).await?;
+    }
+    tracing::info!(
+        group = %config, volume = %id, equal = image.kept_blocks().saturating_sub(before), differ,
+        "a disk was compared with the vault: only the blocks that differ are fetched"
+    );
+    Ok(())
+}
+
+/// What a source holds, whether it counts yet or not.
+struct Unfilled {
+    group: Weak<Group>,
+    image: Arc<Image>,
+}
+
+#[async_trait]
+impl ImageReader for Unfilled {
+    async fn blocks(&self, _: VolumeId) -> Result<u64> {
+        Ok(self.image.blocks())
+    }
+
+    async fn read(&self, volume: VolumeId, extent: Extent) -> Result<Bytes> {
+        if self.group.upgrade().is_none_or(|group| group.running.lock().is_none()) {
+            let why = format!("{volume} is being closed: its disk is compared when it is open again");
+            return Err(EngineError::new(ErrorKind::Closed, why));
+        }
+        let image = Arc::clone(&self.image);
+        blocking(move || {
+            let mut content = vec![0; usize::try_from(extent.blocks * BLOCK_SIZE_U64).unwrap_or(usize::MAX)];
+            image.read(extent.lba, &mut content)?;
+            Ok(Bytes::from(content))
+        })
+        .await
+    }
 }
 
 async fn step(group: &Group, running: &Running, image: &Arc<Image>, id: VolumeId, part: Extent) -> Result<()> {

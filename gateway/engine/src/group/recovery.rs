@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_model::state::GroupState;
-use lifeboat_model::{BranchId, Epoch, Lsn, VolumeId};
+use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Epoch, Lsn, VolumeId};
 
 use super::adoption::{Wanted, hold_all};
 use super::running::view_at_position;
@@ -45,6 +45,21 @@ impl Group {
     /// `NotFound` when there is no such point; `Invalid` when the directory holds another branch that is active here; what
     /// the vault or the disk says.
     pub async fn fail_over(config: GroupConfig, request: FailOver) -> Result<Arc<Self>> {
+        Self::fail_over_on(config, request, BTreeMap::new()).await
+    }
+
+    /// [`Group::fail_over`] at a gateway that may have the disks which the lost one had adopted. A disk that is recognised as its
+    /// volume's is taken with what it holds: only blocks that differ from the point are fetched, and those it had beyond the point are
+    /// replaced. What isn't there, is in use, too small, or holds something else is left alone, and the volume gets an image of our
+    /// own: see [`Group::volumes`].
+    ///
+    /// # Errors
+    /// As [`Group::fail_over`].
+    pub async fn fail_over_on(
+        config: GroupConfig,
+        request: FailOver,
+        disks: BTreeMap<VolumeId, PathBuf>,
+    ) -> Result<Arc<Self>> {
         if let Some(active) = Self::give_up(&config, request.branch).await?.active {
             return Ok(active);
         }
@@ -66,6 +81,7 @@ impl Group {
             (None, None) => at_newest(&reader, request.from_branch, None).await?,
         };
         let view = PointView::of(&reader, point.position(), state.clone(), Some(point.clone()));
+        let held = recognised(&disk, &view, disks).await?;
         let origin = Origin { at: point.position(), point: Some(point.id) };
         let settings = ship_settings(&config.settings);
         let (writer, opened) =
@@ -81,7 +97,7 @@ impl Group {
                 ),
             ));
         }
-        let this = Self::begin_lazily(config, disk, view, writer, &opened, Some(point), Vec::new())?;
+        let this = Self::begin_lazily(config, disk, view, writer, &opened, Some(point), held)?;
         if !request.test {
             this.start_hydration();
         }
@@ -285,6 +301,42 @@ async fn at_newest(reader: &Reader, branch: BranchId, end: Option<Position>) -> 
 async fn hold_disks(disk: &Arc<dyn Disk>, disks: BTreeMap<VolumeId, PathBuf>) -> Result<Vec<Wanted>> {
     let spec = |(id, path)| VolumeSpec { id, name: String::new(), size_bytes: 0, source: Some(path) };
     hold_all(disk, disks.into_iter().map(spec).collect()).await
+}
+
+/// Takes hold of those disks that hold their volumes.
+async fn recognised(
+    disk: &Arc<dyn Disk>,
+    view: &Arc<PointView>,
+    disks: BTreeMap<VolumeId, PathBuf>,
+) -> Result<Vec<Wanted>> {
+    let mut taken = Vec::new();
+    for volume in view.volumes() {
+        let Some(path) = disks.get(&volume.id) else { continue };
+        let shown = path.display();
+        let wanted = match hold_disks(disk, BTreeMap::from([(volume.id, path.clone())])).await {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                tracing::warn!(volume = %volume.id, disk = %shown, %error, "a disk isn't taken: its volume comes from the vault");
+                continue;
+            }
+        };
+        for one in wanted {
+            let Some((_, file)) = one.held() else { continue };
+            let bytes = volume.size_blocks.saturating_mul(BLOCK_SIZE_U64);
+            let long_enough = file.len().is_ok_and(|len| len >= bytes);
+            let (equal, seen) = if long_enough { view.sample(volume, &file).await? } else { (0, 0) };
+            if seen > 0 && equal.saturating_mul(2) >= seen {
+                tracing::info!(volume = %volume.id, disk = %shown, equal, seen, "a disk is recognised as its volume's");
+                taken.push(one);
+            } else {
+                tracing::warn!(
+                    volume = %volume.id, disk = %shown, equal, seen, long_enough,
+                    "a disk doesn't hold what its volume held and is left alone: the volume comes from the vault"
+                );
+            }
+        }
+    }
+    Ok(taken)
 }
 
 /// What was at a gateway before it took a branch.

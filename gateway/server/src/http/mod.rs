@@ -96,6 +96,7 @@ fn routes() -> Routes {
         .get("/v1/vaults/{id}/keys", keys::list)
         .collection::<Sites>("/v1/sites", "/v1/sites/{id}")
         .collection::<Gateways>("/v1/gateways", "/v1/gateways/{id}")
+        .post("/v1/gateways/{id}", verbs::gateway)
         .collection::<Policies>("/v1/policies", "/v1/policies/{id}")
         .collection::<Volumes>("/v1/volumes", "/v1/volumes/{id}")
         .post("/v1/volumes/{id}", volume_keys::verb)

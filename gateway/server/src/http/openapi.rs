@@ -86,6 +86,7 @@ use super::operations::{Need, Operation, Shape, operations};
         api::ReleaseRequest,
         api::ResumeRequest,
         api::FailbackRequest,
+        api::ReplaceGatewayRequest,
         api::PointRequest,
         api::ResyncRequest,
         api::PinRequest,

@@ -204,7 +204,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 80] = [
+const OTHERS: [Operation; 81] = [
     operation(
         "get",
         "/v1/whoami",
@@ -481,6 +481,11 @@ const OTHERS: [Operation; 80] = [
         Shape::Begun,
         "Job",
         &[],
+    ),
+    begins(
+        "/v1/gateways/{id}:replace",
+        "Has another gateway of the site take over what a lost one had.",
+        "ReplaceGatewayRequest",
     ),
     operation(
         "post",

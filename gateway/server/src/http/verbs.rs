@@ -1,4 +1,4 @@
-//! Verbs on groups, plans, machines and jobs: `POST /v1/groups/{id}:verb`. Each decides what is to be done, writes it down as a job and
+//! Verbs on groups, plans, machines, gateways and jobs: `POST /v1/groups/{id}:verb`. Each decides what is to be done, writes it down as a job and
 //! answers 202.
 
 use axum::Json;
@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use lifeboat_api::{
     ChangePointRequest, CleanupRequest, CommitRequest, ContinueRequest, FailbackRequest, FailoverRequest,
-    PlanCleanupRequest, PlanFailoverRequest, PointRequest, ProblemCode, ReleaseRequest, ReprotectRequest,
-    ResumeRequest, ResyncRequest, RetryRequest, StartRequest, StopRequest,
+    PlanCleanupRequest, PlanFailoverRequest, PointRequest, ProblemCode, ReleaseRequest, ReplaceGatewayRequest,
+    ReprotectRequest, ResumeRequest, ResyncRequest, RetryRequest, StartRequest, StopRequest,
 };
 use lifeboat_model::{GroupId, JobId};
 use lifeboat_vault::Document;
@@ -18,11 +18,13 @@ use super::body;
 use super::error::{ApiError, ApiResult};
 use super::machine_run;
 use super::undelete;
+use crate::approvals::{self, Act};
 use crate::context::Context;
 use crate::jobs;
 use crate::jobs::ask::Asked;
 use crate::jobs::beside;
 use crate::jobs::program::ask::AskedOf;
+use crate::jobs::replace::Replacement;
 use crate::records::{AnySpec, Subject, kind};
 use crate::view;
 
@@ -189,6 +191,40 @@ fn note_fits(field: &str, text: Option<&str>) -> ApiResult<()> {
         }
         _ => Ok(()),
     }
+}
+
+pub(crate) async fn gateway(
+    State(context): Shared,
+    Path(segment): Path<String>,
+    request: Request,
+) -> ApiResult<Response> {
+    let who = super::tokens::identity(&request)?;
+    let (id, verb) = split(&segment)?;
+    if verb != "replace" {
+        let why = format!("a gateway has no verb {verb:?}; there is replace");
+        return Err(ApiError::new(ProblemCode::NotFound, why));
+    }
+    let (bytes, repeatable) = body::new_id(request.headers(), &format!("gateway:{verb}:{id}"))?;
+    let (job, id) = (JobId::from_bytes(bytes), id.to_owned());
+    let wanted: ReplaceGatewayRequest = body::typed(&body::json(request).await?)?;
+    let (attached, _) = context.require(kind::GATEWAYS, "gateway", &id).await?;
+    if repeatable && let Some((_, document)) = context.find(kind::JOBS, &job.to_string()).await {
+        return accepted(&document);
+    }
+    attached.refresh().await?;
+    let snapshot = attached.snapshot();
+    let document = snapshot.get(kind::GATEWAYS, &id).cloned().ok_or_else(|| ApiError::not_found("gateway", &id))?;
+    let asked = Replacement { attached: &attached, document: &document, lost: view::id(&document)?, wanted: &wanted };
+    asked.admit()?;
+    let (spec, steps) = asked.decide(job)?;
+    if asked.is_heard() {
+        // It may be serving: who is cut off by that, and what stays with it, is a second person's business too.
+        let exact = format!("POST /v1/gateways/{id}:replace: by {}, forced", wanted.gateway_id);
+        let name = format!("replace the gateway {}, which was heard of lately", document.name);
+        approvals::demand(&context, &attached, &who, Act { exact, name }).await?;
+    }
+    let document = jobs::begin(&context, &attached, job, AnySpec::Program(Box::new(spec)), steps).await?;
+    accepted(&document)
 }
 
 pub(crate) async fn job(State(context): Shared, Path(segment): Path<String>, request: Request) -> ApiResult<Response> {

@@ -8,8 +8,8 @@ use crate::http::error::{ApiError, ApiResult};
 use crate::records::{AnySpec, RecoveryRecord, Subject, kind, status};
 use crate::vaults::Snapshot;
 
-/// Plans and machines, whose tests and jobs go through several groups.
-const PROGRAMS: [(&str, &str); 2] = [(kind::PLANS, "plan"), (kind::MACHINES, "machine")];
+/// Plans and machines, whose tests and jobs go through several groups; and gateways that are replaced.
+const PROGRAMS: [(&str, &str); 3] = [(kind::PLANS, "plan"), (kind::MACHINES, "machine"), (kind::GATEWAYS, "gateway")];
 
 /// Whether a job moves groups or their machines, so that nobody else may meanwhile.
 const fn moves(kind: JobKind) -> bool {
@@ -23,6 +23,7 @@ const fn moves(kind: JobKind) -> bool {
             | JobKind::Failback
             | JobKind::StartMachine
             | JobKind::StopMachine
+            | JobKind::ReplaceGateway
     )
 }
 

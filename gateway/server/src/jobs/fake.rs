@@ -255,6 +255,7 @@ impl DataPath for Fake {
 
     async fn fail_over(&self, place: Place, to: FailOverTo) -> EngineResult<Arc<dyn Instance>> {
         self.place("fail over: begins").await;
+        self.0.lock().expect("sound").built_on = to.disks.values().cloned().collect();
         if !to.test {
             let fenced = self.change(to.from, |branch| match branch.promoted_to {
                 Some(other) if other != to.branch => false,
@@ -587,6 +588,15 @@ impl Instance for FakeInstance {
         self.set(|local| (local.phase, local.epoch) = (GroupState::Active, epoch));
         self.fake.place("take over: done").await;
         Ok(())
+    }
+
+    async fn keep_unshipped(&self) -> EngineResult<Option<BranchId>> {
+        self.fake.place("keep: begins").await;
+        if self.local().phase != GroupState::Fenced {
+            return Err(refuse(ErrorKind::Invalid, "it wasn't fenced"));
+        }
+        self.fake.place("keep: done").await;
+        Ok(Some(BranchId::from_bytes(self.local().group.to_bytes())))
     }
 
     async fn collect_garbage(&self, _: Duration, _: bool) -> EngineResult<GcReport> {

@@ -21,6 +21,7 @@ pub(crate) mod drill;
 mod perform;
 pub(crate) mod plan;
 pub(crate) mod program;
+pub(crate) mod replace;
 mod request;
 
 #[cfg(test)]
@@ -46,7 +47,7 @@ use crate::context::{Context, Happening};
 use crate::http::error::{ApiError, ApiResult};
 use crate::records::{
     Answer, AnySpec, DrillRecord, GatewayRecord, GroupRecord, JobRecord, JobSpec, JobStateRecord, RecoveryRecord, Step,
-    StepRecord, kind, status,
+    StepRecord, Subject, kind, status,
 };
 use crate::vaults::{AttachedVault, Snapshot};
 use crate::view;
@@ -221,6 +222,11 @@ async fn change_holder(
             let changed = change_drill(attached, spec.drill, |record| change(&mut record.job, &mut record.failed_job));
             Ok(changed.await?.job)
         }
+        AnySpec::Program(program) if matches!(program.subject, Subject::Gateway(_)) => {
+            let (_, id) = spec.holder();
+            let changed = change_gateway(attached, &id, |record| change(&mut record.job, &mut record.failed_job));
+            Ok(changed.await?.job)
+        }
         AnySpec::Program(_) => {
             let (kind, id) = spec.holder();
             let changed =
@@ -242,6 +248,23 @@ pub(crate) async fn change_recovery(
         .catalog()
         .update_status(kind, id, &mut |document| {
             let mut record: RecoveryRecord = status(document);
+            if change(&mut record) { serde_json::to_value(&record).ok() } else { None }
+        })
+        .await?;
+    Ok(status(&document))
+}
+
+/// Changes the record of a gateway; `change` says whether it did. Returns the record as it is then.
+pub(crate) async fn change_gateway(
+    attached: &AttachedVault,
+    id: &str,
+    mut change: impl FnMut(&mut GatewayRecord) -> bool + Send,
+) -> Result<GatewayRecord, VaultError> {
+    let vault = attached.vault()?;
+    let document = vault
+        .catalog()
+        .update_status(kind::GATEWAYS, id, &mut |document| {
+            let mut record: GatewayRecord = status(document);
             if change(&mut record) { serde_json::to_value(&record).ok() } else { None }
         })
         .await?;
@@ -766,7 +789,7 @@ async fn set_free(attached: &AttachedVault, id: JobId, spec: &AnySpec, ended: Jo
 /// A job that is over but still has what it was about: the process died in between. Gives that free.
 pub(crate) async fn release_holders(context: &Context, attached: &AttachedVault) {
     let snapshot = attached.snapshot();
-    let holders = [kind::GROUPS, kind::PLANS, kind::MACHINES, kind::DRILLS];
+    let holders = [kind::GROUPS, kind::PLANS, kind::MACHINES, kind::DRILLS, kind::GATEWAYS];
     for (kind, document) in holders.into_iter().flat_map(|kind| std::iter::repeat(kind).zip(snapshot.of(kind))) {
         let Some(id) = holder_of(kind, document) else { continue };
         let Some(job) = snapshot.get(kind::JOBS, &id.to_string()) else { continue };

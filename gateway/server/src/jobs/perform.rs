@@ -1,6 +1,7 @@
 //! What each step does. Every one may be run again after a crash at any point and comes to the same.
 
 mod protection;
+mod replace;
 mod resync;
 
 use std::path::PathBuf;
@@ -115,6 +116,7 @@ pub(super) async fn perform(work: &Work<'_>, step: Step) -> Result<Done, Failure
         Step::Retire => work.retire().await,
         Step::Compare => work.compare().await,
         Step::Resync => work.resync().await,
+        Step::MoveHome => work.move_home().await,
         other => Err(Failure::Final(format!("a step that no group has: {}", other.title()))),
     }
 }
@@ -277,7 +279,7 @@ impl Work<'_> {
             let instance = if self.context.engine.exists(&dir) {
                 self.context.engine.open(place).await?
             } else {
-                let to = FailOverTo { from, point: wanted, branch, test };
+                let to = FailOverTo { from, point: wanted, branch, test, disks: self.disks() };
                 let made = self.context.engine.fail_over(place, to).await?;
                 origin = made.status().last_point.filter(|point| point.branch != branch);
                 made
@@ -628,7 +630,7 @@ impl Work<'_> {
             if let Some(gateway) = moves {
                 let instance = before.unwrap_or_else(|| HOME_INSTANCE.to_owned());
                 record.home = Some(active.gateway);
-                record.left.push(LeftRecord { gateway, instance });
+                record.left.push(LeftRecord::new(gateway, instance));
             }
             record.left.retain(|left| left.gateway != active.gateway || left.instance != active.instance);
             record.failover = None;

@@ -51,6 +51,16 @@ pub(crate) fn change_point(here: GatewayId) -> Vec<StepRecord> {
         .collect()
 }
 
+/// The steps of having a group at `here` that a lost gateway served: it goes on from what the vault has.
+pub(crate) fn take_over(here: GatewayId) -> Vec<StepRecord> {
+    [Step::Branch, Step::MoveHome].into_iter().map(|step| StepRecord::new(step, here)).collect()
+}
+
+/// The steps of having a group at home at `here` that a lost gateway was the home of, and that is served elsewhere.
+pub(crate) fn move_home(here: GatewayId) -> Vec<StepRecord> {
+    vec![StepRecord::new(Step::MoveHome, here)]
+}
+
 /// The steps of a resync at `here`.
 pub(crate) fn resync(here: GatewayId, compare: bool) -> Vec<StepRecord> {
     let steps: &[Step] = if compare { &[Step::Compare, Step::Resync] } else { &[Step::Resync] };
@@ -77,7 +87,7 @@ pub(crate) const fn may_cancel(kind: JobKind, step: Step) -> bool {
     }
     match kind {
         JobKind::Failback => matches!(step, Step::Rehydrate | Step::Release | Step::LastDelta),
-        JobKind::PlannedFailover | JobKind::UnplannedFailover | JobKind::ChangePoint => {
+        JobKind::PlannedFailover | JobKind::UnplannedFailover | JobKind::ChangePoint | JobKind::ReplaceGateway => {
             matches!(step, Step::Release | Step::Branch)
         }
         _ => true,

@@ -29,7 +29,7 @@ use super::{change_job, change_recovery, report_progress};
 use crate::context::{Context, Happening};
 use crate::http::error::ApiError;
 use crate::records::{
-    AnySpec, JobRecord, Member, ProgramSpec, RecoveryFailover, RecoveryTest, Step, StepRecord, kind, status,
+    AnySpec, JobRecord, Member, ProgramSpec, RecoveryFailover, RecoveryTest, Step, StepRecord, Subject, kind, status,
 };
 use crate::vaults::AttachedVault;
 use crate::view::{self, GroupFacts};
@@ -59,6 +59,7 @@ pub(super) async fn perform(run: &Run<'_>) -> Result<Done, Failure> {
         Step::Reprotect => run.groups(true).await,
         Step::Groups => run.groups(false).await,
         Step::RecordPlan => run.record().await,
+        Step::StandIn => super::replace::stand_in(run).await,
         other => Err(Failure::Final(format!("a step that no {} has: {}", run.spec.subject.what(), other.title()))),
     }
 }
@@ -232,6 +233,13 @@ impl Run<'_> {
                     return Ok(None);
                 };
                 asked.end_tests(&[test.branch])
+            }
+            JobKind::ReplaceGateway => {
+                let Subject::Gateway(lost) = self.spec.subject else {
+                    return Err(Failure::Final("the job says nothing of the lost gateway".to_owned()));
+                };
+                let decided = super::replace::of_group(asked, lost, there, self.spec.leave_disks);
+                return decided.map_err(refusal);
             }
             JobKind::Failback if is_home => return Ok(None),
             JobKind::Failback => {

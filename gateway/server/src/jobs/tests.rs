@@ -6,6 +6,7 @@ mod drills;
 mod elsewhere;
 mod hosts;
 mod programs;
+mod replace;
 mod sequences;
 mod undelete;
 

@@ -73,6 +73,8 @@ impl RecoveryTest {
 pub(crate) enum Subject {
     Plan(PlanId),
     Machine(MachineId),
+    /// A gateway that is replaced.
+    Gateway(GatewayId),
 }
 
 impl Subject {
@@ -81,6 +83,7 @@ impl Subject {
         match self {
             Self::Plan(_) => kind::PLANS,
             Self::Machine(_) => kind::MACHINES,
+            Self::Gateway(_) => kind::GATEWAYS,
         }
     }
 
@@ -89,6 +92,7 @@ impl Subject {
         match self {
             Self::Plan(_) => "plan",
             Self::Machine(_) => "machine",
+            Self::Gateway(_) => "gateway",
         }
     }
 
@@ -97,6 +101,7 @@ impl Subject {
         match self {
             Self::Plan(id) => id.to_string(),
             Self::Machine(id) => id.to_string(),
+            Self::Gateway(id) => id.to_string(),
         }
     }
 }
@@ -181,6 +186,9 @@ pub(crate) struct ProgramSpec {
     /// The job of a drill that began this one.
     #[serde(default)]
     pub(crate) parent: Option<JobId>,
+    /// A gateway that is replaced: disks that it had adopted are left alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) leave_disks: bool,
 }
 
 impl ProgramSpec {
@@ -209,7 +217,7 @@ impl ProgramSpec {
 
     /// Whether a machine that runs at a gateway stays there: an earlier try of a failover got as far as that.
     pub(crate) fn stays(&self, mover: &Mover, gateway: GatewayId) -> bool {
-        matches!(self.kind, JobKind::PlannedFailover | JobKind::UnplannedFailover)
+        matches!(self.kind, JobKind::PlannedFailover | JobKind::UnplannedFailover | JobKind::ReplaceGateway)
             && self.gateway_of(mover.spec.group_id) == gateway
     }
 }

@@ -8,7 +8,9 @@
 //! A volume that holds data is replaced only with `allow_replace`, and never shrinks. A failover changes what is observed
 //! (`path`, `nbd_url`, `active_site`), nothing that is declared: the next plan is empty.
 
-use lifeboat_api::{Client, ClientError, Group, Machine, Plan, ProtectionState, Volume, VolumeSource, VolumeSpec};
+use lifeboat_api::{
+    Client, ClientError, Gateway, Group, Machine, Plan, ProtectionState, Volume, VolumeSource, VolumeSpec,
+};
 use tf_provider_sdk::modify::{self, AttributePlan};
 use tf_provider_sdk::{
     Attribute, Block, Context, Diagnostic, Diagnostics, NestedBlock, Number, Object, PlanChange, Result, Schema,
@@ -90,7 +92,8 @@ impl Kind for VolumeKind {
             ))
             .attribute(Attribute::string("gateway_id").required().modify(modify::requires_replace_if(moves)).description(
                 "The gateway where it is at home. After a failback to another gateway (`home_gateway_id`) it may stay as it is, or \
-                 be changed to that one in place. Any other change needs `allow_replace`.",
+                 be changed to that one in place. After `lifeboat gateway replace` it has to name the gateway that took over. Any \
+                 other change needs `allow_replace`.",
             ))
             .attribute(anchor("name", "1 to 63 letters, digits, `.`, `_` or `-`, unique in the vault; its file in the mount is `volumes/NAME.img`.", WHEN_ALLOWED))
             .attribute(Attribute::number("size_gib").required().description(
@@ -208,10 +211,15 @@ impl Kind for VolumeKind {
                 return Ok(());
             }
             let name: String = plan.get_prior("name")?.unwrap_or_default();
+            let home: Option<String> = plan.get_prior("home_gateway_id")?;
             for path in plan.requires_replace() {
                 let detail = format!(
                     "A change of {path} needs a new, empty volume in the place of {name}, and what {name} holds would be \
-                     destroyed. Set it back; or set allow_replace = true if the data may go; or declare another volume and copy."
+                     destroyed. Set it back{}; or set allow_replace = true if the data may go; or declare another volume and copy.",
+                    match &home {
+                        Some(home) if path.to_string() == "gateway_id" => format!(" to {home}, where it is at home"),
+                        _ => String::new(),
+                    }
                 );
                 found.push(Diagnostic::error("A volume with data would be replaced", detail).at(path));
             }
@@ -228,12 +236,21 @@ impl Kind for VolumeKind {
         found.into_result()
     }
 
+    async fn refuse_change(api: &Client, plan: &PlanChange) -> Result<()> {
+        let prior: Option<String> = plan.get_prior("gateway_id")?;
+        match plan.get::<String>("gateway_id") {
+            Ok(planned) if Some(&planned) != prior.as_ref() => refuse_replaced(api, &planned).await,
+            _ => Ok(()),
+        }
+    }
+
     /// A create may be the second half of a replacement that no change of an attribute asked for: the volume is tainted,
     /// or `-replace` was given. The plan doesn't say so, but the volume is still there.
     async fn foresee(_: &Link, api: &Client, plan: &PlanChange) -> Result<()> {
         let (Ok(name), Ok(gateway)) = (plan.get::<String>("name"), plan.get::<String>("gateway_id")) else {
             return Ok(());
         };
+        refuse_replaced(api, &gateway).await?;
         if let Some(path) = plan.planned().and_then(|planned| planned.at("source.path")).and_then(Value::as_str)
             && let Some(other) = in_a_mount(api, path, |volume| volume.spec.gateway_id.to_string() == gateway).await
         {
@@ -312,6 +329,22 @@ impl Kind for VolumeKind {
             };
         }
     }
+}
+
+/// Refuses a gateway whose place another one has taken: what was at home there is at home with that one.
+async fn refuse_replaced(api: &Client, gateway: &str) -> Result<()> {
+    let Ok(found) = api.read::<Gateway>(gateway).await else { return Ok(()) };
+    let Some(by) = found.status.replaced_by else { return Ok(()) };
+    let name = match api.read::<Gateway>(&by.to_string()).await {
+        Ok(by) => by.spec.name,
+        Err(_) => by.to_string(),
+    };
+    let detail = format!(
+        "The gateway {} ({gateway}) was lost and replaced by {name} ({by}), which has its volumes now. Write {by} here, or refer to \
+         {name}'s resource; then the plan is empty. The declaration of {} can be removed.",
+        found.spec.name, found.spec.name
+    );
+    Err(Diagnostic::error("The gateway was replaced", detail).at("gateway_id").into())
 }
 
 /// How far a volume is on its way to what was asked for.

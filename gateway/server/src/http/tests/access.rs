@@ -282,6 +282,7 @@ fn the_roles_are_these() {
     let mut recovered: Vec<String> = recovered.collect();
     recovered.extend(
         [
+            "gateways/{id}:replace",
             "groups/{id}:release",
             "groups/{id}:resume",
             "machines/{id}:start",

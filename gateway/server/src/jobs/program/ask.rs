@@ -93,6 +93,8 @@ impl<'a> AskedOf<'a> {
                 (Some(plan), machines)
             }
             Subject::Machine(id) => (None, vec![(id, document.spec_as::<MachineSpec>()?)]),
+            // Its replacement is decided elsewhere: it moves what it had, whatever that is.
+            Subject::Gateway(_) => (None, Vec::new()),
         };
         let (source_site, target_site, shutdown, boot_group, volumes) = match (plan, machines.as_slice()) {
             (Some(plan), _) => {
@@ -180,6 +182,7 @@ impl<'a> AskedOf<'a> {
             tests: Vec::new(),
             warnings: Vec::new(),
             remarks: Vec::new(),
+            leave_disks: false,
             shutdown: self.shutdown.clone(),
             boot_group: self.boot_group.clone(),
             groups: members.collect(),
