@@ -115,6 +115,14 @@ impl Gateway {
         self
     }
 
+    /// Takes an argument away again, and the value behind it, from the next start on.
+    pub fn without(&mut self, name: &str) -> &mut Self {
+        if let Some(at) = self.more_args.iter().position(|arg| arg == name) {
+            self.more_args.drain(at..(at + 2).min(self.more_args.len()));
+        }
+        self
+    }
+
     /// A command that becomes it in the end, for example [`crate::confine::Unit::prefix`], from the next start on.
     pub fn under(&mut self, prefix: Vec<OsString>) -> &mut Self {
         self.prefix = prefix;

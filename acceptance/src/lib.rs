@@ -7,6 +7,7 @@
 //!
 //! No test waits by sleeping: [`eventually`] polls a condition until a deadline and reports what it saw last.
 
+pub mod agent;
 pub mod ambush;
 pub mod bench;
 pub mod binaries;

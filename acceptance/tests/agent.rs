@@ -2,105 +2,21 @@
 //! killed under load, then the agent's machine burns, and the recovery site has what the disk had. And what an agent is told: points,
 //! a resync, and to stop for a switch that loses nothing.
 
-use std::ffi::OsString;
 use std::fs::File;
-use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lifeboat_acceptance::command::Daemon;
+use lifeboat_acceptance::agent::{Agent, SETTLES_WITHIN};
 use lifeboat_acceptance::content::{content, scribble};
 use lifeboat_acceptance::estate::{Estate, Place};
-use lifeboat_acceptance::gateway::Gateway;
-use lifeboat_acceptance::{binaries, cleanup, eventually, mounts};
+use lifeboat_acceptance::eventually;
+use lifeboat_acceptance::gateway::{Gateway, free_address};
 use serde_json::Value;
 
 const SIZE: u64 = 24 << 20;
-const SETTLES_WITHIN: Duration = Duration::from_secs(120);
-
-/// A port that is free now.
-fn free() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
-}
-
-/// An agent's machine: its directories, and the process while it runs.
-struct Agent {
-    dir: PathBuf,
-    servers: [String; 2],
-    endpoints: String,
-    process: Option<Daemon>,
-    _unmount: cleanup::Guard,
-}
-
-impl Agent {
-    fn start(&mut self) -> Result<()> {
-        let path = |name: &str| self.dir.join(name).display().to_string();
-        let args = [
-            "agent",
-            "run",
-            "--state",
-            &path("state"),
-            "--mount",
-            &path("mnt"),
-            "--disk",
-            &format!("erp-data={}", path("disk.raw")),
-            "--group",
-            "erp",
-            "--policy",
-            "standard",
-            "--process-server",
-            &self.servers.join(","),
-            "--endpoint",
-            &self.endpoints,
-            "--point-interval",
-            "1s",
-        ]
-        .map(OsString::from);
-        let variables = [(OsString::from("NOTIFY_SOCKET"), self.notify_path().into_os_string())];
-        self.process = Some(Daemon::start("agent", &binaries::lifeboat()?, &args, &variables, &self.dir.join("log"))?);
-        Ok(())
-    }
-
-    fn notify_path(&self) -> PathBuf {
-        self.dir.join("notify")
-    }
-
-    fn log(&self) -> String {
-        self.process.as_ref().map_or_else(String::new, |process| process.log_tail(30))
-    }
-
-    fn file(&self) -> PathBuf {
-        self.dir.join("mnt/volumes/erp-data.img")
-    }
-
-    fn disk(&self) -> PathBuf {
-        self.dir.join("disk.raw")
-    }
-
-    fn status(&self) -> Option<Value> {
-        serde_json::from_slice(&std::fs::read(self.dir.join("state/status.json")).ok()?).ok()
-    }
-
-    /// Waits until the vault has everything that was written, and a recovery point behind it, through a process server that is one
-    /// of these.
-    fn settled(&self, through: &[&str]) -> Result<String> {
-        let begun = jiff::Timestamp::now();
-        eventually("everything to be in the vault", SETTLES_WITHIN, || {
-            let Some(status) = self.status() else { return Ok(None) };
-            let time = |field: &str| status[field].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-            let server = status["process_server"].as_str().unwrap_or_default().to_owned();
-            let all = status["shipped"] == status["durable"] && status["resync_bytes_left"].is_null();
-            let later = time("time").is_some_and(|time| time > begun) && status["last_point"].is_string();
-            Ok((all && later && status["health"] == "healthy" && through.contains(&&*server)).then_some(server))
-        })
-        .with_context(|| format!("{:?}\n{}", self.status(), self.log()))
-    }
-}
 
 fn refuses_writes(path: &Path) -> Result<()> {
     eventually(&format!("{} to refuse writes", path.display()), SETTLES_WITHIN, || {
@@ -120,7 +36,7 @@ struct Shop {
 
 impl Shop {
     fn open(label: &str) -> Result<Self> {
-        let servers = [free(), free()];
+        let servers = [free_address()?.to_string(), free_address()?.to_string()];
         let place =
             |server: &String| Place { args: vec!["--listen-data".to_owned(), server.clone()], ..Place::default() };
         let directory = tempfile::tempdir()?;
@@ -130,36 +46,10 @@ impl Shop {
         estate.add_standby()?;
         estate.open_vault_at_standby()?;
 
-        // A machine that has no credential of the vault.
-        let dir = directory.path().join("server");
-        std::fs::create_dir_all(dir.join("mnt"))?;
-        let mount = dir.join("mnt");
-        let agent = Agent {
-            dir: dir.clone(),
-            servers: servers.clone(),
-            endpoints: format!("{},{}", estate.primary.endpoint(), estate.standby()?.endpoint()),
-            process: None,
-            _unmount: cleanup::defer("unmount the agent's disks", move || mounts::unmount_below(&mount)),
-        };
-        File::create(agent.disk())?.set_len(SIZE)?;
-        scribble(&agent.disk(), 1, 400)?;
-        let create = ["registration-key", "create", "--site", "onprem", "--name", "web", "--ttl", "10m"];
-        let key_file = dir.join("key");
-        std::fs::write(&key_file, estate.primary.run(&create)?.ok()?)?;
-        let (state, key_file) = (dir.join("state").display().to_string(), key_file.display().to_string());
-        let endpoint = estate.primary.endpoint();
-        let enrol =
-            ["agent", "enrol", "--endpoint", &endpoint, "--key-file", &key_file, "--name", "web", "--state", &state];
-        estate.primary.run(&enrol)?.ok()?;
+        let endpoints = [estate.primary.endpoint(), estate.standby()?.endpoint()];
+        let known = [&*servers[0], &*servers[1]];
+        let agent = Agent::enrol(&directory.path().join("server"), "erp", SIZE, &estate.primary, &known, &endpoints)?;
         Ok(Self { estate, servers, agent, _directory: directory })
-    }
-
-    /// The agent runs, and its disk is mounted.
-    fn protect(&mut self) -> Result<()> {
-        let agent = &mut self.agent;
-        agent.start()?;
-        eventually("the disk to be mounted", SETTLES_WITHIN, || Ok(agent.file().exists().then_some(())))
-            .with_context(|| agent.log())
     }
 
     /// Waits until the group is shown as protected.
@@ -184,9 +74,11 @@ fn path_of(job: &Value) -> Result<PathBuf> {
 fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
     let mut shop = Shop::open("agent").unwrap();
     let before = content(&shop.agent.disk()).unwrap();
-    let told = UnixDatagram::bind(shop.agent.notify_path()).unwrap();
+    let notify = shop.agent.dir.join("notify");
+    let told = UnixDatagram::bind(&notify).unwrap();
     told.set_read_timeout(Some(SETTLES_WITHIN)).unwrap();
-    shop.protect().unwrap();
+    shop.agent.env("NOTIFY_SOCKET", &notify);
+    shop.agent.start().unwrap();
     // The service is up with its mount, and says so once.
     let mut heard = String::new();
     while heard != "READY=1" {
@@ -195,8 +87,8 @@ fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
         heard = String::from_utf8_lossy(&bytes[..length]).into_owned();
         assert!(heard == "READY=1" || heard.starts_with("STATUS="), "{heard}");
     }
+    drop(told);
     let Shop { mut estate, servers, mut agent, _directory } = shop;
-    let dir = agent.dir.clone();
     assert!(content(&agent.file()).unwrap() == before, "the disk's own content, in place");
     scribble(&agent.file(), 2, 200).unwrap();
     let first = agent.settled(&[&servers[0], &servers[1]]).unwrap();
@@ -226,7 +118,7 @@ fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
     .with_context(|| format!("{:?}", standby.json(&["group", "show", "erp"])))
     .unwrap();
     // That it was declared stands in the audit log, under the agent's name, with what came of it.
-    let log = standby.json(&["audit", "list", "--who", "web", "--limit", "1000"]).unwrap();
+    let log = standby.json(&["audit", "list", "--who", "erp", "--limit", "1000"]).unwrap();
     let log = log["items"].as_array().or(log.as_array()).cloned().unwrap_or_default();
     let asked = log.iter().find(|record| record["kind"] == "asked" && record["who"]["kind"] == "agent");
     let asked = asked.unwrap_or_else(|| panic!("{log:?}"));
@@ -235,7 +127,7 @@ fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
     let answered = log.iter().find(|record| record["kind"] == "answered" && record["request"] == asked["request"]);
     assert_eq!(answered.map(|record| &record["detail"]), Some(&Value::from("declared")), "{log:?}");
     // The machine burns. The recovery site has everything.
-    agent.process.take().unwrap().kill9().unwrap();
+    agent.kill9().unwrap();
     let job = standby.json(&["failover", "unplanned", "--group", "erp"]).unwrap();
     let path = path_of(&job).unwrap();
     let recovered = content(&path).unwrap();
@@ -244,7 +136,6 @@ fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
     scribble(&path, 5, 20).unwrap();
 
     // The agent comes back, and may only be read.
-    mounts::unmount_below(&dir.join("mnt"));
     agent.start().unwrap();
     eventually("the agent to say that it is fenced", SETTLES_WITHIN, || {
         Ok(agent.status().filter(|status| status["state"] == "fenced").map(drop))
@@ -261,7 +152,7 @@ fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
     assert!(content(&agent.file()).unwrap() == there, "back on the server's own disk");
     scribble(&agent.file(), 6, 20).unwrap();
     agent.settled(&[&servers[0], &servers[1]]).unwrap();
-    agent.process.take().unwrap().stop(Duration::from_secs(60)).unwrap();
+    agent.stop().unwrap();
 }
 
 /// Writes numbered blocks, each synced before the next, until writes are refused. Gives the last one that was acknowledged.
@@ -284,7 +175,7 @@ fn write_until_refused(path: &Path, progress: &AtomicU64) -> u64 {
 #[test]
 fn an_agent_takes_a_point_and_stops_for_a_switch_without_loss_when_it_is_told() {
     let mut shop = Shop::open("agent-told").unwrap();
-    shop.protect().unwrap();
+    shop.agent.start().unwrap();
     shop.agent.settled(&[&shop.servers[0], &shop.servers[1]]).unwrap();
     shop.shown().unwrap();
     let standby = shop.estate.standby().unwrap();
@@ -339,9 +230,8 @@ fn an_agent_takes_a_point_and_stops_for_a_switch_without_loss_when_it_is_told() 
     .unwrap();
 
     // Started again it stays what it is.
-    shop.agent.process.take().unwrap().kill9().unwrap();
-    mounts::unmount_below(&shop.agent.dir.join("mnt"));
-    shop.protect().unwrap();
+    shop.agent.kill9().unwrap();
+    shop.agent.start().unwrap();
     refuses_writes(&shop.agent.file()).unwrap();
 
     // And back to the server's own disk: only what differs moves, and the agent is the primary again.
@@ -356,7 +246,7 @@ fn an_agent_takes_a_point_and_stops_for_a_switch_without_loss_when_it_is_told() 
     let last = shop.agent.settled(&[&shop.servers[0], &shop.servers[1]]);
     last.unwrap();
     let here = content(&shop.agent.file()).unwrap();
-    shop.agent.process.take().unwrap().stop(Duration::from_secs(60)).unwrap();
+    shop.agent.stop().unwrap();
     // It is the disk itself.
     assert!(content(&shop.agent.disk()).unwrap() == here, "after the stop everything is on the disk");
 }

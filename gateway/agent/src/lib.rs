@@ -22,7 +22,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lifeboat_engine::machine::Machine as Host;
 use lifeboat_engine::relay::attend;
-use lifeboat_engine::{ErrorKind, Group, GroupConfig, GroupSettings, Reach, RetrySettings, VolumeSpec};
+use lifeboat_engine::{EngineError, ErrorKind, Group, GroupConfig, GroupSettings, Reach, RetrySettings, VolumeSpec};
 use lifeboat_export::{Mount, MountOptions};
 use lifeboat_identity::Machine;
 use lifeboat_model::state::GroupState;
@@ -76,7 +76,7 @@ pub struct AgentConfig {
     pub policy: String,
     /// `host:port` of process servers, in order.
     pub process_servers: Vec<String>,
-    /// Gateways that renew its certificate: `https://host:port`.
+    /// Gateways that renew its certificate, and know which process servers there are: `https://host:port`.
     pub endpoints: Vec<String>,
     /// Time between recovery points while there are writes.
     pub point_interval: Duration,
@@ -124,7 +124,9 @@ pub async fn run(
         machine.name().id.parse().map_err(|_| anyhow::anyhow!("{} is no agent", machine.name()))?;
     let agent = GatewayId::from_bytes(agent.to_bytes());
     let protects = Protects::load_or_make(&config)?;
-    let route = Arc::new(Route::new(&machine, &config.process_servers, protects.declare(agent, &config))?);
+    let declared = protects.declare(agent, &config);
+    let route = Route::new(&machine, &config.process_servers, &config.endpoints, &config.state, declared)?;
+    let route = Arc::new(route);
     let settings = settings(&config, &protects);
     let group_config = GroupConfig {
         reach: Reach::Relay(Arc::<Route>::clone(&route)),
@@ -232,7 +234,12 @@ async fn attending(group: &Arc<Group>, agent: GatewayId, route: &Route) {
     loop {
         let begun = Instant::now();
         let why = match route.attending().await {
-            Ok((line, server)) => attend(group, agent, line, &server).await,
+            Ok((line, server)) => tokio::select! {
+                why = attend(group, agent, line, &server) => why,
+                () = route.left(&server) => {
+                    EngineError::new(ErrorKind::Retry, format!("{server}: the agent was asked to go elsewhere"))
+                }
+            },
             Err(error) => error,
         };
         pause = if begun.elapsed() >= longest { shortest } else { (pause * 2).min(longest) };

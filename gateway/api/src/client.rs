@@ -346,6 +346,14 @@ impl Client {
         self.post(&format!("{}:renew", item_path::<Agent>(agent)?), request).await
     }
 
+    /// The process servers that an agent may go to, asked for by itself.
+    ///
+    /// # Errors
+    /// `Unauthorized` or `Forbidden` for who isn't that agent, and the others.
+    pub async fn process_servers(&self, agent: &str) -> Result<KnownProcessServers, ClientError> {
+        self.get(&format!("{}/process-servers", item_path::<Agent>(agent)?), &[]).await
+    }
+
     /// Decides about what somebody else asked for; `verb` is `approve` or `reject`.
     ///
     /// # Errors

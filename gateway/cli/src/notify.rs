@@ -13,6 +13,8 @@ use tokio::time::timeout;
 
 /// Time between two looks at how the service is.
 const LOOK: Duration = Duration::from_secs(10);
+/// How long one word may take to be taken.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Longest status; systemd cuts it anyway.
 const STATUS_CHARS_MAX: usize = 500;
 
@@ -35,7 +37,10 @@ impl Notify {
         let Some(name) = variable("NOTIFY_SOCKET") else { return Self(None) };
         let way = address(&name).and_then(|to| {
             let watchdog = watchdog(&variable, std::process::id());
-            Ok(Way { socket: UnixDatagram::unbound()?, to, watchdog, status: Mutex::default() })
+            let socket = UnixDatagram::unbound()?;
+            // Whoever doesn't read what it is told holds no work up.
+            socket.set_write_timeout(Some(PATIENCE))?;
+            Ok(Way { socket, to, watchdog, status: Mutex::default() })
         });
         match way {
             Ok(way) => Self(Some(Arc::new(way))),

@@ -87,7 +87,7 @@ impl Reach {
                 Ok((writer.into(), opened))
             }
             Self::Relay(relay) => {
-                let (writer, opened) = RelayedWriter::open(&**relay, group, branch, gateway, open, known).await?;
+                let (writer, opened) = RelayedWriter::open(relay, group, branch, gateway, open, known).await?;
                 Ok((Writer::Relayed(Box::new(writer)), opened))
             }
         }

@@ -16,6 +16,11 @@
 //! somebody else has asked the vault and the agent, and knows better. A line that breaks and comes back goes on behind what
 //! is cached, in the same epoch, and asks the vault for nothing.
 //!
+//! # Where an agent goes
+//! To the process server that it was at, as long as that answers. A process server may ask it to go ([`ProcessServer::send_away`]): the line
+//! ends between two records, and the next tenure is opened elsewhere, as after a crash. What was cached for a tenure that
+//! another process server has taken on is given up: the agent sends it there.
+//!
 //! # What an agent is told
 //! A second line, beside the stream: see `control.rs`. It is there whatever state the group is in, also released and fenced, when
 //! nothing is streamed.
@@ -50,14 +55,18 @@ use crate::error::Result;
 use crate::ship::ShipSettings;
 
 pub use control::{Attendant, attend};
-pub use lifeboat_format::stream::{Declare, DeclaredDisk};
+pub use lifeboat_format::stream::{ADDRESS_BYTES_MAX, Declare, DeclaredDisk, KnownServer, SERVERS_MAX, Standing};
 pub(crate) use recall::{Aim, Piece, Recalling};
 pub use serve::{ProcessServer, ProcessServerConfig};
 pub use stream::StreamStatus;
 pub use writer::RelayedWriter;
 
-/// What agents and process servers speak, by its name in the handshake (ALPN).
+/// What agents and process servers have always spoken, by its name in the handshake (ALPN).
 pub const PROTOCOL: &[u8] = b"lifeboat-stream/1";
+/// The same, with the question how a process server is doing.
+pub const PROTOCOL_SURVEYED: &[u8] = b"lifeboat-stream/2";
+/// All of it, the newest first.
+pub const PROTOCOLS: [&[u8]; 2] = [PROTOCOL_SURVEYED, PROTOCOL];
 
 /// Bytes both ways.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -77,6 +86,10 @@ pub trait Relay: Send + Sync + fmt::Debug {
     /// `Retry` when none answers.
     async fn connect(&self) -> Result<(Line, String)>;
 
+    /// A process server, by the name that [`Self::connect`] gave it, has asked this agent to go to another one: next time the others
+    /// come first. It takes the agent in again where there is no other.
+    fn sent_away(&self, _server: &str) {}
+
     /// The time here.
     fn now(&self) -> Timestamp {
         Timestamp::now()
@@ -86,6 +99,20 @@ pub trait Relay: Send + Sync + fmt::Debug {
     fn new_id(&self) -> [u8; 16] {
         BranchId::new().to_bytes()
     }
+}
+
+/// Asks a process server how it is doing, on a line that has just been made and speaks [`PROTOCOL_SURVEYED`].
+///
+/// # Errors
+/// `Retry` when the line breaks.
+pub async fn survey(line: &mut Line, server: &str) -> Result<Standing> {
+    line::write(line, server, &lifeboat_format::stream::survey()).await?;
+    let received = line::read(line, server, |kind| matches!(kind, FrameKind::Standing | FrameKind::End)).await?;
+    if received.kind == FrameKind::Standing {
+        return Standing::decode(&received.body()).map_err(wire::refused);
+    }
+    let end = End::decode(&received.body()).map_err(wire::refused)?;
+    Err(wire::ended(server, &end).into())
 }
 
 /// Declares what an agent protects on a line that has just been made, and waits until it stands in the catalog.
@@ -133,4 +160,10 @@ pub trait Admission: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Denied` and `Invalid` when it can't be declared so; `Retry` while that can't be told.
     async fn declare(&self, agent: GatewayId, declared: &Declare) -> Result<()>;
+
+    /// How this process server is doing, for an agent that may come, and which other ones there are for it. What the streams
+    /// tell is filled in by who asks.
+    async fn standing(&self, _agent: GatewayId) -> Standing {
+        Standing::default()
+    }
 }

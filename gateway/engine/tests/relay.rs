@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lab::{Lab, PATIENCE, Random, assert_same, content, scribble, until, volume};
 use lifeboat_engine::points::{PointInfo, list_points};
+use lifeboat_engine::relay::{Relay as _, survey};
 use lifeboat_engine::{ErrorKind, Group, VolumeSpec};
 use lifeboat_model::PointKind;
 use lifeboat_model::state::{GroupState, Health};
@@ -312,6 +313,7 @@ async fn what_was_cached_is_shipped_by_nobody_once_another_epoch_was_opened() {
                 assert!(std::time::Instant::now() < deadline, "{:?}", server.status().await);
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+            until("what belongs to no history takes no room", || server.cache_bytes().0 == 0).await;
             script(&group, &lab, &mut random, &mut model, &mut taken).await;
             // And back to the first one, which begins anew.
             yard.prefer(0);
@@ -321,6 +323,86 @@ async fn what_was_cached_is_shipped_by_nobody_once_another_epoch_was_opened() {
         check(&lab, &group, &taken).await;
         group.close(Duration::ZERO).await;
     }
+}
+
+/// Waits until the agent streams to a process server.
+async fn streams_to(yard: &Arc<Yard>, number: usize) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let server = yard.running(number).expect("runs");
+    while !server.status().await.iter().any(|stream| stream.attached && stream.open) {
+        assert!(std::time::Instant::now() < deadline, "nobody streams to {number}: {:?}", server.status().await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_sent_away_goes_on_elsewhere_and_nothing_is_lost_or_shipped_twice() {
+    let lab = Lab::new().await;
+    let yard = Yard::new(&lab, 2, CACHE).await;
+    let (mut random, mut model, mut taken) = (Random(0x5eed_0601), vec![0; SIZE], Taken::new());
+    let group = create(&lab, &yard).await;
+    for round in 0..6 {
+        let (here, there) = (round % 2, (round + 1) % 2);
+        streams_to(&yard, here).await;
+        scribble(&volume(&group, &lab), &mut model, &mut random, 5).await;
+        let sent = yard.running(here).expect("runs").send_away(lab.group, "the test says so").await;
+        assert!(sent, "it was there");
+        // In the middle of it, writes and points go on.
+        script(&group, &lab, &mut random, &mut model, &mut taken).await;
+        streams_to(&yard, there).await;
+        assert_eq!(yard.sent_away.load(std::sync::atomic::Ordering::SeqCst), round + 1, "and stays there");
+        assert!(!yard.running(here).expect("runs").send_away(lab.group, "once more").await, "it is gone");
+    }
+    check(&lab, &group, &taken).await;
+    // What is cached while the vault is away is shipped by one of them, whichever comes first, and takes no room after that.
+    away(&lab);
+    scribble(&volume(&group, &lab), &mut model, &mut random, 5).await;
+    let waiting = {
+        let group = Arc::clone(&group);
+        tokio::spawn(async move { group.take_point(PointKind::Manual, "in between").await })
+    };
+    let server = yard.running(0).expect("runs");
+    until("something is cached", || server.cache_bytes().0 > 0).await;
+    assert!(server.send_away(lab.group, "the test says so").await, "it was there");
+    lab.store.clear();
+    let between = waiting.await.expect("ends").expect("the point lands");
+    taken.push((between, model.clone()));
+    streams_to(&yard, 1).await;
+    until("what was left behind is given up", || server.cache_bytes().0 == 0).await;
+    point(&group, "last", &model, &mut taken).await;
+    check(&lab, &group, &taken).await;
+    group.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_sent_away_from_the_only_process_server_is_taken_in_again() {
+    let lab = Lab::new().await;
+    let yard = Yard::new(&lab, 1, CACHE).await;
+    let (mut random, mut model, mut taken) = (Random(0x5eed_0602), vec![0; SIZE], Taken::new());
+    let group = create(&lab, &yard).await;
+    for _ in 0..3 {
+        streams_to(&yard, 0).await;
+        assert!(yard.running(0).expect("runs").send_away(lab.group, "the test says so").await);
+        script(&group, &lab, &mut random, &mut model, &mut taken).await;
+    }
+    check(&lab, &group, &taken).await;
+    group.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_server_says_how_it_is_before_a_line_is_used() {
+    let lab = Lab::new().await;
+    let yard = Yard::new(&lab, 1, CACHE).await;
+    let (mut line, server) = yard.connect().await.expect("a line");
+    let standing = survey(&mut line, &server).await.expect("answers");
+    assert_eq!((standing.agents, standing.cache_bytes, standing.cache_bytes_limit), (0, 0, CACHE));
+    let group = create(&lab, &yard).await;
+    streams_to(&yard, 0).await;
+    let (mut line, server) = yard.connect().await.expect("a line");
+    assert_eq!(survey(&mut line, &server).await.expect("answers").agents, 1);
+    // Once, and then the line is for something.
+    survey(&mut line, &server).await.expect_err("asked twice");
+    group.close(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

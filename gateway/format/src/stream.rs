@@ -21,7 +21,12 @@
 //!                 <─────────── Ask ─            take a point, stop in order, go on, copy what the vault lacks
 //!                 ─ Answer ────────>            what came of it
 //! ```
-//! A third kind is for the way back after a failover ([`recall`]).
+//! A third kind is for the way back after a failover ([`recall`]). In version 2 of the protocol any of them may begin with a question:
+//!
+//! ```text
+//! agent           ─ Survey ────────>            how are you?
+//!                 <──────── Standing ─          agents, cache, health; which process servers there are
+//! ```
 //!
 //! The process server writes a Records frame into a file as it came, and a Tenure frame beside them that says whose they are.
 //! The checksum finds what a line, a disk or a crash damaged; who may say something is decided by TLS below and by the
@@ -59,6 +64,9 @@ pub const PATH_BYTES_MAX: usize = 4096;
 
 mod control;
 pub mod recall;
+mod standing;
+
+pub use standing::{ADDRESS_BYTES_MAX, KnownServer, SERVERS_MAX, Standing};
 
 pub use control::{Answer, Ask, Asked, Attend, Done, REASONS_MAX, Refusal, Report, Reported, ReportedResync};
 
@@ -124,6 +132,10 @@ pub enum FrameKind {
     Reached,
     /// [`recall::Fetched`].
     Fetched,
+    /// Asks how a process server is doing; no body.
+    Survey,
+    /// The answer to it: [`Standing`].
+    Standing,
 }
 
 impl FrameKind {
@@ -153,6 +165,8 @@ impl FrameKind {
             Self::Blocks => 22,
             Self::Reached => 23,
             Self::Fetched => 24,
+            Self::Survey => 25,
+            Self::Standing => 26,
         }
     }
 
@@ -182,6 +196,8 @@ impl FrameKind {
             22 => Some(Self::Blocks),
             23 => Some(Self::Reached),
             24 => Some(Self::Fetched),
+            25 => Some(Self::Survey),
+            26 => Some(Self::Standing),
             _ => None,
         }
     }
@@ -190,7 +206,7 @@ impl FrameKind {
         match self {
             Self::Records => RECORDS_BYTES_MAX,
             Self::Blocks => recall::BLOCKS_BYTES_MAX,
-            Self::Look | Self::Beat | Self::Declared => 0,
+            Self::Look | Self::Beat | Self::Declared | Self::Survey => 0,
             Self::Open
             | Self::Opened
             | Self::Progress
@@ -209,7 +225,8 @@ impl FrameKind {
             | Self::Fetch
             | Self::Target
             | Self::Reached
-            | Self::Fetched => SMALL_BYTES_MAX,
+            | Self::Fetched
+            | Self::Standing => SMALL_BYTES_MAX,
         }
     }
 }
@@ -302,6 +319,12 @@ pub fn beat() -> Vec<u8> {
 #[must_use]
 pub fn declared() -> Vec<u8> {
     frame(FrameKind::Declared, &[]).unwrap_or_default()
+}
+
+/// [`FrameKind::Survey`].
+#[must_use]
+pub fn survey() -> Vec<u8> {
+    frame(FrameKind::Survey, &[]).unwrap_or_default()
 }
 
 /// A disk that is to be protected.

@@ -262,13 +262,14 @@ fn dirty_map(data: &[u8]) {
 fn stream_frame(data: &[u8]) {
     let _ = stream::FrameHead::decode(data);
     let Some((kind, body)) = data.split_first() else { return };
-    let again = match kind % 7 {
+    let again = match kind % 8 {
         0 => stream::Open::decode(body).map(|open| open.encode()),
         1 => stream::Opened::decode(body).map(|opened| opened.encode()),
         2 => stream::Records::decode(body).map(|records| records.encode()),
         3 => stream::Progress::decode(body).map(|progress| progress.encode()),
         4 => stream::End::decode(body).map(|end| end.encode()),
         5 => stream::Tenure::decode(body).map(|tenure| tenure.encode()),
+        6 => stream::Standing::decode(body).map(|standing| standing.encode()),
         _ => stream::Declare::decode(body).map(|declare| declare.encode()),
     };
     if let Ok(frame) = again {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use lifeboat_api::{Client, ClientError, EnrolRequest, Enrolment, RenewCertificateRequest, Secret};
+use lifeboat_api::{Client, ClientError, EnrolRequest, Enrolment, KnownProcessServer, RenewCertificateRequest, Secret};
 use lifeboat_model::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::RootCertStore;
@@ -225,6 +225,15 @@ impl Machine {
         renewed.keep(&self.directory)?;
         *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
         Ok(())
+    }
+
+    /// The process servers of its vault, by the first of these gateways that answers.
+    ///
+    /// # Errors
+    /// See [`MachineError`].
+    pub async fn process_servers(&self, endpoints: &[String]) -> Result<Vec<KnownProcessServer>, MachineError> {
+        let client = Client::for_machine(endpoints, self.tls(&[b"http/1.1"])?, &self.server_name())?;
+        Ok(client.process_servers(&self.name().id).await?.servers)
     }
 
     /// When its certificate is to be renewed: at two thirds of its life.

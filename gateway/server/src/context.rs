@@ -56,6 +56,8 @@ pub struct ServeConfig {
     pub listen_data: Option<String>,
     /// `host:port` at which agents reach that; by the address that is listened on, or this machine's name, when absent.
     pub data_address: Option<String>,
+    /// Bytes of cached records that a process server may hold; by the space there is when absent.
+    pub cache_bytes: Option<u64>,
     /// Time between two looks at the catalog.
     pub reconcile_interval: Duration,
     /// Limit of a group's journal, bytes; by the volumes' size and the space there is when absent.
@@ -84,6 +86,7 @@ impl ServeConfig {
             listen_nbd: None,
             listen_data: None,
             data_address: None,
+            cache_bytes: None,
             reconcile_interval: Duration::from_secs(2),
             journal_bytes: None,
             collect_garbage: true,

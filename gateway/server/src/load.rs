@@ -25,7 +25,8 @@ use crate::context::{Context, Happening};
 use crate::records::{ProcessServerRecord, kind, status};
 use crate::view;
 
-use judge::{Change, Judge, Measure};
+pub(crate) use judge::Measure;
+use judge::{Change, Judge};
 use measure::{Memory, Window};
 
 /// Time between two samples.
@@ -54,6 +55,8 @@ pub(crate) struct Streams {
     pub(crate) agents: u32,
     /// Bytes cached, and how many may be.
     pub(crate) cache: (u64, u64),
+    /// Whether agents wait for room there.
+    pub(crate) waits: bool,
     /// Age of the oldest record that could be in the vault and isn't.
     pub(crate) backlog: Option<Backlog>,
 }
@@ -106,6 +109,13 @@ impl Load {
         wrong.map(|(measure, level)| (*level, seen.figures.tell(*measure))).collect()
     }
 
+    /// The level of a measure.
+    pub(crate) fn level(&self, measure: Measure) -> Health {
+        let seen = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let levels = seen.as_ref().map(|seen| seen.levels.as_slice()).unwrap_or_default();
+        levels.iter().find(|(one, _)| *one == measure).map_or(Health::Healthy, |(_, level)| *level)
+    }
+
     /// For the catalog: as it is where that is news, as it was otherwise. `due`: the rest of the report is written anyway.
     pub(crate) fn record(
         &self,
@@ -124,7 +134,7 @@ impl Load {
 
     /// What a process server is like, reached at this address; nothing before the first sample.
     pub(crate) fn now(&self, address: &str) -> Option<ProcessServerRecord> {
-        let troubles = self.troubles();
+        let (troubles, takes_more) = (self.troubles(), self.critical().is_empty());
         let seen = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let Seen { time, figures, .. } = seen.as_ref()?;
         let streams = figures.streams?;
@@ -133,6 +143,7 @@ impl Load {
             measured: Some(*time),
             health: troubles.iter().map(|(level, _)| *level).max().unwrap_or_default(),
             reasons: troubles.into_iter().map(|(_, why)| why).collect(),
+            takes_more,
             agents: streams.agents,
             processor_percent: figures.processor.map(percent),
             memory_bytes_used: figures.memory.map(|(used, _)| used),
@@ -164,6 +175,8 @@ impl Figures {
             Measure::Processor => self.processor.map(|share| share * 100.0),
             Measure::Memory => self.memory.and_then(|(used, total)| share(used, total)),
             Measure::Space => share(self.space.1.saturating_sub(self.space.0), self.space.1),
+            // Who waits for room knows best: a frame may be larger than what is left.
+            Measure::Cache if self.streams.is_some_and(|streams| streams.waits) => Some(100.0),
             Measure::Cache => self.streams.and_then(|streams| share(streams.cache.0, streams.cache.1)),
             Measure::Backlog => self.streams.map(|streams| streams.backlog.map_or(0.0, |backlog| backlog.percent())),
         }
@@ -266,6 +279,7 @@ async fn streams(context: &Context, server: &ProcessServer) -> Streams {
     Streams {
         agents: u32::try_from(all.iter().filter(|stream| stream.attached).count()).unwrap_or(u32::MAX),
         cache: server.cache_bytes(),
+        waits: server.is_short_of_cache(),
         backlog: oldest.max_by(|a, b| a.percent().total_cmp(&b.percent())),
     }
 }
@@ -326,7 +340,7 @@ mod tests {
     use super::*;
 
     fn seen(agents: u32, level: Health) -> Seen {
-        let streams = Streams { agents, cache: (agents.into(), 100), backlog: None };
+        let streams = Streams { agents, cache: (agents.into(), 100), ..Streams::default() };
         let figures = Figures { space: (50, 100), streams: Some(streams), ..Figures::default() };
         Seen { time: Timestamp::now(), figures, levels: vec![(Measure::Cache, level)] }
     }

@@ -133,6 +133,8 @@ pub(crate) struct ProcessServerRecord {
     pub(crate) measured: Option<Timestamp>,
     pub(crate) health: Health,
     pub(crate) reasons: Vec<String>,
+    /// Nothing but its processors is critical: others may send agents there.
+    pub(crate) takes_more: bool,
     pub(crate) agents: u32,
     pub(crate) processor_percent: Option<u32>,
     pub(crate) memory_bytes_used: Option<u64>,

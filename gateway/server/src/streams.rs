@@ -11,6 +11,8 @@
 //!
 //! A crash leaves what was cached; [`start`] takes it up again.
 
+mod room;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -28,7 +30,7 @@ use lifeboat_api::{
     AuditKind, FieldError, GatewaySpec, GroupSpec, JobKind, Principal, PrincipalKind, VolumeSource, VolumeSpec,
 };
 use lifeboat_engine::relay::{
-    Admission, Admitted, Declare, PROTOCOL, ProcessServer, ProcessServerConfig, StreamStatus,
+    Admission, Admitted, Declare, PROTOCOLS, ProcessServer, ProcessServerConfig, Standing, StreamStatus,
 };
 use lifeboat_engine::{EngineError, ErrorKind, GroupStatus, RetrySettings};
 use lifeboat_identity::{Demand, Peer};
@@ -55,6 +57,7 @@ use crate::records::{
 };
 use crate::vaults::AttachedVault;
 use crate::view;
+pub(crate) use room::{known, shown};
 pub(crate) use told::AgentInstance;
 
 /// Lines at a time of agents that have proved who they are: a stream, and one to be told something, for each of 256.
@@ -107,20 +110,23 @@ fn reached_at(context: &Context, listening: SocketAddr) -> String {
 /// # Errors
 /// The directory of the cache can't be used.
 pub(crate) async fn start(context: &Arc<Context>, listener: TcpListener) -> anyhow::Result<Vec<JoinHandle<()>>> {
-    let tls = machines::config(context, Demand::Certificate, &[PROTOCOL])?;
+    let tls = machines::config(context, Demand::Certificate, &PROTOCOLS)?;
     let config = ProcessServerConfig {
         admission: Arc::new(Gatekeeper(Arc::clone(context))),
         machine: context.state.machine(),
         dir: context.state.path().join("streams"),
-        cache_bytes: (context.state.free_bytes() / CACHE_SHARE).clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end()),
+        cache_bytes: context.settings.cache_bytes.unwrap_or_else(|| {
+            (context.state.free_bytes() / CACHE_SHARE).clamp(*CACHE_BYTES.start(), *CACHE_BYTES.end())
+        }),
         retry: RetrySettings::default(),
     };
     let server = ProcessServer::open(config).await.context("what was cached for agents can't be taken up")?;
     let _ = context.data_address.set(reached_at(context, address(&listener)?));
     let _ = context.process_server.set(Arc::clone(&server));
     let accepting = accept(Arc::clone(context), Arc::clone(&server), listener, TlsAcceptor::from(tls));
-    let telling = tell(Arc::clone(context), server);
-    Ok(vec![tokio::spawn(accepting), tokio::spawn(telling)])
+    let telling = tell(Arc::clone(context), Arc::clone(&server));
+    let spreading = room::keep(Arc::clone(context), server);
+    Ok(vec![tokio::spawn(accepting), tokio::spawn(telling), tokio::spawn(spreading)])
 }
 
 async fn accept(context: Arc<Context>, server: Arc<ProcessServer>, listener: TcpListener, tls: TlsAcceptor) {
@@ -177,7 +183,8 @@ async fn shake_hands(stream: TcpStream, tls: &TlsAcceptor) -> anyhow::Result<(Tl
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
     let connection = stream.get_ref().1;
-    anyhow::ensure!(connection.alpn_protocol() == Some(PROTOCOL), "it speaks another protocol");
+    let spoken = connection.alpn_protocol();
+    anyhow::ensure!(PROTOCOLS.iter().any(|known| spoken == Some(*known)), "it speaks another protocol");
     let peer = lifeboat_identity::peer(connection).context("it showed no certificate")?;
     Ok((stream, peer))
 }
@@ -382,6 +389,10 @@ impl Admission for Gatekeeper {
         context.event(&attached, event).await;
         context.wrote(&attached).await;
         Ok(())
+    }
+
+    async fn standing(&self, agent: GatewayId) -> Standing {
+        room::standing(&self.0, agent_id(agent))
     }
 }
 

@@ -159,6 +159,22 @@ pub struct Enrolment {
     pub authority: String,
 }
 
+/// A process server of a vault, as an agent is told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KnownProcessServer {
+    /// `host:port` at which agents reach it.
+    pub address: String,
+    /// Whether it stands at the site of the agent that asks.
+    pub same_site: bool,
+}
+
+/// The process servers that an agent may go to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KnownProcessServers {
+    /// Those that are heard of, the ones at the agent's own site first; 64 at most.
+    pub servers: Vec<KnownProcessServer>,
+}
+
 /// An agent as it enrolled. None of it can be changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentSpec {

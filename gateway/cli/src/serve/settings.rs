@@ -49,6 +49,10 @@ pub(crate) struct ServeArgs {
     /// HOST:PORT at which agents reach that, if it isn't the address that is listened on [env: LIFEBOAT_DATA_ADDRESS]
     #[arg(long, value_name = "HOST:PORT")]
     data_address: Option<String>,
+    /// Most that a process server may cache of what agents send until its vault has it, for example 20GiB; a quarter of the free
+    /// space when left out [env: LIFEBOAT_CACHE_BYTES]
+    #[arg(long, value_name = "SIZE")]
+    cache_bytes: Option<String>,
     /// Time between two looks at the catalog, 2s when left out [env: LIFEBOAT_RECONCILE_INTERVAL]
     #[arg(long, value_name = "DURATION")]
     reconcile_interval: Option<String>,
@@ -97,6 +101,7 @@ struct File {
     listen_nbd: Option<String>,
     listen_data: Option<String>,
     data_address: Option<String>,
+    cache_bytes: Option<String>,
     reconcile_interval: Option<String>,
     journal_bytes: Option<String>,
     hooks: Option<String>,
@@ -192,6 +197,9 @@ impl ServeArgs {
             pick("listen_nbd", self.listen_nbd, file.listen_nbd).map(|given| given.read(address)).transpose()?;
         if let Some(given) = pick("reconcile_interval", self.reconcile_interval, file.reconcile_interval) {
             serve.reconcile_interval = given.read(interval)?;
+        }
+        if let Some(given) = pick("cache_bytes", self.cache_bytes, file.cache_bytes) {
+            serve.cache_bytes = Some(given.read(|text| parse_size(text))?);
         }
         if let Some(given) = pick("journal_bytes", self.journal_bytes, file.journal_bytes) {
             serve.journal_bytes = Some(given.read(|text| parse_size(text))?);

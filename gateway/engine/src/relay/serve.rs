@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifeboat_format::stream::recall::{Begin, Recall};
-use lifeboat_format::stream::{Attend, Declare, FrameKind, Open};
+use lifeboat_format::stream::{Attend, Declare, FrameKind, Open, Standing};
 use lifeboat_model::{GatewayId, GroupId};
 use lifeboat_vault::Vault;
 use tokio::io::{ReadHalf, WriteHalf};
@@ -108,10 +108,27 @@ impl ProcessServer {
         self.streams.lock().await.values().filter_map(|stream| stream.status()).collect()
     }
 
+    /// Asks the agent of a group to go to another process server, which it does between two records, with both of its lines.
+    /// False where it isn't connected. Whether there is another one is for the caller to know: where there is none it comes back.
+    pub async fn send_away(&self, group: GroupId, why: &str) -> bool {
+        let stream = self.streams.lock().await.get(&group).map(Arc::clone);
+        let sent = stream.is_some_and(|stream| stream.send_away(why));
+        if sent {
+            tracing::info!(%group, why, "an agent is asked to go to another process server");
+        }
+        sent
+    }
+
     /// Bytes of cached records, and their limit.
     #[must_use]
     pub fn cache_bytes(&self) -> (u64, u64) {
         (self.budget.used(), self.config.cache_bytes)
+    }
+
+    /// Whether agents wait for room in the cache.
+    #[must_use]
+    pub fn is_short_of_cache(&self) -> bool {
+        self.budget.is_short()
     }
 
     /// Stops shipping and ends all lines; what is cached stays for the next start.
@@ -132,9 +149,14 @@ impl ProcessServer {
     ) -> Result<Begun, ShipError> {
         let beginning = |kind| {
             use FrameKind as Kind;
-            matches!(kind, Kind::Open | Kind::Declare | Kind::Attend | Kind::Begin | Kind::Recall)
+            matches!(kind, Kind::Open | Kind::Declare | Kind::Attend | Kind::Begin | Kind::Recall | Kind::Survey)
         };
         let mut first = line::read(input, peer, beginning).await?;
+        if first.kind == FrameKind::Survey {
+            let standing = self.standing(agent).await;
+            line::write(output, peer, &standing.encode().map_err(wire::refused)?).await?;
+            first = line::read(input, peer, |kind| kind != FrameKind::Survey && beginning(kind)).await?;
+        }
         if first.kind == FrameKind::Attend {
             let attend = Attend::decode(&first.body()).map_err(wire::refused)?;
             speaks_for_itself(agent, attend.agent)?;
@@ -176,6 +198,15 @@ impl ProcessServer {
         Ok(Begun::Streaming(stream, attached))
     }
 
+    async fn standing(&self, agent: GatewayId) -> Standing {
+        let streams = self.streams.lock().await;
+        let agents = streams.values().filter(|stream| stream.is_attached()).count();
+        drop(streams);
+        let (cache_bytes, cache_bytes_limit) = self.cache_bytes();
+        let agents = u32::try_from(agents).unwrap_or(u32::MAX);
+        Standing { agents, cache_bytes, cache_bytes_limit, ..self.config.admission.standing(agent).await }
+    }
+
     async fn stream(&self, group: GroupId) -> Result<Arc<Stream>> {
         let mut streams = self.streams.lock().await;
         if let Some(stream) = streams.get(&group) {
@@ -188,6 +219,13 @@ impl ProcessServer {
         let stream = Stream::open(group, admission, Cache::new(disk), budget, self.config.retry.clone()).await?;
         streams.insert(group, Arc::clone(&stream));
         Ok(stream)
+    }
+}
+
+impl Drop for ProcessServer {
+    /// A step that is under way would go on until its end, beside whoever takes the directory up next.
+    fn drop(&mut self) {
+        self.streams.get_mut().values().for_each(|stream| stream.abandon());
     }
 }
 

@@ -5,7 +5,8 @@
 //! (nothing) ── attach ────────> open <── attach ───── ended (superseded)
 //! ```
 //! `restored` holds cached records and no tenure; `open` a [`BranchWriter`] under the agent's name; `ended` records
-//! that belong to no history any more, kept until the agent opens another tenure here.
+//! that belong to no history any more: given up where the same agent has them shipped by another process server, kept
+//! otherwise until the agent opens another tenure here.
 //!
 //! Locks, in this order: `writer` (across the vault's requests; the task that ships, and who opens a tenure), `accepting` (across a
 //! write of the cache), `state` (never across an await).
@@ -13,7 +14,7 @@
 //! Cancellation: a connection may go at any await. What was cached and not noted is written again under the same name.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use lifeboat_format::stream::recall::Begin;
 use lifeboat_format::stream::{FRAME_HEAD_LEN, FRAME_POINTS_MAX, Open as OpenFrame, Opened, Progress, Records, Tenure};
 use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, Timestamp, VolumeId};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cache::{Cache, Entry};
@@ -39,18 +41,22 @@ use crate::sync::Lock;
 const BATCH_BYTES: u64 = 32 << 20;
 /// How often a process server looks after a map that is on its way.
 const MAPS: Duration = Duration::from_secs(5);
+/// How often it looks whether records that no agent is here for are another one's to ship by now.
+const ALONE: Duration = Duration::from_secs(15);
 
 /// Space for cached records, shared by the streams of a process server.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: u64,
     used: AtomicU64,
+    /// How many wait for room.
+    waiting: AtomicUsize,
     freed: Notify,
 }
 
 impl Budget {
     pub(super) fn new(limit: u64) -> Self {
-        Self { limit, used: AtomicU64::new(0), freed: Notify::new() }
+        Self { limit, used: AtomicU64::new(0), waiting: AtomicUsize::new(0), freed: Notify::new() }
     }
 
     /// Takes space, if there is any; somebody who has nothing may have one frame, however large.
@@ -70,8 +76,49 @@ impl Budget {
         self.freed.notify_waiters();
     }
 
+    /// Whether somebody waits for room.
+    pub(super) fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn used(&self) -> u64 {
         self.used.load(Ordering::Acquire)
+    }
+}
+
+/// Somebody who waits for room, until it is dropped.
+struct Waiting<'a>(&'a Budget);
+
+impl<'a> Waiting<'a> {
+    fn begin(budget: &'a Budget) -> Self {
+        budget.waiting.fetch_add(1, Ordering::AcqRel);
+        Self(budget)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Room that was taken for a frame, given back unless it was kept: its line may go at any moment.
+struct Taken<'a> {
+    budget: &'a Budget,
+    bytes: u64,
+}
+
+impl Taken<'_> {
+    fn keep(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.budget.free(self.bytes);
+        }
     }
 }
 
@@ -99,6 +146,8 @@ pub struct StreamStatus {
     pub trouble: String,
     /// Whether an agent is connected.
     pub attached: bool,
+    /// For how long it has been; nothing while none is.
+    pub attached_for: Option<Duration>,
     /// Whether the tenure is open here, and not over.
     pub open: bool,
     /// The newest recovery point in the vault.
@@ -140,9 +189,26 @@ struct State {
     /// The connection that has the stream.
     connection: u64,
     attached: bool,
+    /// When the line came that is attached now, or was last.
+    since: Option<Instant>,
+    /// The connection whose agent was asked to go elsewhere, and why.
+    sent_away: Option<(u64, String)>,
+    /// When it was looked last whether a stream that its agent has left goes on elsewhere.
+    looked: Instant,
     look: bool,
     /// Somebody waits for room in the cache.
     pressed: bool,
+}
+
+impl State {
+    fn has_to_look(&mut self) -> bool {
+        let alone = !self.attached && !self.entries.is_empty() && self.looked.elapsed() >= ALONE;
+        let look = std::mem::take(&mut self.look) || alone;
+        if look {
+            self.looked = Instant::now();
+        }
+        look
+    }
 }
 
 /// A line's place in a stream.
@@ -204,6 +270,9 @@ impl Stream {
             ended: None,
             connection: 0,
             attached: false,
+            since: None,
+            sent_away: None,
+            looked: Instant::now(),
             look: false,
             pressed: false,
         };
@@ -409,14 +478,16 @@ impl Stream {
             self.refuse_foreign(&records).await?;
             Entry::of(&records, bytes, self.cache.now())
         };
-        loop {
+        let mut waiting = None;
+        let taken = loop {
             let freed = self.budget.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
             self.expect_place(connection, &entry)?;
             if self.budget.take(bytes) {
-                break;
+                break Taken { budget: &self.budget, bytes };
             }
+            waiting.get_or_insert_with(|| Waiting::begin(&self.budget));
             self.state.lock().pressed = true;
             self.work.notify_one();
             // A line that is gone is noticed by its other half.
@@ -425,10 +496,11 @@ impl Stream {
                 () = freed => {}
                 _ = changed.changed() => {}
             }
-        }
+        };
+        drop(waiting);
         let kept = self.keep(connection, entry, frame).await;
-        if !matches!(kept, Ok(true)) {
-            self.budget.free(bytes);
+        if matches!(kept, Ok(true)) {
+            taken.keep();
         }
         kept.map(drop)
     }
@@ -491,6 +563,18 @@ impl Stream {
         self.work.notify_one();
     }
 
+    /// Asks the agent that is connected to go to another process server. False where none is.
+    pub(super) fn send_away(&self, why: &str) -> bool {
+        let mut state = self.state.lock();
+        if !state.attached || state.ended.is_some() {
+            return false;
+        }
+        state.sent_away = Some((state.connection, why.to_owned()));
+        drop(state);
+        self.note();
+        true
+    }
+
     /// A connection is gone.
     pub(super) fn detach(&self, connection: u64) {
         let mut state = self.state.lock();
@@ -527,6 +611,11 @@ impl Stream {
         match &state.ended {
             Some(Ended::Fenced(fenced)) => Err(ShipError::Fenced(*fenced)),
             Some(Ended::Superseded(epoch)) => Err(self.superseded(*epoch).into()),
+            None if state.sent_away.as_ref().is_some_and(|(one, _)| *one == connection) => {
+                let why = state.sent_away.as_ref().map_or("", |(_, why)| why);
+                let why = format!("{}: go to another process server: {why}", self.group);
+                Err(EngineError::new(ErrorKind::Retry, why).with_source(wire::Elsewhere).into())
+            }
             None if state.connection != connection => {
                 let why = format!("another line has the stream of {}", self.group);
                 Err(EngineError::new(ErrorKind::Retry, why).into())
@@ -538,6 +627,10 @@ impl Stream {
     fn superseded(&self, epoch: Epoch) -> EngineError {
         let why = format!("another process server has opened epoch {epoch} of {}", self.group);
         EngineError::new(ErrorKind::Retry, why)
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        self.state.lock().attached
     }
 
     pub(super) fn status(&self) -> Option<StreamStatus> {
@@ -560,6 +653,7 @@ impl Stream {
                 None => state.trouble.clone(),
             },
             attached: state.attached,
+            attached_for: state.since.filter(|_| state.attached).map(|since| since.elapsed()),
             open: state.open && state.ended.is_none(),
             last_point: state
                 .points
@@ -579,6 +673,11 @@ impl Stream {
         self.end_connections();
     }
 
+    /// Its process server is gone: nothing is shipped or removed any more.
+    pub(super) fn abandon(&self) {
+        drop(self.task.lock().take());
+    }
+
     fn end_connections(&self) {
         self.state.lock().connection += 1;
         self.note();
@@ -588,15 +687,41 @@ impl Stream {
         self.changed.send_replace(());
     }
 
-    /// A newer epoch was seen.
-    fn end(&self, fenced: &Fenced) {
+    /// What is cached under a tenure that another process server has taken on for the same agent belongs to no history any more: the
+    /// agent, which gives nothing up before the vault has it, has sent it there.
+    async fn give_up_superseded(&self) {
+        let superseded = |state: &State| matches!(state.ended, Some(Ended::Superseded(_))) && !state.entries.is_empty();
+        if !superseded(&self.state.lock()) {
+            return;
+        }
+        // Until the files are gone: another tenure's may have the same names.
+        let _accepting = self.accepting.lock().await;
+        let gone: Vec<Entry> = {
+            let mut state = self.state.lock();
+            if !superseded(&state) {
+                return;
+            }
+            state.pressed = false;
+            state.entries.drain(..).collect()
+        };
+        if let Err(error) = self.forget(gone).await {
+            tracing::warn!(group = %self.group, %error, "cached records that belong to no history can't be removed yet");
+        }
+    }
+
+    /// A newer epoch was seen. Whether that ends the tenure: one that was opened here meanwhile may be that epoch itself.
+    fn end(&self, fenced: &Fenced) -> bool {
         let mut state = self.state.lock();
         let own = state.tenure.is_some_and(|tenure| tenure.agent == fenced.gateway) && fenced.promoted_to.is_none();
+        if own && state.open && state.tenure.is_some_and(|tenure| tenure.epoch >= fenced.by_epoch) {
+            return false;
+        }
         tracing::warn!(group = %self.group, epoch = %fenced.by_epoch, by = %fenced.gateway, "the stream's tenure is over here");
         state.open = false;
         state.ended = Some(if own { Ended::Superseded(fenced.by_epoch) } else { Ended::Fenced(*fenced) });
         drop(state);
         self.note();
+        true
     }
 
     /// One step of shipping: whether there is more.
@@ -612,7 +737,7 @@ impl Stream {
             self.reopen(&mut held).await?;
         }
         let Some(held) = held.as_mut() else { return Ok(false) };
-        let look = std::mem::take(&mut self.state.lock().look);
+        let look = self.state.lock().has_to_look();
         if look {
             held.writer.check_fence().await?;
         }
@@ -740,6 +865,7 @@ fn newest_points(writer: &BranchWriter, after: Lsn) -> VecDeque<RetainedPoint> {
 fn attached(state: &mut State, opened: Opened) -> Attached {
     state.connection += 1;
     state.attached = true;
+    state.since = Some(Instant::now());
     let points_told = state.points_before + state.points.len() as u64;
     Attached { connection: state.connection, opened, points_told }
 }
@@ -754,10 +880,21 @@ async fn work(stream: Weak<Stream>) {
                 failures = 0;
                 continue;
             }
-            Ok(false) => MAPS,
+            Ok(false) => {
+                // Found out by a line that came and went, for example.
+                if Arc::strong_count(&this) > 1 {
+                    this.give_up_superseded().await;
+                }
+                MAPS
+            }
             Err(ShipError::Fenced(fenced)) => {
-                this.end(&fenced);
-                *this.writer.lock().await = None;
+                if this.end(&fenced) {
+                    *this.writer.lock().await = None;
+                    // A process server that is gone leaves its files to the one that comes after it.
+                    if Arc::strong_count(&this) > 1 {
+                        this.give_up_superseded().await;
+                    }
+                }
                 MAPS
             }
             Err(ShipError::Engine(error)) => {

@@ -1,5 +1,7 @@
 //! The engine's values as frames have them, and back.
 
+use std::error::Error as _;
+
 use bytes::Bytes;
 use lifeboat_format::FormatError;
 use lifeboat_format::journal::{EntryOp, decode_point, encode_point};
@@ -103,7 +105,14 @@ pub(super) fn end(error: &ShipError) -> End {
             text: error.to_string(),
             fenced: Some(FencedBy { epoch: fenced.by_epoch, gateway: fenced.gateway, promoted_to: fenced.promoted_to }),
         },
-        ShipError::Engine(error) => End { kind: code(error.kind()), text: error.to_string(), fenced: None },
+        ShipError::Engine(error) => {
+            let kind = if error.source().is_some_and(|source| source.is::<Elsewhere>()) {
+                ELSEWHERE
+            } else {
+                code(error.kind())
+            };
+            End { kind, text: error.to_string(), fenced: None }
+        }
     }
 }
 
@@ -114,6 +123,14 @@ pub(super) fn ended(peer: &str, end: &End) -> ShipError {
         None => EngineError::new(kind(end.kind), format!("{peer}: {}", end.text)).into(),
     }
 }
+
+/// The kind of an end after which another process server is to be tried; for who doesn't know it, something to try again.
+pub(super) const ELSEWHERE: u8 = 12;
+
+/// Marks the error of a line whose agent is asked to go to another process server.
+#[derive(Debug, thiserror::Error)]
+#[error("another process server has more room")]
+pub(super) struct Elsewhere;
 
 const KINDS: [ErrorKind; 11] = [
     ErrorKind::Retry,

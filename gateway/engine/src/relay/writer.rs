@@ -86,7 +86,7 @@ impl RelayedWriter {
     /// # Errors
     /// As [`BranchWriter::open`](crate::ship::BranchWriter::open); `Retry` when no process server answers.
     pub async fn open(
-        relay: &dyn Relay,
+        relay: &Arc<dyn Relay>,
         group: GroupId,
         branch: BranchId,
         agent: GatewayId,
@@ -124,7 +124,8 @@ impl RelayedWriter {
         let said = Said { cached: found.cached, shipped: end, points, trouble: String::new(), over: None, news: true };
         let heard = Arc::new(Heard { said: Lock::new(said), wake: Arc::default() });
         let out = Arc::new(tokio::sync::Mutex::new(Out { line: output, amid: false }));
-        let listening = listen(input, server.clone(), group, branch, found.epoch, Arc::clone(&heard));
+        let place = (group, branch, found.epoch);
+        let listening = listen(input, (Arc::clone(relay), server.clone()), place, Arc::clone(&heard));
         let beating = beat(Arc::clone(&out), server.clone());
         let writer = Self {
             server,
@@ -308,10 +309,8 @@ async fn answer(input: &mut ReadHalf<Line>, server: &str) -> Result<OpenedFrame,
 
 async fn listen(
     mut input: ReadHalf<Line>,
-    server: String,
-    group: GroupId,
-    branch: BranchId,
-    epoch: Epoch,
+    (relay, server): (Arc<dyn Relay>, String),
+    (group, branch, epoch): (GroupId, BranchId, Epoch),
     heard: Arc<Heard>,
 ) {
     loop {
@@ -327,7 +326,12 @@ async fn listen(
                 None
             }
             Ok(Ok(_)) => Some(Over::Broken(format!("{server} takes back what it had said"))),
-            Ok(Err(end)) => Some(Over::Ended(end)),
+            Ok(Err(end)) => {
+                if end.kind == wire::ELSEWHERE {
+                    relay.sent_away(&server);
+                }
+                Some(Over::Ended(end))
+            }
             Err(error) => Some(Over::Broken(error.to_string())),
         };
         let ends = over.is_some();

@@ -72,6 +72,8 @@ pub(crate) struct Yard {
     strike: Mutex<Option<Strike>>,
     struck: AtomicBool,
     pub(crate) lines: AtomicUsize,
+    /// How often the agent was asked to go to another one.
+    pub(crate) sent_away: AtomicUsize,
 }
 
 impl Yard {
@@ -91,6 +93,7 @@ impl Yard {
             strike: Mutex::new(None),
             struck: AtomicBool::new(false),
             lines: AtomicUsize::new(0),
+            sent_away: AtomicUsize::new(0),
         });
         for number in 0..servers {
             let dir = this.new_dir();
@@ -246,6 +249,13 @@ impl Relay for Yard {
             }
         }
         Err(EngineError::new(ErrorKind::Retry, "no process server answers"))
+    }
+
+    fn sent_away(&self, server: &str) {
+        let count = self.servers.lock().expect("no test panicked with it").len();
+        let number: usize = server.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a server's name");
+        self.sent_away.fetch_add(1, Ordering::SeqCst);
+        self.prefer((number + 1) % count);
     }
 }
 

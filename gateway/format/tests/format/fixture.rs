@@ -22,8 +22,8 @@ use lifeboat_format::stream::recall::{
     Begin, Blocks, BranchPlace, Dirty, Fetch, Fetched, OwnEnd, Reached, Recall, Target, own_end_is,
 };
 use lifeboat_format::stream::{
-    Answer, Ask, Asked, Attend, Declare, DeclaredDisk, Done, End, FencedBy, Open, Opened, Place as StreamPlace,
-    Progress, Record, Records, Refusal, Report, Reported, ReportedResync, Tenure,
+    Answer, Ask, Asked, Attend, Declare, DeclaredDisk, Done, End, FencedBy, KnownServer, Open, Opened,
+    Place as StreamPlace, Progress, Record, Records, Refusal, Report, Reported, ReportedResync, Standing, Tenure,
 };
 use lifeboat_model::{
     BLOCK_SIZE, BlockHash, BranchId, Epoch, Extent, ExtentSet, GatewayId, GroupId, Lsn, MapId, PointId, PointKind,
@@ -477,6 +477,17 @@ pub(crate) fn stream_fetched() -> Fetched {
     Fetched { blocks_compared: 2048, blocks_moved: 17, bytes_fetched: 70_000 }
 }
 
+pub(crate) fn stream_standing() -> Standing {
+    let server = |address: &str, same_site| KnownServer { address: address.to_owned(), same_site };
+    Standing {
+        health: 1,
+        agents: 17,
+        cache_bytes: 3 << 30,
+        cache_bytes_limit: 64 << 30,
+        servers: vec![server("ps-a.example.org:9443", true), server("[2001:db8::7]:9443", false)],
+    }
+}
+
 /// A frame of each kind that has a body.
 pub(crate) fn stream_frames() -> Vec<(&'static str, Vec<u8>)> {
     let (block, point) = (text_block(1), journal_point());
@@ -499,6 +510,7 @@ pub(crate) fn stream_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("blocks-zero", stream_blocks(None).encode()),
         ("reached", stream_reached().encode()),
         ("fetched", stream_fetched().encode()),
+        ("standing", stream_standing().encode()),
     ]
     .into_iter()
     .chain(stream_asks().into_iter().map(|(name, ask)| (name, ask.encode())))

@@ -220,6 +220,7 @@ fn decode_bodies(body: &[u8]) {
     let _ = Blocks::decode(body);
     let _ = Reached::decode(body);
     let _ = Fetched::decode(body);
+    let _ = lifeboat_format::stream::Standing::decode(body);
 }
 
 fn decode_everything(bytes: &[u8]) {

@@ -20,7 +20,7 @@ use lifeboat_format::stream::recall::{
 };
 use lifeboat_format::stream::{
     Answer, Ask, Attend, Declare, End, FRAME_HEAD_LEN, FrameHead, FrameKind, Open, Opened, Progress, Records, Report,
-    Tenure, beat, declared, look,
+    Standing, Tenure, beat, declared, look, survey,
 };
 use lifeboat_model::PointKind;
 
@@ -53,6 +53,7 @@ fn built() -> Vec<(&'static str, Vec<u8>)> {
         ("v1/stream-look.bin", look()),
         ("v1/stream-beat.bin", beat()),
         ("v1/stream-declared.bin", declared()),
+        ("v1/stream-survey.bin", survey()),
     ]
     .into_iter()
     .chain(stream_frames().into_iter().map(|(name, frame)| {
@@ -86,6 +87,7 @@ fn built() -> Vec<(&'static str, Vec<u8>)> {
             "blocks-zero" => "v1/stream-blocks-zero.bin",
             "reached" => "v1/stream-reached.bin",
             "fetched" => "v1/stream-fetched.bin",
+            "standing" => "v1/stream-standing.bin",
             "answer-point" => "v1/stream-answer-point.bin",
             "answer-done" => "v1/stream-answer-done.bin",
             "answer-refused" => "v1/stream-answer-refused.bin",
@@ -216,6 +218,7 @@ fn vectors_decode_to_what_was_written() {
     assert_eq!(Blocks::decode(&body("v1/stream-blocks-zero.bin", FrameKind::Blocks)), Ok(stream_blocks(None)));
     assert_eq!(Reached::decode(&body("v1/stream-reached.bin", FrameKind::Reached)), Ok(stream_reached()));
     assert_eq!(Fetched::decode(&body("v1/stream-fetched.bin", FrameKind::Fetched)), Ok(stream_fetched()));
+    assert_eq!(Standing::decode(&body("v1/stream-standing.bin", FrameKind::Standing)), Ok(stream_standing()));
     for (name, answer) in stream_answers() {
         assert_eq!(Answer::decode(&body(&format!("v1/stream-{name}.bin"), FrameKind::Answer)), Ok(answer));
     }

@@ -18,7 +18,8 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use lifeboat_api::validate::Validate;
 use lifeboat_api::{
-    Agent, EnrolRequest, Enrolment, MachineRole, Page, ProblemCode, RenewCertificateRequest, Timestamp,
+    Agent, EnrolRequest, Enrolment, KnownProcessServers, MachineRole, Page, ProblemCode, RenewCertificateRequest,
+    Timestamp,
 };
 use lifeboat_identity::{Issued, RegistrationKeyText, Request as CertificateRequest};
 use lifeboat_model::AgentId;
@@ -32,6 +33,7 @@ use crate::context::Context;
 use crate::records::{
     AgentRecord, AgentSpecRecord, CertificateRecord, RegistrationKeyRecord, RegistrationKeySpecRecord, UseRecord, kind,
 };
+use crate::streams;
 use crate::vaults::AttachedVault;
 use crate::view;
 
@@ -204,6 +206,22 @@ pub(crate) async fn verb(State(context): Shared, Path(segment): Path<String>, re
         )),
         other => Err(ApiError::new(ProblemCode::NotFound, format!("an agent has no verb {other:?}; there is renew"))),
     }
+}
+
+pub(crate) async fn process_servers(
+    State(context): Shared,
+    Path(id): Path<String>,
+    request: Request,
+) -> ApiResult<Json<KnownProcessServers>> {
+    let by = tokens::identity(&request)?.principal.clone();
+    if by.id.as_deref() != Some(id.as_str()) {
+        let detail = format!("{by} may ask where it may go itself, and not where {id} may");
+        return Err(ApiError::new(ProblemCode::Forbidden, detail));
+    }
+    let (attached, document) = context.require(kind::AGENTS, "agent", &id).await?;
+    let spec: AgentSpecRecord = document.spec_as()?;
+    let servers = streams::known(&context, &attached, Some(spec.site_id));
+    Ok(Json(KnownProcessServers { servers: servers.into_iter().map(streams::shown).collect() }))
 }
 
 async fn renew(context: &Context, id: &str, body: &Value) -> ApiResult<Response> {

@@ -84,6 +84,7 @@ fn routes() -> Routes {
         .post("/v1/enrolments", agents::enrol)
         .get("/v1/agents", agents::list)
         .get("/v1/agents/{id}", agents::read)
+        .get("/v1/agents/{id}/process-servers", agents::process_servers)
         .delete("/v1/agents/{id}", agents::delete)
         .post("/v1/agents/{id}", agents::verb)
         .get("/v1/status", reads::report)

@@ -77,6 +77,7 @@ use super::operations::{Need, Operation, Shape, operations};
         api::Enrolment,
         api::Agent,
         api::RenewCertificateRequest,
+        api::KnownProcessServers,
         api::Problem,
         api::FailoverRequest,
         api::AppConsistency,

@@ -204,7 +204,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 81] = [
+const OTHERS: [Operation; 82] = [
     operation(
         "get",
         "/v1/whoami",
@@ -310,6 +310,16 @@ const OTHERS: [Operation; 81] = [
         None,
         Shape::Nothing,
         "",
+        &[],
+    ),
+    operation(
+        "get",
+        "/v1/agents/{id}/process-servers",
+        Need::Machine(MachineKind::Agent),
+        "Says which process servers the agent that asks may go to.",
+        None,
+        Shape::One,
+        "KnownProcessServers",
         &[],
     ),
     operation(

@@ -247,7 +247,10 @@ fn the_roles_are_these() {
     assert_eq!(listed(Need::Nothing), ["get /livez", "get /readyz"]);
     assert_eq!(listed(Need::Token), ["get /v1/openapi.json", "get /v1/whoami"]);
     assert_eq!(listed(Need::RegistrationKey), ["post /v1/enrolments"]);
-    assert_eq!(listed(Need::Machine(MachineKind::Agent)), ["post /v1/agents/{id}:renew"]);
+    assert_eq!(
+        listed(Need::Machine(MachineKind::Agent)),
+        ["get /v1/agents/{id}/process-servers", "post /v1/agents/{id}:renew"]
+    );
     assert!(listed(Need::Role(Role::Reader)).iter().all(|row| row.starts_with("get ")));
     assert_eq!(
         listed(Need::Role(Role::Operator)),
