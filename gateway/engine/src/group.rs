@@ -46,6 +46,7 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 
 mod adoption;
 mod app_points;
+mod barrier;
 mod collect;
 mod compare;
 mod failback;
@@ -80,6 +81,8 @@ pub struct Group {
     observed: Arc<Lock<Observed>>,
     /// One round of hooks at a time.
     quiescing: tokio::sync::Mutex<()>,
+    /// The barrier that it takes part in.
+    barrier: Lock<Option<barrier::Round>>,
     resync: ResyncControl,
     /// One change of state at a time.
     change: tokio::sync::Mutex<()>,
@@ -129,6 +132,16 @@ struct Observed {
 }
 
 impl Observed {
+    /// A point has got its place. Two that are placed at the same time may be told in either order.
+    fn note_placed(&mut self, lsn: Lsn, time: Timestamp) {
+        let since = self.placed.map_or(time, |(_, at)| at);
+        let at = self.open_points.partition_point(|(before, _)| *before < lsn);
+        self.open_points.insert(at, (lsn, since));
+        if self.placed.is_none_or(|(newest, _)| newest < lsn) {
+            self.placed = Some((lsn, time));
+        }
+    }
+
     /// Since when there has been a write that no landed point holds; `last` is the newest record.
     fn uncovered_since(&self, last: Lsn) -> Option<Timestamp> {
         match (self.open_points.front(), self.placed) {
@@ -344,6 +357,7 @@ impl Group {
             shipping: Lock::new(None),
             observed: Arc::new(Lock::new(Observed { last_point, ..Observed::default() })),
             quiescing: tokio::sync::Mutex::new(()),
+            barrier: Lock::default(),
             resync: ResyncControl::default(),
             change: tokio::sync::Mutex::new(()),
             history: Lock::new(None),

@@ -54,10 +54,12 @@ pub enum Bug {
     DeletesLive,
     /// What a collection finds to be garbage is deleted by the next one, whenever that is.
     DeletesWithoutGrace,
+    /// A barrier's point is placed without that writes were held.
+    MarksWithoutHold,
 }
 
 /// Every one.
-pub const BUGS: [Bug; 22] = [
+pub const BUGS: [Bug; 23] = [
     Bug::AcknowledgesBeforeSync,
     Bug::SkipsFenceLook,
     Bug::CountsBeforeLanding,
@@ -80,6 +82,7 @@ pub const BUGS: [Bug; 22] = [
     Bug::DropsPinned,
     Bug::DeletesLive,
     Bug::DeletesWithoutGrace,
+    Bug::MarksWithoutHold,
 ];
 
 thread_local! {

@@ -217,15 +217,18 @@ impl PointRetention {
     }
 
     /// Thins a list (positions ascending), ages counted from `now`. In each period the last point of the best kind stays:
-    /// one that an application agreed to before one taken by the clock, and among those one for whose position there is a
-    /// map, since keeping it takes no segment as a whole. Those that a person asked for stay up to the last age; pinned
-    /// ones and the newest point always do.
+    /// one that an application agreed to before one taken by the clock, among those one that is shared with other groups, and then one
+    /// for whose position there is a map, since keeping it takes no segment as a whole. Those that a person asked for stay up to the last
+    /// age; pinned ones and the newest point always do. A shared point's period and age go by the time that is the same in all of its
+    /// groups: what they keep of them is the same too, as long as their schedules are.
     pub(crate) fn thin_at(&self, points: &mut Vec<PointInfo>, now: Timestamp, mapped: impl Fn(&PointInfo) -> bool) {
         let Some(newest) = points.last().map(|point| point.id) else { return };
-        let mut keep: BTreeMap<(usize, i64), (bool, bool, Lsn, PointId)> = BTreeMap::new();
+        let mut keep: BTreeMap<(usize, i64), (bool, bool, bool, Lsn, PointId)> = BTreeMap::new();
         let mut kept: HashSet<PointId> = HashSet::from([newest]);
         for point in points.iter() {
-            let age = Duration::try_from_secs_f64(now.seconds_since(point.time)).unwrap_or_default();
+            let shared = point.id.shared_at();
+            let taken = shared.unwrap_or(point.time);
+            let age = Duration::try_from_secs_f64(now.seconds_since(taken)).unwrap_or_default();
             let tier = self.tiers.iter().position(|(within, _)| age <= *within);
             if point.pinned {
                 kept.insert(point.id);
@@ -239,12 +242,14 @@ impl PointRetention {
                 kept.insert(point.id);
                 continue;
             };
-            let slot = point.time.as_micros().div_euclid(period);
-            let rank = (point.kind != PointKind::CrashConsistent, mapped(point), point.lsn, point.id);
+            let slot = taken.as_micros().div_euclid(period);
+            let (agreed, shared) = (point.kind != PointKind::CrashConsistent, shared.is_some());
+            // Where maps are differs between groups.
+            let rank = (agreed, shared, !shared && mapped(point), point.lsn, point.id);
             let best = keep.entry((tier, slot)).or_insert(rank);
             *best = rank.max(*best);
         }
-        kept.extend(keep.into_values().map(|(_, _, _, id)| id));
+        kept.extend(keep.into_values().map(|(.., id)| id));
         points.retain(|point| kept.contains(&point.id));
         let mut excess = points.len().saturating_sub(self.max.clamp(1, lifeboat_format::map::MAP_POINTS_MAX));
         points.retain(|point| {
@@ -304,6 +309,40 @@ mod tests {
         );
         assert!(points.windows(2).all(|pair| pair[0].lsn < pair[1].lsn));
         assert_eq!(points.last().unwrap().lsn, Lsn(15 * 24 * 720));
+    }
+
+    /// Two groups whose clocks are 40 s apart, with points of their own in between: hours later they still share what they keep.
+    #[test]
+    fn groups_keep_the_same_of_the_points_that_they_share() {
+        let retention = PointRetention::default();
+        let shared = |minute: i64| {
+            let at = Timestamp::from_micros((1_764_000_000 + minute * 60) * 1_000_000);
+            PointId::shared(at, minute.to_le_bytes())
+        };
+        let kept = |skew: i64, own_every: i64, maps: u64| {
+            let (mut points, mut lsn) = (Vec::new(), 0);
+            for second in 0..6 * 3600 {
+                if second % 60 == 30 || second % own_every == 0 {
+                    lsn += 1;
+                    let mut one = point(lsn, 1_764_000_000 + second + skew, PointKind::CrashConsistent);
+                    if second % 60 == 30 {
+                        one.id = shared(second / 60);
+                    }
+                    points.push(one);
+                }
+                if second % 600 == 0 && !points.is_empty() {
+                    let now = points.last().expect("some").time;
+                    retention.thin_at(&mut points, now, |one| one.lsn.0 % maps == 0);
+                }
+            }
+            points.into_iter().filter(|one| one.id.is_shared()).map(|one| one.id).collect::<Vec<_>>()
+        };
+        let (first, second) = (kept(0, 7, 3), kept(40, 11, 5));
+        assert!((115..=135).contains(&first.len()), "{}", first.len());
+        // What has left the first hour in both.
+        let old = |kept: &[PointId]| kept.iter().filter(|id| **id < shared(4 * 60)).copied().collect::<Vec<_>>();
+        assert_eq!(old(&first).len(), 4 * 12);
+        assert_eq!(old(&first), old(&second));
     }
 
     #[test]

@@ -25,6 +25,9 @@
 //! A second line, beside the stream: see `control.rs`. It is there whatever state the group is in, also released and fenced, when
 //! nothing is streamed.
 //!
+//! # Barriers
+//! Groups of several machines take a point at one moment: see `barrier.rs`.
+//!
 //! # The way back
 //! A process server reads the history for an agent whose group was taken over, and the agent brings its disks forward: see
 //! `recall.rs`.
@@ -33,6 +36,7 @@
 //! Reading the history otherwise: views, comparing, failover to here, garbage collection, marks of points. Such calls are refused for a
 //! group behind a line ([`Reach::vault`](crate::reach::Reach::vault)); a gateway that has the vault does them.
 
+mod barrier;
 mod cache;
 mod control;
 mod line;
@@ -54,7 +58,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::error::Result;
 use crate::ship::ShipSettings;
 
-pub use control::{Attendant, attend};
+pub use barrier::{BARRIER_PROTOCOL, Barriers, Members, Missed, SharedPoint};
+pub use control::{Attendant, attend, take_part};
 pub use lifeboat_format::stream::{ADDRESS_BYTES_MAX, Declare, DeclaredDisk, KnownServer, SERVERS_MAX, Standing};
 pub(crate) use recall::{Aim, Piece, Recalling};
 pub use serve::{ProcessServer, ProcessServerConfig};

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_format::journal::EntryOp;
-use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Epoch, Extent, GroupId, Lsn, VolumeId};
+use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Epoch, Extent, GroupId, Lsn, PointId, VolumeId};
 use tokio::sync::oneshot;
 
 use crate::dirty::DirtyFile;
@@ -34,6 +34,7 @@ use crate::planted::{self, Bug};
 use crate::record::{LogRecord, Op, PointMark};
 use crate::sync::Lock;
 
+mod hold;
 mod loops;
 mod resync;
 mod stages;
@@ -160,6 +161,8 @@ struct Core {
     bytes_accepted: u64,
     missing: Missing,
     throttle: Throttle,
+    /// Writes wait for this point to get its place.
+    held: Option<PointId>,
 }
 
 #[derive(Debug, Clone)]
@@ -265,6 +268,7 @@ impl WritePath {
             bytes_accepted: 0,
             missing: Missing::default(),
             throttle: Throttle::default(),
+            held: None,
         };
         Self {
             group,
@@ -349,10 +353,18 @@ impl WritePath {
 
     /// Gives a record its place in the write order, makes it readable, and queues it for the journal.
     ///
+    /// The check and the place in the write order are one step: a write that is accepted after a group was made read-only
+    /// would come behind its final point, and be lost by the switch that follows.
+    ///
     /// # Errors
     /// `Invalid` outside the volume, `NotFound` for an unknown volume, `Fenced`, `Damaged` when poisoned, `NoSpace`.
     pub fn submit(&self, op: &Op) -> Result<Submitted> {
-        self.submit_if(op, |core| core.accepts_writes(self.group))
+        let mut core = self.core.lock();
+        core.accepts_writes(self.group)?;
+        if core.held.is_some() {
+            return Ok(Submitted::Wait);
+        }
+        self.place(&mut core, op)
     }
 
     /// The same for records of the group itself (points, sizes), which a read-only group takes too.
@@ -360,17 +372,10 @@ impl WritePath {
     /// # Errors
     /// As [`WritePath::submit`], but for `Fenced`.
     pub fn submit_control(&self, op: &Op) -> Result<Submitted> {
-        self.submit_if(op, |core| match &core.mode {
-            Mode::Poisoned(why) => Err(poisoned(self.group, why)),
-            Mode::Writable | Mode::ReadOnly(_) => Ok(()),
-        })
-    }
-
-    /// The check and the place in the write order are one step: a write that is accepted after a group was made read-only
-    /// would come behind its final point, and be lost by the switch that follows.
-    fn submit_if(&self, op: &Op, allowed: impl FnOnce(&Core) -> Result<()>) -> Result<Submitted> {
         let mut core = self.core.lock();
-        allowed(&core)?;
+        if let Mode::Poisoned(why) = &core.mode {
+            return Err(poisoned(self.group, why));
+        }
         self.place(&mut core, op)
     }
 

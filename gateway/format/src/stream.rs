@@ -68,7 +68,7 @@ mod standing;
 
 pub use standing::{ADDRESS_BYTES_MAX, KnownServer, SERVERS_MAX, Standing};
 
-pub use control::{Answer, Ask, Asked, Attend, Done, REASONS_MAX, Refusal, Report, Reported, ReportedResync};
+pub use control::{Answer, Ask, Asked, Attend, Done, Part, REASONS_MAX, Refusal, Report, Reported, ReportedResync};
 
 const DISK_LEN_MIN: usize = 28;
 const RECORD_LEN: usize = 45;

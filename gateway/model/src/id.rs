@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::Timestamp;
+
 /// A text that is no identifier of the kind expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no {kind} id: expected `{prefix}-` and 32 hexadecimal digits")]
@@ -127,6 +129,39 @@ ids! {
     ApprovalId, "apr", "approval";
 }
 
+/// What stands behind the version of a shared point's id: twelve bits that chance seldom gives.
+const SHARED: u16 = 0x5a9;
+
+impl PointId {
+    /// The id of a point that several groups take as one, at that time by the clock of whoever has them take it. UUID version 8, so
+    /// that it is known by its form; `random` keeps it apart from others of the same millisecond.
+    #[must_use]
+    pub fn shared(time: Timestamp, random: [u8; 8]) -> Self {
+        let [.., a, b, c, d, e, f] = time.as_micros().div_euclid(1000).to_be_bytes();
+        let [high, low] = (0x8000 | SHARED).to_be_bytes();
+        let [first, rest @ ..] = random;
+        let mut bytes = [a, b, c, d, e, f, high, low, 0x80 | (first & 0x3f), 0, 0, 0, 0, 0, 0, 0];
+        bytes[9..].copy_from_slice(&rest);
+        Self(bytes)
+    }
+
+    /// For the id of a point that groups share: when it was taken, by the clock of whoever had them take it. The same in every group,
+    /// whatever their own clocks said; milliseconds.
+    #[must_use]
+    pub fn shared_at(self) -> Option<Timestamp> {
+        let [a, b, c, d, e, f, high, low, variant, ..] = self.0;
+        let shared = u16::from_be_bytes([high, low]) == (0x8000 | SHARED) && variant & 0xc0 == 0x80;
+        let millis = i64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        shared.then(|| Timestamp::from_micros(millis.saturating_mul(1000)))
+    }
+
+    /// Whether it is the id of a point that groups share.
+    #[must_use]
+    pub fn is_shared(self) -> bool {
+        self.shared_at().is_some()
+    }
+}
+
 fn parse(text: &str, prefix: &str) -> Option<[u8; 16]> {
     let digits = text.strip_prefix(prefix)?.strip_prefix('-')?;
     let canonical = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
@@ -139,6 +174,20 @@ fn parse(text: &str, prefix: &str) -> Option<[u8; 16]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shared_points_id_is_known_by_its_form_and_tells_its_time() {
+        let time = Timestamp::from_micros(1_764_000_000_123_456);
+        let id = PointId::shared(time, [0xff; 8]);
+        assert_eq!(id.shared_at(), Some(Timestamp::from_micros(1_764_000_000_123_000)));
+        assert_eq!(id.to_string(), "pt-019ab697e87b85a9bfffffffffffffff");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!(PointId::shared(time.plus(std::time::Duration::from_millis(1)), [0; 8]) > id, "later ones sort later");
+        assert_ne!(PointId::shared(time, [1; 8]), PointId::shared(time, [2; 8]));
+        for other in [PointId::new(), PointId::from_bytes([0; 16]), PointId::from_bytes([0xff; 16])] {
+            assert!(!other.is_shared(), "{other}");
+        }
+    }
 
     #[test]
     fn text_form_round_trips_and_keeps_kinds_apart() {

@@ -37,6 +37,7 @@ use crate::random::Random;
 use crate::store::{self, Link, SimStore, Weather};
 
 mod check;
+mod cuts;
 mod drive;
 mod history;
 mod long;
@@ -44,6 +45,7 @@ mod moves;
 mod rot;
 mod story;
 
+pub use cuts::{CutTally, cuts_run};
 pub use drive::{ERRNOS, EngineTally, Life, Profile, Wrong, engine_run, life_run, scripted_run};
 pub use history::{Change, History};
 pub use story::{Story, story_run};

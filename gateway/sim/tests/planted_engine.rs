@@ -1,20 +1,20 @@
 //! Bugs planted in the engine's own code: each has to be caught by the whole engine's simulation, or that proves nothing.
 
 use lifeboat_engine::planted::{BUGS, Bug, plant};
-use lifeboat_sim::world::{EngineTally, Life, Profile, Story, life_run, story_run};
+use lifeboat_sim::world::{Life, Profile, Story, cuts_run, life_run, story_run};
 use lifeboat_sim::{Checked, Violation};
 
 /// The first violation within so many seeds.
-fn catch(bug: Bug, cases: u64, run: &dyn Fn(u64) -> Checked<EngineTally>) -> Option<(u64, Violation)> {
+fn catch<T>(bug: Bug, cases: u64, run: &dyn Fn(u64) -> Checked<T>) -> Option<(u64, Violation)> {
     let _awake = plant(bug);
     (0..cases).find_map(|seed| run(seed).err().map(|violation| (seed, violation)))
 }
 
-fn caught(bug: Bug, cases: u64, run: &dyn Fn(u64) -> Checked<EngineTally>) {
+fn caught<T>(bug: Bug, cases: u64, run: &dyn Fn(u64) -> Checked<T>) {
     let (seed, violation) = catch(bug, cases, run).unwrap_or_else(|| panic!("{bug:?} was not caught"));
     let text = violation.to_string();
     eprintln!("{bug:?}: {}", text.lines().next().unwrap_or_default());
-    run(seed).unwrap_or_else(|violation| panic!("the seed fails without the bug too: {violation}"));
+    run(seed).map(drop).unwrap_or_else(|violation| panic!("the seed fails without the bug too: {violation}"));
 }
 
 /// By random lives.
@@ -27,8 +27,17 @@ fn in_a_story(bug: Bug, story: Story) {
     caught(bug, 12, &|seed| story_run(seed, story));
 }
 
+/// By replication groups.
+fn in_a_cut(bug: Bug) {
+    caught(bug, 20, &cuts_run);
+}
+
 macro_rules! bugs {
-    (lives { $($name:ident: $bug:ident,)* } stories { $($told:ident: $planted:ident in $story:ident,)* }) => {
+    (
+        lives { $($name:ident: $bug:ident,)* }
+        stories { $($told:ident: $planted:ident in $story:ident,)* }
+        cuts { $($seen:ident: $shown:ident,)* }
+    ) => {
         $(#[test]
         fn $name() {
             in_a_life(Bug::$bug);
@@ -38,9 +47,14 @@ macro_rules! bugs {
             in_a_story(Bug::$planted, Story::$story);
         })*
 
+        $(#[test]
+        fn $seen() {
+            in_a_cut(Bug::$shown);
+        })*
+
         #[test]
         fn every_bug_has_its_test() {
-            assert_eq!([$(Bug::$bug,)* $(Bug::$planted),*], BUGS);
+            assert_eq!([$(Bug::$bug,)* $(Bug::$planted,)* $(Bug::$shown),*], BUGS);
         }
     };
 }
@@ -71,5 +85,8 @@ bugs! {
         a_pin_that_is_dropped_is_caught: DropsPinned in PinnedPoint,
         a_collection_of_what_is_needed_is_caught: DeletesLive in CollectedGarbage,
         a_collection_without_grace_is_caught: DeletesWithoutGrace in ReadWhileDropped,
+    }
+    cuts {
+        a_barrier_that_holds_nothing_is_caught: MarksWithoutHold,
     }
 }

@@ -305,10 +305,7 @@ impl Shipper {
                 lsn
             }
         };
-        let mut observed = group.observed.lock();
-        let since = observed.placed.map_or(time, |(_, at)| at);
-        observed.open_points.push_back((lsn, since));
-        observed.placed = Some((lsn, time));
+        group.observed.lock().note_placed(lsn, time);
         Ok(Some(lsn))
     }
 

@@ -19,10 +19,10 @@ use std::time::Duration;
 use lifeboat_format::local::ResyncCause;
 use lifeboat_format::map::RetainedPoint;
 use lifeboat_format::stream::{
-    self, Answer, Ask, Asked, Attend, Done, End, FrameKind, Refusal, Report, Reported, ReportedResync,
+    self, Answer, Ask, Asked, Attend, Done, End, FrameKind, Part, Refusal, Report, Reported, ReportedResync,
 };
 use lifeboat_model::state::{GroupState, Health};
-use lifeboat_model::{BranchId, GatewayId, GroupId, PointKind};
+use lifeboat_model::{BranchId, GatewayId, GroupId, PointId, PointKind};
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -40,15 +40,42 @@ const ASKS_MAX: usize = 64;
 /// How often an agent looks whether there is something to report.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// What is done for whoever is at the other end of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Duty {
+    /// Everything but barriers.
+    Agent,
+    /// Parts of barriers, and nothing else.
+    Barriers,
+}
+
+impl Duty {
+    fn covers(self, what: &Asked) -> bool {
+        matches!(what, Asked::Barrier { .. }) == (self == Self::Barriers)
+    }
+}
+
 /// Reports how `group` is, and does what a process server asks, until the line is over. Gives why it is.
 pub async fn attend(group: &Arc<Group>, agent: GatewayId, line: Line, server: &str) -> EngineError {
+    listen(group, agent, line, server, Duty::Agent).await
+}
+
+/// Takes part in the barriers of whoever is at the other end, until the line is over; gives why it is. `machine`: the agent or
+/// gateway that has the group.
+pub async fn take_part(group: &Arc<Group>, machine: GatewayId, line: Line, coordinator: &str) -> EngineError {
+    let over = listen(group, machine, line, coordinator, Duty::Barriers).await;
+    group.leave_barriers();
+    over
+}
+
+async fn listen(group: &Arc<Group>, machine: GatewayId, line: Line, server: &str, duty: Duty) -> EngineError {
     let (mut input, mut output) = tokio::io::split(line);
     let (answers, mut answered) = mpsc::channel(ASKS_MAX);
-    let hearing = hear(group, &mut input, server, answers);
+    let hearing = hear(group, &mut input, server, duty, answers);
     let speaking = async {
-        let attend = Attend { group: group.id(), agent };
+        let attend = Attend { group: group.id(), agent: machine };
         line::write(&mut output, server, &attend.encode().map_err(wire::refused)?).await?;
-        report(group, &mut output, server, &mut answered).await
+        report(group, &mut output, server, duty, &mut answered).await
     };
     let never: Result<std::convert::Infallible> = tokio::select! {
         over = hearing => over,
@@ -63,6 +90,7 @@ async fn hear(
     group: &Arc<Group>,
     input: &mut ReadHalf<Line>,
     server: &str,
+    duty: Duty,
     answers: mpsc::Sender<Answer>,
 ) -> Result<std::convert::Infallible> {
     let mut under_way = JoinSet::new();
@@ -73,11 +101,17 @@ async fn hear(
         match received.kind {
             FrameKind::Ask => {
                 let Ask { number, what } = Ask::decode(&received.body()).map_err(wire::refused)?;
-                tracing::info!(group = %group.id(), server, ?what, "a process server asks");
+                if duty == Duty::Agent {
+                    tracing::info!(group = %group.id(), server, ?what, "a process server asks");
+                }
                 let (group, answer) = (Arc::clone(group), answers.clone());
-                let outlives = !matches!(what, Asked::Point { .. });
+                let outlives = !matches!(what, Asked::Point { .. } | Asked::Barrier { .. });
                 let doing = async move {
-                    let outcome = perform(&group, what).await;
+                    let outcome = if duty.covers(&what) {
+                        perform(&group, what).await
+                    } else {
+                        Err(EngineError::new(ErrorKind::Denied, "that isn't asked for on this line"))
+                    };
                     let outcome = outcome.map_err(|error| refusal(&error));
                     let _ = answer.send(Answer { number, outcome }).await;
                 };
@@ -124,6 +158,10 @@ async fn perform(group: &Arc<Group>, what: Asked) -> Result<Done> {
             Ok(Done { orphan, blocks_compared, blocks_moved, bytes_fetched, ..at(&point) })
         }
         Asked::TakeOver => group.take_over().await.map(|()| Done::default()),
+        Asked::Barrier { point, part } => {
+            let placed = group.barrier(point, part).await?;
+            Ok(placed.map_or_else(Done::default, |point| at(&point)))
+        }
     }
 }
 
@@ -136,12 +174,15 @@ async fn report(
     group: &Arc<Group>,
     output: &mut WriteHalf<Line>,
     server: &str,
+    duty: Duty,
     answers: &mut mpsc::Receiver<Answer>,
 ) -> Result<std::convert::Infallible> {
     let (mut said, mut at) = (None, Instant::now());
     loop {
-        let now = reported(&group.status());
-        if said.as_ref() != Some(&now) || at.elapsed() >= line::BEAT {
+        let due = at.elapsed() >= line::BEAT;
+        // For barriers it is a sign of life.
+        let now = (said.is_none() || due || duty == Duty::Agent).then(|| reported(&group.status()));
+        if let Some(now) = now.filter(|now| due || said.as_ref() != Some(now)) {
             line::write(output, server, &now.encode().map_err(wire::refused)?).await?;
             (said, at) = (Some(now), Instant::now());
         }
@@ -450,6 +491,25 @@ impl Attendant {
             Ok(Ok(_)) => Ok(()),
             _ => Err(self.gone()),
         }
+    }
+
+    /// Does its part in a barrier, as [`Group::barrier`].
+    ///
+    /// # Errors
+    /// What the member says; `Retry` when the line breaks.
+    pub(super) async fn barrier(&self, point: PointId, part: Part) -> Result<Option<PointInfo>> {
+        let done = self.ask(Asked::Barrier { point, part }).await?;
+        Ok(done.point.map(|(branch, point)| PointInfo::retained(self.group, branch, &point)))
+    }
+
+    /// Asks, and waits for no answer.
+    pub(super) fn tell_to_let_go(&self, point: PointId) {
+        let number = {
+            let mut pending = self.pending.lock();
+            pending.number += 1;
+            pending.number
+        };
+        let _ = self.asks.try_send(Ask { number, what: Asked::Barrier { point, part: Part::LetGo } });
     }
 
     async fn ask(&self, what: Asked) -> Result<Done> {

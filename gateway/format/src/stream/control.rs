@@ -3,7 +3,7 @@
 //! An [`Ask`] has a number that its [`Answer`] repeats; several may be under way. A line that breaks leaves open whether
 //! what was asked is done: asking the same again comes to the same, so nothing has to be remembered about it.
 
-use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, PointKind, Timestamp};
+use lifeboat_model::{BranchId, Epoch, GatewayId, GroupId, Lsn, PointId, PointKind, Timestamp};
 
 use super::{FrameKind, STREAM, TEXT_BYTES_MAX, bounded, frame, put_points, take_points};
 use crate::map::RetainedPoint;
@@ -251,6 +251,32 @@ pub enum Asked {
     },
     /// To go on with the branch that its disks were brought to.
     TakeOver,
+    /// Its part in a barrier.
+    Barrier {
+        /// The point that the barrier is for.
+        point: PointId,
+        /// The part.
+        part: Part,
+    },
+}
+
+/// A part of a barrier: what the members of a replication group are asked for, all of them one part before any of them the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// To have applications hold still, and keep them so for at most this time. A group without hooks has none to ask.
+    Quiet {
+        /// Milliseconds.
+        limit_ms: u64,
+    },
+    /// To take no more writes, for at most this time.
+    Hold {
+        /// Milliseconds.
+        limit_ms: u64,
+    },
+    /// To give the point its place and go on; answered with the point.
+    Mark,
+    /// To go on without a point.
+    LetGo,
 }
 
 /// Something that an agent is asked for.
@@ -292,6 +318,18 @@ impl Ask {
                 body.put_flag(*full);
             }
             Asked::TakeOver => body.put_u8(7),
+            Asked::Barrier { point, part } => {
+                let (code, limit_ms) = match part {
+                    Part::Quiet { limit_ms } => (1, *limit_ms),
+                    Part::Hold { limit_ms } => (2, *limit_ms),
+                    Part::Mark => (3, 0),
+                    Part::LetGo => (4, 0),
+                };
+                body.put_u8(8);
+                body.put(&point.to_bytes());
+                body.put_u8(code);
+                body.put_u64(limit_ms);
+            }
         }
         frame(FrameKind::Ask, &body)
     }
@@ -316,6 +354,17 @@ impl Ask {
             5 => Asked::Doubt,
             6 => Asked::Rehydrate { branch: BranchId::from_bytes(reader.array()?), full: reader.flag()? },
             7 => Asked::TakeOver,
+            8 => {
+                let (point, code, limit_ms) = (PointId::from_bytes(reader.array()?), reader.u8()?, reader.u64()?);
+                let part = match (code, limit_ms) {
+                    (1, limit_ms) => Part::Quiet { limit_ms },
+                    (2, limit_ms) => Part::Hold { limit_ms },
+                    (3, 0) => Part::Mark,
+                    (4, 0) => Part::LetGo,
+                    _ => return Err(reader.corrupt("a part of a barrier that there isn't")),
+                };
+                Asked::Barrier { point, part }
+            }
             _ => return Err(reader.corrupt("something that no agent is asked for")),
         };
         reader.finish()?;

@@ -22,7 +22,7 @@ use lifeboat_format::stream::recall::{
     Begin, Blocks, BranchPlace, Dirty, Fetch, Fetched, OwnEnd, Reached, Recall, Target, own_end_is,
 };
 use lifeboat_format::stream::{
-    Answer, Ask, Asked, Attend, Declare, DeclaredDisk, Done, End, FencedBy, KnownServer, Open, Opened,
+    Answer, Ask, Asked, Attend, Declare, DeclaredDisk, Done, End, FencedBy, KnownServer, Open, Opened, Part,
     Place as StreamPlace, Progress, Record, Records, Refusal, Report, Reported, ReportedResync, Standing, Tenure,
 };
 use lifeboat_model::{
@@ -404,6 +404,10 @@ pub(crate) fn stream_asks() -> Vec<(&'static str, Ask)> {
         ("ask-doubt", Asked::Doubt),
         ("ask-rehydrate", Asked::Rehydrate { branch: BRANCH, full: true }),
         ("ask-take-over", Asked::TakeOver),
+        ("ask-barrier-quiet", Asked::Barrier { point: POINT, part: Part::Quiet { limit_ms: 30_000 } }),
+        ("ask-barrier-hold", Asked::Barrier { point: POINT, part: Part::Hold { limit_ms: 2_000 } }),
+        ("ask-barrier-mark", Asked::Barrier { point: POINT, part: Part::Mark }),
+        ("ask-barrier-let-go", Asked::Barrier { point: POINT, part: Part::LetGo }),
     ]
     .into_iter()
     .zip(7..)

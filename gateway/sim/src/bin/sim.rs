@@ -1,6 +1,6 @@
 //! `make sim SEED=… CASES=… STATES=…`: the simulation at length, and any seed of it again.
 //!
-//! Runs `CASES` scenarios of the whole engine, and journal crash states until there are `STATES`, from `SEED` on; without a
+//! Runs `CASES` scenarios of the whole engine, a tenth as many of replication groups, and journal crash states until there are `STATES`, from `SEED` on; without a
 //! seed, from one that the clock gives and that is printed. A broken promise is printed with its seed and its steps, and
 //! ends with exit code 1: `make sim SEED=<that seed> CASES=1` repeats it.
 
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lifeboat_sim::scenario::{Plan, Tally, random_run};
-use lifeboat_sim::world::{EngineTally, Profile, engine_run};
+use lifeboat_sim::world::{CutTally, EngineTally, Profile, cuts_run, engine_run};
 
 /// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let cases = number("CASES").unwrap_or(1000);
     let states = number("STATES").unwrap_or(if cases == 1 { 0 } else { 1_000_000 });
     say(&format!("seed {seed:#x}, {cases} scenarios of the engine, {states} crash states of the journal"));
-    let broken = engine(seed, cases) + journal(seed, states);
+    let broken = engine(seed, cases) + cuts(seed, cases.div_ceil(10)) + journal(seed, states);
     if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -63,6 +63,22 @@ fn engine(seed: u64, cases: u64) -> u64 {
         }
     }
     say(&format!("engine: {broken} of {cases} scenarios broken in {:.0?}: {tally:?}", begun.elapsed()));
+    broken
+}
+
+/// Points that groups share.
+fn cuts(seed: u64, cases: u64) -> u64 {
+    let (mut tally, mut broken, begun) = (CutTally::default(), 0, Instant::now());
+    for case in (0..cases).map(|at| seed.wrapping_add(at)) {
+        match cuts_run(case) {
+            Ok(run) => tally.add(run),
+            Err(violation) => {
+                broken += 1;
+                say(&format!("VIOLATION {violation}\n  repeat it with: make sim SEED={case:#x} CASES=1"));
+            }
+        }
+    }
+    say(&format!("replication groups: {broken} of {cases} runs broken in {:.0?}: {tally:?}", begun.elapsed()));
     broken
 }
 
