@@ -369,6 +369,7 @@ fn declare(
                 name: GROUP.into(),
                 policy_id: policy.id,
                 app_consistency: None,
+                shared_points: None,
             })
             .await?;
         for (name, size_bytes) in volumes {

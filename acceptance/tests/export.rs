@@ -26,7 +26,10 @@ fn enrich(api: &Api) -> Result<()> {
         });
         client.patch::<Policy>(&policy.id.to_string(), policy.generation, &change).await?;
         let group: Group = client.find_by_name("ledger").await?.expect("the group is declared");
-        let change = serde_json::json!({"app_consistency": {"pre_script": "freeze", "timeout": "10s"}});
+        let change = serde_json::json!({
+            "app_consistency": {"pre_script": "freeze", "timeout": "10s"},
+            "shared_points": {"replication_group": "shop", "every": "30s"},
+        });
         client.patch::<Group>(&group.id.to_string(), group.generation, &change).await?;
         let site: Site = client.find_by_name("onprem").await?.expect("the site is declared");
         let change = serde_json::json!({"description": "\"at home\", ${not.a.reference} %{ nor this }"});

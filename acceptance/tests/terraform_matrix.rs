@@ -101,7 +101,7 @@ fn subjects() -> [Subject; 11] {
             "lifeboat_consistency_group.erp",
             ("name      = \"erp\" # group", "name      = \"finance\" # group"),
             || json!({"name": "sales"}),
-            &["app_consistency"],
+            &["app_consistency", "shared_points"],
             ("name      = \"erp\" # group", "name      = \"e/p\" # group", "1 to 63"),
         ),
         of::<Network>(
@@ -271,7 +271,10 @@ fn enrich(all: &Everything, state: &State) -> Result<()> {
             "bandwidth_limit": [{"mbps": 900, "days": ["sat", "mon"], "start": "08:00", "end": "18:00"}, {"mbps": 1000}],
         }),
     )?;
-    let hooks = json!({"app_consistency": {"pre_script": "freeze", "post_script": "thaw", "timeout": "10s"}});
+    let hooks = json!({
+        "app_consistency": {"pre_script": "freeze", "post_script": "thaw", "timeout": "10s"},
+        "shared_points": {"replication_group": "shop", "every": "30s"},
+    });
     changed_elsewhere::<Group>(&api, &id("lifeboat_consistency_group.erp")?, &hooks)?;
     // A mapping has a target for each subnet of its source: the target's come first.
     let target = json!({"subnet": [{"name": "data", "cidr": "10.30.1.0/24"}, {"name": "web", "cidr": "10.30.0.0/24"}]});

@@ -8,6 +8,7 @@
 //! refuses to begin without an identity, without disks, or with other disks than it had. A crash leaves a group that is opened
 //! again; the disk is the application's own, with everything that was destaged, and the journal has the rest.
 
+mod barriers;
 mod protects;
 mod route;
 mod status;
@@ -76,6 +77,8 @@ pub struct AgentConfig {
     pub policy: String,
     /// `host:port` of process servers, in order.
     pub process_servers: Vec<String>,
+    /// `host:port` of gateways that coordinate its replication group, in the order of all members; none when it is in none.
+    pub consistency_servers: Vec<String>,
     /// Gateways that renew its certificate, and know which process servers there are: `https://host:port`.
     pub endpoints: Vec<String>,
     /// Time between recovery points while there are writes.
@@ -142,8 +145,9 @@ pub async fn run(
         }
         machine.keep_renewed(&config.endpoints).await;
     };
+    let coordinators = barriers::Servers::new(&machine, &config.consistency_servers)?;
     tokio::select! {
-        done = serve(&config, group_config, &protects, &route, (&told, shutdown)) => done,
+        done = serve(&config, group_config, &protects, (&route, &coordinators), (&told, shutdown)) => done,
         () = renewing => Ok(()),
     }
 }
@@ -152,7 +156,7 @@ async fn serve(
     config: &AgentConfig,
     group_config: GroupConfig,
     protects: &Protects,
-    route: &Arc<Route>,
+    (route, coordinators): (&Arc<Route>, &barriers::Servers),
     (told, shutdown): (&Told, impl Future<Output = ()>),
 ) -> anyhow::Result<()> {
     tokio::pin!(shutdown);
@@ -171,6 +175,7 @@ async fn serve(
         () = mount.ended() => Err(anyhow::anyhow!("the mount {} was taken away", config.mount.display())),
         () = watch(config, &group, route, told) => Ok(()),
         () = attending(&group, group_config.gateway, route) => Ok(()),
+        () = coordinators.followed_by(&group, group_config.gateway) => Ok(()),
     };
     let outcome = mount.unmount(UNMOUNT_GRACE).await;
     tracing::info!(?outcome, "disks are unmounted");

@@ -152,6 +152,7 @@ mod tests {
             group: Some("erp".to_owned()),
             policy: "gold".to_owned(),
             process_servers: Vec::new(),
+            consistency_servers: Vec::new(),
             endpoints: Vec::new(),
             point_interval: Duration::from_secs(5),
             journal_bytes: None,

@@ -528,6 +528,12 @@ impl Validate for PolicySpec {
 impl Validate for GroupSpec {
     fn check(&self, prefix: &str, errors: &mut Errors) {
         file_name(&format!("{prefix}name"), &self.name, errors);
+        if let Some(shared) = &self.shared_points {
+            let field = |name: &str| format!("{prefix}shared_points.{name}");
+            file_name(&field("replication_group"), &shared.replication_group, errors);
+            let (least, most) = (Duration::from_secs(5), Duration::from_secs(24 * 3600));
+            duration(&field("every"), &shared.every, least, most, errors);
+        }
         let Some(app) = &self.app_consistency else { return };
         let field = |name: &str| format!("{prefix}app_consistency.{name}");
         if app.pre_script.is_none() && app.post_script.is_none() {

@@ -9,7 +9,7 @@ mod logging;
 mod settings;
 
 pub(crate) use logging::{start as start_log, verbose};
-pub(crate) use settings::{LogSettings, ServeArgs, read as read_settings};
+pub(crate) use settings::{LogSettings, ServeArgs, peers, read as read_settings};
 
 use std::future::Future;
 

@@ -223,7 +223,9 @@ impl PointRetention {
     /// groups: what they keep of them is the same too, as long as their schedules are.
     pub(crate) fn thin_at(&self, points: &mut Vec<PointInfo>, now: Timestamp, mapped: impl Fn(&PointInfo) -> bool) {
         let Some(newest) = points.last().map(|point| point.id) else { return };
-        let mut keep: BTreeMap<(usize, i64), (bool, bool, bool, Lsn, PointId)> = BTreeMap::new();
+        // Agreed to, shared, with a map.
+        type Rank = (bool, bool, bool, Lsn, PointId);
+        let mut keep: BTreeMap<(usize, i64), Rank> = BTreeMap::new();
         let mut kept: HashSet<PointId> = HashSet::from([newest]);
         for point in points.iter() {
             let shared = point.id.shared_at();

@@ -58,7 +58,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::error::Result;
 use crate::ship::ShipSettings;
 
-pub use barrier::{BARRIER_PROTOCOL, Barriers, Members, Missed, SharedPoint};
+pub use barrier::{BARRIER_PROTOCOL, Barriers, Coordinators, Members, Missed, SharedPoint, follow};
 pub use control::{Attendant, attend, take_part};
 pub use lifeboat_format::stream::{ADDRESS_BYTES_MAX, Declare, DeclaredDisk, KnownServer, SERVERS_MAX, Standing};
 pub(crate) use recall::{Aim, Piece, Recalling};

@@ -9,6 +9,7 @@
 //! authority    the vault's authority: made of its seed, the same at every gateway, signs and nothing else
 //! key_text     the text of a registration key
 //! server       TLS for machines: whom a gateway lets shake hands, and the certificate that it shows
+//! client       connecting to a gateway, as a gateway or as a machine
 //! machine      the other side: enrols, keeps key and certificate in a directory, renews, connects
 //!
 //! It knows no vault, no catalog and no HTTP server: who asks for a signature, and whether a machine was revoked, is decided by
@@ -16,12 +17,14 @@
 //! [`Trust::admit`]. Nothing here writes a private key but [`Machine`], mode 0600, before anybody hears of its public half.
 
 mod authority;
+mod client;
 mod key_text;
 mod machine;
 mod name;
 mod server;
 
 pub use authority::{Authority, CLOCK_SKEW, Issued, LIFE, Request, RequestError};
+pub use client::{connect, gateway_config};
 pub use key_text::RegistrationKeyText;
 pub use machine::{Machine, MachineError};
 pub use name::{MachineKind, MachineName, Peer, server_name, vault_of};

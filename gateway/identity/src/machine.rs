@@ -23,14 +23,14 @@ use std::time::Duration;
 use lifeboat_api::{Client, ClientError, EnrolRequest, Enrolment, KnownProcessServer, RenewCertificateRequest, Secret};
 use lifeboat_model::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use rustls::RootCertStore;
-use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use zeroize::Zeroizing;
 
 use crate::authority::{CLOCK_SKEW, der};
+use crate::client::client_config;
 use crate::name::{MachineName, Peer, server_name};
 use crate::{Fingerprint, RegistrationKeyText, provider};
 use pinned::Pinned;
@@ -195,17 +195,9 @@ impl Machine {
     /// # Errors
     /// The cryptography has no TLS 1.3, which it has.
     pub fn tls(&self, protocols: &[&[u8]]) -> Result<Arc<rustls::ClientConfig>, MachineError> {
-        let crypto = |error: rustls::Error| MachineError::Crypto(format!("TLS can't be set up: {error}"));
-        let mut roots = RootCertStore::empty();
-        roots.add(self.current().authority.clone()).map_err(crypto)?;
-        let mut config = rustls::ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(crypto)?
-            .with_root_certificates(roots)
-            .with_client_cert_resolver(Arc::clone(&self.shown) as Arc<dyn ResolvesClientCert>);
-        config.resumption = Resumption::disabled();
-        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        Ok(Arc::new(config))
+        let shows = Arc::clone(&self.shown) as Arc<dyn ResolvesClientCert>;
+        client_config(self.current().authority.clone(), shows, protocols)
+            .map_err(|error| MachineError::Crypto(format!("TLS can't be set up: {error}")))
     }
 
     /// Has another certificate signed for its key, and keeps it.

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
 use crate::auth::Gate;
+use crate::barriers::Replication;
 use crate::collect::Collections;
 use crate::export::Exported;
 use crate::hooks::Hooks;
@@ -58,6 +59,11 @@ pub struct ServeConfig {
     pub data_address: Option<String>,
     /// Bytes of cached records that a process server may hold; by the space there is when absent.
     pub cache_bytes: Option<u64>,
+    /// `address:port` at which it coordinates replication groups; it coordinates none when absent.
+    pub listen_consistency: Option<String>,
+    /// `host:port` of gateways that coordinate the replication groups of groups here, in the order of all members; this one alone when
+    /// empty.
+    pub consistency_servers: Vec<String>,
     /// Time between two looks at the catalog.
     pub reconcile_interval: Duration,
     /// Limit of a group's journal, bytes; by the volumes' size and the space there is when absent.
@@ -87,6 +93,8 @@ impl ServeConfig {
             listen_data: None,
             data_address: None,
             cache_bytes: None,
+            listen_consistency: None,
+            consistency_servers: Vec::new(),
             reconcile_interval: Duration::from_secs(2),
             journal_bytes: None,
             collect_garbage: true,
@@ -157,6 +165,8 @@ pub(crate) struct Context {
     pub(crate) hooks: Hooks,
     pub(crate) collections: Collections,
     pub(crate) insights: Insights,
+    /// The replication groups that it coordinates.
+    pub(crate) replication: Replication,
     /// Who asked for what.
     pub(crate) audit: Audit,
     pub(crate) revoked: Revoked,
@@ -211,6 +221,7 @@ impl Context {
             hooks: Hooks::default(),
             collections: Collections::default(),
             insights: Insights::default(),
+            replication: Replication::default(),
             audit: Audit::default(),
             revoked: Revoked::default(),
             paces: Mutex::default(),

@@ -11,6 +11,7 @@ use lifeboat_engine::group::Compression;
 use lifeboat_engine::insight::Ledger;
 use lifeboat_engine::marks::{self, Pin};
 use lifeboat_engine::points::PointInfo;
+use lifeboat_engine::relay::{Coordinators, follow};
 use lifeboat_engine::ship::ShipSettings;
 use lifeboat_engine::view::PointView;
 use lifeboat_engine::{
@@ -300,6 +301,10 @@ impl Instance for EngineInstance {
         if let Err(error) = self.0.doubt() {
             tracing::debug!(group = %self.0.id(), %error, "the vault isn't asked about another writer");
         }
+    }
+
+    async fn follow(&self, machine: GatewayId, coordinators: &dyn Coordinators) {
+        follow(&self.0, machine, coordinators).await;
     }
 
     async fn take_point(&self, kind: PointKind, label: &str) -> EngineResult<PointFact> {

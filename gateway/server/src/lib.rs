@@ -16,9 +16,11 @@ mod adoption;
 mod approvals;
 mod audit;
 mod auth;
+mod barriers;
 mod collect;
 mod context;
 mod data_path;
+mod door;
 mod export;
 mod hooks;
 mod http;
@@ -128,6 +130,8 @@ impl Gateway {
         let nbd_tcp = nbd::bind(settings.listen_nbd.as_deref()).await?;
         let data = streams::bind(settings.listen_data.as_deref()).await?;
         let data_address = data.as_ref().map(streams::address).transpose()?;
+        let consistency = barriers::bind(settings.listen_consistency.as_deref()).await?;
+        let consistency_address = consistency.as_ref().map(streams::address).transpose()?;
         let mut state = StateDir::take(&settings.state)?;
         state.use_key(local_key::unlock(state.path(), settings.local_key.as_ref()).await?)?;
         let gate = auth::Gate::open(&state)?;
@@ -137,6 +141,9 @@ impl Gateway {
         state.write("management.address", address.to_string().as_bytes(), 0o644)?;
         if let Some(address) = data_address {
             state.write("data.address", address.to_string().as_bytes(), 0o644)?;
+        }
+        if let Some(address) = consistency_address {
+            state.write("consistency.address", address.to_string().as_bytes(), 0o644)?;
         }
         let compute = compute.or_else(|| runs::driver(&settings, &state));
         let context = Arc::new(Context::new(settings, address.to_string(), state, gate, vaults, engine, compute));
@@ -153,6 +160,7 @@ impl Gateway {
             tasks.extend(streams::start(&context, listener).await?);
         }
         tasks.push(tokio::spawn(load::watch(Arc::clone(&context))));
+        tasks.extend(barriers::start(&context, consistency)?);
         tasks.push(tokio::spawn(reconcile::supervise(Arc::clone(&context))));
         if let Some(driver) = context.compute.clone() {
             let stop = context.stop.clone();

@@ -11,6 +11,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lifeboat_api::{Principal, PrincipalKind};
 use lifeboat_identity::{Authority, Demand, MachineKind, Peer, Trust, vault_of};
@@ -18,6 +19,9 @@ use lifeboat_model::{AgentId, Timestamp, VaultId};
 
 use crate::context::Context;
 use crate::records::kind;
+
+/// Time between two looks at who is connected.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Agents that were revoked here: they are refused although the copy of the catalog can't be renewed.
 #[derive(Debug, Default)]
@@ -80,17 +84,47 @@ pub(crate) fn admit(context: &Context, peer: &Peer, now: Timestamp) -> Result<Pr
     }
 }
 
+/// Waits until a machine that was let in may stay no longer.
+pub(crate) async fn refused(context: &Context, peer: &Peer) -> Refused {
+    loop {
+        // A gateway that merely can't read its vault at the moment goes on with what it knew.
+        if let Err(why) = admit_any(context, peer, Timestamp::now())
+            && why != Refused::Unsure
+        {
+            return why;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// An agent as [`admit`] lets it in, or another gateway of the vault: whoever has the vault's key can sign itself a certificate.
+fn admit_any(context: &Context, peer: &Peer, now: Timestamp) -> Result<(), Refused> {
+    if peer.name.kind == MachineKind::Agent {
+        return admit(context, peer, now).map(drop);
+    }
+    // Its certificate was made for this line, and ends long after it: only who came with an old one is stopped.
+    context.vaults.get(peer.name.vault).map(drop).ok_or(Refused::Unknown)
+}
+
 /// What TLS asks of a gateway.
 #[derive(Debug)]
-struct Known(Arc<Context>);
+struct Known {
+    context: Arc<Context>,
+    /// Other gateways are let in too.
+    gateways: bool,
+}
 
 impl Trust for Known {
     fn authority(&self, vault: VaultId) -> Option<Arc<Authority>> {
-        self.0.vaults.get(vault)?.known_authority()
+        self.context.vaults.get(vault)?.known_authority()
     }
 
     fn admit(&self, peer: &Peer, now: Timestamp) -> Result<(), String> {
-        admit(&self.0, peer, now).map(drop).map_err(|refused| refused.to_string())
+        let admitted = match self.gateways {
+            true => admit_any(&self.context, peer, now),
+            false => admit(&self.context, peer, now).map(drop),
+        };
+        admitted.map_err(|refused| refused.to_string())
     }
 }
 
@@ -100,7 +134,25 @@ pub(crate) fn config(
     demand: Demand,
     protocols: &[&[u8]],
 ) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-    let trust = Arc::new(Known(Arc::clone(context)));
+    tls(context, false, demand, protocols)
+}
+
+/// The same for agents and gateways.
+pub(crate) fn config_for_all(
+    context: &Arc<Context>,
+    demand: Demand,
+    protocols: &[&[u8]],
+) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    tls(context, true, demand, protocols)
+}
+
+fn tls(
+    context: &Arc<Context>,
+    gateways: bool,
+    demand: Demand,
+    protocols: &[&[u8]],
+) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let trust = Arc::new(Known { context: Arc::clone(context), gateways });
     Ok(Arc::new(lifeboat_identity::server_config(trust, context.state.process_id(), demand, protocols)?))
 }
 

@@ -19,7 +19,8 @@ type List = Arc<Vec<PointFact>>;
 #[derive(Debug, Default)]
 pub(crate) struct PointCache {
     lists: Mutex<HashMap<(GroupId, BranchId), (Instant, List)>>,
-    views: Mutex<Vec<(PointId, Arc<dyn PointVolumes>)>>,
+    /// By group too: groups that take a point together give it one id.
+    views: Mutex<Vec<((GroupId, PointId), Arc<dyn PointVolumes>)>>,
 }
 
 impl PointCache {
@@ -58,18 +59,18 @@ impl PointCache {
     ) -> EngineResult<Arc<dyn PointVolumes>> {
         let found = {
             let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-            views.iter().find(|(id, _)| *id == point.id).map(|(_, view)| Arc::clone(view))
+            views.iter().find(|(id, _)| *id == (group, point.id)).map(|(_, view)| Arc::clone(view))
         };
         if let Some(view) = found {
             return Ok(view);
         }
         let view = engine.view(vault, group, point).await?;
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        views.retain(|(id, _)| *id != point.id);
+        views.retain(|(id, _)| *id != (group, point.id));
         if views.len() >= VIEWS_MAX {
             views.remove(0);
         }
-        views.push((point.id, Arc::clone(&view)));
+        views.push(((group, point.id), Arc::clone(&view)));
         Ok(view)
     }
 }

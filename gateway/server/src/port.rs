@@ -15,6 +15,7 @@ use lifeboat_engine::insight::{Ledger, Suspicion};
 use lifeboat_engine::machine::Machine;
 use lifeboat_engine::pace::Pace;
 use lifeboat_engine::quiesce::AppPoints;
+use lifeboat_engine::relay::Coordinators;
 use lifeboat_engine::{BlockVolume, EngineError, ResyncStatus};
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{
@@ -304,6 +305,10 @@ pub trait Instance: Send + Sync + fmt::Debug {
     }
     /// Deletes from the vault what no kept point and no branch of the group needs, `grace` after it was found to be so.
     async fn collect_garbage(&self, grace: Duration, dry_run: bool) -> EngineResult<GcReport>;
+    /// Takes part in barriers for as long as it is polled, as the machine with this id. One that can't stays away.
+    async fn follow(&self, _machine: GatewayId, _coordinators: &dyn Coordinators) {
+        std::future::pending().await
+    }
     /// Orderly stop, bounded.
     async fn close(&self, deadline: Duration);
 }

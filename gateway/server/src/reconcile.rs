@@ -171,6 +171,7 @@ async fn register(
         mount_path: context.exported.path().map(|path| path.display().to_string()),
         compute: context.compute.as_ref().map(|driver| driver.name().to_owned()),
         evidence_key: before.evidence_key.clone(),
+        coordinates: context.settings.listen_consistency.is_some(),
         agent: false,
         heard: None,
         process_server: context.load.record(
@@ -265,6 +266,8 @@ fn settings(
         journal_bytes: context.settings.journal_bytes.unwrap_or(journal),
         app_points: group.app_consistency.as_ref().map(|declared| {
             let every = policy.app_consistent_interval.as_ref().and_then(|text| parse_duration(text).ok());
+            // Whoever coordinates its replication group has them taken by all of it at once.
+            let every = every.filter(|_| group.shared_points.is_none());
             let scripts = Scripts::new(&context.settings.hooks, declared, &group.name, context.exported.path());
             context.hooks.of(id, scripts, every)
         }),
@@ -360,8 +363,14 @@ pub(crate) async fn give_group(attached: &AttachedVault, volume: &Document) -> R
         .and_then(|gateway| gateway.spec_as::<GatewaySpec>().ok())
         .map(|gateway| gateway.site_id);
     let Some(site_id) = site else { return Ok(()) };
-    let group =
-        GroupSpec { vault_id: attached.id(), site_id, name: spec.name.clone(), policy_id, app_consistency: None };
+    let group = GroupSpec {
+        vault_id: attached.id(),
+        site_id,
+        name: spec.name.clone(),
+        policy_id,
+        app_consistency: None,
+        shared_points: None,
+    };
     let record = GroupRecord { implicit: true, ..GroupRecord::default() };
     let (Ok(group), Ok(record)) = (serde_json::to_value(group), serde_json::to_value(record)) else { return Ok(()) };
     let vault = attached.vault()?;

@@ -92,6 +92,9 @@ pub(crate) struct GatewayRecord {
     pub(crate) compute: Option<String>,
     /// The public key that goes with the evidence it signs, base64.
     pub(crate) evidence_key: Option<String>,
+    /// It has a port for members of replication groups.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) coordinates: bool,
     /// An agent stands here, whom no process of a gateway replaces.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) agent: bool,
@@ -185,6 +188,16 @@ pub(crate) struct GroupRecord {
     pub(crate) observed: Option<Observed>,
     /// The policy that it named last and that was deleted: its settings count until the group names another.
     pub(crate) last_policy: Option<LastPolicy>,
+    /// It was to take points together with others, and they haven't for a while.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unshared: Option<UnsharedRecord>,
+}
+
+/// Why groups that are to share points don't.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UnsharedRecord {
+    pub(crate) since: Timestamp,
+    pub(crate) why: String,
 }
 
 /// A policy that was deleted while a group named it.

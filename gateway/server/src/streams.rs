@@ -5,7 +5,7 @@
 //!                                                                          └─ catalog: agent as a gateway, group, volumes; reports
 //! ```
 //! It listens only where `--listen-data` says, and lets nobody in without a certificate. Who is revoked, or whose certificate ends,
-//! loses its line within [`LOOK`]. An agent may declare a group of its own and write that, nothing else. In the catalog it stands as a gateway
+//! loses its line within seconds. An agent may declare a group of its own and write that, nothing else. In the catalog it stands as a gateway
 //! that no process takes up, so that its group is shown, failed over and mounted like any other; what only the agent could
 //! do is refused where it is asked for.
 //!
@@ -17,7 +17,6 @@ mod spread;
 mod tests;
 mod told;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,15 +38,14 @@ use lifeboat_model::{AgentId, GatewayId, GroupId, PolicyId, Timestamp, VolumeId}
 use lifeboat_vault::{VaultError, VaultErrorKind};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_util::task::TaskTracker;
 
 use crate::audit::{self, Entry};
 use crate::context::{Context, Happening, host_name};
 use crate::data_path;
+use crate::door::Door;
 use crate::machines;
 use crate::port::HeldVolume;
 use crate::reconcile;
@@ -60,13 +58,6 @@ use crate::view;
 pub(crate) use room::{known, shown};
 pub(crate) use told::AgentInstance;
 
-/// Lines at a time of agents that have proved who they are: a stream, and one to be told something, for each of 256.
-const LINES_MAX: usize = 512;
-/// Strangers at a time. One more, and the one that has been at it for longest is shown the door: whoever is let in needs milliseconds.
-const HANDSHAKES_MAX: usize = 64;
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time between two looks at who is connected.
-const LOOK: Duration = Duration::from_secs(5);
 /// Time between two looks at the streams: one that is new is soon a protected group.
 const TELL: Duration = Duration::from_secs(1);
 /// How often a stream that doesn't change is told of.
@@ -123,70 +114,16 @@ pub(crate) async fn start(context: &Arc<Context>, listener: TcpListener) -> anyh
     let server = ProcessServer::open(config).await.context("what was cached for agents can't be taken up")?;
     let _ = context.data_address.set(reached_at(context, address(&listener)?));
     let _ = context.process_server.set(Arc::clone(&server));
-    let accepting = accept(Arc::clone(context), Arc::clone(&server), listener, TlsAcceptor::from(tls));
+    let door = Door { listener, tls: TlsAcceptor::from(tls), protocols: PROTOCOLS, whose: "agent's" };
+    let (owner, serving, to_close) = (Arc::clone(context), Arc::clone(&server), Arc::clone(&server));
+    let serve = move |stream, peer: Peer| {
+        let (context, server) = (Arc::clone(&owner), Arc::clone(&serving));
+        async move { line(&context, &server, stream, &peer).await }
+    };
+    let accepting = door.keep(context.stop.clone(), serve, async move { to_close.close().await });
     let telling = tell(Arc::clone(context), Arc::clone(&server));
     let spreading = room::keep(Arc::clone(context), server);
     Ok(vec![tokio::spawn(accepting), tokio::spawn(telling), tokio::spawn(spreading)])
-}
-
-async fn accept(context: Arc<Context>, server: Arc<ProcessServer>, listener: TcpListener, tls: TlsAcceptor) {
-    let slots = Arc::new(Semaphore::new(LINES_MAX));
-    let lines = TaskTracker::new();
-    let mut strangers: VecDeque<AbortHandle> = VecDeque::new();
-    loop {
-        let accepted = tokio::select! {
-            () = context.stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, from)) => {
-                strangers.retain(|stranger| !stranger.is_finished());
-                if strangers.len() >= HANDSHAKES_MAX
-                    && let Some(longest) = strangers.pop_front()
-                {
-                    longest.abort();
-                }
-                let (context, server, tls) = (Arc::clone(&context), Arc::clone(&server), tls.clone());
-                let (slots, let_in) = (Arc::clone(&slots), lines.clone());
-                let stranger = lines.spawn(async move {
-                    let (stream, peer) = match shake_hands(stream, &tls).await {
-                        Ok(known) => known,
-                        Err(error) => return tracing::debug!(%from, %error, "no agent's line"),
-                    };
-                    let Ok(slot) = slots.try_acquire_owned() else {
-                        return tracing::warn!(%from, agent = %peer.name, "{LINES_MAX} lines are open: no more are taken");
-                    };
-                    let_in.spawn(async move {
-                        if let Err(error) = line(&context, &server, stream, &peer).await {
-                            tracing::debug!(%from, %error, "an agent's line ended");
-                        }
-                        drop(slot);
-                    });
-                });
-                strangers.push_back(stranger.abort_handle());
-            }
-            Err(error) => {
-                // Out of file descriptors: wait for some to come back instead of spinning.
-                tracing::warn!(%error, "an agent's connection can't be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    strangers.iter().for_each(AbortHandle::abort);
-    server.close().await;
-    lines.close();
-    lines.wait().await;
-}
-
-/// Who is at the other end of a connection, and that they speak our language.
-async fn shake_hands(stream: TcpStream, tls: &TlsAcceptor) -> anyhow::Result<(TlsStream<TcpStream>, Peer)> {
-    stream.set_nodelay(true)?;
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
-    let connection = stream.get_ref().1;
-    let spoken = connection.alpn_protocol();
-    anyhow::ensure!(PROTOCOLS.iter().any(|known| spoken == Some(*known)), "it speaks another protocol");
-    let peer = lifeboat_identity::peer(connection).context("it showed no certificate")?;
-    Ok((stream, peer))
 }
 
 async fn line(
@@ -199,21 +136,8 @@ async fn line(
     let agent = GatewayId::from_bytes(agent.to_bytes());
     tokio::select! {
         () = server.serve(Box::new(stream), agent) => Ok(()),
-        why = refused(context, peer) => Err(anyhow::anyhow!("{}: {why}", peer.name)),
+        why = machines::refused(context, peer) => Err(anyhow::anyhow!("{}: {why}", peer.name)),
         () = context.stop.cancelled() => Ok(()),
-    }
-}
-
-/// Waits until a machine that was let in may stay no longer.
-async fn refused(context: &Context, peer: &Peer) -> machines::Refused {
-    loop {
-        // A gateway that merely can't read its vault at the moment goes on with what it knew.
-        if let Err(why) = machines::admit(context, peer, Timestamp::now())
-            && why != machines::Refused::Unsure
-        {
-            return why;
-        }
-        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -345,6 +269,7 @@ impl Admission for Gatekeeper {
             name: declared.name.clone(),
             policy_id: policy,
             app_consistency: None,
+            shared_points: None,
         };
         group.validate().map_err(|wrong| undeclarable(&format!("the group {:?}", declared.name), &wrong))?;
         let mut disks = Vec::new();

@@ -321,6 +321,7 @@ async fn volumes_join_and_leave_a_group_and_a_home_that_lost_its_disk_gets_every
         name: "shop".into(),
         policy_id: spec.policy_id.expect("has a policy"),
         app_consistency: None,
+        shared_points: None,
     };
     let shop = to_a.create::<Group>(&shop).await.expect("group");
     let member = async |name: &str| {

@@ -460,6 +460,23 @@ fn judge(context: &Context, snapshot: &Snapshot, facts: &mut GroupFacts, own: Op
     for failure in context.instances.failures(facts.id) {
         add(Health::Critical, failure);
     }
+    if let Some(shared) = &facts.spec.shared_points {
+        let name = &shared.replication_group;
+        if let Some(unshared) = &facts.record.unshared {
+            let (since, why) = (unshared.since, &unshared.why);
+            add(
+                Health::Warning,
+                format!("no recovery point was taken with the replication group {name} since {since}: {why}"),
+            );
+        }
+        let records = snapshot.of(kind::GATEWAYS).iter().map(|document| status::<GatewayRecord>(document));
+        if !records.into_iter().any(|record| record.coordinates) {
+            let why = format!(
+                "nobody coordinates the replication group {name}: start a gateway of the vault with --listen-consistency"
+            );
+            add(Health::Warning, why);
+        }
+    }
     if facts.volumes.is_empty() {
         add(Health::Healthy, "it has no volumes yet".to_owned());
     }
@@ -634,6 +651,7 @@ pub(crate) fn point(context: &Context, group: GroupId, group_name: &str, point: 
         kind: point.kind,
         label: point.label.clone(),
         pinned: point.pinned,
+        shared: point.id.is_shared(),
         lsn: point.lsn.0,
         epoch: point.epoch.0,
         path: context

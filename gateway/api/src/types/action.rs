@@ -33,7 +33,8 @@ impl FailoverKind {
 pub struct FailoverRequest {
     /// How.
     pub kind: FailoverKind,
-    /// `latest`, `latest-processed`, `latest-app-consistent`, a time (the newest point not after it) or a point's id.
+    /// `latest`, `latest-processed`, `latest-app-consistent`, `latest-shared`, `latest-shared-app-consistent`, a time (the newest
+    /// point not after it) or a point's id.
     /// A planned failover takes none but `latest`.
     #[serde(default = "default_point")]
     pub point: String,
@@ -49,7 +50,8 @@ pub struct FailoverRequest {
 pub struct PlanFailoverRequest {
     /// How.
     pub kind: FailoverKind,
-    /// `latest`, `latest-processed`, `latest-app-consistent` or a time: for each group the newest point not after it. A
+    /// `latest`, `latest-processed`, `latest-app-consistent` or a time: for each group the newest point not after it.
+    /// `latest-shared`, `latest-shared-app-consistent` or the id of a shared point: one that all of its groups took together. A
     /// planned failover takes none but `latest`.
     #[serde(default = "default_point")]
     pub point: String,
@@ -112,7 +114,7 @@ pub struct ContinueRequest {
 /// failover stays on a branch of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangePointRequest {
-    /// `latest`, `latest-app-consistent`, a time (the newest point not after it) or a point's id: one of the points that
+    /// `latest`, `latest-app-consistent`, `latest-shared`, a time (the newest point not after it) or a point's id: one of the points that
     /// the failover could have chosen.
     pub point: String,
 }

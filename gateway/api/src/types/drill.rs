@@ -14,7 +14,7 @@ pub struct DrillSpec {
     pub plan_id: PlanId,
     /// Letters, digits, `.`, `_`, `-`, at most 63 characters; unique in the vault.
     pub name: String,
-    /// The point that it starts from: `latest`, `latest-processed`, `latest-app-consistent` or a time.
+    /// The point that it starts from: `latest`, `latest-processed`, `latest-app-consistent`, `latest-shared`, `latest-shared-app-consistent` or a time.
     #[serde(default = "super::default_point")]
     pub point: String,
     /// What the machines join: `isolated`, the networks for tests that the mappings name; or the id of a network of the

@@ -26,6 +26,26 @@ pub struct GroupSpec {
     /// How applications are quieted for application-consistent points; none are taken when absent.
     #[serde(default)]
     pub app_consistency: Option<AppConsistency>,
+    /// The points that it takes together with groups of other gateways and agents; none when absent.
+    #[serde(default)]
+    pub shared_points: Option<SharedPoints>,
+}
+
+/// Points that several groups take at one moment, with the same id in each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SharedPoints {
+    /// Name of the replication group: all groups of the same vault and site that name it take these points together. Letters,
+    /// digits, `.`, `_`, `-`, at most 63 characters.
+    pub replication_group: String,
+    /// Time between two: 5s to 24h. The shortest that a member says counts.
+    #[serde(default = "default_shared_every")]
+    pub every: String,
+}
+
+/// Default of `shared_points.every`.
+#[must_use]
+pub fn default_shared_every() -> String {
+    "1m".to_owned()
 }
 
 /// What runs around an application-consistent point, at the gateway that serves the group.
@@ -203,6 +223,9 @@ pub struct Point {
     /// Whether it is pinned: no retention schedule drops it.
     #[serde(default)]
     pub pinned: bool,
+    /// Whether groups of several machines took it together: its id is the same in each of them.
+    #[serde(default)]
+    pub shared: bool,
     /// Its position in the group's write order.
     pub lsn: u64,
     /// The tenure in which it was taken.

@@ -53,6 +53,14 @@ pub(crate) struct ServeArgs {
     /// space when left out [env: LIFEBOAT_CACHE_BYTES]
     #[arg(long, value_name = "SIZE")]
     cache_bytes: Option<String>,
+    /// ADDRESS:PORT at which it coordinates replication groups, port 20004 by custom; it coordinates none when left out [env:
+    /// LIFEBOAT_LISTEN_CONSISTENCY]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_consistency: Option<String>,
+    /// Gateways that coordinate the replication groups of its groups: HOST:PORT, separated by commas, in the same order at every
+    /// gateway and agent; itself when left out [env: LIFEBOAT_CONSISTENCY_SERVER]
+    #[arg(long, value_name = "HOST:PORT,…")]
+    consistency_server: Option<String>,
     /// Time between two looks at the catalog, 2s when left out [env: LIFEBOAT_RECONCILE_INTERVAL]
     #[arg(long, value_name = "DURATION")]
     reconcile_interval: Option<String>,
@@ -102,6 +110,8 @@ struct File {
     listen_data: Option<String>,
     data_address: Option<String>,
     cache_bytes: Option<String>,
+    listen_consistency: Option<String>,
+    consistency_server: Option<String>,
     reconcile_interval: Option<String>,
     journal_bytes: Option<String>,
     hooks: Option<String>,
@@ -193,6 +203,12 @@ impl ServeArgs {
             pick("listen_data", self.listen_data, file.listen_data).map(|given| given.read(address)).transpose()?;
         serve.data_address =
             pick("data_address", self.data_address, file.data_address).map(|given| given.read(address)).transpose()?;
+        serve.listen_consistency = pick("listen_consistency", self.listen_consistency, file.listen_consistency)
+            .map(|given| given.read(address))
+            .transpose()?;
+        if let Some(given) = pick("consistency_server", self.consistency_server, file.consistency_server) {
+            serve.consistency_servers = given.read(|text| peers(text))?;
+        }
         serve.listen_nbd =
             pick("listen_nbd", self.listen_nbd, file.listen_nbd).map(|given| given.read(address)).transpose()?;
         if let Some(given) = pick("reconcile_interval", self.reconcile_interval, file.reconcile_interval) {
@@ -237,6 +253,16 @@ impl ServeArgs {
         };
         Ok(Settings { serve, log })
     }
+}
+
+/// `HOST:PORT`, separated by commas.
+pub(crate) fn peers(text: &str) -> Result<Vec<String>, String> {
+    let peer = |one: &str| {
+        let port =
+            one.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+        port.filter(|port| *port > 0).map(|_| one.to_owned()).ok_or_else(|| format!("{one:?} is no HOST:PORT"))
+    };
+    text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(peer).collect()
 }
 
 /// A host or address with a port, as it is listened on.

@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 use lifeboat_api::{
-    AppConsistency, Client, DeletedGroup, DeletedVolume, Group, GroupSpec, Policy, Site, UndeleteRequest,
-    default_hook_timeout,
+    AppConsistency, Client, DeletedGroup, DeletedVolume, Group, GroupSpec, Policy, SharedPoints, Site, UndeleteRequest,
+    default_hook_timeout, default_shared_every,
 };
 
 use super::declared::{self, Listed, Named, Names};
@@ -53,6 +53,26 @@ enum GroupVerb {
         /// How long each may take
         #[arg(long, value_name = "DURATION", default_value_t = default_hook_timeout())]
         hook_timeout: String,
+        /// Take points together with all groups of the site that name this replication group
+        #[arg(long, value_name = "NAME")]
+        replication_group: Option<String>,
+        /// Time between two of them
+        #[arg(long, value_name = "DURATION", default_value_t = default_shared_every(), requires = "replication_group")]
+        shared_every: String,
+    },
+    /// Change with whom a group takes points together, also one of an agent
+    Share {
+        #[command(flatten)]
+        named: Named,
+        /// All groups of the site that name this replication group
+        #[arg(long, value_name = "NAME", required_unless_present = "alone")]
+        replication_group: Option<String>,
+        /// Time between two such points
+        #[arg(long, value_name = "DURATION", default_value_t = default_shared_every())]
+        shared_every: String,
+        /// With nobody any more
+        #[arg(long, conflicts_with = "replication_group")]
+        alone: bool,
     },
     /// Delete a group that has no volumes
     Delete(Named),
@@ -127,12 +147,32 @@ pub(crate) async fn run(args: GroupArgs, output: Output) -> Result<()> {
         GroupVerb::List { deleted: true } => list_deleted(&client, output).await,
         GroupVerb::List { deleted: false } => declared::list::<Group>(&client, output, "no group is declared").await,
         GroupVerb::Show(named) => show(&client, output, &named).await,
-        GroupVerb::Create { name, site, policy, pre_script, post_script, hook_timeout } => {
+        GroupVerb::Share { named, replication_group, shared_every, alone: _ } => {
+            let group: Group = client.read(&resolve::group(&client, &named.target).await?).await?;
+            let shared_points =
+                replication_group.map(|replication_group| SharedPoints { replication_group, every: shared_every });
+            let spec = GroupSpec { shared_points, ..group.spec };
+            let changed: Group = client.update(&group.id.to_string(), group.generation, &spec).await?;
+            output.show(&changed, || render::resource(&changed))
+        }
+        GroupVerb::Create {
+            name,
+            site,
+            policy,
+            pre_script,
+            post_script,
+            hook_timeout,
+            replication_group,
+            shared_every,
+        } => {
             let site: Site = find(&client, &site).await?;
             let policy_id = find::<Policy>(&client, &policy).await?.id;
             let hooks = pre_script.is_some() || post_script.is_some();
             let app_consistency = hooks.then_some(AppConsistency { pre_script, post_script, timeout: hook_timeout });
-            let spec = GroupSpec { vault_id: site.spec.vault_id, site_id: site.id, name, policy_id, app_consistency };
+            let shared_points =
+                replication_group.map(|replication_group| SharedPoints { replication_group, every: shared_every });
+            let (vault_id, site_id) = (site.spec.vault_id, site.id);
+            let spec = GroupSpec { vault_id, site_id, name, policy_id, app_consistency, shared_points };
             declared::create::<Group>(&client, output, &spec).await
         }
         GroupVerb::Delete(named) => declared::delete::<Group>(&client, output, &named, "deleted").await,

@@ -25,13 +25,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use lifeboat_format::stream::{Attend, FrameKind, Part};
-use lifeboat_model::{GatewayId, GroupId, PointId, Timestamp};
+use lifeboat_model::{GatewayId, GroupId, Lsn, PointId, Timestamp};
 use tokio::time::Instant;
 
-use super::control::{Attendant, Attendants};
+use super::control::{Attendant, Attendants, take_part};
 use super::{Line, line, wire};
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::group::Group;
 use crate::points::PointInfo;
+
+/// Pauses between tries to find a coordinator; a line that lasted as long as the longest begins anew.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// How often a member that isn't at the first coordinator looks for an earlier one.
+const LOOK_EARLIER: Duration = Duration::from_secs(15);
 
 /// What members and coordinators speak, by its name in the handshake (ALPN).
 pub const BARRIER_PROTOCOL: &[u8] = b"lifeboat-barrier/1";
@@ -44,6 +50,81 @@ pub trait Members: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound` and `Denied` when the group is not this machine's; `Retry` while that can't be told.
     async fn admit(&self, machine: GatewayId, group: GroupId) -> Result<()>;
+}
+
+/// How a member comes to those who may coordinate it.
+#[async_trait]
+pub trait Coordinators: Send + Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// A line to one of them, and its name for people. All members try them in the same order, so that they meet at one.
+    ///
+    /// # Errors
+    /// Why there is none.
+    async fn connect(&self, which: usize) -> Result<(Line, String)>;
+}
+
+/// Takes part in barriers for as long as it is polled: at the first coordinator that answers, and soon at an earlier one that is back.
+pub async fn follow(group: &Arc<Group>, machine: GatewayId, coordinators: &dyn Coordinators) {
+    let mut pause = AGAIN.0;
+    let mut found = None;
+    loop {
+        let begun = Instant::now();
+        let (line, name, at) = match found.take() {
+            Some(found) => found,
+            None => match first(coordinators, coordinators.count()).await {
+                Ok(found) => found,
+                Err(why) => {
+                    tracing::debug!(group = %group.id(), %why, again_in_ms = pause.as_millis(), "no barriers");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(AGAIN.1);
+                    continue;
+                }
+            },
+        };
+        tracing::info!(group = %group.id(), coordinator = name, "takes part in barriers");
+        let why = tokio::select! {
+            why = take_part(group, machine, line, &name) => why.to_string(),
+            earlier = earlier(coordinators, at) => {
+                group.leave_barriers();
+                found = Some(earlier);
+                "an earlier coordinator is back".to_owned()
+            }
+        };
+        pause = if begun.elapsed() >= AGAIN.1 { AGAIN.0 } else { (pause * 2).min(AGAIN.1) };
+        tracing::info!(group = %group.id(), coordinator = name, why, "takes part in no barriers there any more");
+        if found.is_none() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+type Found = (Line, String, usize);
+
+/// A line to the first of so many that answers.
+async fn first(coordinators: &dyn Coordinators, count: usize) -> Result<Found> {
+    let mut failures = Vec::new();
+    for at in 0..count {
+        match coordinators.connect(at).await {
+            Ok((line, name)) => return Ok((line, name, at)),
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    Err(EngineError::new(ErrorKind::Retry, format!("nobody coordinates barriers: {}", failures.join("; "))))
+}
+
+/// Waits until one before `at` answers.
+async fn earlier(coordinators: &dyn Coordinators, at: usize) -> Found {
+    if at == 0 {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(LOOK_EARLIER).await;
+        if let Ok(found) = first(coordinators, at).await {
+            return found;
+        }
+    }
 }
 
 /// The members whose lines are here.
@@ -117,6 +198,12 @@ impl Barriers {
     #[must_use]
     pub fn here(&self) -> Vec<GroupId> {
         self.attendants.all().iter().map(|member| member.group()).collect()
+    }
+
+    /// The newest record of a group, as its member said last: seconds old.
+    #[must_use]
+    pub fn last(&self, group: GroupId) -> Option<Lsn> {
+        Some(self.attendants.of(group)?.status()?.last_lsn)
     }
 
     /// Ends all lines.

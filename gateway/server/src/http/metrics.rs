@@ -5,9 +5,11 @@ use std::fmt::Write;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
+use lifeboat_model::Timestamp;
 use lifeboat_model::state::Health;
 
 use super::Shared;
+use crate::barriers::{Account, Key};
 use crate::view;
 
 const HEALTH: &str = "lifeboat_group_health";
@@ -29,6 +31,11 @@ const AGENTS: &str = "lifeboat_process_server_agents";
 const CACHE_USED: &str = "lifeboat_process_server_cache_used_bytes";
 const CACHE_LIMIT: &str = "lifeboat_process_server_cache_limit_bytes";
 const BACKLOG_AGE: &str = "lifeboat_process_server_backlog_age_seconds";
+
+const SHARED: &str = "lifeboat_replication_group_points";
+const UNSHARED: &str = "lifeboat_replication_group_missed";
+const SHARED_AGE: &str = "lifeboat_replication_group_point_age_seconds";
+const HELD: &str = "lifeboat_replication_group_hold_seconds";
 
 const fn level(health: Health) -> u8 {
     match health {
@@ -88,6 +95,31 @@ pub(super) async fn metrics(State(context): Shared) -> Response {
                 (format!("vault=\"{}\"", vault.id), reachable.to_string())
             })
             .collect(),
+    );
+    let replication = context.replication.all();
+    let shared = |value: &dyn Fn(&Account) -> Option<String>| -> Vec<(String, String)> {
+        let labels = |key: &Key| format!("vault=\"{}\",replication_group=\"{}\"", key.vault, escape(&key.name));
+        replication.iter().filter_map(|(key, account)| value(account).map(|value| (labels(key), value))).collect()
+    };
+    family(
+        SHARED,
+        "Points taken together by all groups of a replication group, since this gateway coordinates it.",
+        shared(&|account| Some(account.taken.to_string())),
+    );
+    family(
+        UNSHARED,
+        "Tries to take a point together that came to nothing.",
+        shared(&|account| Some(account.missed.to_string())),
+    );
+    family(
+        SHARED_AGE,
+        "Seconds since the last point that all groups took together.",
+        shared(&|account| account.last.map(|at| Timestamp::now().seconds_since(at).to_string())),
+    );
+    family(
+        HELD,
+        "Seconds that writes waited for the last point taken together, at most.",
+        shared(&|account| account.last.map(|_| account.held.as_secs_f64().to_string())),
     );
     let groups = |value: &dyn Fn(&lifeboat_api::ProtectionStatus) -> Option<String>| -> Vec<(String, String)> {
         report

@@ -3,17 +3,20 @@
 //! Everything that can be refused is refused here, before a job is written down. Requests come from people, and from the
 //! jobs of plans, which ask the same of each of their groups.
 
+use std::sync::Arc;
+
 use lifeboat_api::{
     ChangePointRequest, CleanupRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, GatewaySpec,
-    JobKind, PointRequest, ResyncRequest,
+    GroupSpec, JobKind, PointRequest, ResyncRequest,
 };
 use lifeboat_model::{BranchId, GatewayId, GroupId, JobId, PointKind, SiteId, Timestamp};
+use lifeboat_vault::Document;
 
 use super::{beside, plan};
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
 use crate::port::PointFact;
-use crate::records::{ActiveRecord, GatewayRecord, JobSpec, Step, StepRecord, TestRecord, kind, status};
+use crate::records::{ActiveRecord, GatewayRecord, GroupRecord, JobSpec, Step, StepRecord, TestRecord, kind, status};
 use crate::vaults::{AttachedVault, Snapshot};
 use crate::view::{self, GroupFacts};
 
@@ -144,8 +147,7 @@ impl Asked<'_> {
 
     /// The point that is meant by a text after a failover: one of those that the failover could have chosen.
     pub(crate) async fn other_point(&self, text: &str) -> ApiResult<PointFact> {
-        let chosen_from = self.facts.record.failover.as_ref().and_then(|failover| failover.from_branch);
-        let branch = chosen_from.unwrap_or(self.active()?.branch);
+        let branch = chosen_from(&self.facts.record).unwrap_or(self.active()?.branch);
         find_point(self.context, self.attached, self.facts.id, branch, text).await
     }
 
@@ -411,6 +413,14 @@ pub(crate) async fn find_point(
     context.points.stale(group);
     let points = context.points.list(context.engine.as_ref(), &vault, group, branch).await?;
     let found = match text {
+        "latest-shared" | "latest-shared-app-consistent" => {
+            let others = replicated_with(attached, group)?;
+            let mut lists = vec![Arc::clone(&points)];
+            for other in others {
+                lists.push(points_of(context, attached, &other).await?);
+            }
+            return newest_shared(&lists, text == "latest-shared-app-consistent").ok_or_else(none_shared);
+        }
         "latest" | "latest-processed" => points.last(),
         "latest-app-consistent" => points.iter().rev().find(|point| point.kind == PointKind::AppConsistent),
         id if id.starts_with("pt-") => points.iter().find(|point| point.id.to_string() == id),
@@ -418,7 +428,10 @@ pub(crate) async fn find_point(
             let time: Timestamp = time.parse().map_err(|_| {
                 ApiError::field(
                     "point",
-                    format!("{time:?} is none of latest, latest-processed, latest-app-consistent, a time (RFC 3339) or a point's id"),
+                    format!(
+                        "{time:?} is none of latest, latest-processed, latest-app-consistent, latest-shared, \
+                         latest-shared-app-consistent, a time (RFC 3339) or a point's id"
+                    ),
                 )
             })?;
             points.iter().rev().find(|point| point.time <= time)
@@ -438,4 +451,107 @@ pub(crate) async fn find_point(
         };
         ApiError::field("point", message)
     })
+}
+
+/// The other groups of a group's replication group that were set up.
+fn replicated_with(attached: &AttachedVault, group: GroupId) -> ApiResult<Vec<(GroupId, BranchId)>> {
+    let snapshot = attached.snapshot();
+    let spec = |document: &Document| document.spec_as::<GroupSpec>().ok();
+    let own = snapshot.get(kind::GROUPS, &group.to_string()).and_then(|document| spec(document));
+    let shared = own.as_ref().and_then(|spec| spec.shared_points.as_ref()).ok_or_else(|| {
+        let message = "the group shares no points with others: declare shared_points for it, or name another point";
+        ApiError::field("point", message)
+    })?;
+    let (site, name) = (own.as_ref().map(|spec| spec.site_id), &shared.replication_group);
+    let mut others = Vec::new();
+    for document in snapshot.of(kind::GROUPS) {
+        let is_member = |spec: &GroupSpec| {
+            Some(spec.site_id) == site
+                && spec.shared_points.as_ref().is_some_and(|shared| shared.replication_group == *name)
+        };
+        let id: GroupId = view::id(document)?;
+        if id != group
+            && spec(document).is_some_and(|spec| is_member(&spec))
+            && let Some(branch) = chosen_from(&status(document))
+        {
+            others.push((id, branch));
+        }
+    }
+    Ok(others)
+}
+
+/// The branch whose points a failover of a group chooses from, or chose from.
+pub(crate) fn chosen_from(record: &GroupRecord) -> Option<BranchId> {
+    let left = record.failover.as_ref().and_then(|failover| failover.from_branch);
+    left.or_else(|| record.active.as_ref().map(|active| active.branch))
+}
+
+/// The points of a branch, read anew.
+pub(crate) async fn points_of(
+    context: &Context,
+    attached: &AttachedVault,
+    (group, branch): &(GroupId, BranchId),
+) -> ApiResult<Arc<Vec<PointFact>>> {
+    let vault = attached.vault()?;
+    context.points.stale(*group);
+    Ok(context.points.list(context.engine.as_ref(), &vault, *group, *branch).await?)
+}
+
+/// The newest point that is in all of these lists, as the first one has it.
+pub(crate) fn newest_shared(lists: &[Arc<Vec<PointFact>>], app_consistent: bool) -> Option<PointFact> {
+    let (first, others) = lists.split_first()?;
+    let fits = |point: &&PointFact| point.id.is_shared() && (!app_consistent || point.kind == PointKind::AppConsistent);
+    let in_all =
+        |point: &&PointFact| others.iter().all(|list| list.iter().filter(fits).any(|other| other.id == point.id));
+    first.iter().rev().filter(fits).find(in_all).cloned()
+}
+
+pub(crate) fn none_shared() -> ApiError {
+    let message = "there is no recovery point that all of the groups took together: see the events on shared points, or name another \
+                   point";
+    ApiError::field("point", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use lifeboat_model::{Epoch, Lsn, PointId, SegmentSeq};
+
+    use super::*;
+
+    fn point(id: PointId, kind: PointKind) -> PointFact {
+        PointFact {
+            id,
+            branch: BranchId::from_bytes([1; 16]),
+            epoch: Epoch(1),
+            seq: SegmentSeq(1),
+            lsn: Lsn(1),
+            time: Timestamp::from_micros(0),
+            kind,
+            label: String::new(),
+            pinned: false,
+        }
+    }
+
+    #[test]
+    fn groups_share_the_newest_point_that_all_of_them_have() {
+        let shared = |second: i64| PointId::shared(Timestamp::from_micros(second * 1_000_000), [0; 8]);
+        let (crash, app) = (PointKind::CrashConsistent, PointKind::AppConsistent);
+        let list = |points: &[(PointId, PointKind)]| -> Arc<Vec<PointFact>> {
+            Arc::new(points.iter().map(|(id, kind)| point(*id, *kind)).collect())
+        };
+        let own = PointId::new();
+        let lists = [
+            list(&[(shared(1), app), (shared(2), crash), (own, crash), (shared(3), crash), (shared(4), crash)]),
+            // The point of the fourth second was lost here, or never marked.
+            list(&[(shared(1), app), (shared(2), crash), (own, crash), (shared(3), crash)]),
+            list(&[(shared(1), app), (shared(2), crash), (own, crash), (shared(4), crash)]),
+        ];
+        let newest = |lists: &[Arc<Vec<PointFact>>], app| newest_shared(lists, app).map(|point| point.id);
+        assert_eq!(newest(&lists, false), Some(shared(2)), "a point of their own isn't shared, whatever its id");
+        assert_eq!(newest(&lists, true), Some(shared(1)));
+        assert_eq!(newest(&lists[..2], false), Some(shared(3)));
+        assert_eq!(newest(&[list(&[(shared(1), app)]), list(&[(shared(1), crash)])], true), None);
+        assert_eq!(newest(&[list(&[(shared(1), crash)]), list(&[])], false), None);
+        assert_eq!(newest(&[], false), None);
+    }
 }

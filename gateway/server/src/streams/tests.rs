@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, LINES_MAX};
+use crate::door::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, LINES_MAX};
 use crate::testing::config;
 use crate::{Gateway, ServeConfig};
 

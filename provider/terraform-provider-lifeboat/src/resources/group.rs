@@ -1,6 +1,9 @@
 //! `lifeboat_consistency_group`: volumes that share one write order.
 
-use lifeboat_api::{AppConsistency, Client, ClientError, Group, GroupSpec, Machine, Volume, default_hook_timeout};
+use lifeboat_api::{
+    AppConsistency, Client, ClientError, Group, GroupSpec, Machine, SharedPoints, Volume, default_hook_timeout,
+    default_shared_every,
+};
 use tf_provider_sdk::{Attribute, Block, NestedBlock, Object, Schema, async_trait};
 
 use super::{REPLACES, anchor, mention, short_timeouts};
@@ -43,6 +46,24 @@ fn app_consistency(block: &Values<'_>) -> AppConsistency {
     AppConsistency { pre_script, post_script, timeout: block.required("timeout", default_hook_timeout()) }
 }
 
+fn shared_points_block() -> NestedBlock {
+    let body = Block::new()
+        .description(
+            "Recovery points that the group takes at one moment with groups of other gateways and agents, so that what an application \
+             wrote to several machines fits together: `latest-shared` fails over to the newest. A gateway of the site has to be \
+             started with `--listen-consistency`.",
+        )
+        .attribute(Attribute::string("replication_group").required().description(
+            "All groups of the same vault and site that name it take these points together. 1 to 63 letters, digits, `.`, `_` or `-`.",
+        ))
+        .attribute(
+            Attribute::string("every")
+                .default(default_shared_every())
+                .description("Time between two: `5s` to `24h`; the shortest of all members counts. Default: `1m`."),
+        );
+    NestedBlock::single("shared_points", body)
+}
+
 #[async_trait]
 impl Kind for GroupKind {
     type Spec = GroupSpec;
@@ -66,6 +87,7 @@ impl Kind for GroupKind {
             )
             .attribute(Attribute::string("policy_id").required().description("The replication policy that governs it."))
             .block(app_consistency_block())
+            .block(shared_points_block())
             .timeouts(short_timeouts())
     }
 
@@ -76,6 +98,10 @@ impl Kind for GroupKind {
             name: values.name("name"),
             policy_id: values.id("policy_id", "pol"),
             app_consistency: values.block("app_consistency").map(|block| app_consistency(&block)),
+            shared_points: values.block("shared_points").map(|block| SharedPoints {
+                replication_group: block.name("replication_group"),
+                every: block.required("every", default_shared_every()),
+            }),
         }
     }
 
@@ -91,6 +117,10 @@ impl Kind for GroupKind {
                 .with("timeout", &app.timeout)
         });
         state.set("app_consistency", app);
+        let shared = group.spec.shared_points.as_ref().map(|shared| {
+            Object::new().with("replication_group", &shared.replication_group).with("every", &shared.every)
+        });
+        state.set("shared_points", shared);
     }
 
     fn names(planned: &Object) -> Vec<Mention> {

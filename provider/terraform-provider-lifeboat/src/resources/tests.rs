@@ -87,7 +87,7 @@ fn a_site_and_a_group_come_back_as_declared() {
     let state = round_trip::<SiteKind>("site", site, json!({"gateway_ids": [id("gw", 2), id("gw", 1)]}));
     assert_eq!(state.get::<Vec<String>>("gateway_ids").unwrap().len(), 2);
     let _: (Option<Site>, Option<Group>) = (None, None);
-    let group = json!({"vault_id": id("vlt", 1), "site_id": id("site", 1), "name": "erp", "policy_id": id("pol", 1), "app_consistency": {"pre_script": "freeze", "post_script": null, "timeout": "45s"}});
+    let group = json!({"vault_id": id("vlt", 1), "site_id": id("site", 1), "name": "erp", "policy_id": id("pol", 1), "app_consistency": {"pre_script": "freeze", "post_script": null, "timeout": "45s"}, "shared_points": {"replication_group": "shop", "every": "2m"}});
     let found: Group = {
         let mut status = serde_json::to_value(lifeboat_api::GroupStatus::default()).unwrap();
         status["state"] = json!("failed-over");

@@ -21,7 +21,7 @@ use crate::local_key::{self, LocalKeyArgs};
 use crate::notify::Notify;
 use crate::output::Output;
 use crate::render;
-use crate::serve::{LogSettings, read_settings, stop_signal};
+use crate::serve::{LogSettings, peers, read_settings, stop_signal};
 
 /// What a running agent wrote longer ago than this is no longer true.
 const STALE: Duration = Duration::from_secs(15);
@@ -51,6 +51,10 @@ pub(super) struct RunArgs {
     /// Process servers, tried in order: HOST:PORT, separated by commas
     #[arg(long, value_name = "HOST:PORT,…")]
     process_server: Option<String>,
+    /// Gateways that coordinate its replication group, if it is in one: HOST:PORT, separated by commas, in the same order at every
+    /// member
+    #[arg(long, value_name = "HOST:PORT,…")]
+    consistency_server: Option<String>,
     /// Gateways that renew its certificate: https://HOST:PORT, separated by commas [env: LIFEBOAT_ENDPOINT]
     #[arg(long, value_name = "URL,…")]
     endpoint: Option<String>,
@@ -86,6 +90,7 @@ struct File {
     group: Option<String>,
     policy: Option<String>,
     process_server: Option<String>,
+    consistency_server: Option<String>,
     endpoint: Option<String>,
     point_interval: Option<String>,
     journal_bytes: Option<String>,
@@ -167,6 +172,12 @@ fn settings(args: RunArgs) -> Result<(AgentConfig, Option<KeySource>, Option<Str
         group: args.group.or(file.group),
         policy: args.policy.or(file.policy).ok_or_else(|| missing("policy"))?,
         process_servers: list(args.process_server.or(file.process_server)),
+        consistency_servers: args
+            .consistency_server
+            .or(file.consistency_server)
+            .map(|text| peers(&text).map_err(|error| Failure::usage(format!("--consistency-server: {error}"))))
+            .transpose()?
+            .unwrap_or_default(),
         endpoints: list(args.endpoint.or_else(|| environment("LIFEBOAT_ENDPOINT")).or(file.endpoint)),
         point_interval,
         journal_bytes: journal
@@ -236,13 +247,14 @@ mod tests {
         std::fs::write(
             &path,
             "state = \"/var/lib/lifeboat-agent\"\nmount = \"/mnt/lifeboat\"\ndisk = [\"data=/dev/vdb\"]\npolicy = \"gold\"\n\
-             process_server = \"a:9443, b:9443\"\npoint_interval = \"10s\"\n",
+             process_server = \"a:9443, b:9443\"\nconsistency_server = \"a:20004,b:20004\"\npoint_interval = \"10s\"\n",
         )
         .unwrap();
         let of = |args: RunArgs| settings(args).map(|(config, ..)| config);
         let args = || RunArgs { config: Some(path.clone()), ..RunArgs::default() };
         let config = of(args()).unwrap();
         assert_eq!(config.process_servers, ["a:9443", "b:9443"]);
+        assert_eq!(config.consistency_servers, ["a:20004", "b:20004"]);
         assert_eq!(config.disks, [DiskConfig { name: Some("data".into()), path: "/dev/vdb".into() }]);
         assert_eq!(config.point_interval, Duration::from_secs(10));
         let config =
@@ -254,6 +266,7 @@ mod tests {
             (RunArgs { point_interval: Some("2h".into()), ..args() }, "point-interval"),
             (RunArgs { disk: vec!["data.raw".into()], ..args() }, "absolute"),
             (RunArgs { journal_bytes: Some("much".into()), ..args() }, "journal-bytes"),
+            (RunArgs { consistency_server: Some("a".into()), ..args() }, "consistency-server"),
         ] {
             let error = of(wrong).unwrap_err();
             assert!(error.to_string().contains(named), "{error}");

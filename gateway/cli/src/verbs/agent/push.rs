@@ -69,6 +69,9 @@ pub(super) struct PushArgs {
     /// Process servers, tried in order: HOST:PORT, separated by commas
     #[arg(long, value_name = "HOST:PORT,…")]
     process_server: String,
+    /// Gateways that coordinate its replication group, if it is in one: HOST:PORT, separated by commas
+    #[arg(long, value_name = "HOST:PORT,…")]
+    consistency_server: Option<String>,
     /// Gateways that enrol it, as the server reaches them: https://HOST:PORT, separated by commas
     #[arg(long, value_name = "URL,…")]
     endpoint: String,
@@ -171,6 +174,7 @@ fn settings(args: &PushArgs) -> String {
         format!("process_server = {}", text(&args.process_server)),
         format!("endpoint = {}", text(&args.endpoint)),
     ];
+    lines.extend(args.consistency_server.iter().map(|peers| format!("consistency_server = {}", text(peers))));
     lines.extend(args.group.iter().map(|group| format!("group = {}", text(group))));
     lines.join("\n") + "\n"
 }

@@ -19,13 +19,15 @@ use lifeboat_api::{
     PlanAction, PlanCleanupRequest, PlanDirection, PlanFailoverRequest, PlanShutdown, PlanSpec, StopRequest,
     default_point, default_shutdown_timeout,
 };
-use lifeboat_model::{GatewayId, GroupId, JobId, MachineId, NetworkId, SiteId};
+use lifeboat_model::{GatewayId, GroupId, JobId, MachineId, NetworkId, PointId, SiteId};
 use lifeboat_vault::{Document, VaultError};
 
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
 use crate::jobs;
-use crate::jobs::ask::{Asked, find_point, keeps_its_disks, may_be_home, own};
+use crate::jobs::ask::{
+    Asked, chosen_from, find_point, keeps_its_disks, may_be_home, newest_shared, none_shared, own, points_of,
+};
 use crate::jobs::program::spread;
 use crate::placement::{Destination, Places};
 use crate::records::{
@@ -285,11 +287,26 @@ impl<'a> AskedOf<'a> {
 
     /// Refuses a point's id where several groups move.
     fn goes_for_all(&self, point: &str) -> ApiResult<()> {
-        if point.starts_with("pt-") && self.groups.len() > 1 {
+        let shared = point.parse().is_ok_and(PointId::is_shared);
+        if point.starts_with("pt-") && !shared && self.groups.len() > 1 {
             let message = "a point's id is of one group, and several move: give a time, or a word such as latest";
             return Err(ApiError::field("point", message));
         }
         Ok(())
+    }
+
+    /// The point that a text means for all groups: one that they took together has one id, and that is what goes on to each.
+    async fn point_for_all(&self, text: &str) -> ApiResult<String> {
+        let app_consistent = text == "latest-shared-app-consistent";
+        if !(app_consistent || text == "latest-shared") || self.groups.len() < 2 {
+            return Ok(text.to_owned());
+        }
+        let mut lists = Vec::new();
+        for facts in self.groups.values() {
+            let Some(branch) = chosen_from(&facts.record) else { continue };
+            lists.push(points_of(self.context, self.attached, &(facts.id, branch)).await?);
+        }
+        Ok(newest_shared(&lists, app_consistent).ok_or_else(none_shared)?.id.to_string())
     }
 
     /// Refuses a text that means no point of some group, before anything is stopped.
@@ -356,14 +373,15 @@ impl<'a> AskedOf<'a> {
         if kind == JobKind::PlannedFailover && !latest {
             return Err(ApiError::field("point", "a planned failover goes on from the last write; leave it out"));
         }
-        self.goes_for_all(&wanted.point)?;
+        let point = self.point_for_all(&wanted.point).await?;
+        self.goes_for_all(&point)?;
         // A site that is lost may still have shipped more: its newest point is found once it is fenced.
         if kind == JobKind::TestFailover || !latest {
-            self.points_are_there(&wanted.point, false).await?;
+            self.points_are_there(&point, false).await?;
         }
         let mut spec = self.program(kind, here, PlanDirection::Failover);
         spec.failover = Some(wanted.kind);
-        spec.point = Some(wanted.point.clone());
+        spec.point = Some(point);
         let destination = match wanted.kind {
             FailoverKind::Test => Destination::Test(site),
             _ => Destination::Site(site),
@@ -431,13 +449,14 @@ impl<'a> AskedOf<'a> {
                 self.it()
             )));
         }
-        self.goes_for_all(&wanted.point)?;
-        self.points_are_there(&wanted.point, true).await?;
+        let point = self.point_for_all(&wanted.point).await?;
+        self.goes_for_all(&point)?;
+        self.points_are_there(&point, true).await?;
         let here = failover.gateway;
         let site = self.site_of(here).unwrap_or(self.source_site);
         let mut spec = self.program(JobKind::ChangePoint, here, PlanDirection::Failover);
         spec.failover = Some(failover.kind);
-        spec.point = Some(wanted.point.clone());
+        spec.point = Some(point);
         spec.warnings = self.place(&mut spec, Destination::Site(site));
         self.send(&mut spec, |facts| facts.record.active.as_ref().map(|active| active.gateway));
         let starts = self.boot_steps(&spec);
