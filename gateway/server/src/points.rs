@@ -15,12 +15,13 @@ const LIST_AGE_MAX: Duration = Duration::from_secs(2);
 const VIEWS_MAX: usize = 32;
 
 type List = Arc<Vec<PointFact>>;
+type Opened = ((GroupId, PointId), Arc<dyn PointVolumes>);
 
 #[derive(Debug, Default)]
 pub(crate) struct PointCache {
     lists: Mutex<HashMap<(GroupId, BranchId), (Instant, List)>>,
     /// By group too: groups that take a point together give it one id.
-    views: Mutex<Vec<((GroupId, PointId), Arc<dyn PointVolumes>)>>,
+    views: Mutex<Vec<Opened>>,
 }
 
 impl PointCache {

@@ -257,11 +257,10 @@ async fn barrier(cuts: &Arc<Cuts>, random: &mut Random, tally: &mut CutTally) ->
     };
     let coordinator = locked(&cuts.coordinator).clone();
     let taking = async {
-        let Some(coordinator) = coordinator else { return None };
         let groups: Vec<GroupId> = cuts.members.iter().map(|member| member.group_id()).collect();
         let quiet = member.number.is_multiple_of(2).then_some(LIMIT);
         let id = (store::now(), member.below(u64::MAX).to_le_bytes());
-        Some(coordinator.take(&groups, quiet, LIMIT, id).await)
+        Some(coordinator?.take(&groups, quiet, LIMIT, id).await)
     };
     let (taken, spoilt) = tokio::join!(taking, spoiling);
     spoilt?;
@@ -400,7 +399,7 @@ async fn compare(cuts: &Cuts, store: &Arc<SimStore>, seed: u64, tally: &mut CutT
             let newest = held.values().copied().max().unwrap_or(0);
             for (at, stamp) in &held {
                 let upto = done.iter().take(usize::try_from(newest).unwrap_or(usize::MAX)).enumerate();
-                let last = upto.filter(|(_, to)| *to == at).map(|(n, _)| n as u64 + 1).last().unwrap_or(0);
+                let last = upto.filter(|(_, to)| *to == at).map(|(n, _)| n as u64 + 1).next_back().unwrap_or(0);
                 promise!(
                     *stamp == last,
                     "at {id} application {application} had done write {newest}, and group {at} has its write {stamp} where {last} \
