@@ -26,6 +26,7 @@ pub mod hosts;
 pub mod lan;
 pub mod ledger;
 pub mod mounts;
+pub mod points;
 pub mod random;
 pub mod scratch;
 pub mod sites;

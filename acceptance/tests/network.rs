@@ -2,8 +2,8 @@
 //! two protected servers, two process servers of which one is the configuration server, object storage, a recovery site.
 //!
 //! ```text
-//! server ─┐ 443, 9443  ┌─ config ─┐
-//!         ├───────────>┤          ├─ storage ─> vault <─ storage ─ recovery
+//! server ─┐ 443, 9443, ┌─ config ─┐
+//!         ├── 20004 ──>┤          ├─ storage ─> vault <─ storage ─ recovery
 //! server ─┘            └─ second ─┘
 //! ```
 //! Each of them is killed or cut off in turn while applications write, and everything recovers by itself; then both servers' groups are
@@ -24,8 +24,10 @@ use anyhow::{Context, Result, ensure};
 use lifeboat_acceptance::command::{Daemon, Run};
 use lifeboat_acceptance::content::{content, scribble};
 use lifeboat_acceptance::estate::{Api, Estate, Place};
+use lifeboat_acceptance::gateway::Gateway;
 use lifeboat_acceptance::hosts::Host;
 use lifeboat_acceptance::lan::{Lan, Port, Rules};
+use lifeboat_acceptance::points::shares_anew;
 use lifeboat_acceptance::{binaries, cleanup, eventually, mounts};
 use lifeboat_api::types::{Gateway as GatewayView, GatewaySpec, Site};
 use lifeboat_lab::{Fault, FaultProxy, Moto};
@@ -36,6 +38,7 @@ const BLOCKS: u64 = SIZE / 4096;
 const SETTLES_WITHIN: Duration = Duration::from_secs(120);
 const MANAGEMENT: u16 = 443;
 const DATA: u16 = 9443;
+const CONSISTENCY: u16 = 20004;
 
 /// A protected server.
 struct Server {
@@ -44,6 +47,7 @@ struct Server {
     port: Port,
     host: Host,
     process_servers: String,
+    coordinators: String,
     endpoints: String,
     agent: Option<Daemon>,
     _unmount: cleanup::Guard,
@@ -56,7 +60,8 @@ impl Server {
         scribble(&dir.join("disk.raw"), u64::from(last), 200)?;
         let host = Host::new()?;
         let port = lan.join(&host, last)?;
-        let outbound = gateways.iter().flat_map(|gateway| [(*gateway, MANAGEMENT), (*gateway, DATA)]).collect();
+        let outbound =
+            gateways.iter().flat_map(|gateway| [MANAGEMENT, DATA, CONSISTENCY].map(|port| (*gateway, port))).collect();
         port.filter(&Rules { inbound: Vec::new(), outbound })?;
         let mount = dir.join("mnt");
         let each = |what: fn(Ipv4Addr) -> String| gateways.map(what).join(",");
@@ -65,6 +70,7 @@ impl Server {
             port,
             host,
             process_servers: each(|gateway| format!("{gateway}:{DATA}")),
+            coordinators: each(|gateway| format!("{gateway}:{CONSISTENCY}")),
             endpoints: each(|gateway| format!("https://{gateway}:{MANAGEMENT}")),
             agent: None,
             _unmount: cleanup::defer("unmount an agent's disks", move || mounts::unmount_below(&mount)),
@@ -92,7 +98,7 @@ impl Server {
         let (state, mount) = (self.path("state"), self.path("mnt"));
         let args = ["agent", "run", "--state", &state, "--mount", &mount, "--disk", &disk, "--group", self.name];
         let more = ["--policy", "standard", "--point-interval", "1s", "--process-server", &self.process_servers];
-        let rest = ["--endpoint", &self.endpoints];
+        let rest = ["--endpoint", &self.endpoints, "--consistency-server", &self.coordinators];
         let args = [&args[..], &more, &rest].concat().into_iter().map(OsString::from).collect();
         let (program, args) = self.host.inside(&binaries::lifeboat()?, args);
         self.agent = Some(Daemon::start(self.name, &program, &args, &[], &self.dir.join("log"))?);
@@ -227,7 +233,8 @@ fn everything_recovers_behind_packet_filters_whoever_is_killed_or_cut_off() {
     let [config, second, recovery] =
         [2, 3, 4].map(|last| lan.join(&hosts[last - 2], u8::try_from(last).unwrap()).unwrap());
     for port in [&config, &second] {
-        port.filter(&Rules { inbound: vec![MANAGEMENT, DATA], outbound: vec![(vault, vault_port)] }).unwrap();
+        port.filter(&Rules { inbound: vec![MANAGEMENT, DATA, CONSISTENCY], outbound: vec![(vault, vault_port)] })
+            .unwrap();
     }
     recovery.filter(&Rules { inbound: Vec::new(), outbound: vec![(vault, vault_port)] }).unwrap();
     let environment = [
@@ -241,7 +248,12 @@ fn everything_recovers_behind_packet_filters_whoever_is_killed_or_cut_off() {
     let place = |host: &Host, port: Option<&Port>| Place {
         host: Some(host.clone()),
         listen: port.map(|port| (port.address, MANAGEMENT).into()),
-        args: port.map(|port| vec!["--listen-data".to_owned(), format!("{}:{DATA}", port.address)]).unwrap_or_default(),
+        args: port
+            .map(|port| {
+                let at = |listen: &str, number: u16| [listen.to_owned(), format!("{}:{number}", port.address)];
+                [at("--listen-data", DATA), at("--listen-consistency", CONSISTENCY)].concat()
+            })
+            .unwrap_or_default(),
         environment: environment.clone(),
         storage_endpoint: Some(storage.endpoint()),
     };
@@ -297,8 +309,17 @@ fn everything_recovers_behind_packet_filters_whoever_is_killed_or_cut_off() {
     };
     settled(&servers, &loads, "the start");
 
+    // Both servers take points together, whoever coordinates them.
+    for server in &servers {
+        let share = ["group", "share", server.name, "--replication-group", "shop", "--shared-every", "5s"];
+        estate.primary.run(&share).unwrap().ok().unwrap();
+    }
+    let share = |gateway: &Gateway, what: &str| shares_anew(gateway, ["erp", "shop"], SETTLES_WITHIN, what).unwrap();
+    share(estate.standby().unwrap(), "a first point that both have");
+
     estate.primary.kill9().unwrap();
     settled(&servers, &loads, "the death of the configuration server");
+    share(estate.standby().unwrap(), "points that the second gateway has them take");
     estate.primary.restart().unwrap();
 
     second.cut().unwrap();
@@ -332,6 +353,7 @@ fn everything_recovers_behind_packet_filters_whoever_is_killed_or_cut_off() {
     estate.standby_mut().unwrap().kill9().unwrap();
     estate.standby_mut().unwrap().restart().unwrap();
     settled(&servers, &loads, "an agent and the recovery site were killed");
+    share(estate.standby().unwrap(), "points that both have in the end");
 
     // One goes over in order, under load: not one acknowledged write is lost.
     let standby = estate.standby().unwrap();

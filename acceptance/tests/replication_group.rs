@@ -1,7 +1,6 @@
 //! A replication group of a gateway's own group and an agent's: an application that writes to both machines, points that both take at
 //! one moment, a member that stands still, and a site that burns. What comes up is one moment of the application.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -17,6 +16,7 @@ use lifeboat_acceptance::command::Daemon;
 use lifeboat_acceptance::content::content;
 use lifeboat_acceptance::estate::{Estate, GROUP, Place};
 use lifeboat_acceptance::gateway::Gateway;
+use lifeboat_acceptance::points::shares_anew;
 use lifeboat_acceptance::{binaries, cleanup, eventually, mounts};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -144,28 +144,6 @@ impl Agent {
     }
 }
 
-/// The ids of points that both groups have in the vault.
-fn shared(gateway: &Gateway) -> Result<BTreeSet<String>> {
-    let ids = |group: &str| -> Result<BTreeSet<String>> {
-        let points = gateway.json(&["point", "list", "--group", group])?;
-        let points = points.as_array().cloned().unwrap_or_default();
-        let shared = points.into_iter().filter(|point| point["shared"] == true);
-        Ok(shared.filter_map(|point| point["id"].as_str().map(str::to_owned)).collect())
-    };
-    Ok(ids(GROUP)?.intersection(&ids("erp")?).cloned().collect())
-}
-
-/// Waits until both groups have a point in the vault that they took after now.
-fn shares_anew(gateway: &Gateway, what: &str) -> Result<()> {
-    let before = shared(gateway)?;
-    // One that was under way may have been taken before.
-    let mut seen = before.clone();
-    eventually(what, WITHIN, || {
-        seen.extend(shared(gateway)?);
-        Ok((seen.len() >= before.len() + 2).then_some(()))
-    })
-}
-
 fn events(gateway: &Gateway, kind: &str) -> Result<Vec<Value>> {
     let events = gateway.json(&["event", "list"])?;
     let events = events.as_array().cloned().unwrap_or_default();
@@ -211,7 +189,7 @@ fn machines_of_a_replication_group_come_up_at_one_moment_of_their_application() 
     }
     let application = Application::start([estate.primary.volume("orders"), agent.file()], 0).unwrap();
     application.goes_on().unwrap();
-    shares_anew(&estate.primary, "a first point that both have")
+    shares_anew(&estate.primary, [GROUP, "erp"], WITHIN, "a first point that both have")
         .with_context(|| format!("{}\n{}", agent.process.log_tail(30), estate.primary.log_tail()))
         .unwrap();
 
@@ -234,7 +212,7 @@ fn machines_of_a_replication_group_come_up_at_one_moment_of_their_application() 
     assert!(reasons(&estate.primary, GROUP).unwrap().contains("replication group site"));
     agent.process.signal(Signal::CONT).unwrap();
     application.goes_on().unwrap();
-    shares_anew(&estate.primary, "points that both have, again").unwrap();
+    shares_anew(&estate.primary, [GROUP, "erp"], WITHIN, "points that both have, again").unwrap();
     eventually("the end of the trouble", WITHIN, || {
         let over = !reasons(&estate.primary, GROUP)?.contains("replication group site");
         Ok((over && !events(&estate.primary, "shared-points.resumed")?.is_empty()).then_some(()))
@@ -250,7 +228,8 @@ fn machines_of_a_replication_group_come_up_at_one_moment_of_their_application() 
         eventually("the volume to be served again", WITHIN, || Ok(Application::start(files.clone(), last).ok()));
     let application = started.unwrap();
     application.goes_on().unwrap();
-    shares_anew(&estate.primary, "points that both have after the coordinator was killed").unwrap();
+    shares_anew(&estate.primary, [GROUP, "erp"], WITHIN, "points that both have after the coordinator was killed")
+        .unwrap();
     agent.process.kill9().unwrap();
     mounts::unmount_below(&agent.dir.join("mnt"));
     estate.primary.kill9().unwrap();
