@@ -114,7 +114,7 @@ pub(crate) async fn start(context: &Arc<Context>, listener: TcpListener) -> anyh
     let server = ProcessServer::open(config).await.context("what was cached for agents can't be taken up")?;
     let _ = context.data_address.set(reached_at(context, address(&listener)?));
     let _ = context.process_server.set(Arc::clone(&server));
-    let door = Door { listener, tls: TlsAcceptor::from(tls), protocols: PROTOCOLS, whose: "agent's" };
+    let door = Door { listener, tls: TlsAcceptor::from(tls), protocols: &PROTOCOLS, whose: "agent's" };
     let (owner, serving, to_close) = (Arc::clone(context), Arc::clone(&server), Arc::clone(&server));
     let serve = move |stream, peer: Peer| {
         let (context, server) = (Arc::clone(&owner), Arc::clone(&serving));
