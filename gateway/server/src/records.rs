@@ -20,6 +20,8 @@ pub(crate) use recovery::{
 };
 pub(crate) use token::{SecretRecord, TokenRecord, TokenSpecRecord};
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifeboat_api::{FailbackMode, JobKind, JobResult, JobStep, PolicySpec, ResyncStatus, StepProgress};
@@ -379,6 +381,9 @@ pub(crate) struct JobSpec {
     /// Of a gateway that is replaced: disks that it had adopted are left alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) leave_disks: bool,
+    /// Of a failback to a new disk: what volumes are built on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) disks: BTreeMap<VolumeId, PathBuf>,
 }
 
 impl JobSpec {
@@ -401,6 +406,7 @@ impl JobSpec {
             branches: Vec::new(),
             parent: None,
             leave_disks: false,
+            disks: BTreeMap::new(),
         }
     }
 }

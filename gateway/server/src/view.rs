@@ -342,7 +342,11 @@ fn protection_state(record: &GroupRecord, home: Option<GatewayId>, working: Opti
         (Some(JobKind::EnableProtection), _) => ProtectionState::Creating,
         (
             Some(
-                JobKind::PlannedFailover | JobKind::UnplannedFailover | JobKind::ChangePoint | JobKind::ReplaceGateway,
+                JobKind::PlannedFailover
+                | JobKind::UnplannedFailover
+                | JobKind::ChangePoint
+                | JobKind::ReplaceGateway
+                | JobKind::MoveGroup,
             ),
             Some(_),
         ) => ProtectionState::FailingOver,

@@ -10,13 +10,13 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use lifeboat_api::types::{
-    ChangePointRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
+    ChangePointRequest, CommitRequest, FailbackMode, FailbackRequest, FailbackTarget, FailoverKind, FailoverRequest,
     PlanFailoverRequest, PointRequest, ReprotectRequest, ResyncRequest, default_test_ttl,
 };
 use lifeboat_api::{Client, ClientErrorKind, Group, Job, JobState, Machine, Plan};
 use serde::Serialize;
 use tf_provider_sdk::{
-    Action, Attribute, Context, Diagnostic, Diagnostics, Object, Result, Schema, Timeouts, async_trait, validate,
+    Action, Attribute, Context, Diagnostic, Diagnostics, Object, Result, Schema, Timeouts, Type, async_trait, validate,
 };
 
 use crate::declared::LOOK_INTERVAL;
@@ -376,6 +376,10 @@ impl Verb for Failback {
                  while the recovery side runs or, with `create`, afterwards. The `gateway_id` of its volumes may stay as it is, or \
                  be changed to this one in place. Its home when left out.",
             ))
+            .attribute(Attribute::list("master_target_ids", Type::String).optional().description(
+                "Of a plan or a machine: several gateways of the home site, over which its groups are spread by their size, to be received at the \
+                 same time; each group is at home where it came to. Not together with `gateway_id`.",
+            ))
             .attribute(
             Attribute::string("mode")
                 .default(FailbackMode::MinimizeDowntime.as_str())
@@ -401,7 +405,18 @@ impl Verb for Failback {
             )
             .at("gateway_id")
         })?;
-        Ok(FailbackRequest { mode, gateway_id })
+        let mut targets = Vec::new();
+        for text in config.get::<Option<Vec<String>>>("master_target_ids")?.unwrap_or_default() {
+            let gateway_id = text.parse().map_err(|_| {
+                Diagnostic::error(
+                    "Not a gateway's id",
+                    "Set ids of lifeboat_gateway: each is `gw-` and 32 hexadecimal digits.",
+                )
+                .at("master_target_ids")
+            })?;
+            targets.push(FailbackTarget { gateway_id, group_ids: Vec::new() });
+        }
+        Ok(FailbackRequest { gateway_id, targets, ..FailbackRequest::new(mode) })
     }
 }
 

@@ -180,14 +180,61 @@ pub struct FailbackRequest {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub gateway_id: Option<GatewayId>,
+    /// Of a plan or a machine: several master targets of the home site, each of which receives some of the groups at the same time. A
+    /// group that none of them names goes to that which has the least to receive, or stays where it is at home when all name groups.
+    #[serde(default)]
+    pub targets: Vec<FailbackTarget>,
+    /// Disks of the gateway that receives them, on which volumes are built, whatever those hold; the others get images in its state
+    /// directory. With the mode `create`.
+    #[serde(default)]
+    pub disks: Vec<FailbackDisk>,
 }
 
 impl FailbackRequest {
     /// To the home gateway.
     #[must_use]
     pub const fn new(mode: FailbackMode) -> Self {
-        Self { mode, gateway_id: None }
+        Self { mode, gateway_id: None, targets: Vec::new(), disks: Vec::new() }
     }
+
+    /// To another gateway of its site.
+    #[must_use]
+    pub const fn to(mode: FailbackMode, gateway: GatewayId) -> Self {
+        Self { mode, gateway_id: Some(gateway), targets: Vec::new(), disks: Vec::new() }
+    }
+}
+
+/// A master target of a failback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailbackTarget {
+    /// The gateway.
+    #[schema(value_type = String)]
+    pub gateway_id: GatewayId,
+    /// The groups that go there; its share of those that no target names, by their size, when empty.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub group_ids: Vec<GroupId>,
+}
+
+/// A disk on which a failback builds a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailbackDisk {
+    /// The volume.
+    #[schema(value_type = String)]
+    pub volume_id: VolumeId,
+    /// The file or block device at the gateway that receives it: an absolute path.
+    pub path: String,
+}
+
+/// `:move`: the group has its home at another gateway of its site from then on. In order: everything is shipped first, nothing is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MoveGroupRequest {
+    /// The gateway that it goes to.
+    #[schema(value_type = String)]
+    pub gateway_id: GatewayId,
+    /// Fetch everything from the vault, also what stands on adopted disks that the other gateway sees.
+    #[serde(default)]
+    pub leave_disks: bool,
 }
 
 /// Default of `mode`.

@@ -46,6 +46,8 @@ pub enum JobKind {
     Drill,
     /// Another gateway takes over what a lost one had.
     ReplaceGateway,
+    /// A group gets its home at another gateway of its site.
+    MoveGroup,
 }
 
 impl JobKind {
@@ -70,6 +72,7 @@ impl JobKind {
             Self::StopMachine => "stop-machine",
             Self::Drill => "drill",
             Self::ReplaceGateway => "replace-gateway",
+            Self::MoveGroup => "move-group",
         }
     }
 }

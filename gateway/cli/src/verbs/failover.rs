@@ -6,14 +6,16 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use lifeboat_api::{
-    ChangePointRequest, CleanupRequest, CommitRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest,
-    Gateway, Machine, Plan, PlanCleanupRequest, PlanFailoverRequest, ReleaseRequest, ReprotectRequest, ResumeRequest,
+    ChangePointRequest, CleanupRequest, CommitRequest, FailbackDisk, FailbackMode, FailbackRequest, FailbackTarget,
+    FailoverKind, FailoverRequest, Gateway, Machine, Plan, PlanCleanupRequest, PlanFailoverRequest, ReleaseRequest,
+    ReprotectRequest, ResumeRequest, Volume,
 };
+use lifeboat_model::{GatewayId, ParseIdError};
 use serde::Serialize;
 
 use super::guide;
 use crate::connect::ConnectionArgs;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::progress::settle;
 use crate::resolve;
@@ -171,12 +173,16 @@ pub(crate) struct FailbackArgs {
     /// How the home disk is brought forward
     #[arg(long, value_enum, default_value_t = Mode::MinimizeDowntime)]
     mode: Mode,
-    /// Another gateway of the home site, by id or name: everything is fetched there, and it is the home from then on
-    #[arg(long, value_name = "GATEWAY")]
-    to_gateway: Option<String>,
+    /// A master target of the home site, by id or name: everything is fetched there, and it is the home from then on. Of a plan it may
+    /// be repeated: its groups are spread over them by size, or, where one is named before it, that group goes there
+    #[arg(long = "to", visible_alias = "to-gateway", value_name = "[GROUP=]GATEWAY")]
+    to: Vec<String>,
+    /// A disk of the gateway that receives it, on which a volume is built, whatever the disk holds; may be repeated
+    #[arg(long = "disk", value_name = "VOLUME=PATH")]
+    disks: Vec<String>,
     /// In three phases: the home copies are brought forward while everything runs; on your word it fails back; then it is seen that
     /// replication runs again from home. Interrupted and begun again, it goes on where things stand
-    #[arg(long, conflicts_with_all = ["to_gateway", "no_wait"])]
+    #[arg(long, conflicts_with_all = ["to", "disks", "no_wait"])]
     guided: bool,
     /// With --guided: fail back without asking
     #[arg(long, requires = "guided")]
@@ -297,10 +303,40 @@ pub(crate) async fn failback(args: FailbackArgs, output: Output) -> Result<()> {
         let client = args.connection.client()?;
         return guide::run(&client, output, &args.on.of, args.mode.into(), args.yes).await;
     }
-    let gateway_id = match &args.to_gateway {
-        Some(named) => Some(resolve::find::<Gateway>(&args.connection.client()?, named).await?.id),
-        None => None,
-    };
-    let body = FailbackRequest { mode: args.mode.into(), gateway_id };
+    let client = args.connection.client()?;
+    let (mut alone, mut named): (Vec<GatewayId>, Vec<FailbackTarget>) = (Vec::new(), Vec::new());
+    for text in &args.to {
+        let (group, gateway) = match text.split_once('=') {
+            Some((group, gateway)) => (Some(group), gateway),
+            None => (None, text.as_str()),
+        };
+        let gateway_id = resolve::find::<Gateway>(&client, gateway).await?.id;
+        let Some(group) = group else {
+            alone.push(gateway_id);
+            continue;
+        };
+        let group = resolve::group(&client, group).await?;
+        let group = group.parse().map_err(|error: ParseIdError| Failure::failed(error.to_string()))?;
+        match named.iter_mut().find(|target| target.gateway_id == gateway_id) {
+            Some(target) => target.group_ids.push(group),
+            None => named.push(FailbackTarget { gateway_id, group_ids: vec![group] }),
+        }
+    }
+    let mut body = FailbackRequest::new(args.mode.into());
+    for text in &args.disks {
+        let (volume, path) = text.split_once('=').ok_or_else(|| {
+            Failure::usage(format!("--disk {text}: say which volume is built on which disk, VOLUME=PATH"))
+        })?;
+        let volume_id = resolve::find::<Volume>(&client, volume).await?.id;
+        body.disks.push(FailbackDisk { volume_id, path: path.to_owned() });
+    }
+    match (alone.as_slice(), named.is_empty()) {
+        ([], true) => {}
+        ([one], true) => body.gateway_id = Some(*one),
+        _ => {
+            let shares = alone.into_iter().map(|gateway_id| FailbackTarget { gateway_id, group_ids: Vec::new() });
+            body.targets = shares.chain(named).collect();
+        }
+    }
     begin_on(&args.connection, output, &args.on, "failback", (&body, &body)).await
 }

@@ -1,9 +1,9 @@
-//! `lifeboat group`: list, show, create, delete, undelete. Moving a group is in [`super::failover`].
+//! `lifeboat group`: list, show, create, move, delete, undelete. Moving a group is in [`super::failover`].
 
 use clap::{Args, Subcommand};
 use lifeboat_api::{
-    AppConsistency, Client, DeletedGroup, DeletedVolume, Group, GroupSpec, Policy, SharedPoints, Site, UndeleteRequest,
-    default_hook_timeout, default_shared_every,
+    AppConsistency, Client, DeletedGroup, DeletedVolume, Gateway, Group, GroupSpec, MoveGroupRequest, Policy,
+    SharedPoints, Site, UndeleteRequest, default_hook_timeout, default_shared_every,
 };
 
 use super::declared::{self, Listed, Named, Names};
@@ -73,6 +73,20 @@ enum GroupVerb {
         /// With nobody any more
         #[arg(long, conflicts_with = "replication_group")]
         alone: bool,
+    },
+    /// Give a group its home at another gateway of its site: everything is shipped first, and nothing is lost
+    Move {
+        #[command(flatten)]
+        named: Named,
+        /// The gateway that it goes to, by id or name
+        #[arg(long, value_name = "GATEWAY")]
+        to: String,
+        /// Fetch everything from the vault, also what stands on adopted disks that the other gateway sees
+        #[arg(long)]
+        leave_disks: bool,
+        /// Print the job and don't wait for it
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Delete a group that has no volumes
     Delete(Named),
@@ -174,6 +188,12 @@ pub(crate) async fn run(args: GroupArgs, output: Output) -> Result<()> {
             let (vault_id, site_id) = (site.spec.vault_id, site.id);
             let spec = GroupSpec { vault_id, site_id, name, policy_id, app_consistency, shared_points };
             declared::create::<Group>(&client, output, &spec).await
+        }
+        GroupVerb::Move { named, to, leave_disks, no_wait } => {
+            let group = resolve::group(&client, &named.target).await?;
+            let gateway_id = find::<Gateway>(&client, &to).await?.id;
+            let job = client.group_verb(&group, "move", &MoveGroupRequest { gateway_id, leave_disks }).await?;
+            settle(&client, output, job, !no_wait).await
         }
         GroupVerb::Delete(named) => declared::delete::<Group>(&client, output, &named, "deleted").await,
         GroupVerb::Undelete { named, point, no_wait } => {

@@ -204,7 +204,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 82] = [
+const OTHERS: [Operation; 83] = [
     operation(
         "get",
         "/v1/whoami",
@@ -492,6 +492,7 @@ const OTHERS: [Operation; 82] = [
         "Job",
         &[],
     ),
+    begins("/v1/groups/{id}:move", "Gives a group its home at another gateway of its site.", "MoveGroupRequest"),
     begins(
         "/v1/gateways/{id}:replace",
         "Has another gateway of the site take over what a lost one had.",

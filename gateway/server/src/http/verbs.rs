@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use lifeboat_api::{
     ChangePointRequest, CleanupRequest, CommitRequest, ContinueRequest, FailbackRequest, FailoverRequest,
-    PlanCleanupRequest, PlanFailoverRequest, PointRequest, ProblemCode, ReleaseRequest, ReplaceGatewayRequest,
-    ReprotectRequest, ResumeRequest, ResyncRequest, RetryRequest, StartRequest, StopRequest,
+    MoveGroupRequest, PlanCleanupRequest, PlanFailoverRequest, PointRequest, ProblemCode, ReleaseRequest,
+    ReplaceGatewayRequest, ReprotectRequest, ResumeRequest, ResyncRequest, RetryRequest, StartRequest, StopRequest,
 };
 use lifeboat_model::{GroupId, JobId};
 use lifeboat_vault::Document;
@@ -81,6 +81,7 @@ pub(crate) async fn group(
             asked.reprotect(None)?
         }
         "failback" => asked.failback(&body::typed::<FailbackRequest>(&body)?)?,
+        "move" => asked.move_to(&body::typed::<MoveGroupRequest>(&body)?)?,
         "point" => asked.point(&body::typed::<PointRequest>(&body)?)?,
         "resync" => asked.resync(&body::typed::<ResyncRequest>(&body)?)?,
         other => {
@@ -88,7 +89,7 @@ pub(crate) async fn group(
                 ProblemCode::NotFound,
                 format!(
                     "a group has no verb {other:?}; there are failover, change-point, commit, cleanup, release, resume, \
-                     reprotect, failback, point, resync and undelete"
+                     reprotect, failback, move, point, resync and undelete"
                 ),
             ));
         }

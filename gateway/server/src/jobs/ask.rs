@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use lifeboat_api::{
-    ChangePointRequest, CleanupRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, GatewaySpec,
-    GroupSpec, JobKind, PointRequest, ResyncRequest,
+    ChangePointRequest, CleanupRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, GatewayRole,
+    GatewaySpec, GroupSpec, JobKind, MoveGroupRequest, PointRequest, ResyncRequest,
 };
-use lifeboat_model::{BranchId, GatewayId, GroupId, JobId, PointKind, SiteId, Timestamp};
+use lifeboat_model::{BranchId, GatewayId, GroupId, JobId, PointKind, SiteId, Timestamp, VolumeId};
 use lifeboat_vault::Document;
 
 use super::{beside, plan};
@@ -243,11 +243,49 @@ impl Asked<'_> {
         spec.source_instance = Some(active.instance.clone());
         spec.from_branch = Some(active.branch);
         spec.mode = Some(wanted.mode);
+        if !wanted.targets.is_empty() {
+            return Err(ApiError::field(
+                "targets",
+                "goes with a plan or a machine, whose groups are spread; name the gateway of a group by gateway_id",
+            ));
+        }
+        let of = |id: VolumeId| self.facts.volumes.iter().any(|(volume, _)| *volume == id);
+        disks_fit(wanted, of, &format!("the group {}", self.name()))?;
+        if !wanted.disks.is_empty() {
+            self.refuse_agent(home, "is told its disks by its own command line")?;
+        }
+        spec.disks = wanted.disks.iter().map(|disk| (disk.volume_id, disk.path.clone().into())).collect();
         let steps = match wanted.mode {
             FailbackMode::Create => plan::failback_to_new_disk(home, active.gateway),
             FailbackMode::MinimizeDowntime | FailbackMode::FullDownload => plan::failback(home, active.gateway),
         };
         Ok((spec, steps))
+    }
+
+    /// Another home at the same site, in order.
+    pub(crate) fn move_to(&self, wanted: &MoveGroupRequest) -> ApiResult<Decided> {
+        let active = self.active()?.clone();
+        let to = wanted.gateway_id;
+        if self.facts.home != Some(active.gateway) {
+            return Err(ApiError::conflict(format!(
+                "the group {} is failed over: fail it back to the gateway that it is to be at home at",
+                self.name()
+            )));
+        }
+        if active.gateway == to {
+            return Err(ApiError::field("gateway_id", format!("the group {} is at home there", self.name())));
+        }
+        self.refuse_agent(active.gateway, "has it at home, with its disks: fail over and back to move it")?;
+        stands_at(&self.attached.snapshot(), self.facts.spec.site_id, to)?;
+        let spec = JobSpec {
+            source: Some(active.gateway),
+            source_instance: Some(active.instance),
+            from_branch: Some(active.branch),
+            new_branch: Some(BranchId::from_bytes(self.job.to_bytes())),
+            leave_disks: wanted.leave_disks,
+            ..self.spec(JobKind::MoveGroup, to)
+        };
+        Ok((spec, plan::move_group(to, active.gateway)))
     }
 
     /// A copy of what the vault lacks.
@@ -348,6 +386,7 @@ impl Asked<'_> {
             )));
         }
         self.is_heard(home, "or name a gateway of its site that becomes the group's home")?;
+        receives(&self.attached.snapshot(), home)?;
         Ok((active, home))
     }
 }
@@ -366,8 +405,52 @@ pub(crate) fn keeps_its_disks(snapshot: &Snapshot, facts: &GroupFacts, mode: Fai
     )))
 }
 
-/// Refuses a gateway that can't become a home of what is at home at a site.
+/// Refuses a gateway that isn't declared to receive failbacks. An agent has its own disks.
+pub(crate) fn receives(snapshot: &Snapshot, gateway: GatewayId) -> ApiResult<()> {
+    let Some(document) = snapshot.get(kind::GATEWAYS, &gateway.to_string()) else { return Ok(()) };
+    let spec: GatewaySpec = document.spec_as()?;
+    let receives = spec.roles.as_ref().is_none_or(|roles| roles.contains(&GatewayRole::MasterTarget));
+    if receives || status::<GatewayRecord>(document).agent {
+        return Ok(());
+    }
+    Err(ApiError::field(
+        "gateway_id",
+        format!(
+            "{} isn't declared as a master target, and receives no failback: name one that is, or add master_target to its roles",
+            document.name
+        ),
+    ))
+}
+
+/// Refuses disks that a failback can't build volumes on; `of`: whether a volume is part of `what`.
+pub(crate) fn disks_fit(wanted: &FailbackRequest, of: impl Fn(VolumeId) -> bool, what: &str) -> ApiResult<()> {
+    let refused = |why: String| Err(ApiError::field("disks", why));
+    if !wanted.disks.is_empty() && wanted.mode != FailbackMode::Create {
+        return refused("goes with the mode create, which fills a disk while it is in use".to_owned());
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for disk in &wanted.disks {
+        if !of(disk.volume_id) {
+            return refused(format!("{} is no volume of {what}", disk.volume_id));
+        }
+        if !disk.path.starts_with('/') || disk.path.len() > 4096 || disk.path.contains('\0') {
+            return refused(format!("{:?} is no absolute path", disk.path));
+        }
+        if !seen.insert(disk.volume_id) {
+            return refused(format!("{} has two disks: name one", disk.volume_id));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a gateway that can't receive a failback of what is at home at a site.
 pub(crate) fn may_be_home(snapshot: &Snapshot, site: SiteId, gateway: GatewayId) -> ApiResult<()> {
+    stands_at(snapshot, site, gateway)?;
+    receives(snapshot, gateway)
+}
+
+/// Refuses a gateway that can't become a home of what is at home at a site.
+fn stands_at(snapshot: &Snapshot, site: SiteId, gateway: GatewayId) -> ApiResult<()> {
     let refused = |why: String| Err(ApiError::field("gateway_id", why));
     let Some(document) = snapshot.get(kind::GATEWAYS, &gateway.to_string()) else {
         return refused(format!("there is no gateway {gateway}"));

@@ -24,6 +24,7 @@ const fn moves(kind: JobKind) -> bool {
             | JobKind::StartMachine
             | JobKind::StopMachine
             | JobKind::ReplaceGateway
+            | JobKind::MoveGroup
     )
 }
 

@@ -329,7 +329,7 @@ impl Work<'_> {
     fn measures(&self, point_time: Timestamp) -> (Option<f64>, Option<f64>) {
         let asked = self.record.started.unwrap_or_else(Timestamp::now);
         let rpo = match self.spec.kind {
-            JobKind::PlannedFailover => Some(0.0),
+            JobKind::PlannedFailover | JobKind::MoveGroup => Some(0.0),
             // What was lost was decided by the failover before, and by whoever chose the point.
             JobKind::ChangePoint => None,
             _ => Some(asked.seconds_since(point_time)),
@@ -569,11 +569,14 @@ impl Work<'_> {
         let branch = self.spec.from_branch.ok_or_else(|| Failure::Final("the job names no branch".to_owned()))?;
         let snapshot = self.attached.snapshot();
         let volumes = view::volumes_of(&snapshot, self.spec.group);
-        let disks = view::new_disks(&snapshot, &volumes);
-        for volume in view::held(&volumes).iter().filter(|volume| disks.contains_key(&volume.id)) {
-            adoption::admit(self.context, self.spec.gateway, self.spec.gateway, volume)?;
+        let mut disks = view::new_disks(&snapshot, &volumes);
+        disks.extend(self.spec.disks.clone());
+        for mut volume in view::held(&volumes) {
+            let Some(path) = disks.get(&volume.id) else { continue };
+            volume.source = Some(path.clone());
+            adoption::admit(self.context, self.spec.gateway, self.spec.gateway, &volume)?;
             // Before anything is given up for it.
-            adoption::is_large_enough(volume)?;
+            adoption::is_large_enough(&volume)?;
         }
         let lock = self.context.instances.lock(self.spec.group);
         let guard = lock.lock().await;

@@ -51,6 +51,16 @@ pub(crate) fn change_point(here: GatewayId) -> Vec<StepRecord> {
         .collect()
 }
 
+/// The steps of giving a group its home at `here`, which `source` has it at now.
+pub(crate) fn move_group(here: GatewayId, source: GatewayId) -> Vec<StepRecord> {
+    vec![
+        StepRecord::new(Step::Release, source),
+        StepRecord::new(Step::Branch, here),
+        StepRecord::new(Step::MoveHome, here),
+        StepRecord::new(Step::Retire, source),
+    ]
+}
+
 /// The steps of having a group at `here` that a lost gateway served: it goes on from what the vault has.
 pub(crate) fn take_over(here: GatewayId) -> Vec<StepRecord> {
     [Step::Branch, Step::MoveHome].into_iter().map(|step| StepRecord::new(step, here)).collect()
@@ -87,9 +97,11 @@ pub(crate) const fn may_cancel(kind: JobKind, step: Step) -> bool {
     }
     match kind {
         JobKind::Failback => matches!(step, Step::Rehydrate | Step::Release | Step::LastDelta),
-        JobKind::PlannedFailover | JobKind::UnplannedFailover | JobKind::ChangePoint | JobKind::ReplaceGateway => {
-            matches!(step, Step::Release | Step::Branch)
-        }
+        JobKind::PlannedFailover
+        | JobKind::UnplannedFailover
+        | JobKind::ChangePoint
+        | JobKind::ReplaceGateway
+        | JobKind::MoveGroup => matches!(step, Step::Release | Step::Branch),
         _ => true,
     }
 }

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use lifeboat_api::{
-    ChangePointRequest, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, JobKind, ProblemCode,
+    ChangePointRequest, FailbackDisk, FailbackMode, FailbackRequest, FailoverKind, FailoverRequest, JobKind,
+    ProblemCode,
 };
 use lifeboat_model::state::JobState;
 use lifeboat_model::{BranchId, JobId, Timestamp};
@@ -246,7 +247,9 @@ impl Run<'_> {
                 let mode = self.spec.mode.unwrap_or(FailbackMode::MinimizeDowntime);
                 // What is to be fetched in full was fetched while the recovery side ran.
                 let mode = if mode == FailbackMode::FullDownload { FailbackMode::MinimizeDowntime } else { mode };
-                asked.failback(&FailbackRequest { mode, gateway_id: Some(there) })
+                let its = |disk: &&FailbackDisk| facts.volumes.iter().any(|(volume, _)| *volume == disk.volume_id);
+                let disks = self.spec.disks.iter().filter(its).cloned().collect();
+                asked.failback(&FailbackRequest { disks, ..FailbackRequest::to(mode, there) })
             }
             other => return Err(Failure::Final(format!("a job over groups that is none: {other}"))),
         };

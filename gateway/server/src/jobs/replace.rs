@@ -163,6 +163,7 @@ impl Replacement<'_> {
             machines,
             parent: None,
             leave_disks: self.wanted.leave_disks,
+            disks: Vec::new(),
         };
         Ok((spec, steps))
     }

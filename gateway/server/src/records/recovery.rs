@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use lifeboat_api::{
-    BootGroup, FailbackMode, FailoverKind, JobKind, MachineRun, MachineSpec, PlanDirection, PlanShutdown,
+    BootGroup, FailbackDisk, FailbackMode, FailoverKind, JobKind, MachineRun, MachineSpec, PlanDirection, PlanShutdown,
 };
 use lifeboat_model::{GatewayId, GroupId, JobId, MachineId, NetworkId, PlanId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -189,6 +189,9 @@ pub(crate) struct ProgramSpec {
     /// A gateway that is replaced: disks that it had adopted are left alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) leave_disks: bool,
+    /// Failback to new disks: what volumes are built on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) disks: Vec<FailbackDisk>,
 }
 
 impl ProgramSpec {

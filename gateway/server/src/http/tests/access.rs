@@ -286,6 +286,7 @@ fn the_roles_are_these() {
     recovered.extend(
         [
             "gateways/{id}:replace",
+            "groups/{id}:move",
             "groups/{id}:release",
             "groups/{id}:resume",
             "machines/{id}:start",

@@ -1,4 +1,4 @@
-//! A group that a gateway had which is lost: the one that takes its place has it from here on.
+//! A group that a gateway had which is lost, or that is to be at home elsewhere: another one has it from here on.
 //!
 //! ```text
 //! the group's document: active, home, what is left behind ─> each volume's document names the new home ─> the home is the declared one
@@ -20,7 +20,8 @@ use crate::view;
 impl Work<'_> {
     /// Disks that the lost gateway had adopted, and that may be here now: those of a group that was at home there.
     pub(super) fn disks(&self) -> BTreeMap<VolumeId, PathBuf> {
-        if self.spec.kind != JobKind::ReplaceGateway || self.spec.leave_disks {
+        let moves = matches!(self.spec.kind, JobKind::ReplaceGateway | JobKind::MoveGroup);
+        if !moves || self.spec.leave_disks {
             return BTreeMap::new();
         }
         let snapshot = self.attached.snapshot();
@@ -52,6 +53,10 @@ impl Work<'_> {
                 ended = record.failed_job.take();
             }
             take(record, lost, here, taken.as_ref(), view::home_of(&before, &volumes));
+            if self.spec.kind == JobKind::MoveGroup {
+                // It was given up in order, and goes in a step of its own.
+                record.left.retain(|left| left.gateway != lost || !left.shown || before.left.contains(left));
+            }
             if record.active != before.active {
                 record.observed.clone_from(&observed);
             }
@@ -61,9 +66,12 @@ impl Work<'_> {
         if !set_up {
             self.forget_set_up().await?;
         }
-        let followed = self.volumes_follow(lost, here).await?;
+        // After a move the declarations may stay as they are, as after a failback to another gateway.
+        let moved = self.spec.kind == JobKind::MoveGroup;
+        let followed = if moved { 0 } else { self.volumes_follow(lost, here).await? };
         let after = change_group(self.attached, self.spec, |record| {
-            let declared = volumes.iter().all(|(_, spec)| spec.gateway_id == here || spec.gateway_id == lost);
+            let follows = |named: GatewayId| named == here || (named == lost && !moved);
+            let declared = volumes.iter().all(|(_, spec)| follows(spec.gateway_id));
             record.home.take_if(|home| *home == here && declared).is_some()
         })
         .await?;

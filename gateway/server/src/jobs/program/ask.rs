@@ -19,14 +19,15 @@ use lifeboat_api::{
     PlanAction, PlanCleanupRequest, PlanDirection, PlanFailoverRequest, PlanShutdown, PlanSpec, StopRequest,
     default_point, default_shutdown_timeout,
 };
-use lifeboat_model::{GatewayId, GroupId, JobId, MachineId, NetworkId, PointId, SiteId};
+use lifeboat_model::{GatewayId, GroupId, JobId, MachineId, NetworkId, PointId, SiteId, VolumeId};
 use lifeboat_vault::{Document, VaultError};
 
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
 use crate::jobs;
 use crate::jobs::ask::{
-    Asked, chosen_from, find_point, keeps_its_disks, may_be_home, newest_shared, none_shared, own, points_of,
+    Asked, chosen_from, disks_fit, find_point, keeps_its_disks, may_be_home, newest_shared, none_shared, own,
+    points_of, receives,
 };
 use crate::jobs::program::spread;
 use crate::placement::{Destination, Places};
@@ -185,6 +186,7 @@ impl<'a> AskedOf<'a> {
             warnings: Vec::new(),
             remarks: Vec::new(),
             leave_disks: false,
+            disks: Vec::new(),
             shutdown: self.shutdown.clone(),
             boot_group: self.boot_group.clone(),
             groups: members.collect(),
@@ -524,11 +526,14 @@ impl<'a> AskedOf<'a> {
 
     /// The way home.
     pub(crate) fn failback(&self, wanted: &FailbackRequest) -> ApiResult<Decided> {
-        if let Some(to) = wanted.gateway_id {
-            may_be_home(&self.snapshot, self.source_site, to)?;
+        let targets = self.targets(wanted)?;
+        for to in targets.values().copied().collect::<BTreeSet<GatewayId>>() {
             let there = |facts: &GroupFacts| facts.record.active.as_ref().is_some_and(|active| active.gateway == to);
             // Groups that are at home elsewhere don't move from there by a failback: they are where they are written.
-            if let Some(group) = self.groups.values().find(|facts| there(facts) && facts.home != Some(to)) {
+            let goes = |facts: &GroupFacts| targets.get(&facts.id) == Some(&to);
+            if let Some(group) =
+                self.groups.values().find(|facts| goes(facts) && there(facts) && facts.home != Some(to))
+            {
                 return Err(ApiError::field(
                     "gateway_id",
                     format!(
@@ -540,17 +545,23 @@ impl<'a> AskedOf<'a> {
         }
         self.must_be_away()?;
         self.keep_their_disks(wanted.mode)?;
-        let home = wanted.gateway_id.map_or_else(|| self.homes(), Ok)?;
+        for facts in self.groups.values().filter(|facts| !targets.contains_key(&facts.id)) {
+            facts.home.map_or(Ok(()), |home| receives(&self.snapshot, home))?;
+        }
+        let home = targets.values().next().map_or_else(|| self.homes(), |first| Ok(*first))?;
         let mut spec = self.program(JobKind::Failback, home, PlanDirection::Failback);
         spec.failover = Some(FailoverKind::Planned);
         spec.mode = Some(wanted.mode);
+        let of = |id: VolumeId| self.groups.values().any(|facts| facts.volumes.iter().any(|(volume, _)| *volume == id));
+        disks_fit(wanted, of, &self.it())?;
+        spec.disks.clone_from(&wanted.disks);
         let problems = self.place(&mut spec, Destination::Home);
         if let Some(problem) = problems.first() {
             return Err(ApiError::conflict(format!("{}: {problem}", self.it())));
         }
         let is_home = |facts: &GroupFacts| facts.record.active.as_ref().map(|active| active.gateway) == facts.home;
         // What is at home already stays there.
-        self.send(&mut spec, |facts| wanted.gateway_id.filter(|_| !is_home(facts)).or(facts.home));
+        self.send(&mut spec, |facts| targets.get(&facts.id).copied().filter(|_| !is_home(facts)).or(facts.home));
         let shutdown = self.shutdown_steps(&spec, self.stops(&spec));
         let boot = self.boot_steps(&spec);
         let forward = match wanted.mode {
@@ -565,6 +576,50 @@ impl<'a> AskedOf<'a> {
             vec![StepRecord::new(Step::RecordPlan, home)],
         ];
         Ok((spec, steps.concat()))
+    }
+
+    /// Which gateway each group goes to that doesn't simply go home.
+    fn targets(&self, wanted: &FailbackRequest) -> ApiResult<BTreeMap<GroupId, GatewayId>> {
+        if let Some(to) = wanted.gateway_id {
+            if !wanted.targets.is_empty() {
+                return Err(ApiError::field("targets", "goes without gateway_id: name one or the other"));
+            }
+            may_be_home(&self.snapshot, self.source_site, to)?;
+            return Ok(self.groups.keys().map(|group| (*group, to)).collect());
+        }
+        let mut found = BTreeMap::new();
+        for target in &wanted.targets {
+            may_be_home(&self.snapshot, self.source_site, target.gateway_id)?;
+            for group in &target.group_ids {
+                if !self.groups.contains_key(group) {
+                    return Err(ApiError::field("targets", format!("{group} is no group of {}", self.it())));
+                }
+                if found.insert(*group, target.gateway_id).is_some_and(|other| other != target.gateway_id) {
+                    return Err(ApiError::field("targets", format!("{group} is to go to two gateways: name one")));
+                }
+            }
+        }
+        let bytes = |facts: &GroupFacts| facts.volumes.iter().map(|(_, spec)| spec.size_bytes).sum::<u64>();
+        let mut shares: BTreeMap<GatewayId, u64> = BTreeMap::new();
+        for target in wanted.targets.iter().filter(|target| target.group_ids.is_empty()) {
+            shares.insert(target.gateway_id, 0);
+        }
+        for (group, gateway) in &found {
+            if let (Some(share), Some(facts)) = (shares.get_mut(gateway), self.groups.get(group)) {
+                *share = share.saturating_add(bytes(facts));
+            }
+        }
+        // The largest first: then the rest evens out.
+        let mut rest: Vec<&GroupFacts> = self.groups.values().filter(|facts| !found.contains_key(&facts.id)).collect();
+        rest.sort_by_key(|facts| std::cmp::Reverse((bytes(facts), facts.id)));
+        for facts in rest {
+            let Some((gateway, share)) = shares.iter_mut().min_by_key(|(gateway, share)| (**share, **gateway)) else {
+                break;
+            };
+            *share = share.saturating_add(bytes(facts));
+            found.insert(facts.id, *gateway);
+        }
+        Ok(found)
     }
 
     /// A start of a machine where its volumes are.

@@ -13,7 +13,7 @@ async fn id_of(client: &Client, name: &str) -> GatewayId {
 }
 
 fn to(mode: FailbackMode, gateway: GatewayId) -> FailbackRequest {
-    FailbackRequest { mode, gateway_id: Some(gateway) }
+    FailbackRequest::to(mode, gateway)
 }
 
 /// The volume, at a gateway that knows it to be at home there.
@@ -39,7 +39,7 @@ impl Pair {
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    async fn nothing_left(&self, gateway: &str, group: GroupId) {
+    pub(super) async fn nothing_left(&self, gateway: &str, group: GroupId) {
         eventually(&format!("{gateway} gives its copy up"), async || {
             self.instances(gateway, group).is_empty().then_some(())
         })

@@ -1,6 +1,6 @@
 //! A gateway is lost, and another one of its site takes over what it had.
 
-use lifeboat_api::{Event, ReplaceGatewayRequest, VolumeSpec};
+use lifeboat_api::{Event, MoveGroupRequest, ReplaceGatewayRequest, VolumeSpec};
 use lifeboat_model::GatewayId;
 
 use super::*;
@@ -211,5 +211,62 @@ async fn what_waits_for_a_lost_gateway_is_ended_and_what_it_never_set_up_is_set_
     assert!(cause.contains("the gateway a was replaced"), "{cause}");
     pair.is_at_home(&volume, c).await;
     pair.is_at_home(&late, c).await;
+    pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_moved_to_another_home_and_back_whenever_they_are_killed() {
+    let (mut pair, volume) = Pair::start_three("east").await;
+    let group = protected(&pair.a(), &volume, ProtectionState::Protected).await;
+    let (text, a, b, c) = (group.to_string(), pair.id_of("a").await, pair.id_of("b").await, pair.id_of("c").await);
+    let to = |gateway_id| MoveGroupRequest { gateway_id, leave_disks: false };
+    for (gateway, why) in [(a, "is at home there"), (b, "is of another: to run there, fail over")] {
+        let refused = pair.b().group_verb(&text, "move", &to(gateway)).await.expect_err("refused").to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    for (gateway, name, old) in [(c, "c", "a"), (a, "a", "c")] {
+        brake::hold();
+        let job = pair.b().group_verb(&text, "move", &to(gateway)).await.expect("moves");
+        let (record, kills) = pair.disturb(job.id).await;
+        succeeded(&record);
+        assert!(kills >= record.steps.len(), "{kills} kills in {} steps", record.steps.len());
+        assert_eq!(record.result.rpo_seconds, Some(0.0));
+        pair.sole_writer(group, &format!("{name}/{}", job.id)).await;
+        let found = eventually("at home there", async || {
+            let found = pair.volume(&volume).await;
+            (found.status.home_gateway_id == Some(gateway) && found.status.job_id.is_none()).then_some(found)
+        })
+        .await;
+        // The declaration may stay, as after a failback to another gateway.
+        assert_eq!((found.spec.gateway_id, found.status.state), (a, ProtectionState::Protected));
+        pair.nothing_left(old, group).await;
+    }
+    pair.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_isnt_declared_as_a_master_target_receives_no_failback() {
+    let (mut pair, volume) = Pair::start_three("east").await;
+    let group = protected(&pair.a(), &volume, ProtectionState::Protected).await;
+    let (text, a, c) = (group.to_string(), pair.id_of("a").await, pair.id_of("c").await);
+    let client = pair.b();
+    let over = client.group_verb(&text, "failover", &ask(FailoverKind::Planned)).await.expect("planned");
+    assert_eq!(self::over(&client, &over).await.state, JobState::Succeeded);
+    for (name, gateway, named) in [("a", a, None), ("c", c, Some(c))] {
+        let found: GatewayView = client.read(&gateway.to_string()).await.expect("declared");
+        let roles = serde_json::json!({"roles": ["configuration_server", "process_server"]});
+        client.patch::<GatewayView>(&gateway.to_string(), found.generation, &roles).await.expect("changes");
+        let back = FailbackRequest { gateway_id: named, ..FailbackRequest::new(FailbackMode::Create) };
+        for verb in ["failback", "reprotect"] {
+            let asked = match verb {
+                "failback" => client.group_verb(&text, verb, &back).await,
+                // It goes home, whoever else was named for a failback.
+                _ if named.is_some() => continue,
+                _ => client.group_verb(&text, verb, &lifeboat_api::ReprotectRequest {}).await,
+            };
+            let refused = asked.expect_err("refused").to_string();
+            assert!(refused.contains(&format!("{name} isn't declared as a master target")), "{refused}");
+        }
+    }
     pair.kill().await;
 }
