@@ -24,18 +24,15 @@ use lifeboat_engine::relay::{
     Declare, Line, PROTOCOL_SURVEYED, PROTOCOLS, Relay, SERVERS_MAX, Standing, declare, survey,
 };
 use lifeboat_engine::{EngineError, ErrorKind};
-use lifeboat_identity::Machine;
+use lifeboat_identity::{Machine, connect};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
 
 use choice::{Candidate, in_order};
 
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long those that are slow to say how they are get once somebody has answered.
 const SURVEY_GRACE: Duration = Duration::from_secs(4);
 /// A line that lasted less sent the agent away: the other process servers are tried first.
@@ -88,7 +85,7 @@ struct Place {
 #[derive(Clone)]
 struct Dialer {
     machine: Arc<Machine>,
-    tls: TlsConnector,
+    tls: Arc<ClientConfig>,
 }
 
 impl fmt::Debug for Route {
@@ -112,7 +109,7 @@ impl Route {
         let file = state.join(FILE);
         let place = Place { told: read(&file), ..Place::default() };
         Ok(Self {
-            dialer: Dialer { tls: TlsConnector::from(machine.tls(&PROTOCOLS)?), machine: Arc::clone(machine) },
+            dialer: Dialer { tls: machine.tls(&PROTOCOLS)?, machine: Arc::clone(machine) },
             listed: listed.to_vec(),
             gateways: gateways.to_vec(),
             file,
@@ -287,14 +284,8 @@ impl Route {
 impl Dialer {
     /// A line, and whether the other side can be asked how it is.
     async fn dial(&self, server: &str) -> Result<(Line, bool), EngineError> {
-        let broken = |why: String| EngineError::new(ErrorKind::Retry, format!("{server}: {why}"));
-        let late = || broken("no answer".to_owned());
-        let connecting = timeout(CONNECT_PATIENCE, TcpStream::connect(server)).await.map_err(|_| late())?;
-        let stream = connecting.map_err(|error| broken(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| broken(error.to_string()))?;
-        let shaking = self.tls.connect(self.machine.server_name(), stream);
-        let stream = timeout(HANDSHAKE_PATIENCE, shaking).await.map_err(|_| late())?;
-        let stream = stream.map_err(|error| broken(error.to_string()))?;
+        let connected = connect(&self.tls, &self.machine.server_name(), server).await;
+        let stream = connected.map_err(|why| EngineError::new(ErrorKind::Retry, why))?;
         let surveyed = stream.get_ref().1.alpn_protocol() == Some(PROTOCOL_SURVEYED);
         Ok((Box::new(stream), surveyed))
     }

@@ -102,21 +102,6 @@ impl Replication {
     }
 }
 
-/// Takes the port, if that is asked for.
-///
-/// # Errors
-/// One sentence: the address is taken or makes no sense.
-pub(crate) async fn bind(address: Option<&str>) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "members of replication groups can't be listened for on {address}: choose another address with --listen-consistency, or stop \
-             what listens there"
-        )
-    })?;
-    Ok(Some(listener))
-}
-
 /// Coordinates barriers, if there is a port for their members, and has the groups that are active here take part in barriers.
 ///
 /// # Errors
@@ -271,9 +256,8 @@ fn active_here(context: &Context) -> Vec<Active> {
     for attached in context.vaults.all() {
         let Some(own) = context.own_gateway(&attached) else { continue };
         let snapshot = attached.snapshot();
-        for (id, spec, record) in groups_of(&snapshot) {
-            let active = record.active.filter(|active| active.gateway == own && spec.shared_points.is_some());
-            if let Some(active) = active
+        for (id, _, record) in sharing(&snapshot) {
+            if let Some(active) = record.active.filter(|active| active.gateway == own)
                 && let Some(open) = context.instances.get(id, &active.instance)
             {
                 found.push(((id, active.instance), Arc::clone(&attached), own, open.instance));
@@ -283,9 +267,12 @@ fn active_here(context: &Context) -> Vec<Active> {
     found
 }
 
-fn groups_of(snapshot: &Snapshot) -> Vec<(GroupId, GroupSpec, GroupRecord)> {
+/// The groups that take points together with others.
+pub(crate) fn sharing(snapshot: &Snapshot) -> Vec<(GroupId, GroupSpec, GroupRecord)> {
     let read = |document: &Arc<Document>| Some((view::id(document).ok()?, document.spec_as().ok()?, status(document)));
-    snapshot.of(kind::GROUPS).iter().filter_map(read).collect()
+    // Looked at often, and few of many do.
+    let shares = |document: &&Arc<Document>| !document.spec["shared_points"].is_null();
+    snapshot.of(kind::GROUPS).iter().filter(shares).filter_map(read).collect()
 }
 
 /// A replication group as declared.
@@ -302,7 +289,7 @@ struct Declared {
 fn declared(attached: &AttachedVault) -> Vec<Declared> {
     let snapshot = attached.snapshot();
     let mut all: BTreeMap<Key, Declared> = BTreeMap::new();
-    for (id, spec, record) in groups_of(&snapshot) {
+    for (id, spec, record) in sharing(&snapshot) {
         let Some(shared) = &spec.shared_points else { continue };
         let key = Key { vault: attached.id(), site: spec.site_id, name: shared.replication_group.clone() };
         let or = |text: &str, otherwise: Duration| parse_duration(text).unwrap_or(otherwise);
@@ -334,11 +321,14 @@ async fn coordinate(context: Arc<Context>, barriers: Arc<Barriers>) {
         let here = barriers.here();
         let mut kept = Vec::new();
         for attached in context.vaults.all() {
-            for group in declared(&attached) {
-                // Whoever shows a certificate needs the authority to be known.
-                if let Err(error) = attached.authority().await {
-                    tracing::debug!(%error, "the vault's authority isn't known");
-                }
+            let groups = declared(&attached);
+            // Whoever shows a certificate needs the authority to be known.
+            if !groups.is_empty()
+                && let Err(error) = attached.authority().await
+            {
+                tracing::debug!(%error, "the vault's authority isn't known");
+            }
+            for group in groups {
                 if !group.members.iter().any(|(id, _)| here.contains(id)) {
                     continue;
                 }

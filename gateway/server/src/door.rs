@@ -20,6 +20,20 @@ pub(crate) const LINES_MAX: usize = 512;
 pub(crate) const HANDSHAKES_MAX: usize = 64;
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Takes a port, if that is asked for. `whom`: who is listened for; `flag`: what says where.
+///
+/// # Errors
+/// One sentence: the address is taken or makes no sense.
+pub(crate) async fn bind(address: Option<&str>, whom: &str, flag: &str) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "{whom} can't be listened for on {address}: choose another address with {flag}, or stop what listens there"
+        )
+    })?;
+    Ok(Some(listener))
+}
+
 /// A port, and what is asked of whoever comes.
 pub(crate) struct Door {
     pub(crate) listener: TcpListener,

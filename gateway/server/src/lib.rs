@@ -128,9 +128,11 @@ impl Gateway {
         })?;
         let address = listener.local_addr().context("the API's address can't be read")?;
         let nbd_tcp = nbd::bind(settings.listen_nbd.as_deref()).await?;
-        let data = streams::bind(settings.listen_data.as_deref()).await?;
+        let data = door::bind(settings.listen_data.as_deref(), "agents", "--listen-data").await?;
         let data_address = data.as_ref().map(streams::address).transpose()?;
-        let consistency = barriers::bind(settings.listen_consistency.as_deref()).await?;
+        let consistency =
+            door::bind(settings.listen_consistency.as_deref(), "members of replication groups", "--listen-consistency")
+                .await?;
         let consistency_address = consistency.as_ref().map(streams::address).transpose()?;
         let mut state = StateDir::take(&settings.state)?;
         state.use_key(local_key::unlock(state.path(), settings.local_key.as_ref()).await?)?;

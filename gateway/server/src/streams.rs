@@ -66,18 +66,6 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(20);
 const CACHE_SHARE: u64 = 4;
 const CACHE_BYTES: std::ops::RangeInclusive<u64> = (256 << 20)..=(64 << 30);
 
-/// Takes the port, if that is asked for.
-///
-/// # Errors
-/// One sentence: the address is taken or makes no sense.
-pub(crate) async fn bind(address: Option<&str>) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("agents can't be listened for on {address}: choose another address with --listen-data, or stop what listens there")
-    })?;
-    Ok(Some(listener))
-}
-
 /// Where a process server listens.
 ///
 /// # Errors

@@ -10,9 +10,9 @@ use lifeboat_api::{
     GatewaySpec, GroupSpec, JobKind, MoveGroupRequest, PointRequest, ResyncRequest,
 };
 use lifeboat_model::{BranchId, GatewayId, GroupId, JobId, PointKind, SiteId, Timestamp, VolumeId};
-use lifeboat_vault::Document;
 
 use super::{beside, plan};
+use crate::barriers::sharing;
 use crate::context::Context;
 use crate::http::error::{ApiError, ApiResult};
 use crate::port::PointFact;
@@ -538,29 +538,15 @@ pub(crate) async fn find_point(
 
 /// The other groups of a group's replication group that were set up.
 fn replicated_with(attached: &AttachedVault, group: GroupId) -> ApiResult<Vec<(GroupId, BranchId)>> {
-    let snapshot = attached.snapshot();
-    let spec = |document: &Document| document.spec_as::<GroupSpec>().ok();
-    let own = snapshot.get(kind::GROUPS, &group.to_string()).and_then(|document| spec(document));
-    let shared = own.as_ref().and_then(|spec| spec.shared_points.as_ref()).ok_or_else(|| {
+    let all = sharing(&attached.snapshot());
+    let of =
+        |spec: &GroupSpec| (spec.site_id, spec.shared_points.as_ref().map(|shared| shared.replication_group.clone()));
+    let own = all.iter().find(|(id, ..)| *id == group).map(|(_, spec, _)| of(spec)).ok_or_else(|| {
         let message = "the group shares no points with others: declare shared_points for it, or name another point";
         ApiError::field("point", message)
     })?;
-    let (site, name) = (own.as_ref().map(|spec| spec.site_id), &shared.replication_group);
-    let mut others = Vec::new();
-    for document in snapshot.of(kind::GROUPS) {
-        let is_member = |spec: &GroupSpec| {
-            Some(spec.site_id) == site
-                && spec.shared_points.as_ref().is_some_and(|shared| shared.replication_group == *name)
-        };
-        let id: GroupId = view::id(document)?;
-        if id != group
-            && spec(document).is_some_and(|spec| is_member(&spec))
-            && let Some(branch) = chosen_from(&status(document))
-        {
-            others.push((id, branch));
-        }
-    }
-    Ok(others)
+    let others = all.iter().filter(|(id, spec, _)| *id != group && of(spec) == own);
+    Ok(others.filter_map(|(id, _, record)| Some((*id, chosen_from(record)?))).collect())
 }
 
 /// The branch whose points a failover of a group chooses from, or chose from.
