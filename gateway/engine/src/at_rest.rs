@@ -102,6 +102,10 @@ impl Machine for Encrypted {
         self.inner.raw(dir)
     }
 
+    fn has(&self, dir: &Path) -> bool {
+        self.inner.has(dir)
+    }
+
     fn holds(&self, dir: &Path, name: &str) -> bool {
         self.inner.holds(dir, name)
     }

@@ -592,7 +592,8 @@ impl Group {
         self.stop_running().await;
     }
 
-    /// Deletes the local files of a closed group. The vault is untouched.
+    /// Deletes the local files of a closed group, also what is left of them where a crash ended an earlier try. Nothing there is
+    /// nothing to do. The vault is untouched.
     ///
     /// # Errors
     /// What the disk says.
@@ -609,6 +610,9 @@ impl Group {
     }
 
     fn forget_on(machine: &dyn Machine, dir: &Path) -> Result<()> {
+        if !machine.has(dir) {
+            return Ok(());
+        }
         let failed = |error| EngineError::io(format!("delete {}", dir.display()), error);
         state::remove(&machine.raw(dir).map_err(failed)?)?;
         machine.remove(dir).map_err(failed)

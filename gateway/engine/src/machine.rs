@@ -26,6 +26,9 @@ pub trait Machine: fmt::Debug + Send + Sync {
         self.open(dir)
     }
 
+    /// Whether there is a directory `dir`, whatever is in it.
+    fn has(&self, dir: &Path) -> bool;
+
     /// Whether there is a file of that name in `dir`.
     fn holds(&self, dir: &Path, name: &str) -> bool;
 
@@ -75,6 +78,10 @@ impl Machine for Host {
     fn raw(&self, dir: &Path) -> io::Result<Arc<dyn Disk>> {
         let disk: Arc<dyn Disk> = LocalDisk::open(dir)?;
         Ok(disk)
+    }
+
+    fn has(&self, dir: &Path) -> bool {
+        dir.exists()
     }
 
     fn holds(&self, dir: &Path, name: &str) -> bool {

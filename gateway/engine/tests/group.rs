@@ -213,6 +213,22 @@ async fn a_test_failover_disturbs_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_within_a_deletion_left_is_deleted_too() {
+    let lab = Lab::new().await;
+    let group = lab.create().await;
+    volume(&group, &lab).write(4096, Bytes::from(vec![7; 4096])).await.expect("writes");
+    group.close(Duration::ZERO).await;
+    drop(group);
+    let dir = lab.config(lab.primary).dir;
+    std::fs::remove_file(dir.join("group.state")).expect("the state goes first");
+    assert!(!Group::exists(&dir) && std::fs::read_dir(&dir).expect("lists").count() > 0);
+    Group::forget(&dir).await.expect("forgets");
+    assert!(!dir.exists());
+    Group::forget(&dir).await.expect("nothing is left to do");
+    assert!(!dir.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_the_vault_is_away_writes_go_on_and_everything_lands_later() {
     let lab = Lab::new().await;
     let mut random = Random(0x5eed_0003);

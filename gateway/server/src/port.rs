@@ -227,7 +227,7 @@ pub trait DataPath: Send + Sync + fmt::Debug + 'static {
     /// Gives up an instance that another gateway has taken over for good, and removes its local files; it must be closed. Returns
     /// the branch that keeps what it had not shipped. Called again after a crash, it comes to the same.
     async fn leave(&self, place: Place) -> EngineResult<Option<BranchId>>;
-    /// Removes an instance's local files; it must be closed.
+    /// Removes an instance's local files, also what a crash within an earlier call left of them; it must be closed.
     async fn forget(&self, dir: &Path) -> EngineResult<()>;
     /// Gives up a branch that forked from another: its points are offered no more, and its data is deleted in time.
     async fn drop_branch(

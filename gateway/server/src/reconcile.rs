@@ -751,9 +751,7 @@ async fn forget_group(context: &Context, group: GroupId) -> Result<(), Box<dyn s
     let dir = context.state.group(group);
     let entries: Vec<PathBuf> = std::fs::read_dir(&dir)?.flatten().map(|entry| entry.path()).collect();
     for instance in entries {
-        if context.engine.exists(&instance) {
-            context.engine.forget(&instance).await?;
-        }
+        context.engine.forget(&instance).await?;
     }
     match std::fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),

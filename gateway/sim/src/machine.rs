@@ -98,6 +98,10 @@ impl Machine for SimMachine {
         Ok(disk)
     }
 
+    fn has(&self, dir: &Path) -> bool {
+        self.disks().get(dir).is_some_and(|one| !one.deleted || one.disk.list().is_ok_and(|names| !names.is_empty()))
+    }
+
     fn holds(&self, dir: &Path, name: &str) -> bool {
         self.disks().get(dir).is_some_and(|one| one.disk.peek(name, 0, 1).is_some())
     }

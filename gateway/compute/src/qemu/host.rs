@@ -35,11 +35,13 @@ const UEFI: &[(&str, &str)] = &[
     ("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
 ];
 
-/// Longest that the trial may take. Where KVM works it takes some 200 ms. Where a hypervisor below only pretends, it
-/// takes 3.5 s when it ends at all, which emulation does in 100 ms; operating systems don't start there.
+/// Longest that the trial may take. Where KVM works it takes some 200 ms, and emulation takes 400. Where a hypervisor below only
+/// pretends, it takes 38 s when it ends at all; operating systems don't start there.
 const TRIAL_LIMIT: Duration = Duration::from_secs(2);
 /// What QEMU ends with when the trial's boot sector writes 16 to its debug port.
 const TRIAL_CODE: i32 = 33;
+/// How far the trial counts: some 20 ms of a processor, and far beyond [`TRIAL_LIMIT`] for a KVM that plays each instruction.
+const TRIAL_COUNT: u32 = 50_000_000;
 /// Beside a machine's own memory: QEMU itself, and the translated code of an emulated machine.
 const BESIDE_MIB: u64 = 128;
 
@@ -68,9 +70,11 @@ pub(super) fn uefi(given: Option<&UefiFiles>) -> Result<UefiFiles, String> {
     }
 }
 
-/// Tries whether KVM runs a machine at all: one whose boot sector ends it at once.
+/// Tries whether KVM has a real processor run a machine: one whose boot sector counts, and then ends it.
 ///
-/// A device node and even a virtual processor prove nothing on a host that is itself a machine.
+/// A device node and even a virtual processor prove nothing on a host that is itself a machine: some have a KVM that plays most
+/// instructions by itself, and starts an operating system that never arrives. Counting takes a processor milliseconds, and such a
+/// KVM minutes, however fast or busy the host is.
 pub(super) async fn acceleration(qemu: &Path, scratch: &Path) -> (Acceleration, String) {
     let emulated = |why: String| (Acceleration::Emulated, why);
     if !Path::new("/dev/kvm").exists() {
@@ -125,9 +129,33 @@ fn trial(qemu: &Path, disk: &Path, accelerator: &str, processor: &str) -> Call {
     }
 }
 
-/// `mov al, 16; out 0xf4, al; hlt`: the debug port ends QEMU, with twice that and one.
+/// Goes to protected mode, where operating systems live, counts to zero there, and ends QEMU by the debug port, with twice the number
+/// that it says there and one.
 fn boot_sector() -> Vec<u8> {
-    let mut disk = vec![0xb0, 0x10, 0xe6, 0xf4, 0xf4];
+    #[rustfmt::skip]
+    let mut disk = vec![
+        // At 0x7c00, 16 bits:
+        0xfa,                                     // cli
+        0x31, 0xc0, 0x8e, 0xd8,                   // xor ax, ax; mov ds, ax
+        0x0f, 0x01, 0x16, 0x38, 0x7c,             // lgdt [0x7c38]
+        0x0f, 0x20, 0xc0, 0x0c, 0x01,             // mov eax, cr0; or al, 1
+        0x0f, 0x22, 0xc0,                         // mov cr0, eax
+        0xea, 0x17, 0x7c, 0x08, 0x00,             // jmp 8:0x7c17
+        // At 0x7c17, 32 bits:
+        0xb9,                                     // mov ecx, TRIAL_COUNT
+    ];
+    disk.extend(TRIAL_COUNT.to_le_bytes());
+    #[rustfmt::skip]
+    disk.extend([
+        0x49, 0x75, 0xfd,                         // dec ecx; jnz to the dec
+        0xb0, 0x10, 0xe6, 0xf4,                   // mov al, 16; out 0xf4, al
+        0xf4, 0xeb, 0xfd,                         // hlt, for ever
+    ]);
+    // At 0x7c28 the segments, none and one of code over all of the memory; at 0x7c38 how many bytes they are and where.
+    disk.resize(0x28, 0);
+    disk.extend([0; 8]);
+    disk.extend([0xff, 0xff, 0, 0, 0, 0x9a, 0xcf, 0]);
+    disk.extend([0x0f, 0, 0x28, 0x7c, 0, 0]);
     disk.resize(510, 0);
     disk.extend([0x55, 0xaa]);
     disk.resize(64 << 10, 0);

@@ -159,6 +159,8 @@ impl Group {
     /// `Invalid` while the group is active here; what the vault or the disk says.
     pub async fn leave(config: GroupConfig) -> Result<Option<BranchId>> {
         if !Self::exists_at(&config) {
+            // A crash may have come when the state was deleted and nothing else was.
+            Self::forget_at(&config)?;
             return Ok(None);
         }
         let disk = local_disk(&config)?;

@@ -436,11 +436,8 @@ impl Work<'_> {
         if let Some(open) = self.context.instances.remove(&(self.spec.group, name.to_owned())) {
             open.instance.close(CLOSE_DEADLINE).await;
         }
-        let dir = self.dir(name);
-        if self.context.engine.exists(&dir) {
-            self.context.engine.forget(&dir).await?;
-        }
-        Ok(())
+        // Whether or not there is an instance to open: of one that was half deleted, or half made, files are left.
+        Ok(self.context.engine.forget(&self.dir(name)).await?)
     }
 
     /// The home that a group has, if it has volumes.

@@ -343,6 +343,7 @@ async fn jobs_killed_inside_every_step_come_to_their_end() {
         "take over: the epoch is open",
         "take over: done",
         "forget: begins",
+        "forget: the state is gone",
         "forget: done",
     ];
     let dir_fake = Fake::default();
@@ -371,6 +372,7 @@ async fn jobs_killed_inside_every_step_come_to_their_end() {
     let back = pair.b().group_verb(&text, "failback", &back).await.expect("failback");
     succeeded(&pair.revive(back.id).await);
     pair.sole_writer(group, "a/home").await;
+    pair.nothing_left("b", group).await;
     let mut killed = pair.fake.killed();
     killed.sort_unstable();
     let mut expected = places.to_vec();
@@ -392,6 +394,7 @@ async fn another_point_and_a_home_on_a_new_disk_come_to_their_end_whenever_they_
         "fail over: fenced",
         "fail over: the branch is there",
         "forget: begins",
+        "forget: the state is gone",
         "forget: done",
         "take over lazily: begins",
         "take over lazily: the epoch is open",
@@ -417,7 +420,7 @@ async fn another_point_and_a_home_on_a_new_disk_come_to_their_end_whenever_they_
     protected(&pair.b(), &volume, ProtectionState::Protected).await;
     let late = pair.b().group_verb(&text, "change-point", &change("latest")).await.expect_err("at home");
     assert!(late.to_string().contains("isn't failed over"), "{late}");
-    assert!(pair.fake.killed().len() >= 9, "{:?}", pair.fake.killed());
+    assert!(pair.fake.killed().len() >= 10, "{:?}", pair.fake.killed());
     pair.kill().await;
 }
 

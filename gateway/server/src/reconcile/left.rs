@@ -110,7 +110,7 @@ async fn leave(
     }
     let dir = context.state.group(group).join(&left.instance);
     if !context.engine.exists(&dir) {
-        return Ok(None);
+        return context.engine.forget(&dir).await.map(|()| None);
     }
     let place = place(context, attached, group, dir)
         .map_err(|error| EngineError::new(lifeboat_engine::ErrorKind::Retry, error.to_string()).with_source(error))?;

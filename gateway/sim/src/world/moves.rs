@@ -578,9 +578,7 @@ impl World {
             group.close(Duration::ZERO).await;
         }
         let config = self.config(gateway);
-        if Group::exists_at(&config)
-            && let Err(error) = Group::forget_at(&config)
-        {
+        if let Err(error) = Group::forget_at(&config) {
             self.excuse(gateway, "forgetting", &error)?;
             return Ok(());
         }
