@@ -24,6 +24,7 @@ pub mod go_between;
 pub mod guest;
 pub mod hosts;
 pub mod lan;
+pub mod load;
 pub mod ledger;
 pub mod mounts;
 pub mod points;

@@ -1,40 +1,36 @@
 //! Hosts of their own on one network, each with a packet filter that lets through what the guide on networks says and nothing else:
-//! two protected servers, two process servers of which one is the configuration server, object storage, a recovery site.
+//! two protected servers, two process servers of which one is the configuration server, a master target, object storage, a recovery site.
 //!
 //! ```text
-//! server ─┐ 443, 9443, ┌─ config ─┐
-//!         ├── 20004 ──>┤          ├─ storage ─> vault <─ storage ─ recovery
-//! server ─┘            └─ second ─┘
+//! server ─┐ 443, 9443, ┌─ config ─┐          ┌─ master target
+//!         ├── 20004 ──>┤          ├─> vault <┤
+//! server ─┘            └─ second ─┘          └─ recovery
 //! ```
-//! Each of them is killed or cut off in turn while applications write, and everything recovers by itself; then both servers' groups are
-//! failed over, and every write that was acknowledged and had landed is there. Nobody calls a protected server, and no gateway is called
-//! by the storage or from the recovery site.
+//! Each of them is killed, stopped or cut off in turn while applications write, and everything recovers by itself; the second process
+//! server's clock is minutes ahead all the time. Then all groups are failed over, and every write that was acknowledged and had landed is
+//! there; a server gets its disk back, and the gateway's group comes home at the master target, both under load. Nobody calls a protected
+//! server, and no gateway is called by the storage or from the recovery site.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lifeboat_acceptance::command::{Daemon, Run};
-use lifeboat_acceptance::content::{content, scribble};
-use lifeboat_acceptance::estate::{Api, Estate, Place};
+use lifeboat_acceptance::content::scribble;
+use lifeboat_acceptance::estate::{Api, Estate, GROUP, Place};
 use lifeboat_acceptance::gateway::Gateway;
 use lifeboat_acceptance::hosts::Host;
 use lifeboat_acceptance::lan::{Lan, Port, Rules};
+use lifeboat_acceptance::load::{Load, SIZE, holds};
 use lifeboat_acceptance::points::shares_anew;
 use lifeboat_acceptance::{binaries, cleanup, eventually, mounts};
-use lifeboat_api::types::{Gateway as GatewayView, GatewaySpec, Site};
-use lifeboat_lab::{Fault, FaultProxy, Moto};
+use lifeboat_api::types::{FailbackMode, FailbackRequest, Gateway as GatewayView, GatewayRole, GatewaySpec, Group, Job, Site};
+use lifeboat_lab::Moto;
 use serde_json::Value;
 
-const SIZE: u64 = 16 << 20;
-const BLOCKS: u64 = SIZE / 4096;
 const SETTLES_WITHIN: Duration = Duration::from_secs(120);
 const MANAGEMENT: u16 = 443;
 const DATA: u16 = 9443;
@@ -139,243 +135,302 @@ impl Server {
     }
 }
 
-/// An application: numbered blocks one after the other, each synced before the next, over the whole disk again and again.
-struct Load {
-    stop: Arc<AtomicBool>,
-    last: Arc<AtomicU64>,
-    writing: Option<JoinHandle<()>>,
-}
-
-impl Load {
-    /// Begins after block `after`; ends by itself when a write fails.
-    fn start(path: &Path, after: u64) -> Result<Self> {
-        let file = File::options().write(true).open(path).with_context(|| format!("open {}", path.display()))?;
-        let (stop, last) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(after)));
-        let writing = {
-            let (stop, last) = (Arc::clone(&stop), Arc::clone(&last));
-            std::thread::spawn(move || {
-                let mut number = after + 1;
-                while !stop.load(Ordering::SeqCst) {
-                    let written = file.write_all_at(&numbered(number), number % BLOCKS * 4096);
-                    if written.and_then(|()| file.sync_data()).is_err() {
-                        return;
-                    }
-                    last.store(number, Ordering::SeqCst);
-                    number += 1;
-                }
-            })
-        };
-        Ok(Self { stop, last, writing: Some(writing) })
-    }
-
-    /// Waits for some more writes.
-    fn goes_on(&self) -> Result<()> {
-        let before = self.last.load(Ordering::SeqCst);
-        eventually("the application to write on", SETTLES_WITHIN, || {
-            Ok((self.last.load(Ordering::SeqCst) > before + 20).then_some(()))
-        })
-    }
-
-    /// Ends it: the last write that was acknowledged.
-    fn end(mut self) -> u64 {
-        self.stop.store(true, Ordering::SeqCst);
-        if let Some(writing) = self.writing.take() {
-            writing.join().expect("it doesn't panic");
-        }
-        self.last.load(Ordering::SeqCst)
-    }
-}
-
-fn numbered(number: u64) -> [u8; 4096] {
-    let mut block = [0x5a; 4096];
-    block[..8].copy_from_slice(&number.to_le_bytes());
-    block
-}
-
-/// Whether a disk has every one of the last writes up to `last`.
-fn holds(path: &Path, last: u64) -> Result<()> {
-    let found = content(path)?;
-    // The one that was being written at the end may be there too, in place of the oldest.
-    for number in last.saturating_sub(BLOCKS - 2).max(1)..=last {
-        let at = usize::try_from(number % BLOCKS * 4096)?;
-        let there = found.get(at..at + 4096).is_some_and(|block| block == numbered(number));
-        ensure!(there, "write {number} of {last} is not in {}", path.display());
-    }
-    Ok(())
-}
-
-/// The file of a server's volume that a failover made.
-fn path_of(job: &Value, server: &Server) -> Result<PathBuf> {
-    let name = format!("{}-data.img", server.name);
+/// The file of a volume that a failover made.
+fn path_of(job: &Value, volume: &str) -> Result<PathBuf> {
+    let name = format!("{volume}.img");
     let paths = job["result"]["paths"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let path = paths.into_iter().find(|path| path.ends_with(&name));
     path.map(PathBuf::from).with_context(|| format!("the job names no path: {job}"))
 }
 
-#[test]
-fn everything_recovers_behind_packet_filters_whoever_is_killed_or_cut_off() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let lan = Lan::new().unwrap();
-    let directory = tempfile::tempdir().unwrap();
+/// What has a process's clock be four minutes ahead, but for measuring time that passes.
+fn wrong_clock() -> Result<[(String, String); 3]> {
+    let found = std::fs::read_dir("/usr/lib")?.flatten().map(|one| one.path().join("faketime/libfaketimeMT.so.1"));
+    let library = found.into_iter().find(|path| path.exists()).context("libfaketime is missing: run `make deps`")?;
+    let library = library.display().to_string();
+    let variables = [("LD_PRELOAD", &*library), ("FAKETIME", "+240"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    Ok(variables.map(|(name, value)| (name.to_owned(), value.to_owned())))
+}
 
-    // The storage has an address of its own, and calls nobody.
-    let moto = runtime.block_on(Moto::start(&["vaults"])).unwrap();
-    let storage = lan.here(9).unwrap();
-    let storage = runtime.block_on(FaultProxy::start_at(storage.into(), moto.address())).unwrap();
-    let (std::net::IpAddr::V4(vault), vault_port) = (storage.address().ip(), storage.address().port()) else {
-        panic!("an IPv4 address")
-    };
-    // This process sees the gateways from here.
-    lan.here(1).unwrap();
+/// Asks for something of an agent's group, once its agent is heard.
+fn heard(gateway: &Gateway, args: &[&str], server: &Server) -> Result<Value> {
+    let asked = eventually("the agent to be heard", SETTLES_WITHIN, || {
+        let asked = gateway.run(&[args, &["--output", "json"]].concat())?;
+        Ok((asked.code() != 4).then_some(asked))
+    });
+    let text = asked?.ok().with_context(|| format!("{}\n{}", gateway.log_tail(), server.log()))?;
+    serde_json::from_str(&text).context("no JSON")
+}
 
-    // Who runs gateways: two at home that are called on two ports, one at the recovery site that nobody on the network calls.
-    let hosts = [(); 3].map(|()| Host::new().unwrap());
-    let [config, second, recovery] =
-        [2, 3, 4].map(|last| lan.join(&hosts[last - 2], u8::try_from(last).unwrap()).unwrap());
-    for port in [&config, &second] {
-        port.filter(&Rules { inbound: vec![MANAGEMENT, DATA, CONSISTENCY], outbound: vec![(vault, vault_port)] })
-            .unwrap();
-    }
-    recovery.filter(&Rules { inbound: Vec::new(), outbound: vec![(vault, vault_port)] }).unwrap();
-    let environment = [
-        ("AWS_ACCESS_KEY_ID", "AKLAB".to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", "canary-bucket-secret".to_owned()),
-        ("LIFEBOAT_ALLOW_HTTP_STORAGE", "1".to_owned()),
-        ("LIFEBOAT_STORAGE_STALL_SECONDS", "2".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .to_vec();
-    let place = |host: &Host, port: Option<&Port>| Place {
-        host: Some(host.clone()),
-        listen: port.map(|port| (port.address, MANAGEMENT).into()),
-        args: port
-            .map(|port| {
-                let at = |listen: &str, number: u16| [listen.to_owned(), format!("{}:{number}", port.address)];
-                [at("--listen-data", DATA), at("--listen-consistency", CONSISTENCY)].concat()
-            })
-            .unwrap_or_default(),
-        environment: environment.clone(),
-        storage_endpoint: Some(storage.endpoint()),
-    };
-    let places = [place(&hosts[0], Some(&config)), place(&hosts[2], None)];
-    let mut estate = Estate::protect_between("network", "s3://vaults/acme", places, &[("other", 1 << 20)]).unwrap();
-    estate.add_standby().unwrap();
-    estate.open_vault_at_standby().unwrap();
-    Api::of(&estate.primary)
-        .unwrap()
-        .call(async |client| {
-            let site = client.find_by_name::<Site>("onprem").await?.expect("declared");
-            let spec = GatewaySpec { site_id: site.id, name: "second".into(), roles: None, mount_path: None };
-            client.create::<GatewayView>(&spec).await.map(drop)
+/// Storage, gateways and servers, each on a host of its own behind its filter.
+struct Network {
+    servers: [Server; 2],
+    estate: Estate,
+    second: Gateway,
+    target: Gateway,
+    /// The configuration server's, the second process server's, the master target's, the recovery site's.
+    ports: [Port; 4],
+    storage: Port,
+    vault_port: u16,
+    moto: Moto,
+    environment: Vec<(String, String)>,
+    _directory: tempfile::TempDir,
+    _lan: Lan,
+}
+
+impl Network {
+    fn new() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (lan, directory) = (Lan::new()?, tempfile::tempdir()?);
+        // The storage calls nobody.
+        let host = Host::new()?;
+        let storage = lan.join(&host, 9)?;
+        let inside = |program: PathBuf, args| host.inside(&program, args);
+        let moto = runtime.block_on(Moto::start_inside(inside, host.address(), &["vaults"]))?;
+        let vault_port = moto.address().port();
+        storage.filter(&Rules { inbound: vec![vault_port], outbound: Vec::new() })?;
+        // An administrator's machine.
+        lan.here(1)?;
+
+        // Who runs gateways: two at home that are called on three ports, a third one at home and one at the recovery site that nobody
+        // on the network calls.
+        let hosts = [Host::new()?, Host::new()?, Host::new()?, Host::new()?];
+        let vault = (storage.address, vault_port);
+        let join = |n: usize, inbound: Vec<u16>| -> Result<Port> {
+            let port = lan.join(&hosts[n], u8::try_from(n)? + 2)?;
+            port.filter(&Rules { inbound, outbound: vec![vault] })?;
+            Ok(port)
+        };
+        let called = || vec![MANAGEMENT, DATA, CONSISTENCY];
+        let ports = [join(0, called())?, join(1, called())?, join(2, Vec::new())?, join(3, Vec::new())?];
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", "AKLAB".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "canary-bucket-secret".to_owned()),
+            ("LIFEBOAT_ALLOW_HTTP_STORAGE", "1".to_owned()),
+            ("LIFEBOAT_STORAGE_STALL_SECONDS", "2".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec();
+        let endpoint = format!("http://{}:{vault_port}", storage.address);
+        let place = |n: usize| {
+            let at = |listen: &str, number: u16| [listen.to_owned(), format!("{}:{number}", ports[n].address)];
+            Place {
+                host: Some(hosts[n].clone()),
+                listen: (n < 2).then(|| (ports[n].address, MANAGEMENT).into()),
+                args: match n {
+                    0 | 1 => [at("--listen-data", DATA), at("--listen-consistency", CONSISTENCY)].concat(),
+                    _ => Vec::new(),
+                },
+                environment: environment.clone(),
+                storage_endpoint: Some(endpoint.clone()),
+            }
+        };
+        let url = "s3://vaults/acme";
+        let mut estate = Estate::protect_between("network", url, [place(0), place(3)], &[("other", SIZE)])?;
+        estate.add_standby()?;
+        estate.open_vault_at_standby()?;
+        let key = estate.key_file().display().to_string();
+        let another = |place: Place, name: &str, roles: Option<Vec<GatewayRole>>| -> Result<Gateway> {
+            Api::of(&estate.primary)?.call(async |client| {
+                let site = client.find_by_name::<Site>("onprem").await?.expect("declared");
+                let spec = GatewaySpec { site_id: site.id, name: name.into(), roles, mount_path: None };
+                client.create::<GatewayView>(&spec).await.map(drop)
+            })?;
+            let mut gateway = place.prepare("onprem", name, &directory.path().join(name))?;
+            gateway.restart()?;
+            gateway.run(&["vault", "open", url, "--key-file", &key, "--storage-endpoint", &endpoint])?.ok()?;
+            Ok(gateway)
+        };
+        let mut wrong = place(1);
+        wrong.environment.extend(wrong_clock()?);
+        let second = another(wrong, "second", None)?;
+        let target = another(place(2), "target", Some(vec![GatewayRole::MasterTarget]))?;
+
+        // Two servers, which nobody calls.
+        let gateways = [ports[0].address, ports[1].address];
+        let server = |name, last| Server::new(name, directory.path().join(name), &lan, last, gateways);
+        let mut servers = [server("erp", 11)?, server("shop", 12)?];
+        for server in &mut servers {
+            let create = ["registration-key", "create", "--site", "onprem", "--name", server.name, "--ttl", "10m"];
+            server.enrol(&estate.primary.run(&create)?.ok()?)?;
+            server.start()?;
+        }
+        Ok(Self {
+            servers,
+            estate,
+            second,
+            target,
+            ports,
+            storage,
+            vault_port,
+            moto,
+            environment,
+            _directory: directory,
+            _lan: lan,
         })
-        .unwrap();
-    let mut other =
-        place(&hosts[1], Some(&second)).prepare("onprem", "second", &directory.path().join("second")).unwrap();
-    other.restart().unwrap();
-    let key = estate.key_file().display().to_string();
-    let open = ["vault", "open", "s3://vaults/acme", "--key-file", &key, "--storage-endpoint", &storage.endpoint()];
-    other.run(&open).unwrap().ok().unwrap();
-
-    // Two servers, which nobody calls.
-    let gateways = [config.address, second.address];
-    let mut servers = [("erp", 11), ("shop", 12)]
-        .map(|(name, last)| Server::new(name, directory.path().join(name), &lan, last, gateways).unwrap());
-    for server in &mut servers {
-        let create = ["registration-key", "create", "--site", "onprem", "--name", server.name, "--ttl", "10m"];
-        server.enrol(&estate.primary.run(&create).unwrap().ok().unwrap()).unwrap();
-        server.start().unwrap();
     }
 
-    // The filters hold: what isn't in the guide gets nowhere.
-    for server in &servers {
-        assert!(
-            server.port.reaches(config.address, DATA).unwrap()
-                && server.port.reaches(second.address, MANAGEMENT).unwrap()
-        );
-        assert!(!server.port.reaches(vault, vault_port).unwrap(), "a protected server reaches the storage");
-        assert!(!server.port.reaches(recovery.address, MANAGEMENT).unwrap());
-        assert!(!config.reaches(server.port.address, 22).unwrap());
+    /// What isn't in the guide gets nowhere.
+    fn is_filtered(&self) -> Result<()> {
+        let [config, second, target, recovery] = &self.ports;
+        let vault = |port: &Port| port.reaches(self.storage.address, self.vault_port);
+        for server in &self.servers {
+            ensure!(server.port.reaches(config.address, DATA)? && server.port.reaches(second.address, MANAGEMENT)?);
+            ensure!(!vault(&server.port)?, "a protected server reaches the storage");
+            ensure!(!server.port.reaches(recovery.address, MANAGEMENT)?);
+            ensure!(!config.reaches(server.port.address, 22)?);
+        }
+        ensure!(vault(config)? && vault(target)? && vault(recovery)?);
+        ensure!(!recovery.reaches(config.address, MANAGEMENT)?, "the recovery site needs nobody at home");
+        ensure!(!recovery.reaches(target.address, MANAGEMENT)?, "nor does a failback");
+        ensure!(!config.reaches(second.address, DATA)?, "process servers don't call one another");
+        ensure!(!self.storage.reaches(config.address, MANAGEMENT)?, "the storage calls nobody");
+        Ok(())
     }
-    assert!(config.reaches(vault, vault_port).unwrap() && recovery.reaches(vault, vault_port).unwrap());
-    assert!(!recovery.reaches(config.address, MANAGEMENT).unwrap(), "the recovery site needs nobody at home");
-    assert!(!config.reaches(second.address, DATA).unwrap(), "process servers don't call one another");
 
-    let mut loads: Vec<Load> = servers.iter().map(|server| Load::start(&server.file(), 0).unwrap()).collect();
-    let settled = |servers: &[Server], loads: &[Load], what: &str| {
-        for (server, load) in servers.iter().zip(loads) {
+    /// Waits until the applications write on, and everything that they wrote is in the vault.
+    fn settled(&self, loads: &[Load], what: &str) {
+        for (server, load) in self.servers.iter().zip(loads) {
             load.goes_on().with_context(|| format!("after {what}: {}", server.log())).unwrap();
             server.catches_up().with_context(|| format!("after {what}")).unwrap();
         }
-    };
-    settled(&servers, &loads, "the start");
+    }
 
+    /// Waits for points that both servers have.
+    fn share(&self, what: &str) {
+        shares_anew(self.estate.standby().unwrap(), ["erp", "shop"], SETTLES_WITHIN, what).unwrap();
+    }
+
+    /// Has the storage do nothing for a while: nothing is refused, and nothing answered.
+    fn pause_storage(&self, paused: bool) -> Result<()> {
+        use rustix::process::{Pid, Signal, kill_process};
+        let pid = Pid::from_raw(self.moto.pid().cast_signed()).context("it runs")?;
+        kill_process(pid, if paused { Signal::STOP } else { Signal::CONT }).context("signal the storage")
+    }
+
+    /// Kills, stops and cuts off one after the other.
+    fn everything_in_turn(&mut self, loads: &mut Vec<Load>) {
+        self.settled(loads, "the start");
+        self.share("a first point that both have");
+
+        self.estate.primary.kill9().unwrap();
+        self.settled(loads, "the death of the configuration server");
+        self.share("points that the second gateway has them take, whose clock is wrong");
+        self.estate.primary.restart().unwrap();
+
+        self.ports[1].cut().unwrap();
+        self.settled(loads, "a cut line of the second process server");
+        self.ports[1].mend().unwrap();
+
+        let go_on = |loads: &[Load]| loads.iter().for_each(|load| load.goes_on().unwrap());
+        self.storage.cut().unwrap();
+        go_on(loads);
+        self.storage.mend().unwrap();
+        self.settled(loads, "the storage was cut off");
+
+        self.pause_storage(true).unwrap();
+        go_on(loads);
+        self.pause_storage(false).unwrap();
+        self.settled(loads, "the storage stood still");
+
+        self.second.kill9().unwrap();
+        self.settled(loads, "the death of the second process server");
+        self.second.restart().unwrap();
+
+        self.servers[1].port.cut().unwrap();
+        go_on(loads);
+        self.servers[1].port.mend().unwrap();
+        self.settled(loads, "a server's cable was pulled");
+
+        // A server whose agent is killed has writes fail, and goes on where it was.
+        self.servers[0].kill().unwrap();
+        let last = loads.remove(0).end();
+        self.servers[0].start().unwrap();
+        holds(&self.servers[0].file(), last).context("after the agent was killed").unwrap();
+        loads.insert(0, Load::start(&self.servers[0].file(), last).unwrap());
+        self.estate.standby_mut().unwrap().kill9().unwrap();
+        self.estate.standby_mut().unwrap().restart().unwrap();
+        self.settled(loads, "an agent and the recovery site were killed");
+        self.share("points that both have in the end");
+    }
+
+    /// A server's group goes over in order and comes home, the application writing on wherever it may: not one acknowledged write is
+    /// lost.
+    fn there_and_back(&self, load: Load) -> Result<Load> {
+        let (server, standby) = (&self.servers[0], self.estate.standby()?);
+        let job = heard(standby, &["failover", "planned", "--group", "erp"], server)?;
+        let (last, path) = (load.end(), path_of(&job, "erp-data")?);
+        holds(&path, last).context("after the planned failover")?;
+        let load = Load::start(&path, last)?;
+        load.goes_on()?;
+        heard(standby, &["failback", "--group", "erp"], server)?;
+        let last = load.end();
+        holds(&server.file(), last).context("after the failback")?;
+        let load = Load::start(&server.file(), last)?;
+        load.goes_on().with_context(|| server.log())?;
+        server.catches_up().context("after the failback")?;
+        Ok(load)
+    }
+
+    /// The gateway's own group goes over, and home to the master target, which is killed on the way.
+    fn home_elsewhere(&mut self) -> Result<()> {
+        let load = Load::start(&self.estate.primary.volume("other"), 0)?;
+        load.goes_on()?;
+        let job = self.estate.standby()?.json(&["failover", "planned", "--group", GROUP])?;
+        let (last, path) = (load.end(), path_of(&job, "other")?);
+        holds(&path, last).context("after the planned failover")?;
+        let load = Load::start(&path, last)?;
+        load.goes_on()?;
+        let api = Api::of(self.estate.standby()?)?;
+        let job = api.call(async |client| {
+            let target = client.find_by_name::<GatewayView>("target").await?.expect("declared");
+            let group = client.find_by_name::<Group>(GROUP).await?.expect("declared");
+            let request = FailbackRequest::to(FailbackMode::MinimizeDowntime, target.id);
+            client.group_verb(&group.id.to_string(), "failback", &request).await
+        })?;
+        self.target.kill9()?;
+        self.target.restart()?;
+        let done: Job = api.call(async |client| client.wait_for_job(&job.id.to_string(), |_| ()).await)?;
+        ensure!(done.state == lifeboat_api::JobState::Succeeded, "{done:?}\n{}", self.target.log_tail());
+        let (last, file) = (load.end(), self.target.volume("other"));
+        eventually("the volume to be served", SETTLES_WITHIN, || Ok(file.exists().then_some(())))?;
+        holds(&file, last).context("at the master target")?;
+        let load = Load::start(&file, last)?;
+        load.goes_on().with_context(|| self.target.log_tail())?;
+        holds(&file, load.end()).context("written at the master target")
+    }
+}
+
+#[test]
+fn everything_recovers_behind_packet_filters_whoever_is_killed_or_cut_off() {
+    let mut network = Network::new().unwrap();
+    network.is_filtered().unwrap();
+    let mut loads: Vec<Load> = network.servers.iter().map(|server| Load::start(&server.file(), 0).unwrap()).collect();
     // Both servers take points together, whoever coordinates them.
-    for server in &servers {
+    for server in &network.servers {
         let share = ["group", "share", server.name, "--replication-group", "shop", "--shared-every", "5s"];
-        estate.primary.run(&share).unwrap().ok().unwrap();
+        network.estate.primary.run(&share).unwrap().ok().unwrap();
     }
-    let share = |gateway: &Gateway, what: &str| shares_anew(gateway, ["erp", "shop"], SETTLES_WITHIN, what).unwrap();
-    share(estate.standby().unwrap(), "a first point that both have");
+    network.everything_in_turn(&mut loads);
 
-    estate.primary.kill9().unwrap();
-    settled(&servers, &loads, "the death of the configuration server");
-    share(estate.standby().unwrap(), "points that the second gateway has them take");
-    estate.primary.restart().unwrap();
+    let erp = network.there_and_back(loads.remove(0)).unwrap();
+    network.home_elsewhere().unwrap();
 
-    second.cut().unwrap();
-    settled(&servers, &loads, "a cut line of the second process server");
-    second.mend().unwrap();
-
-    storage.plan(|_| Fault::ResetBefore);
-    for load in &loads {
-        load.goes_on().unwrap();
-    }
-    storage.plan(|_| Fault::Pass);
-    settled(&servers, &loads, "the storage was away");
-
-    other.kill9().unwrap();
-    settled(&servers, &loads, "the death of the second process server");
-    other.restart().unwrap();
-
-    servers[1].port.cut().unwrap();
-    for load in &loads {
-        load.goes_on().unwrap();
-    }
-    servers[1].port.mend().unwrap();
-    settled(&servers, &loads, "a server's cable was pulled");
-
-    // A server whose agent is killed has writes fail, and goes on where it was.
-    servers[0].kill().unwrap();
+    // A server burns once it has caught up; what it had shipped by then is there.
     let last = loads.remove(0).end();
-    servers[0].start().unwrap();
-    holds(&servers[0].file(), last).context("after the agent was killed").unwrap();
-    loads.insert(0, Load::start(&servers[0].file(), last).unwrap());
-    estate.standby_mut().unwrap().kill9().unwrap();
-    estate.standby_mut().unwrap().restart().unwrap();
-    settled(&servers, &loads, "an agent and the recovery site were killed");
-    share(estate.standby().unwrap(), "points that both have in the end");
-
-    // One goes over in order, under load: not one acknowledged write is lost.
-    let standby = estate.standby().unwrap();
-    let job = eventually("the agent to be heard", SETTLES_WITHIN, || {
-        let asked = standby.run(&["failover", "planned", "--group", "erp", "--output", "json"])?;
-        Ok((asked.code() != 4).then_some(asked))
-    });
-    let job: Value = serde_json::from_str(&job.unwrap().ok().with_context(|| servers[0].log()).unwrap()).unwrap();
-    let last = loads.remove(0).end();
-    holds(&path_of(&job, &servers[0]).unwrap(), last).context("after the planned failover").unwrap();
-
-    // The other one burns once it has caught up; what it had shipped by then is there.
-    let last = loads.remove(0).end();
-    servers[1].catches_up().unwrap();
-    servers[1].kill().unwrap();
-    servers[1].port.cut().unwrap();
-    let job = standby.json(&["failover", "unplanned", "--group", "shop"]).unwrap();
-    holds(&path_of(&job, &servers[1]).unwrap(), last).context("after the unplanned failover").unwrap();
+    let shop = &mut network.servers[1];
+    shop.catches_up().unwrap();
+    shop.kill().unwrap();
+    shop.port.cut().unwrap();
+    let job = network.estate.standby().unwrap().json(&["failover", "unplanned", "--group", "shop"]).unwrap();
+    holds(&path_of(&job, "shop-data").unwrap(), last).context("after the unplanned failover").unwrap();
+    holds(&network.servers[0].file(), erp.end()).context("on the server that came home").unwrap();
 
     // Every log is one chain from its beginning: nothing is missing, nothing there twice.
+    let key = network.estate.key_file().display().to_string();
     let check =
         Run::new(binaries::lifeboat().unwrap()).args(["vault", "check", "s3://vaults/acme", "--key-file", &key]);
-    let check = environment.iter().fold(check, |check, (name, value)| check.env(name, value));
-    check.env("AWS_ENDPOINT_URL_S3", storage.endpoint()).within(SETTLES_WITHIN).ok().unwrap();
+    let check = network.environment.iter().fold(check, |check, (name, value)| check.env(name, value));
+    let endpoint = format!("http://{}:{}", network.storage.address, network.vault_port);
+    check.env("AWS_ENDPOINT_URL_S3", endpoint).within(SETTLES_WITHIN).ok().unwrap();
 }

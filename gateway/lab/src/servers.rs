@@ -1,7 +1,8 @@
 //! Processes that serve object storage, started on a free port and killed when their handle is dropped.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -93,6 +94,20 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
     if path.exists() { Ok(path) } else { bail!("{} is not there: run `make deps`", path.display()) }
 }
 
+/// Moto's server, whose create-only writes look whether there is an object and then write one, in steps that others come between: two at
+/// once would both be told that theirs is the one.
+const MOTO: &str = "\
+import sys, threading
+from moto.s3.responses import S3Response
+from moto.server import main
+lock, put = threading.Lock(), S3Response.put_object
+def put_one(self):
+    with lock:
+        return put(self)
+S3Response.put_object = put_one
+main(sys.argv[1:])
+";
+
 /// An S3 server that keeps everything in memory, and honours create-only writes.
 #[derive(Debug)]
 pub struct Moto {
@@ -106,10 +121,36 @@ impl Moto {
     /// # Errors
     /// It isn't installed, or doesn't start.
     pub async fn start(buckets: &[&str]) -> Result<Self> {
+        Self::launch(|program, args| (program, args), Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, buckets).await
+    }
+
+    /// The same elsewhere, as in a network namespace: `inside` says how a program and its arguments are run there, without becoming
+    /// another process. It listens on all addresses there; this process reaches it at `here`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_inside(
+        inside: impl FnOnce(PathBuf, Vec<OsString>) -> (PathBuf, Vec<OsString>),
+        here: Ipv4Addr,
+        buckets: &[&str],
+    ) -> Result<Self> {
+        Self::launch(inside, Ipv4Addr::UNSPECIFIED, here, buckets).await
+    }
+
+    async fn launch(
+        inside: impl FnOnce(PathBuf, Vec<OsString>) -> (PathBuf, Vec<OsString>),
+        listen: Ipv4Addr,
+        here: Ipv4Addr,
+        buckets: &[&str],
+    ) -> Result<Self> {
         let home = tempfile::tempdir()?;
-        let mut command = Command::new(existing(tools()?.join("python/bin/moto_server"))?);
-        command.args(["-H", "127.0.0.1", "-p", "0"]).current_dir(home.path());
-        let process = Process::start(command, &home.path().join("log"), "Running on http://")?;
+        let python = existing(tools()?.join("python/bin/python"))?;
+        let args = ["-c", MOTO, "-H", &listen.to_string(), "-p", "0"].map(OsString::from);
+        let (program, args) = inside(python, args.to_vec());
+        let mut command = Command::new(program);
+        command.args(args).current_dir(home.path());
+        let mut process = Process::start(command, &home.path().join("log"), "Running on http://")?;
+        process.address.set_ip(here.into());
         for bucket in buckets {
             let request = http::Request::put(format!("/{bucket}"))
                 .header("host", process.address.to_string())
@@ -120,6 +161,12 @@ impl Moto {
             }
         }
         Ok(Self { process, _home: home })
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
     }
 
     /// Where it listens.
