@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lifeboat-api", &["lifeboat-model"]),
     ("lifeboat-identity", &["lifeboat-api", "lifeboat-model"]),
     ("lifeboat-agent", &["lifeboat-identity", "lifeboat-export", "lifeboat-engine", "lifeboat-model"]),
+    ("lifeboat-appliance", &[]),
     (
         "lifeboat-server",
         &[
@@ -36,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "lifeboat-cli",
         &[
+            "lifeboat-appliance",
             "lifeboat-server",
             "lifeboat-agent",
             "lifeboat-api",
@@ -54,6 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("terraform-provider-lifeboat", &["tf-provider-sdk", "lifeboat-api"]),
     ("lifeboat-lab", &[]),
     ("lifeboat-acceptance", &["lifeboat-api", "lifeboat-lab"]),
+    ("lifeboat-imager", &[]),
 ];
 
 /// Test doubles, scenarios and storage servers: for tests of the crates below, never in what is shipped.

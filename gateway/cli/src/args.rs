@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::serve::ServeArgs;
 use crate::verbs::agent::AgentArgs;
+use crate::verbs::appliance::ApplianceArgs;
 use crate::verbs::approval::ApprovalArgs;
 use crate::verbs::audit::AuditArgs;
 use crate::verbs::check::LocalArgs;
@@ -64,6 +65,8 @@ pub(crate) enum Verb {
     RegistrationKey(RegistrationKeyArgs),
     /// Agents: enrol this machine and protect its disks; list and revoke those that enrolled
     Agent(AgentArgs),
+    /// What the appliance does at its boot
+    Appliance(ApplianceArgs),
     /// Decide about what a second person has to approve
     Approval(ApprovalArgs),
     /// Say whom the gateway takes you for, and what you may do
@@ -130,7 +133,7 @@ pub(crate) enum Verb {
 
 /// Tasks, and the verbs that do them.
 const TASKS: [(&str, &[&str]); 7] = [
-    ("Run a gateway", &["serve", "status", "token", "registration-key", "agent", "approval", "whoami"]),
+    ("Run a gateway", &["serve", "status", "token", "registration-key", "agent", "appliance", "approval", "whoami"]),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
     ("Declare how it recovers", &["machine", "network", "network-mapping", "plan", "drill", "deleted"]),
     ("Recovery points", &["point", "resync"]),

@@ -5,6 +5,7 @@
 //! came of it. Rules of the business are the gateway's: nothing here decides whether something may be done.
 
 pub(crate) mod agent;
+pub(crate) mod appliance;
 pub(crate) mod approval;
 pub(crate) mod audit;
 pub(crate) mod check;

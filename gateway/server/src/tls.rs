@@ -10,7 +10,8 @@ use anyhow::Context;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::state_dir::StateDir;
 
@@ -47,13 +48,17 @@ pub(crate) fn server_config(
     params.use_authority_key_identifier_extension = true;
     let server = params.signed_by(&server_key, &issuer).context("signing the server's certificate")?;
 
+    // Shown too: who can't copy a file from this machine takes it from a connection, and compares its fingerprint.
+    let shown =
+        CertificateDer::from_pem_slice(certificate.as_bytes()).context("reading ca.pem in the state directory")?;
+
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(server_key.serialize_der()));
     let mut config =
         rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .context("setting TLS up")?
             .with_no_client_auth()
-            .with_single_cert(vec![server.der().clone()], private)
+            .with_single_cert(vec![server.der().clone(), shown], private)
             .context("setting the server's certificate up")?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
