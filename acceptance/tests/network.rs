@@ -27,7 +27,9 @@ use lifeboat_acceptance::lan::{Lan, Port, Rules};
 use lifeboat_acceptance::load::{Load, SIZE, holds};
 use lifeboat_acceptance::points::shares_anew;
 use lifeboat_acceptance::{binaries, cleanup, eventually, mounts};
-use lifeboat_api::types::{FailbackMode, FailbackRequest, Gateway as GatewayView, GatewayRole, GatewaySpec, Group, Job, Site};
+use lifeboat_api::types::{
+    FailbackMode, FailbackRequest, Gateway as GatewayView, GatewayRole, GatewaySpec, Group, Job, Site,
+};
 use lifeboat_lab::Moto;
 use serde_json::Value;
 

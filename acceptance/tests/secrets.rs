@@ -277,6 +277,53 @@ fn declare(watch: &mut Watch, gateway: &Gateway, dir: &Path, moto: &Moto) -> Res
     Ok(())
 }
 
+/// A support bundle of all of that, with a log into which somebody has poured what this machine keeps secret: none of it is in there, and
+/// what explains a fault is.
+fn bundled(watch: &mut Watch, gateway: &Gateway, dir: &Path) -> Result<()> {
+    let known = ["administrator's token", "passphrase", "storage secret"];
+    let poured: String = watch
+        .secrets
+        .iter()
+        .filter(|(what, _)| known.contains(what))
+        .map(|(what, text)| format!("{what} {text}\n"))
+        .collect();
+    ensure!(poured.lines().count() >= known.len(), "{poured}");
+    let log = dir.join("secrets/poured.log");
+    std::fs::write(&log, poured)?;
+    let (bundle, state) = (dir.join("bundle.tar.zst"), gateway.state());
+    let [bundle_path, state, log, own_log] =
+        [&bundle, &state, &log, &gateway.log()].map(|path| path.display().to_string());
+    let args = ["support-bundle", "--to", &bundle_path, "--state", &state, "--log", &log, "--log", &own_log];
+    watch.run(gateway, &args, true)?;
+    watch.run(gateway, &args, false).context("it overwrites nothing")?;
+    let mut files = std::collections::BTreeMap::new();
+    let mut archive = tar::Archive::new(zstd::Decoder::new(std::fs::File::open(&bundle)?)?);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.components().skip(1).collect::<PathBuf>().display().to_string();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes)?;
+        let found = watch.found(&bytes);
+        ensure!(found.is_empty(), "{path} has {found:?}");
+        files.insert(path, bytes);
+    }
+    std::fs::remove_file(&bundle)?;
+    let about: Value = serde_json::from_slice(&files["bundle.json"])?;
+    let entry =
+        |name: &str| about["contents"].as_array().into_iter().flatten().find(|entry| entry["path"] == name).cloned();
+    let removed = entry("logs/0-poured.log").context("the poured log")?["removed"].as_u64();
+    ensure!(removed.is_some_and(|removed| removed >= known.len() as u64), "{about}");
+    for name in
+        ["api/status.json", "api/volumes.json", "api/events.json", "api/metrics.txt", "host/meminfo", "state/files.txt"]
+    {
+        ensure!(files.get(name).is_some_and(|bytes| bytes.len() > 20), "{name} is missing: {about}");
+    }
+    ensure!(String::from_utf8_lossy(&files["state/files.txt"]).contains("admin.token"), "files are listed by name");
+    let log = files.get("logs/1-log").context("the gateway's own log")?;
+    ensure!(log.len() > 100_000, "what the gateway told is in it");
+    Ok(())
+}
+
 #[test]
 fn secrets_are_where_they_are_kept_and_nowhere_else() {
     // Whoever starts the gateway may allow core dumps, but has none of them.
@@ -296,6 +343,7 @@ fn secrets_are_where_they_are_kept_and_nowhere_else() {
     story(&mut watch, &gateway, dir, &moto).unwrap();
     declare(&mut watch, &gateway, dir, &moto).unwrap();
     mistakes(&mut watch, &gateway).unwrap();
+    bundled(&mut watch, &gateway, dir).unwrap();
 
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid().unwrap())).unwrap();
     let core: Vec<&str> =

@@ -35,6 +35,7 @@ use crate::verbs::registration_key::RegistrationKeyArgs;
 use crate::verbs::resync::ResyncArgs;
 use crate::verbs::site::SiteArgs;
 use crate::verbs::status::StatusArgs;
+use crate::verbs::support::SupportBundleArgs;
 use crate::verbs::terraform::TerraformArgs;
 use crate::verbs::token::TokenArgs;
 use crate::verbs::vault::VaultArgs;
@@ -129,6 +130,8 @@ pub(crate) enum Verb {
     Encrypt(EncryptArgs),
     /// Say what a file of a gateway or an object of a vault is
     Inspect(InspectArgs),
+    /// Gather what explains a fault in one file without secrets
+    SupportBundle(SupportBundleArgs),
 }
 
 /// Tasks, and the verbs that do them.
@@ -142,7 +145,7 @@ const TASKS: [(&str, &[&str]); 7] = [
         &["failover", "change-point", "commit", "cleanup", "release", "resume", "reprotect", "failback"],
     ),
     ("See what happens", &["job", "event", "audit"]),
-    ("Look inside", &["check", "inspect", "encrypt"]),
+    ("Look inside", &["check", "inspect", "encrypt", "support-bundle"]),
 ];
 
 const AFTER_HELP: &str = "\

@@ -102,5 +102,6 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Check(args) => verbs::check::run_local(&args, output).await,
         Verb::Encrypt(args) => verbs::encrypt::run(args, output).await,
         Verb::Inspect(args) => verbs::inspect::run(args, output).await,
+        Verb::SupportBundle(args) => verbs::support::run(args, output).await,
     }
 }

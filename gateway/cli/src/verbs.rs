@@ -33,6 +33,7 @@ pub(crate) mod resync;
 pub(crate) mod site;
 pub(crate) mod status;
 pub(crate) mod storage;
+pub(crate) mod support;
 pub(crate) mod terraform;
 pub(crate) mod token;
 pub(crate) mod vault;

@@ -136,6 +136,7 @@ fn the_lines_of_the_contract_parse() {
         "check --state /s --output json",
         "inspect groups/g/b/log/00000001-000000000001 --vault file:///v --key-file /k",
         "inspect /s/groups/g/h/group.state",
+        "support-bundle --state /s --to /tmp/b.tar.zst --log /var/log/a --log /var/log/b",
         "site create --name onprem",
         "gateway create --name standby --site recovery --role process_server --role master_target",
         "gateway show standby --output json",
