@@ -209,7 +209,7 @@ impl Network {
             ("AWS_ACCESS_KEY_ID", "AKLAB".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "canary-bucket-secret".to_owned()),
             ("LIFEBOAT_ALLOW_HTTP_STORAGE", "1".to_owned()),
-            ("LIFEBOAT_STORAGE_STALL_SECONDS", "2".to_owned()),
+            ("LIFEBOAT_STORAGE_STALL_SECONDS", "5".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec();
