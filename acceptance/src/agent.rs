@@ -26,6 +26,7 @@ pub struct Agent {
     endpoints: String,
     policy: String,
     environment: Vec<(OsString, OsString)>,
+    more: Vec<OsString>,
     process: Option<Daemon>,
     _unmount: cleanup::Guard,
 }
@@ -53,6 +54,7 @@ impl Agent {
             endpoints: endpoints.join(","),
             policy: "standard".to_owned(),
             environment: Vec::new(),
+            more: Vec::new(),
             process: None,
             _unmount: cleanup::defer(format!("unmount the disks of {name}"), move || mounts::unmount_below(&mount)),
         };
@@ -72,6 +74,12 @@ impl Agent {
     /// The policy of its group; `standard` otherwise.
     pub fn under_policy(&mut self, policy: &str) -> &mut Self {
         policy.clone_into(&mut self.policy);
+        self
+    }
+
+    /// Further arguments, from the next start on.
+    pub fn args(&mut self, args: &[&str]) -> &mut Self {
+        self.more.extend(args.iter().map(OsString::from));
         self
     }
 
@@ -108,6 +116,7 @@ impl Agent {
             "1s",
         ]
         .map(OsString::from);
+        let args: Vec<OsString> = args.into_iter().chain(self.more.iter().cloned()).collect();
         self.process =
             Some(Daemon::start(&self.name, &binaries::lifeboat()?, &args, &self.environment, &self.dir.join("log"))?);
         eventually("the disk to be mounted", SETTLES_WITHIN, || Ok(self.file().exists().then_some(())))

@@ -193,9 +193,19 @@ fn an_agent_takes_a_point_and_stops_for_a_switch_without_loss_when_it_is_told() 
     let points = points["items"].as_array().or(points.as_array()).cloned().unwrap_or_default();
     let listed = points.iter().find(|one| one["id"] == id.as_str()).unwrap_or_else(|| panic!("{points:?}"));
     assert_eq!((&listed["label"], &listed["kind"]), (&Value::from("before the switch"), &Value::from("manual")));
-    // Two verbs that nobody but a gateway of the group could carry out.
-    assert_eq!(standby.run(&["resync", "--group", "erp", "--compare"]).unwrap().code(), 4);
+    // It has no hooks.
     assert_eq!(standby.run(&["point", "take", "--group", "erp", "--app-consistent"]).unwrap().code(), 4);
+
+    // Changed behind the agent's back: found by comparing, and replicated.
+    shop.agent.stop().unwrap();
+    let changed = File::options().write(true).open(shop.agent.disk()).unwrap();
+    changed.write_all_at(&[0xbe; 8192], 5 << 20).unwrap();
+    changed.sync_all().unwrap();
+    shop.agent.start().unwrap();
+    let compared = standby.json(&["resync", "--group", "erp", "--compare"]).unwrap();
+    let result = &compared["result"];
+    assert_eq!((&compared["state"], &result["bytes_changed"]), (&Value::from("succeeded"), &8192.into()), "{compared}");
+    assert_eq!(result["bytes_compared"], SIZE, "{compared}");
 
     // It is told to stop, and goes on: nothing was decided that only a failover could undo.
     let stopped = standby.json(&["release", "--group", "erp"]).unwrap();

@@ -11,6 +11,7 @@
 mod barriers;
 mod protects;
 mod route;
+mod rules;
 mod status;
 mod tree;
 
@@ -23,7 +24,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lifeboat_engine::machine::Machine as Host;
 use lifeboat_engine::relay::attend;
-use lifeboat_engine::{EngineError, ErrorKind, Group, GroupConfig, GroupSettings, Reach, RetrySettings, VolumeSpec};
+use lifeboat_engine::{EngineError, ErrorKind, Group, GroupConfig, Reach, VolumeSpec};
 use lifeboat_export::{Mount, MountOptions};
 use lifeboat_identity::Machine;
 use lifeboat_model::state::GroupState;
@@ -34,6 +35,8 @@ use tokio::time::Instant;
 
 use protects::Protects;
 use route::Route;
+pub use rules::AppHooks;
+use rules::Settings;
 pub use status::{AgentStatus, Served, read_status};
 use tree::Disks;
 
@@ -47,8 +50,6 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 const DOUBT_INTERVAL: Duration = Duration::from_secs(30);
 /// Pauses between two lines on which it can be told something; a line that lasted as long as the longest begins anew.
 const ATTEND_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// The journal: half of the disks, a quarter of what is free, within bounds.
-const JOURNAL_BYTES: std::ops::RangeInclusive<u64> = (64 << 20)..=(16 << 30);
 
 /// Who hears how it is.
 type Told = watch::Sender<Option<AgentStatus>>;
@@ -81,10 +82,12 @@ pub struct AgentConfig {
     pub consistency_servers: Vec<String>,
     /// Gateways that renew its certificate, and know which process servers there are: `https://host:port`.
     pub endpoints: Vec<String>,
-    /// Time between recovery points while there are writes.
-    pub point_interval: Duration,
-    /// Limit of the journal, bytes; by the disks and the space there is when absent.
+    /// Time between recovery points while there are writes; the policy's when absent.
+    pub point_interval: Option<Duration>,
+    /// Limit of the journal, bytes; by the policy, the disks and the space there is when absent.
     pub journal_bytes: Option<u64>,
+    /// What holds the applications for application-consistent points; there are none without.
+    pub hooks: Option<AppHooks>,
     /// The machine that its journal is on: encrypted where there is a local key.
     pub host: Arc<dyn Host>,
 }
@@ -130,14 +133,14 @@ pub async fn run(
     let declared = protects.declare(agent, &config);
     let route = Route::new(&machine, &config.process_servers, &config.endpoints, &config.state, declared)?;
     let route = Arc::new(route);
-    let settings = settings(&config, &protects);
+    let settings = Arc::new(Settings::new(&config, protects.size_bytes()));
     let group_config = GroupConfig {
         reach: Reach::Relay(Arc::<Route>::clone(&route)),
         group: protects.group,
         gateway: agent,
         machine: Arc::clone(&config.host),
         dir: config.state.join("group"),
-        settings,
+        settings: settings.of_group(),
     };
     let renewing = async {
         if config.endpoints.is_empty() {
@@ -147,7 +150,7 @@ pub async fn run(
     };
     let coordinators = barriers::Servers::new(&machine, &config.consistency_servers)?;
     tokio::select! {
-        done = serve(&config, group_config, &protects, (&route, &coordinators), (&told, shutdown)) => done,
+        done = serve(&config, group_config, &protects, (&route, &coordinators, &settings), (&told, shutdown)) => done,
         () = renewing => Ok(()),
     }
 }
@@ -156,7 +159,7 @@ async fn serve(
     config: &AgentConfig,
     group_config: GroupConfig,
     protects: &Protects,
-    (route, coordinators): (&Arc<Route>, &barriers::Servers),
+    (route, coordinators, settings): (&Arc<Route>, &barriers::Servers, &Arc<Settings>),
     (told, shutdown): (&Told, impl Future<Output = ()>),
 ) -> anyhow::Result<()> {
     tokio::pin!(shutdown);
@@ -174,7 +177,7 @@ async fn serve(
         () = &mut shutdown => Ok(()),
         () = mount.ended() => Err(anyhow::anyhow!("the mount {} was taken away", config.mount.display())),
         () = watch(config, &group, route, told) => Ok(()),
-        () = attending(&group, group_config.gateway, route) => Ok(()),
+        () = attending(&group, group_config.gateway, route, settings) => Ok(()),
         () = coordinators.followed_by(&group, group_config.gateway) => Ok(()),
     };
     let outcome = mount.unmount(UNMOUNT_GRACE).await;
@@ -233,14 +236,14 @@ async fn watch(config: &AgentConfig, group: &Arc<Group>, route: &Route, told: &T
 }
 
 /// Is there to be told what to do, over one line after the other.
-async fn attending(group: &Arc<Group>, agent: GatewayId, route: &Route) {
+async fn attending(group: &Arc<Group>, agent: GatewayId, route: &Route, settings: &Arc<Settings>) {
     let (shortest, longest) = ATTEND_AGAIN;
     let mut pause = shortest;
     loop {
         let begun = Instant::now();
         let why = match route.attending().await {
-            Ok((line, server)) => tokio::select! {
-                why = attend(group, agent, line, &server) => why,
+            Ok((line, server, rules)) => tokio::select! {
+                why = attend(group, agent, line, &server, rules.then(|| Arc::clone(settings) as _)) => why,
                 () = route.left(&server) => {
                     EngineError::new(ErrorKind::Retry, format!("{server}: the agent was asked to go elsewhere"))
                 }
@@ -250,18 +253,6 @@ async fn attending(group: &Arc<Group>, agent: GatewayId, route: &Route) {
         pause = if begun.elapsed() >= longest { shortest } else { (pause * 2).min(longest) };
         tracing::info!(%why, again_in_ms = pause.as_millis(), "nobody can tell this agent what to do just now");
         tokio::time::sleep(pause).await;
-    }
-}
-
-fn settings(config: &AgentConfig, protects: &Protects) -> GroupSettings {
-    let free = rustix::fs::statvfs(&config.state).map_or(0, |found| found.f_bavail.saturating_mul(found.f_frsize));
-    let wanted = (protects.size_bytes() / 2).min(free / 4).clamp(*JOURNAL_BYTES.start(), *JOURNAL_BYTES.end());
-    let pauses = [100, 500, 1000, 2000, 5000, 15_000].map(Duration::from_millis);
-    GroupSettings {
-        point_interval: config.point_interval,
-        journal_bytes: config.journal_bytes.unwrap_or(wanted),
-        retry: RetrySettings { pauses: pauses.to_vec(), ..RetrySettings::default() },
-        ..GroupSettings::default()
     }
 }
 

@@ -139,8 +139,6 @@ fn size(path: &Path) -> anyhow::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::DiskConfig;
 
@@ -154,8 +152,9 @@ mod tests {
             process_servers: Vec::new(),
             consistency_servers: Vec::new(),
             endpoints: Vec::new(),
-            point_interval: Duration::from_secs(5),
+            point_interval: None,
             journal_bytes: None,
+            hooks: None,
             host: lifeboat_engine::at_rest::Encrypted::host(None),
         }
     }

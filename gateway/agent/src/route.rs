@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lifeboat_engine::relay::{
-    Declare, Line, PROTOCOL_SURVEYED, PROTOCOLS, Relay, SERVERS_MAX, Standing, declare, survey,
+    Declare, Line, PROTOCOL, PROTOCOL_RULED, PROTOCOLS, Relay, SERVERS_MAX, Standing, declare, survey,
 };
 use lifeboat_engine::{EngineError, ErrorKind};
 use lifeboat_identity::{Machine, connect};
@@ -134,11 +134,12 @@ impl Route {
         }
     }
 
-    /// A line on which a process server can tell this agent what to do, and that server's name: where its stream is, if that answers.
+    /// A line on which a process server can tell this agent what to do, that server's name, and whether it tells what the policy says:
+    /// where its stream is, if that answers.
     ///
     /// # Errors
     /// `Retry` when none answers.
-    pub(crate) async fn attending(&self) -> Result<(Line, String), EngineError> {
+    pub(crate) async fn attending(&self) -> Result<(Line, String, bool), EngineError> {
         let mut failures = Vec::new();
         for again in [false, true] {
             if again && !self.ask().await {
@@ -149,7 +150,7 @@ impl Route {
             let all: Vec<String> = current.clone().into_iter().chain(known.map(|(server, _)| server)).collect();
             for server in all {
                 match self.dialer.dial(&server).await {
-                    Ok((line, _)) => return Ok((line, server)),
+                    Ok((line, spoken)) => return Ok((line, server, spoken == PROTOCOL_RULED)),
                     Err(error) => failures.push(error.to_string()),
                 }
             }
@@ -282,17 +283,17 @@ impl Route {
 }
 
 impl Dialer {
-    /// A line, and whether the other side can be asked how it is.
-    async fn dial(&self, server: &str) -> Result<(Line, bool), EngineError> {
+    /// A line, and what the other side speaks.
+    async fn dial(&self, server: &str) -> Result<(Line, Vec<u8>), EngineError> {
         let connected = connect(&self.tls, &self.machine.server_name(), server).await;
         let stream = connected.map_err(|why| EngineError::new(ErrorKind::Retry, why))?;
-        let surveyed = stream.get_ref().1.alpn_protocol() == Some(PROTOCOL_SURVEYED);
-        Ok((Box::new(stream), surveyed))
+        let spoken = stream.get_ref().1.alpn_protocol().unwrap_or(PROTOCOL).to_vec();
+        Ok((Box::new(stream), spoken))
     }
 
     async fn surveyed(&self, server: &str) -> Result<(Line, Option<Standing>), EngineError> {
-        let (mut line, surveyed) = self.dial(server).await?;
-        let standing = if surveyed { Some(survey(&mut line, server).await?) } else { None };
+        let (mut line, spoken) = self.dial(server).await?;
+        let standing = if spoken != PROTOCOL { Some(survey(&mut line, server).await?) } else { None };
         Ok((line, standing))
     }
 }
@@ -338,6 +339,15 @@ impl Relay for Route {
             }
         }
         Err(nobody(&failures))
+    }
+
+    async fn connect_beside(&self) -> Result<(Line, String), EngineError> {
+        let (line, server, ruled) = self.attending().await?;
+        if ruled {
+            return Ok((line, server));
+        }
+        let why = format!("the process server {server} is of an older version: bring it up to date");
+        Err(EngineError::new(ErrorKind::Invalid, why))
     }
 
     fn sent_away(&self, server: &str) {

@@ -9,7 +9,6 @@
 //! script    programs of the administrator's: any hypervisor, any cloud
 //! runs      a directory for each run: what was ordered, found again after a restart
 //! turns     one call at a time that changes a run
-//! program   running a program of the administrator's, bounded in time and output
 //! error     what a caller does about a failure
 //! ```
 //! It knows nothing of vaults, groups, plans or the API: a disk is a file or an NBD export of raw bytes, and which one,
@@ -21,7 +20,6 @@ mod blocking;
 mod driver;
 mod error;
 mod order;
-mod program;
 mod qemu;
 mod runs;
 mod script;

@@ -27,9 +27,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifeboat_program::{Call, Ended, Unrun, check};
 
 use crate::blocking::blocking;
-use crate::program::{Call, Ended, Unrun, check};
 use crate::runs::Runs;
 use crate::turns::Turns;
 use crate::{ComputeError, Driver, Join, Order, RunId, RunState, StopOutcome};
@@ -93,7 +93,7 @@ impl ScriptDriver {
             program: self.programs.join(program),
             arguments: Vec::new(),
             input,
-            environment,
+            environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             limit: more.limit,
             output_bytes: more.output_bytes,
         };

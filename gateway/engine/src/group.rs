@@ -83,6 +83,9 @@ pub struct Group {
     quiescing: tokio::sync::Mutex<()>,
     /// The barrier that it takes part in.
     barrier: Lock<Option<barrier::Round>>,
+    /// One comparison with the vault at a time, and whoever ends it.
+    comparing: tokio::sync::Mutex<()>,
+    comparison_ended: tokio::sync::Notify,
     resync: ResyncControl,
     /// One change of state at a time.
     change: tokio::sync::Mutex<()>,
@@ -252,6 +255,7 @@ impl Group {
         let phase = saved.phase;
         let group = Self::assemble(config, disk, Saved { file, state: saved, shipped_moved: false }, None);
         if phase == Phase::Rehydrating {
+            group.let_applications_go();
             return Ok(group);
         }
         let path = group.open_write_path()?;
@@ -259,6 +263,7 @@ impl Group {
             let why = if phase == Phase::Fenced { group.fenced_message() } else { group.standby_message() };
             path.set_read_only(Some(why));
             group.start(path, None);
+            group.let_applications_go();
             return Ok(group);
         }
         let tenure = tokio::time::timeout(OPEN_PATIENCE, group.resume_tenure(path.durable()))
@@ -267,7 +272,10 @@ impl Group {
         path.set_epoch(group.state.lock().state.epoch);
         group.start(Arc::clone(&path), None);
         match tenure {
-            Tenure::Lost => path.set_read_only(Some(group.fenced_message())),
+            Tenure::Lost => {
+                path.set_read_only(Some(group.fenced_message()));
+                group.let_applications_go();
+            }
             Tenure::Held(writer) => {
                 group.introduce_volumes(&path).await?;
                 group.start_shipping(Some(*writer));
@@ -358,6 +366,8 @@ impl Group {
             observed: Arc::new(Lock::new(Observed { last_point, ..Observed::default() })),
             quiescing: tokio::sync::Mutex::new(()),
             barrier: Lock::default(),
+            comparing: tokio::sync::Mutex::new(()),
+            comparison_ended: tokio::sync::Notify::new(),
             resync: ResyncControl::default(),
             change: tokio::sync::Mutex::new(()),
             history: Lock::new(None),

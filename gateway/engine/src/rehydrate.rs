@@ -35,6 +35,7 @@ use crate::segments::Reader;
 use crate::tree::Diff;
 use crate::view::{BlockRun, Blocks, PointView, VolumeAtPoint};
 use source::Differences;
+pub(crate) use source::{local_leaf, unequal_blocks};
 
 /// Takes the content. Calls come one after the other, in address order within a volume.
 #[async_trait]

@@ -32,12 +32,16 @@
 //! A process server reads the history for an agent whose group was taken over, and the agent brings its disks forward: see
 //! `recall.rs`.
 //!
+//! # Comparing
+//! A process server says which blocks of a disk differ from a point, by hashes: see `compare.rs`.
+//!
 //! # What doesn't go through a line
-//! Reading the history otherwise: views, comparing, failover to here, garbage collection, marks of points. Such calls are refused for a
+//! Reading the history otherwise: views, failover to here, garbage collection, marks of points. Such calls are refused for a
 //! group behind a line ([`Reach::vault`](crate::reach::Reach::vault)); a gateway that has the vault does them.
 
 mod barrier;
 mod cache;
+mod compare;
 mod control;
 mod line;
 mod recall;
@@ -59,8 +63,11 @@ use crate::error::Result;
 use crate::ship::ShipSettings;
 
 pub use barrier::{BARRIER_PROTOCOL, Barriers, Coordinators, Members, Missed, SharedPoint, follow};
-pub use control::{Attendant, attend, take_part};
-pub use lifeboat_format::stream::{ADDRESS_BYTES_MAX, Declare, DeclaredDisk, KnownServer, SERVERS_MAX, Standing};
+pub(crate) use compare::Comparing;
+pub use control::{Attendant, Ruled, attend, take_part};
+pub use lifeboat_format::stream::{
+    ADDRESS_BYTES_MAX, Abilities, Declare, DeclaredDisk, KnownServer, Rules, SERVERS_MAX, Standing, Window,
+};
 pub(crate) use recall::{Aim, Piece, Recalling};
 pub use serve::{ProcessServer, ProcessServerConfig};
 pub use stream::StreamStatus;
@@ -70,8 +77,10 @@ pub use writer::RelayedWriter;
 pub const PROTOCOL: &[u8] = b"lifeboat-stream/1";
 /// The same, with the question how a process server is doing.
 pub const PROTOCOL_SURVEYED: &[u8] = b"lifeboat-stream/2";
+/// That too, and agents say what they can do, and go by what their policy says.
+pub const PROTOCOL_RULED: &[u8] = b"lifeboat-stream/3";
 /// All of it, the newest first.
-pub const PROTOCOLS: [&[u8]; 2] = [PROTOCOL_SURVEYED, PROTOCOL];
+pub const PROTOCOLS: [&[u8]; 3] = [PROTOCOL_RULED, PROTOCOL_SURVEYED, PROTOCOL];
 
 /// Bytes both ways.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -91,6 +100,14 @@ pub trait Relay: Send + Sync + fmt::Debug {
     /// `Retry` when none answers.
     async fn connect(&self) -> Result<(Line, String)>;
 
+    /// A line beside the one that the group streams on: to the same process server, if that answers. It leaves the other one as it is.
+    ///
+    /// # Errors
+    /// `Retry` when none answers; `Invalid` where none speaks [`PROTOCOL_RULED`].
+    async fn connect_beside(&self) -> Result<(Line, String)> {
+        self.connect().await
+    }
+
     /// A process server, by the name that [`Self::connect`] gave it, has asked this agent to go to another one: next time the others
     /// come first. It takes the agent in again where there is no other.
     fn sent_away(&self, _server: &str) {}
@@ -106,7 +123,7 @@ pub trait Relay: Send + Sync + fmt::Debug {
     }
 }
 
-/// Asks a process server how it is doing, on a line that has just been made and speaks [`PROTOCOL_SURVEYED`].
+/// Asks a process server how it is doing, on a line that has just been made and speaks [`PROTOCOL_SURVEYED`] or what came after.
 ///
 /// # Errors
 /// `Retry` when the line breaks.
@@ -159,6 +176,14 @@ pub trait Admission: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Self::admit`]; `Retry` while nobody brings the group back to this agent.
     async fn recall(&self, agent: GatewayId, group: GroupId) -> Result<Admitted>;
+
+    /// Asked when an agent wants its disks compared with the history.
+    ///
+    /// # Errors
+    /// As [`Self::admit`]; `Retry` while nobody has the group compared.
+    async fn compare(&self, agent: GatewayId, group: GroupId) -> Result<Admitted> {
+        self.recall(agent, group).await
+    }
 
     /// Has what an agent protects stand in the catalog; what stands there already is left as it is.
     ///

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lab::{Lab, PATIENCE, Random, assert_same, content, scribble, until, volume};
 use lifeboat_engine::points::{PointInfo, list_points};
-use lifeboat_engine::relay::{Attendant, Relay as _, attend};
+use lifeboat_engine::relay::{Abilities, Attendant, Relay as _, Ruled, Rules, attend};
 use lifeboat_engine::{EngineError, ErrorKind, Group, RehydrateMode};
 use lifeboat_model::state::GroupState;
 use lifeboat_model::{BranchId, PointKind};
@@ -25,13 +25,104 @@ async fn create(lab: &Lab, yard: &Arc<Yard>) -> Arc<Group> {
     Group::create(yard.config(lab), specs).await.expect("creates the group")
 }
 
+/// The settings of an agent's machine: a program that may take a second, and what was told.
+#[derive(Debug, Default)]
+struct Own(std::sync::Mutex<Option<Rules>>);
+
+impl Ruled for Own {
+    fn abilities(&self) -> Abilities {
+        Abilities { hooks_ms: Some(1000), compares: false }
+    }
+
+    fn follow(&self, _: &Group, rules: Rules) {
+        *self.0.lock().expect("a lock") = Some(rules);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_says_what_it_can_do_and_goes_by_the_rules_that_it_is_told() {
+    let lab = Lab::new().await;
+    let yard = Yard::new(&lab, 1, 64 << 20).await;
+    let group = create(&lab, &yard).await;
+    let rules = Rules { point_ms: 5000, app_point_ms: Some(60_000), journal_percent: 50, resync: None };
+    let own = Arc::new(Own::default());
+    let (line, server) = yard.connect().await.expect("a line");
+    let listening = {
+        let (group, agent, own) = (Arc::clone(&group), lab.primary, Arc::clone(&own));
+        tokio::spawn(async move { attend(&group, agent, line, &server, Some(own)).await })
+    };
+    let told = attendant(&lab, &yard).await;
+    assert_eq!(told.abilities(), Some(Abilities { hooks_ms: Some(1000), compares: false }));
+    assert!(!told.follows(&rules));
+    told.rule(rules.clone()).await.expect("followed");
+    assert!(told.follows(&rules));
+    assert_eq!(own.0.lock().expect("a lock").as_ref(), Some(&rules));
+    listening.abort();
+
+    // One of before isn't asked, and does nothing of it.
+    let (line, server) = yard.connect().await.expect("a line");
+    let (older, agent) = (Arc::clone(&group), lab.primary);
+    let listening = tokio::spawn(async move { attend(&older, agent, line, &server, None).await });
+    until("the newer line", || {
+        let found = yard.running(0).and_then(|server| server.attendant(lab.group));
+        found.is_some_and(|found| found.abilities().is_none() && found.status().is_some())
+    })
+    .await;
+    let error = attendant(&lab, &yard).await.rule(rules).await.expect_err("older");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    listening.abort();
+    group.close(PATIENCE).await;
+}
+
+/// Blocks that changed behind the agent's back are found by their hashes, and only they are moved; whatever breaks amid it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_compares_its_disk_with_the_vault_when_it_is_told() {
+    let lab = Lab::new().await;
+    let yard = Yard::new(&lab, 1, 64 << 20).await;
+    let (mut random, mut model) = (Random(0x5eed_0a29), vec![0; SIZE]);
+    let group = create(&lab, &yard).await;
+    let attending = attending(&lab, &yard, &group);
+    scribble(&volume(&group, &lab), &mut model, &mut random, 40).await;
+    assert_eq!(asked(&lab, &yard, async |agent| agent.compare().await).await, 0, "an equal disk");
+    until("the image has everything", || group.status().image_lsn == group.status().last_lsn).await;
+    let image = yard.config(&lab).dir.join(format!("{}.img", lab.volume));
+    let file = std::fs::OpenOptions::new().write(true).open(image).expect("the image is there");
+    let mut change = |block: usize, byte: u8| {
+        model[block * 4096..][..4096].fill(byte);
+        std::os::unix::fs::FileExt::write_all_at(&file, &[byte; 4096], (block * 4096) as u64).expect("changes");
+    };
+    [(3, 0xa5), (4, 0xa6), (200, 0xa7)].into_iter().for_each(|(block, byte)| change(block, byte));
+    assert_eq!(asked(&lab, &yard, async |agent| agent.compare().await).await, 3);
+    group.resynced(PATIENCE).await.expect("the resync ends");
+
+    // A line that breaks, and somebody who doesn't wait any more, leave nothing that the next one wouldn't find.
+    change(77, 0xb1);
+    for message in 1..12 {
+        yard.strike_at(message, Strike::CutAfter);
+        let told = attendant(&lab, &yard).await;
+        match told.compare().await {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Retry, "{error}"),
+        }
+    }
+    let told = attendant(&lab, &yard).await;
+    let _ = tokio::time::timeout(Duration::ZERO, told.compare()).await;
+    group.resynced(PATIENCE).await.expect("a resync that was begun ends");
+    asked(&lab, &yard, async |agent| agent.compare().await).await;
+    group.resynced(PATIENCE).await.expect("the resync ends");
+    let after = point(&lab, &yard, "after").await;
+    assert_same(&lab.content_at(&after).await, &model, "what the disk has");
+    attending.abort();
+    group.close(PATIENCE).await;
+}
+
 /// An agent that is there to be told what to do, over one line after the other.
 fn attending(lab: &Lab, yard: &Arc<Yard>, group: &Arc<Group>) -> JoinHandle<()> {
     let (yard, group, agent) = (Arc::clone(yard), Arc::clone(group), lab.primary);
     tokio::spawn(async move {
         loop {
             if let Ok((line, server)) = yard.connect().await {
-                attend(&group, agent, line, &server).await;
+                attend(&group, agent, line, &server, None).await;
             }
             tokio::task::yield_now().await;
         }
@@ -171,7 +262,7 @@ async fn a_newer_line_takes_the_place_of_an_older_one() {
     let (line, server) = yard.connect().await.expect("a line");
     let second = {
         let (group, agent) = (Arc::clone(&group), lab.primary);
-        tokio::spawn(async move { attend(&group, agent, line, &server).await })
+        tokio::spawn(async move { attend(&group, agent, line, &server, None).await })
     };
     let error = waiting.await.expect("ends").expect_err("its line is over");
     assert_eq!(error.kind(), ErrorKind::Retry, "{error}");

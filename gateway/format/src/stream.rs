@@ -28,6 +28,9 @@
 //!                 <──────── Standing ─          agents, cache, health; which process servers there are
 //! ```
 //!
+//! In version 3 an agent says in Attend what it can do, is told by an Ask what its policy wants of it, and may open a fourth kind of line
+//! for having its disks compared with the vault ([`compare`]).
+//!
 //! The process server writes a Records frame into a file as it came, and a Tenure frame beside them that says whose they are.
 //! The checksum finds what a line, a disk or a crash damaged; who may say something is decided by TLS below and by the
 //! process server above. Each frame is bounded by its kind, so that a length is refused before anything is allocated.
@@ -62,13 +65,17 @@ pub const NAME_BYTES_MAX: usize = 63;
 /// Longest path of a disk, bytes.
 pub const PATH_BYTES_MAX: usize = 4096;
 
+pub mod compare;
 mod control;
 pub mod recall;
 mod standing;
 
 pub use standing::{ADDRESS_BYTES_MAX, KnownServer, SERVERS_MAX, Standing};
 
-pub use control::{Answer, Ask, Asked, Attend, Done, Part, REASONS_MAX, Refusal, Report, Reported, ReportedResync};
+pub use control::{
+    Abilities, Answer, Ask, Asked, Attend, Done, Part, REASONS_MAX, Refusal, Report, Reported, ReportedResync, Rules,
+    Window,
+};
 
 const DISK_LEN_MIN: usize = 28;
 const RECORD_LEN: usize = 45;
@@ -136,6 +143,16 @@ pub enum FrameKind {
     Survey,
     /// The answer to it: [`Standing`].
     Standing,
+    /// [`compare::Compare`].
+    Compare,
+    /// [`compare::Keyed`].
+    Keyed,
+    /// [`compare::Leaves`].
+    Leaves,
+    /// [`compare::Unequal`].
+    Unequal,
+    /// [`compare::Leaf`].
+    Leaf,
 }
 
 impl FrameKind {
@@ -167,6 +184,11 @@ impl FrameKind {
             Self::Fetched => 24,
             Self::Survey => 25,
             Self::Standing => 26,
+            Self::Compare => 27,
+            Self::Keyed => 28,
+            Self::Leaves => 29,
+            Self::Unequal => 30,
+            Self::Leaf => 31,
         }
     }
 
@@ -198,6 +220,11 @@ impl FrameKind {
             24 => Some(Self::Fetched),
             25 => Some(Self::Survey),
             26 => Some(Self::Standing),
+            27 => Some(Self::Compare),
+            28 => Some(Self::Keyed),
+            29 => Some(Self::Leaves),
+            30 => Some(Self::Unequal),
+            31 => Some(Self::Leaf),
             _ => None,
         }
     }
@@ -226,7 +253,12 @@ impl FrameKind {
             | Self::Target
             | Self::Reached
             | Self::Fetched
-            | Self::Standing => SMALL_BYTES_MAX,
+            | Self::Standing
+            | Self::Compare
+            | Self::Keyed
+            | Self::Leaves
+            | Self::Unequal
+            | Self::Leaf => SMALL_BYTES_MAX,
         }
     }
 }

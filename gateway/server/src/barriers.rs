@@ -307,9 +307,17 @@ fn declared(attached: &AttachedVault) -> Vec<Declared> {
         let policy = snapshot.get(kind::POLICIES, &spec.policy_id.to_string());
         let policy = policy.and_then(|policy| policy.spec_as::<PolicySpec>().ok());
         let interval = policy.and_then(|policy| parse_duration(&policy.app_consistent_interval?).ok());
-        if let (Some(app), Some(interval)) = (&spec.app_consistency, interval) {
+        let active =
+            record.active.and_then(|active| snapshot.get(kind::GATEWAYS, &active.gateway.to_string()).cloned());
+        let agent = active.map(|document| status::<GatewayRecord>(&document)).filter(|record| record.agent);
+        let hooks = match agent {
+            // Those of its own machine, whatever is declared for gateways.
+            Some(agent) => agent.hooks_ms.map(Duration::from_millis),
+            None => spec.app_consistency.as_ref().map(|app| or(&app.timeout, HOOKS_MAX)),
+        };
+        if let (Some(hooks), Some(interval)) = (hooks, interval) {
             let (least, longest) = group.quiet.unwrap_or((interval, Duration::ZERO));
-            group.quiet = Some((least.min(interval), longest.max(or(&app.timeout, HOOKS_MAX))));
+            group.quiet = Some((least.min(interval), longest.max(hooks)));
         }
     }
     all.into_values().collect()

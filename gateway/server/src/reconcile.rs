@@ -174,6 +174,9 @@ async fn register(
         coordinates: context.settings.listen_consistency.is_some(),
         agent: false,
         heard: None,
+        follows_policy: false,
+        compares: false,
+        hooks_ms: None,
         process_server: context.load.record(
             context.data_address.get().map(String::as_str),
             before.process_server.as_ref().filter(|_| before.process_id.as_deref() == Some(process_id)),

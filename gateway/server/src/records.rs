@@ -103,6 +103,15 @@ pub(crate) struct GatewayRecord {
     /// When a process server last had a line on which the agent can be told what to do; never for one that is too old for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) heard: Option<Timestamp>,
+    /// The agent goes by what its policy says; one of before goes by its own settings alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) follows_policy: bool,
+    /// The agent has its disks compared with the vault when it is asked to.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) compares: bool,
+    /// How long each of an agent's hooks may take, milliseconds, as it said last; absent for one without hooks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hooks_ms: Option<u64>,
     /// How it is doing as a process server; absent where it is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) process_server: Option<ProcessServerRecord>,

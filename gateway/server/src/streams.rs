@@ -26,7 +26,8 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use lifeboat_api::validate::Validate;
 use lifeboat_api::{
-    AuditKind, FieldError, GatewaySpec, GroupSpec, JobKind, Principal, PrincipalKind, VolumeSource, VolumeSpec,
+    AuditKind, FieldError, GatewaySpec, GroupSpec, JobKind, JobState, Principal, PrincipalKind, VolumeSource,
+    VolumeSpec,
 };
 use lifeboat_engine::relay::{
     Admission, Admitted, Declare, PROTOCOLS, ProcessServer, ProcessServerConfig, Standing, StreamStatus,
@@ -50,8 +51,8 @@ use crate::machines;
 use crate::port::HeldVolume;
 use crate::reconcile;
 use crate::records::{
-    ActiveRecord, AgentSpecRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, Observed, PointRecord, kind,
-    status,
+    ActiveRecord, AgentSpecRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, JobRecord, Observed,
+    PointRecord, Step, kind, status,
 };
 use crate::vaults::AttachedVault;
 use crate::view;
@@ -203,6 +204,29 @@ impl Admission for Gatekeeper {
             return Ok(admitted);
         }
         let why = format!("the group {} isn't being brought back to {}", document.name, agent_id(agent));
+        Err(error(ErrorKind::Retry, why))
+    }
+
+    /// An agent is told what its volumes' blocks are hashed with, and where it differs, while a job has it compare and never otherwise.
+    async fn compare(&self, agent: GatewayId, group: GroupId) -> Result<Admitted, EngineError> {
+        let admitted = self.admit(agent, group).await?;
+        let (attached, document) = self
+            .0
+            .require(kind::GROUPS, "group", &group.to_string())
+            .await
+            .map_err(|refused| error(ErrorKind::Retry, refused.0.detail))?;
+        let record: GroupRecord = status(&document);
+        let snapshot = attached.snapshot();
+        let job = record.job.and_then(|job| snapshot.get(kind::JOBS, &job.to_string()));
+        let asked = job.is_some_and(|job| {
+            let steps = status::<JobRecord>(job).steps;
+            let is_its = job.spec_as::<AnySpec>().is_ok_and(|spec| spec.gateway() == agent);
+            is_its && steps.iter().any(|step| step.step == Step::Compare && step.state == JobState::Running)
+        });
+        if asked {
+            return Ok(admitted);
+        }
+        let why = format!("nobody has the group {} compared with the disks of {}", document.name, agent_id(agent));
         Err(error(ErrorKind::Retry, why))
     }
 

@@ -310,7 +310,10 @@ pub(crate) fn group_facts(
         rpo_threshold,
     };
     judge(context, &snapshot, &mut facts, own);
-    facts.reasons.extend(policy.iter().flat_map(|policy| not_applied(policy, &facts.spec)));
+    let active =
+        facts.record.active.as_ref().and_then(|active| snapshot.get(kind::GATEWAYS, &active.gateway.to_string()));
+    let agent = active.map(|document| status::<GatewayRecord>(document)).filter(|record| record.agent);
+    facts.reasons.extend(policy.iter().flat_map(|policy| not_applied(policy, &facts.spec, agent.as_ref())));
     if let Some(policy) = policy.filter(|_| declared_policy(&snapshot, facts.spec.policy_id).is_none()) {
         facts
             .reasons
@@ -427,14 +430,26 @@ pub(crate) fn resync(found: lifeboat_engine::ResyncStatus) -> ResyncStatus {
     }
 }
 
-/// What a policy asks for and gateways of this version don't do: said, never passed over.
-fn not_applied(policy: &PolicySpec, group: &GroupSpec) -> Vec<String> {
+/// What a policy asks for and isn't done where the group is: said, never passed over. `agent`: who has it, if that is one.
+fn not_applied(policy: &PolicySpec, group: &GroupSpec, agent: Option<&GatewayRecord>) -> Vec<String> {
     let mut reasons = Vec::new();
-    if policy.app_consistent_interval.is_some() && group.app_consistency.is_none() {
-        reasons.push(
+    let wants_app_points = policy.app_consistent_interval.is_some();
+    match agent {
+        Some(agent) if agent.heard.is_some() && !agent.follows_policy => reasons.push(
+            "the agent is of an older version, and goes by the intervals, the size of the journal and the hours for resyncs of its own \
+             settings, not by the policy's: bring it up to date"
+                .to_owned(),
+        ),
+        Some(agent) if agent.heard.is_some() && wants_app_points && agent.hooks_ms.is_none() => reasons.push(
+            "the policy asks for application-consistent points, and the agent has no hooks: name them in its settings (pre_script, \
+             post_script)"
+                .to_owned(),
+        ),
+        None if wants_app_points && group.app_consistency.is_none() => reasons.push(
             "the policy asks for application-consistent points, and the group has no hooks: declare app_consistency"
                 .to_owned(),
-        );
+        ),
+        _ => {}
     }
     reasons
 }

@@ -5,8 +5,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use lifeboat_program::{Call, Unrun};
+
 use crate::Order;
-use crate::program::{Call, Unrun};
 
 /// How a machine's processors are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

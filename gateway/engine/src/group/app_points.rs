@@ -72,9 +72,7 @@ impl Group {
                 let app = group.settings.lock().app_points.clone();
                 if let Some(app) = app {
                     if !settled {
-                        // Not beside a round that is on its way: its mark is there too, and its hold must last.
-                        let _no_round = group.quiescing.lock().await;
-                        settled = group.note_app_points(app.let_go(&group.disk, &group.config.group.to_string()).await);
+                        settled = group.settle_applications(&app).await;
                     }
                     let newest = group.last_lsn();
                     let due = app.every.is_some_and(|every| match last {
@@ -99,6 +97,33 @@ impl Group {
                 }
             }
         });
+    }
+
+    /// Lets applications go that an earlier process held, in a group that takes no points: it was taken over, or released, since.
+    pub(super) fn let_applications_go(self: &Arc<Self>) {
+        if self.settings.lock().app_points.is_none() {
+            return;
+        }
+        let group = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                let Some(group) = group.upgrade() else { return };
+                let app = group.settings.lock().app_points.clone();
+                let Some(app) = app else { return };
+                if group.settle_applications(&app).await {
+                    return;
+                }
+                drop(group);
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+    }
+
+    /// Whether nobody is held any more by an earlier process.
+    async fn settle_applications(&self, app: &AppPoints) -> bool {
+        // Not beside a round that is on its way: its mark is there too, and its hold must last.
+        let _no_round = self.quiescing.lock().await;
+        self.note_app_points(app.let_go(&self.disk, &self.config.group.to_string()).await)
     }
 
     fn last_lsn(&self) -> Lsn {

@@ -15,7 +15,9 @@ use super::running::view_at;
 use super::{Group, Observed, Progress, ResyncCause, closed};
 use crate::dirty::DirtyMap;
 use crate::error::{EngineError, ErrorKind, Result};
+use crate::reach::Reach;
 use crate::rehydrate::{ImageReader, differing};
+use crate::relay::Comparing;
 use crate::sync::Lock;
 use crate::write_path::WritePath;
 
@@ -27,18 +29,17 @@ impl Group {
     /// vault, and when the vault can't be reached.
     pub async fn compare(self: &Arc<Self>) -> Result<u64> {
         let path = self.active_path()?;
-        let point = self.take_point(PointKind::CrashConsistent, "").await?;
-        let view = view_at(self, point.position()).await?;
-        let total_bytes = view.volumes().iter().map(|volume| volume.size_blocks * BLOCK_SIZE_U64).sum();
-        let progress = Lock::new(Progress { done_bytes: 0, total_bytes });
-        let local: Arc<dyn ImageReader> =
-            Arc::new(Local { path: Arc::clone(&path), observed: Arc::clone(&self.observed), progress });
-        let mut dirty = DirtyMap::default();
-        for volume in view.volumes() {
-            if path.image(volume.id).is_some() {
-                differing(&view, &local, volume, &mut |extent| dirty.insert(volume.id, extent)).await?;
+        let Ok(_one_at_a_time) = self.comparing.try_lock() else {
+            let why = format!("{} is being compared with the vault already", self.config.group);
+            return Err(EngineError::new(ErrorKind::Retry, why));
+        };
+        let dirty = tokio::select! {
+            dirty = self.differences(&path) => dirty?,
+            () = self.comparison_ended.notified() => {
+                let why = format!("the comparison of {} with the vault was ended", self.config.group);
+                return Err(EngineError::new(ErrorKind::Retry, why));
             }
-        }
+        };
         let blocks = dirty.blocks();
         if blocks == 0 {
             return Ok(0);
@@ -51,6 +52,43 @@ impl Group {
         .map_err(|_| closed(self.config.group))??;
         self.resync_wanted();
         Ok(blocks)
+    }
+
+    /// Ends the comparison that is under way, if any: nothing of it is left.
+    pub(crate) fn end_comparison(&self) {
+        self.comparison_ended.notify_waiters();
+    }
+
+    /// Where the volumes are others than the vault shows.
+    async fn differences(self: &Arc<Self>, path: &Arc<WritePath>) -> Result<DirtyMap> {
+        let point = self.take_point(PointKind::CrashConsistent, "").await?;
+        let local = |blocks: u64| -> Arc<dyn ImageReader> {
+            let progress = Lock::new(Progress { done_bytes: 0, total_bytes: blocks * BLOCK_SIZE_U64 });
+            Arc::new(Local { path: Arc::clone(path), observed: Arc::clone(&self.observed), progress })
+        };
+        let mut dirty = DirtyMap::default();
+        match &self.config.reach {
+            Reach::Vault(_) => {
+                let view = view_at(self, point.position()).await?;
+                let local = local(view.volumes().iter().map(|volume| volume.size_blocks).sum());
+                for volume in view.volumes() {
+                    if path.image(volume.id).is_some() {
+                        differing(&view, &local, volume, &mut |extent| dirty.insert(volume.id, extent)).await?;
+                    }
+                }
+            }
+            Reach::Relay(relay) => {
+                let (group, agent) = (self.config.group, self.config.gateway);
+                let (mut line, volumes) = Comparing::open(&**relay, group, agent, point.position()).await?;
+                let local = local(volumes.iter().map(|volume| volume.blocks).sum());
+                for volume in &volumes {
+                    if path.image(volume.volume).is_some() {
+                        line.differing(volume, &local, &mut |extent| dirty.insert(volume.volume, extent)).await?;
+                    }
+                }
+            }
+        }
+        Ok(dirty)
     }
 }
 

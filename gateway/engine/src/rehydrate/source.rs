@@ -159,55 +159,78 @@ impl Compare {
         if blocks == 0 {
             return Ok(Vec::new());
         }
-        let local = self.local_hashes(base, blocks).await?;
+        let volume = self.tree.volume();
+        let local = local_leaf(&self.image, self.tree.hasher(), volume, self.local_blocks, base, blocks).await?;
         if self.tree.leaf_hash(reader, base).await? == local.leaf {
             return Ok(Vec::new());
         }
-        let mut wanted = Box::new([BlockHash::ZERO; LEAF_SLOTS]);
-        for run in self.tree.lookup(reader, Extent { lba: base, blocks }).await? {
-            if let Run::Block { lba, slot } = run
-                && let Some(place) = usize::try_from(lba.saturating_sub(base)).ok().and_then(|at| wanted.get_mut(at))
-            {
-                *place = slot.hash;
-            }
-        }
-        let mut extents: Vec<Extent> = Vec::new();
-        for ((local, wanted), lba) in local.blocks.iter().zip(wanted.iter()).zip(base..base.saturating_add(blocks)) {
-            if local == wanted {
-                continue;
-            }
-            match extents.last_mut() {
-                Some(last) if last.end() == lba => last.blocks = last.blocks.saturating_add(1),
-                _ => extents.push(Extent { lba, blocks: 1 }),
-            }
-        }
-        Ok(extents)
-    }
-
-    async fn local_hashes(&self, base: u64, blocks: u64) -> Result<LocalLeaf> {
-        let there = self.local_blocks.saturating_sub(base).min(blocks);
-        if there == 0 {
-            return Ok(LocalLeaf { blocks: Box::new([BlockHash::ZERO; LEAF_SLOTS]), leaf: RootHash::ZERO });
-        }
-        let volume: VolumeId = self.tree.volume();
-        let data = self.image.read(volume, Extent { lba: base, blocks: there }).await?;
-        let complete = u64::try_from(data.len() / BLOCK_SIZE).is_ok_and(|read| read == there);
-        if !complete {
-            return Err(EngineError::new(
-                ErrorKind::Damaged,
-                format!("the image of {volume} ends early: {there} blocks from block {base} were asked for"),
-            ));
-        }
-        let hasher = Arc::clone(self.tree.hasher());
-        crate::blocking::run(move || hash_leaf(&hasher, &data))
-            .await
-            .map_err(|error| EngineError::new(ErrorKind::Closed, format!("hashing was given up: {error}")))
+        unequal_blocks(&self.tree, reader, base, &local.blocks).await
     }
 }
 
-struct LocalLeaf {
-    blocks: Box<[BlockHash; LEAF_SLOTS]>,
-    leaf: RootHash,
+/// The blocks of one leaf, from block `base` on, whose hashes are others in the tree.
+pub(crate) async fn unequal_blocks(
+    tree: &Tree,
+    reader: &Reader,
+    base: u64,
+    blocks: &[BlockHash; LEAF_SLOTS],
+) -> Result<Vec<Extent>> {
+    let count = LEAF_BLOCKS.min(tree.blocks().saturating_sub(base));
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let mut wanted = Box::new([BlockHash::ZERO; LEAF_SLOTS]);
+    for run in tree.lookup(reader, Extent { lba: base, blocks: count }).await? {
+        if let Run::Block { lba, slot } = run
+            && let Some(place) = usize::try_from(lba.saturating_sub(base)).ok().and_then(|at| wanted.get_mut(at))
+        {
+            *place = slot.hash;
+        }
+    }
+    let mut extents: Vec<Extent> = Vec::new();
+    for ((local, wanted), lba) in blocks.iter().zip(wanted.iter()).zip(base..base.saturating_add(count)) {
+        if local == wanted {
+            continue;
+        }
+        match extents.last_mut() {
+            Some(last) if last.end() == lba => last.blocks = last.blocks.saturating_add(1),
+            _ => extents.push(Extent { lba, blocks: 1 }),
+        }
+    }
+    Ok(extents)
+}
+
+/// The hashes of one leaf of an image that has `there` blocks: of `blocks` blocks from `base` on, zeroes where it has none.
+pub(crate) async fn local_leaf(
+    image: &Arc<dyn ImageReader>,
+    hasher: &Arc<BlockHasher>,
+    volume: VolumeId,
+    there: u64,
+    base: u64,
+    blocks: u64,
+) -> Result<LocalLeaf> {
+    let there = there.saturating_sub(base).min(blocks);
+    if there == 0 {
+        return Ok(LocalLeaf { blocks: Box::new([BlockHash::ZERO; LEAF_SLOTS]), leaf: RootHash::ZERO });
+    }
+    let data = image.read(volume, Extent { lba: base, blocks: there }).await?;
+    let complete = u64::try_from(data.len() / BLOCK_SIZE).is_ok_and(|read| read == there);
+    if !complete {
+        return Err(EngineError::new(
+            ErrorKind::Damaged,
+            format!("the image of {volume} ends early: {there} blocks from block {base} were asked for"),
+        ));
+    }
+    let hasher = Arc::clone(hasher);
+    crate::blocking::run(move || hash_leaf(&hasher, &data))
+        .await
+        .map_err(|error| EngineError::new(ErrorKind::Closed, format!("hashing was given up: {error}")))
+}
+
+/// What one leaf of a local image hashes to.
+pub(crate) struct LocalLeaf {
+    pub(crate) blocks: Box<[BlockHash; LEAF_SLOTS]>,
+    pub(crate) leaf: RootHash,
 }
 
 fn hash_leaf(hasher: &BlockHasher, data: &[u8]) -> LocalLeaf {

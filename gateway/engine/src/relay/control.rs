@@ -6,20 +6,25 @@
 //! ```
 //! The agent reports how its group is whenever that changes. What it is asked is done by its own group, with the group's own rules:
 //! [`Group::release`] stops writes, drains and says so, or serves writes again when its time is up. What was begun goes on when the
-//! line breaks, and asking again waits for it; a point that nobody waits for any more is let go. So nothing has
+//! line breaks, and asking again waits for it; a point, and a comparison, that nobody waits for any more is let go. So nothing has
 //! to be remembered about what was asked, on either side, and a process server that dies forgets nothing.
+//!
+//! What an agent does by itself, it does by its policy's rules as it was told them last, and by the settings of its own machine: those are
+//! [`Ruled`]'s to bring together. Programs that hold applications are of that machine too. No name of one comes over a line.
 //!
 //! One line counts for each group: a newer one takes an older one's place. What was asked on a line that is over is answered with
 //! `Retry`: whether it was done shows in the next report.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_format::local::ResyncCause;
 use lifeboat_format::map::RetainedPoint;
 use lifeboat_format::stream::{
-    self, Answer, Ask, Asked, Attend, Done, End, FrameKind, Part, Refusal, Report, Reported, ReportedResync,
+    self, Abilities, Answer, Ask, Asked, Attend, Done, End, FrameKind, Part, Refusal, Report, Reported, ReportedResync,
+    Rules,
 };
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{BranchId, GatewayId, GroupId, PointId, PointKind};
@@ -55,25 +60,48 @@ impl Duty {
     }
 }
 
-/// Reports how `group` is, and does what a process server asks, until the line is over. Gives why it is.
-pub async fn attend(group: &Arc<Group>, agent: GatewayId, line: Line, server: &str) -> EngineError {
-    listen(group, agent, line, server, Duty::Agent).await
+/// The settings of an agent's own machine, which go before its policy's rules.
+pub trait Ruled: Send + Sync + fmt::Debug {
+    /// What the agent can do.
+    fn abilities(&self) -> Abilities;
+
+    /// Goes by these rules from now on, and remembers them over restarts.
+    fn follow(&self, group: &Group, rules: Rules);
+}
+
+/// Reports how `group` is, and does what a process server asks, until the line is over. Gives why it is. `ruled`: on a line that speaks
+/// [`PROTOCOL_RULED`](super::PROTOCOL_RULED).
+pub async fn attend(
+    group: &Arc<Group>,
+    agent: GatewayId,
+    line: Line,
+    server: &str,
+    ruled: Option<Arc<dyn Ruled>>,
+) -> EngineError {
+    listen(group, agent, line, server, (Duty::Agent, ruled)).await
 }
 
 /// Takes part in the barriers of whoever is at the other end, until the line is over; gives why it is. `machine`: the agent or
 /// gateway that has the group.
 pub async fn take_part(group: &Arc<Group>, machine: GatewayId, line: Line, coordinator: &str) -> EngineError {
-    let over = listen(group, machine, line, coordinator, Duty::Barriers).await;
+    let over = listen(group, machine, line, coordinator, (Duty::Barriers, None)).await;
     group.leave_barriers();
     over
 }
 
-async fn listen(group: &Arc<Group>, machine: GatewayId, line: Line, server: &str, duty: Duty) -> EngineError {
+async fn listen(
+    group: &Arc<Group>,
+    machine: GatewayId,
+    line: Line,
+    server: &str,
+    (duty, ruled): (Duty, Option<Arc<dyn Ruled>>),
+) -> EngineError {
     let (mut input, mut output) = tokio::io::split(line);
     let (answers, mut answered) = mpsc::channel(ASKS_MAX);
-    let hearing = hear(group, &mut input, server, duty, answers);
+    let abilities = ruled.as_ref().map(|ruled| ruled.abilities());
+    let hearing = hear(group, &mut input, server, (duty, ruled), answers);
     let speaking = async {
-        let attend = Attend { group: group.id(), agent: machine };
+        let attend = Attend { group: group.id(), agent: machine, abilities };
         line::write(&mut output, server, &attend.encode().map_err(wire::refused)?).await?;
         report(group, &mut output, server, duty, &mut answered).await
     };
@@ -90,7 +118,7 @@ async fn hear(
     group: &Arc<Group>,
     input: &mut ReadHalf<Line>,
     server: &str,
-    duty: Duty,
+    (duty, ruled): (Duty, Option<Arc<dyn Ruled>>),
     answers: mpsc::Sender<Answer>,
 ) -> Result<std::convert::Infallible> {
     let mut under_way = JoinSet::new();
@@ -104,11 +132,11 @@ async fn hear(
                 if duty == Duty::Agent {
                     tracing::info!(group = %group.id(), server, ?what, "a process server asks");
                 }
-                let (group, answer) = (Arc::clone(group), answers.clone());
-                let outlives = !matches!(what, Asked::Point { .. } | Asked::Barrier { .. });
+                let (group, answer, ruled) = (Arc::clone(group), answers.clone(), ruled.clone());
+                let outlives = !matches!(what, Asked::Point { .. } | Asked::Barrier { .. } | Asked::Compare { .. });
                 let doing = async move {
                     let outcome = if duty.covers(&what) {
-                        perform(&group, what).await
+                        perform(&group, what, ruled.as_deref()).await
                     } else {
                         Err(EngineError::new(ErrorKind::Denied, "that isn't asked for on this line"))
                     };
@@ -135,7 +163,7 @@ async fn hear(
     }
 }
 
-async fn perform(group: &Arc<Group>, what: Asked) -> Result<Done> {
+async fn perform(group: &Arc<Group>, what: Asked, ruled: Option<&dyn Ruled>) -> Result<Done> {
     match what {
         Asked::Point { kind, label } => group.take_point(kind, &label).await.map(|point| at(&point)),
         Asked::Release { patience_ms } => {
@@ -161,6 +189,19 @@ async fn perform(group: &Arc<Group>, what: Asked) -> Result<Done> {
         Asked::Barrier { point, part } => {
             let placed = group.barrier(point, part).await?;
             Ok(placed.map_or_else(Done::default, |point| at(&point)))
+        }
+        Asked::Compare { begin: true } => {
+            let blocks_moved = group.compare().await?;
+            Ok(Done { blocks_moved, ..Done::default() })
+        }
+        Asked::Compare { begin: false } => {
+            group.end_comparison();
+            Ok(Done::default())
+        }
+        Asked::Rules(rules) => {
+            let why = "this agent said nothing of rules that it would go by";
+            ruled.ok_or_else(|| EngineError::new(ErrorKind::Invalid, why))?.follow(group, rules);
+            Ok(Done::default())
         }
     }
 }
@@ -191,6 +232,12 @@ async fn report(
             () = tokio::time::sleep(LOOK) => None,
         };
         if let Some(answer) = answer {
+            // What it did shows before it is said to be done: whoever asked goes on by both.
+            let now = (duty == Duty::Agent).then(|| reported(&group.status()));
+            if let Some(now) = now.filter(|now| said.as_ref() != Some(now)) {
+                line::write(output, server, &now.encode().map_err(wire::refused)?).await?;
+                (said, at) = (Some(now), Instant::now());
+            }
             line::write(output, server, &answer.encode().map_err(wire::refused)?).await?;
         }
     }
@@ -296,6 +343,9 @@ fn seen(group: GroupId, report: Report) -> GroupStatus {
 pub struct Attendant {
     group: GroupId,
     agent: GatewayId,
+    abilities: Option<Abilities>,
+    /// What it has said that it goes by.
+    rules: Lock<Option<Rules>>,
     seen: watch::Sender<Option<GroupStatus>>,
     pending: Lock<Pending>,
     asks: mpsc::Sender<Ask>,
@@ -307,6 +357,15 @@ pub struct Attendant {
 struct Pending {
     number: u64,
     answers: BTreeMap<u64, oneshot::Sender<Result<Done>>>,
+}
+
+/// Ends a comparison that nobody waits for any more; nothing is left of one that came to its end.
+struct EndComparison<'a>(&'a Attendant);
+
+impl Drop for EndComparison<'_> {
+    fn drop(&mut self) {
+        self.0.tell(Asked::Compare { begin: false });
+    }
 }
 
 /// The attendants of a process server, one for each group.
@@ -334,6 +393,8 @@ impl Attendants {
         let attendant = Arc::new(Attendant {
             group: attend.group,
             agent: attend.agent,
+            abilities: attend.abilities,
+            rules: Lock::new(None),
             seen: watch::Sender::new(None),
             pending: Lock::new(Pending::default()),
             asks,
@@ -416,6 +477,32 @@ impl Attendant {
     #[must_use]
     pub const fn agent(&self) -> GatewayId {
         self.agent
+    }
+
+    /// What the agent can do; none for one of before, which goes by no rules either.
+    #[must_use]
+    pub const fn abilities(&self) -> Option<Abilities> {
+        self.abilities
+    }
+
+    /// Whether the agent goes by these rules, as far as it said on this line.
+    #[must_use]
+    pub fn follows(&self, rules: &Rules) -> bool {
+        self.rules.lock().as_ref() == Some(rules)
+    }
+
+    /// Has the agent go by these rules from now on.
+    ///
+    /// # Errors
+    /// `Invalid` for an agent of before; what the agent says; `Retry` when the line breaks.
+    pub async fn rule(&self, rules: Rules) -> Result<()> {
+        if self.abilities.is_none() {
+            let why = format!("the agent of {} is of an older version, and goes by its own settings alone", self.group);
+            return Err(EngineError::new(ErrorKind::Invalid, why));
+        }
+        self.ask(Asked::Rules(rules.clone())).await?;
+        *self.rules.lock() = Some(rules);
+        Ok(())
     }
 
     /// What the agent said last of its group; nothing before it has said anything. What only its machine knows is left out.
@@ -502,14 +589,27 @@ impl Attendant {
         Ok(done.point.map(|(branch, point)| PointInfo::retained(self.group, branch, &point)))
     }
 
-    /// Asks, and waits for no answer.
+    /// Compares the agent's disks with the vault, as [`Group::compare`]; ended when this is given up.
+    ///
+    /// # Errors
+    /// What the agent says; `Retry` when the line breaks.
+    pub async fn compare(&self) -> Result<u64> {
+        let _ends = EndComparison(self);
+        Ok(self.ask(Asked::Compare { begin: true }).await?.blocks_moved)
+    }
+
     pub(super) fn tell_to_let_go(&self, point: PointId) {
+        self.tell(Asked::Barrier { point, part: Part::LetGo });
+    }
+
+    /// Asks, and waits for no answer.
+    fn tell(&self, what: Asked) {
         let number = {
             let mut pending = self.pending.lock();
             pending.number += 1;
             pending.number
         };
-        let _ = self.asks.try_send(Ask { number, what: Asked::Barrier { point, part: Part::LetGo } });
+        let _ = self.asks.try_send(Ask { number, what });
     }
 
     async fn ask(&self, what: Asked) -> Result<Done> {

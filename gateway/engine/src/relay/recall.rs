@@ -35,7 +35,7 @@ use crate::segments::{Reader, ReaderLimits};
 /// Extents of one pass that an agent may name as written by itself, at most: beyond that every block is fetched.
 const EXTENTS_MAX: usize = 1 << 20;
 /// Frames that wait for the line.
-const AHEAD: usize = 4;
+pub(super) const AHEAD: usize = 4;
 
 /// The agent's end of a line for the way back.
 pub(crate) struct Recalling {
@@ -173,8 +173,17 @@ pub(super) async fn serve(
     input: &mut ReadHalf<Line>,
     output: &mut WriteHalf<Line>,
 ) -> EngineError {
-    let (frames, mut written) = mpsc::channel(AHEAD);
-    let answering = answer(vault, recall, peer, input, frames);
+    let (frames, written) = mpsc::channel(AHEAD);
+    speak(answer(vault, recall, peer, input, frames), written, peer, output).await
+}
+
+/// Answers until the line is over, and says that it is there meanwhile.
+pub(super) async fn speak(
+    answering: impl Future<Output = Result<std::convert::Infallible>>,
+    mut written: mpsc::Receiver<Vec<u8>>,
+    peer: &str,
+    output: &mut WriteHalf<Line>,
+) -> EngineError {
     let writing = async {
         loop {
             let frame = match tokio::time::timeout(line::BEAT, written.recv()).await {
@@ -265,9 +274,12 @@ struct LineSink(mpsc::Sender<Vec<u8>>);
 impl LineSink {
     async fn send(&self, frame: std::result::Result<Vec<u8>, lifeboat_format::FormatError>) -> Result<()> {
         let frame = frame.map_err(wire::refused)?;
-        let gone = |_| EngineError::new(ErrorKind::Closed, "the line of the agent is over");
-        self.0.send(frame).await.map_err(gone)
+        self.0.send(frame).await.map_err(|_| gone())
     }
+}
+
+pub(super) fn gone() -> EngineError {
+    EngineError::new(ErrorKind::Closed, "the line of the agent is over")
 }
 
 #[async_trait]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lifeboat_format::stream::compare::Compare;
 use lifeboat_format::stream::recall::{Begin, Recall};
 use lifeboat_format::stream::{Attend, Declare, FrameKind, Open, Standing};
 use lifeboat_model::{GatewayId, GroupId};
@@ -19,7 +20,7 @@ use tokio::io::{ReadHalf, WriteHalf};
 use super::cache::Cache;
 use super::control::{Attendant, Attendants};
 use super::stream::{Attached, Budget, Stream, StreamStatus};
-use super::{Admission, Line, line, recall, wire};
+use super::{Admission, Line, compare, line, recall, wire};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::group::RetrySettings;
 use crate::machine::Machine;
@@ -76,6 +77,9 @@ impl ProcessServer {
             Ok(Begun::Attending(attend)) => self.attendants.serve(attend, &peer, &mut input, &mut output).await.into(),
             Ok(Begun::Recalling(vault, recall)) => {
                 recall::serve(&vault, recall, &peer, &mut input, &mut output).await.into()
+            }
+            Ok(Begun::Comparing(vault, asked)) => {
+                compare::serve(&vault, asked, &peer, &mut input, &mut output).await.into()
             }
             Ok(Begun::Streaming(stream, attached)) => {
                 let connection = attached.connection;
@@ -150,6 +154,7 @@ impl ProcessServer {
         let beginning = |kind| {
             use FrameKind as Kind;
             matches!(kind, Kind::Open | Kind::Declare | Kind::Attend | Kind::Begin | Kind::Recall | Kind::Survey)
+                || kind == Kind::Compare
         };
         let mut first = line::read(input, peer, beginning).await?;
         if first.kind == FrameKind::Survey {
@@ -163,6 +168,13 @@ impl ProcessServer {
             self.config.admission.admit(agent, attend.group).await?;
             tracing::info!(%agent, group = %attend.group, "an agent can be told what to do");
             return Ok(Begun::Attending(attend));
+        }
+        if first.kind == FrameKind::Compare {
+            let compare = Compare::decode(&first.body()).map_err(wire::refused)?;
+            speaks_for_itself(agent, compare.agent)?;
+            let vault = self.config.admission.compare(agent, compare.group).await?.vault;
+            tracing::info!(%agent, group = %compare.group, "an agent compares its disks");
+            return Ok(Begun::Comparing(vault, compare));
         }
         if first.kind == FrameKind::Declare {
             let declared = Declare::decode(&first.body()).map_err(wire::refused)?;
@@ -237,6 +249,8 @@ enum Begun {
     Attending(Attend),
     /// Reading the history for it.
     Recalling(Arc<Vault>, Recall),
+    /// Comparing its disks with the history.
+    Comparing(Arc<Vault>, Compare),
 }
 
 fn speaks_for_itself(agent: GatewayId, named: GatewayId) -> Result<()> {

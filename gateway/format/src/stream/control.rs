@@ -12,6 +12,10 @@ use crate::{FormatError, LABEL_BYTES_MAX};
 
 /// Reasons of one report, at most.
 pub const REASONS_MAX: usize = 16;
+/// Length of an [`Attend`] that says nothing of abilities, bytes.
+const ATTEND_LEN: usize = 32;
+/// Longest name of a time zone, bytes.
+const ZONE_BYTES_MAX: usize = 64;
 
 /// Opens a line on which an agent hears what it is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,17 +24,32 @@ pub struct Attend {
     pub group: GroupId,
     /// The agent.
     pub agent: GatewayId,
+    /// What it can do that agents before version 3 of the protocol couldn't; none on a line of before.
+    pub abilities: Option<Abilities>,
+}
+
+/// What an agent can do, from version 3 of the protocol on. All of them go by [`Rules`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// It has hooks for its applications, each of which may take so many milliseconds.
+    pub hooks_ms: Option<u64>,
+    /// It has its disks compared with the vault when it is asked to.
+    pub compares: bool,
 }
 
 impl Attend {
     /// The frame.
     ///
     /// # Errors
-    /// None: the length is fixed.
+    /// None: the length is bounded.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
         let mut body = Vec::new();
         body.put(&self.group.to_bytes());
         body.put(&self.agent.to_bytes());
+        if let Some(abilities) = &self.abilities {
+            put_ms(&mut body, abilities.hooks_ms);
+            body.put_flag(abilities.compares);
+        }
         frame(FrameKind::Attend, &body)
     }
 
@@ -40,10 +59,13 @@ impl Attend {
     /// `Truncated`, `Corrupt`.
     pub fn decode(body: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(STREAM.what, body);
-        let attend =
-            Self { group: GroupId::from_bytes(reader.array()?), agent: GatewayId::from_bytes(reader.array()?) };
+        let (group, agent) = (GroupId::from_bytes(reader.array()?), GatewayId::from_bytes(reader.array()?));
+        let abilities = match body.len() {
+            ATTEND_LEN => None,
+            _ => Some(Abilities { hooks_ms: take_ms(&mut reader)?, compares: reader.flag()? }),
+        };
         reader.finish()?;
-        Ok(attend)
+        Ok(Self { group, agent, abilities })
     }
 }
 
@@ -258,6 +280,64 @@ pub enum Asked {
         /// The part.
         part: Part,
     },
+    /// To go by these rules from now on, and to remember them. Only an agent that said what it can do is asked.
+    Rules(Rules),
+    /// To compare its disks with the vault, and copy what differs; answered with the number of blocks that do. Only an agent that said that it
+    /// can is asked.
+    Compare {
+        /// False: to end the comparison that is under way, if any.
+        begin: bool,
+    },
+}
+
+/// What the policy of an agent's group says that the agent has to do itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Time between recovery points while there are writes, milliseconds.
+    pub point_ms: u64,
+    /// Time between points for which applications are held, milliseconds; none when there are to be none, and where whoever
+    /// coordinates the replication group has them taken.
+    pub app_point_ms: Option<u64>,
+    /// Size of the journal, percent of the disks' size.
+    pub journal_percent: u8,
+    /// When what the vault lacks may be copied unasked; at any hour without.
+    pub resync: Option<Window>,
+}
+
+/// Hours of every day, by the clocks of a time zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first minute since midnight, and the first after; a window past midnight ends the next day.
+    pub minutes: (u16, u16),
+    /// The zone's IANA name; UTC when empty.
+    pub zone: String,
+}
+
+impl Rules {
+    fn put(&self, body: &mut Vec<u8>) -> Result<(), FormatError> {
+        body.put_u64(self.point_ms);
+        put_ms(body, self.app_point_ms);
+        body.put_u8(self.journal_percent);
+        body.put_flag(self.resync.is_some());
+        if let Some(window) = &self.resync {
+            body.put_u16(window.minutes.0);
+            body.put_u16(window.minutes.1);
+            body.put_text(STREAM.what, &window.zone, ZONE_BYTES_MAX)?;
+        }
+        Ok(())
+    }
+
+    fn take(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
+        Ok(Self {
+            point_ms: reader.u64()?,
+            app_point_ms: take_ms(reader)?,
+            journal_percent: reader.u8()?,
+            resync: match reader.flag()? {
+                false => None,
+                true => Some(Window { minutes: (reader.u16()?, reader.u16()?), zone: reader.text(ZONE_BYTES_MAX)? }),
+            },
+        })
+    }
 }
 
 /// A part of a barrier: what the members of a replication group are asked for, all of them one part before any of them the next.
@@ -330,6 +410,14 @@ impl Ask {
                 body.put_u8(code);
                 body.put_u64(limit_ms);
             }
+            Asked::Rules(rules) => {
+                body.put_u8(9);
+                rules.put(&mut body)?;
+            }
+            Asked::Compare { begin } => {
+                body.put_u8(10);
+                body.put_flag(*begin);
+            }
         }
         frame(FrameKind::Ask, &body)
     }
@@ -365,6 +453,8 @@ impl Ask {
                 };
                 Asked::Barrier { point, part }
             }
+            9 => Asked::Rules(Rules::take(&mut reader)?),
+            10 => Asked::Compare { begin: reader.flag()? },
             _ => return Err(reader.corrupt("something that no agent is asked for")),
         };
         reader.finish()?;
@@ -381,7 +471,7 @@ pub struct Done {
     pub orphan: Option<BranchId>,
     /// Blocks of which it is known whether they differ.
     pub blocks_compared: u64,
-    /// Blocks written to the agent's disks.
+    /// Blocks written to the agent's disks; of a comparison: those that differ.
     pub blocks_moved: u64,
     /// Bytes read from the vault for them.
     pub bytes_fetched: u64,
@@ -460,6 +550,20 @@ impl Answer {
         reader.finish()?;
         Ok(Self { number, outcome })
     }
+}
+
+fn put_ms(out: &mut Vec<u8>, ms: Option<u64>) {
+    out.put_flag(ms.is_some());
+    if let Some(ms) = ms {
+        out.put_u64(ms);
+    }
+}
+
+fn take_ms(reader: &mut Reader<'_>) -> Result<Option<u64>, FormatError> {
+    Ok(match reader.flag()? {
+        false => None,
+        true => Some(reader.u64()?),
+    })
 }
 
 fn put_branch(out: &mut Vec<u8>, branch: Option<&BranchId>) {

@@ -41,12 +41,12 @@ pub struct BranchPlace {
 }
 
 impl BranchPlace {
-    fn put(&self, out: &mut Vec<u8>) {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
         out.put(&self.branch.to_bytes());
         self.place.put(out);
     }
 
-    fn take(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
+    pub(super) fn take(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
         Ok(Self { branch: BranchId::from_bytes(reader.array()?), place: Place::take(reader)? })
     }
 }
@@ -207,7 +207,7 @@ pub fn decode_own_end_is(body: &[u8]) -> Result<BranchPlace, FormatError> {
     Ok(end)
 }
 
-/// Blocks of a volume that the agent wrote after what the vault has: whatever is there is to be fetched.
+/// Blocks of a volume that the agent wrote after what the vault has: whatever is there is to be fetched. In a comparison: blocks that differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dirty {
     /// The volume.

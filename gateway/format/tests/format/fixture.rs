@@ -18,16 +18,18 @@ use lifeboat_format::segment::{
     FrameBlock, FrameNo, PointVolume, RecoveryPoint, SealedSegment, SegmentBuilder, SegmentHash, SegmentParams,
     SegmentPlace,
 };
+use lifeboat_format::stream::compare::{Compare, Keyed, KeyedVolume, Leaf, Leaves, Unequal};
 use lifeboat_format::stream::recall::{
     Begin, Blocks, BranchPlace, Dirty, Fetch, Fetched, OwnEnd, Reached, Recall, Target, own_end_is,
 };
 use lifeboat_format::stream::{
-    Answer, Ask, Asked, Attend, Declare, DeclaredDisk, Done, End, FencedBy, KnownServer, Open, Opened, Part,
-    Place as StreamPlace, Progress, Record, Records, Refusal, Report, Reported, ReportedResync, Standing, Tenure,
+    Abilities, Answer, Ask, Asked, Attend, Declare, DeclaredDisk, Done, End, FencedBy, KnownServer, Open, Opened, Part,
+    Place as StreamPlace, Progress, Record, Records, Refusal, Report, Reported, ReportedResync, Rules, Standing,
+    Tenure, Window,
 };
 use lifeboat_model::{
     BLOCK_SIZE, BlockHash, BranchId, Epoch, Extent, ExtentSet, GatewayId, GroupId, Lsn, MapId, PointId, PointKind,
-    SegmentId, SegmentSeq, Timestamp, VaultId, VolumeId,
+    RootHash, SegmentId, SegmentSeq, Timestamp, VaultId, VolumeId,
 };
 
 pub(crate) const VAULT: VaultId = VaultId::from_bytes([0x11; 16]);
@@ -365,7 +367,34 @@ pub(crate) fn stream_declare() -> Declare {
 }
 
 pub(crate) fn stream_attend() -> Attend {
-    Attend { group: GROUP, agent: GATEWAY }
+    Attend { group: GROUP, agent: GATEWAY, abilities: None }
+}
+
+pub(crate) fn stream_compare() -> Compare {
+    Compare { group: GROUP, agent: GATEWAY, at: stream_branch_place() }
+}
+
+pub(crate) fn stream_keyed() -> Keyed {
+    let keyed = |volume, blocks| KeyedVolume { volume, blocks, key: HashKey::from_bytes([0x5a; 32]) };
+    Keyed { volumes: vec![keyed(VOLUME, 2048), keyed(OTHER_VOLUME, 0)] }
+}
+
+pub(crate) fn stream_leaves() -> Leaves {
+    Leaves { volume: VOLUME, first: 2, hashes: vec![RootHash([0x11; 32]), RootHash::ZERO] }
+}
+
+pub(crate) fn stream_unequal() -> Unequal {
+    Unequal { leaves: vec![2] }
+}
+
+pub(crate) fn stream_leaf() -> Leaf {
+    let mut blocks = Box::new([BlockHash::ZERO; 512]);
+    blocks[7] = BlockHash([0x22; 16]);
+    Leaf { volume: VOLUME, leaf: 2, blocks }
+}
+
+pub(crate) fn stream_attend_able() -> Attend {
+    Attend { abilities: Some(Abilities { hooks_ms: Some(30_000), compares: true }), ..stream_attend() }
 }
 
 pub(crate) fn stream_report() -> Report {
@@ -408,6 +437,16 @@ pub(crate) fn stream_asks() -> Vec<(&'static str, Ask)> {
         ("ask-barrier-hold", Asked::Barrier { point: POINT, part: Part::Hold { limit_ms: 2_000 } }),
         ("ask-barrier-mark", Asked::Barrier { point: POINT, part: Part::Mark }),
         ("ask-barrier-let-go", Asked::Barrier { point: POINT, part: Part::LetGo }),
+        (
+            "ask-rules",
+            Asked::Rules(Rules {
+                point_ms: 5_000,
+                app_point_ms: Some(14_400_000),
+                journal_percent: 50,
+                resync: Some(Window { minutes: (1_320, 360), zone: "Europe/Zurich".into() }),
+            }),
+        ),
+        ("ask-compare", Asked::Compare { begin: true }),
     ]
     .into_iter()
     .zip(7..)
@@ -504,6 +543,12 @@ pub(crate) fn stream_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("tenure", stream_tenure().encode()),
         ("declare", stream_declare().encode()),
         ("attend", stream_attend().encode()),
+        ("attend-able", stream_attend_able().encode()),
+        ("compare", stream_compare().encode()),
+        ("keyed", stream_keyed().encode()),
+        ("leaves", stream_leaves().encode()),
+        ("unequal", stream_unequal().encode()),
+        ("leaf", stream_leaf().encode()),
         ("report", stream_report().encode()),
         ("recall", stream_recall().encode()),
         ("own-end", stream_own_end().encode()),

@@ -15,6 +15,7 @@ use lifeboat_format::local::{GroupState, PresenceHeader, STATE_SLOT, newest_stat
 use lifeboat_format::map::MapObject;
 use lifeboat_format::rebuilt::RebuiltObject;
 use lifeboat_format::segment::{FIRST_KEY, SegmentObject};
+use lifeboat_format::stream::compare::{Compare, Keyed, Leaf, Leaves, Unequal};
 use lifeboat_format::stream::recall::{
     Begin, Blocks, Dirty, Fetch, Fetched, OwnEnd, Reached, Recall, Target, decode_own_end_is,
 };
@@ -65,6 +66,7 @@ fn built() -> Vec<(&'static str, Vec<u8>)> {
             "end" => "v1/stream-end.bin",
             "declare" => "v1/stream-declare.bin",
             "attend" => "v1/stream-attend.bin",
+            "attend-able" => "v1/stream-attend-able.bin",
             "report" => "v1/stream-report.bin",
             "ask-point" => "v1/stream-ask-point.bin",
             "ask-release" => "v1/stream-ask-release.bin",
@@ -77,6 +79,13 @@ fn built() -> Vec<(&'static str, Vec<u8>)> {
             "ask-barrier-hold" => "v1/stream-ask-barrier-hold.bin",
             "ask-barrier-mark" => "v1/stream-ask-barrier-mark.bin",
             "ask-barrier-let-go" => "v1/stream-ask-barrier-let-go.bin",
+            "ask-rules" => "v1/stream-ask-rules.bin",
+            "ask-compare" => "v1/stream-ask-compare.bin",
+            "compare" => "v1/stream-compare.bin",
+            "keyed" => "v1/stream-keyed.bin",
+            "leaves" => "v1/stream-leaves.bin",
+            "unequal" => "v1/stream-unequal.bin",
+            "leaf" => "v1/stream-leaf.bin",
             "begin-fork" => "v1/stream-begin-fork.bin",
             "begin-fork-at-point" => "v1/stream-begin-fork-at-point.bin",
             "begin-on" => "v1/stream-begin-on.bin",
@@ -202,6 +211,16 @@ fn vectors_decode_to_what_was_written() {
 
     assert_eq!(Declare::decode(&body("v1/stream-declare.bin", FrameKind::Declare)), Ok(stream_declare()));
     assert_eq!(Attend::decode(&body("v1/stream-attend.bin", FrameKind::Attend)), Ok(stream_attend()));
+    assert_eq!(Attend::decode(&body("v1/stream-attend-able.bin", FrameKind::Attend)), Ok(stream_attend_able()));
+    assert_eq!(Compare::decode(&body("v1/stream-compare.bin", FrameKind::Compare)), Ok(stream_compare()));
+    let keyed = Keyed::decode(&body("v1/stream-keyed.bin", FrameKind::Keyed)).expect("decodes");
+    for (found, written) in keyed.volumes.iter().zip(stream_keyed().volumes) {
+        assert_eq!((found.volume, found.blocks), (written.volume, written.blocks));
+        assert_eq!(found.key.expose(), written.key.expose());
+    }
+    assert_eq!(Leaves::decode(&body("v1/stream-leaves.bin", FrameKind::Leaves)), Ok(stream_leaves()));
+    assert_eq!(Unequal::decode(&body("v1/stream-unequal.bin", FrameKind::Unequal)), Ok(stream_unequal()));
+    assert_eq!(Leaf::decode(&body("v1/stream-leaf.bin", FrameKind::Leaf)), Ok(stream_leaf()));
     assert_eq!(Report::decode(&body("v1/stream-report.bin", FrameKind::Report)), Ok(stream_report()));
     for (name, ask) in stream_asks() {
         assert_eq!(Ask::decode(&body(&format!("v1/stream-{name}.bin"), FrameKind::Ask)), Ok(ask));

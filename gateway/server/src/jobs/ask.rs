@@ -292,7 +292,7 @@ impl Asked<'_> {
     pub(crate) fn resync(&self, wanted: &ResyncRequest) -> ApiResult<Decided> {
         let gateway = self.active()?.gateway;
         if wanted.compare {
-            self.refuse_agent(gateway, "can't compare its disks with the vault: leave that out")?;
+            self.compares(gateway)?;
         }
         self.is_heard(gateway, "it resyncs by itself when it has to")?;
         Ok((self.spec(JobKind::Resync, gateway), plan::resync(gateway, wanted.compare)))
@@ -305,19 +305,44 @@ impl Asked<'_> {
         }
         let gateway = self.active()?.gateway;
         if wanted.app_consistent {
-            self.refuse_agent(gateway, "has no hooks for its applications: take a point without")?;
+            self.has_hooks(gateway)?;
         }
         self.is_heard(gateway, "it takes points by its own interval")?;
         let mut spec = self.spec(JobKind::TakePoint, gateway);
-        if wanted.app_consistent && self.facts.spec.app_consistency.is_none() {
-            return Err(ApiError::field(
-                "app_consistent",
-                format!("the group {} has no hooks: declare app_consistency for it", self.name()),
-            ));
-        }
         spec.label.clone_from(&wanted.label);
         spec.app_consistent = wanted.app_consistent;
         Ok((spec, vec![StepRecord::new(Step::TakePoint, gateway)]))
+    }
+
+    /// Refuses to have an agent compare that can't.
+    fn compares(&self, gateway: GatewayId) -> ApiResult<()> {
+        let snapshot = self.attached.snapshot();
+        let document = snapshot.get(kind::GATEWAYS, &gateway.to_string());
+        if document.is_some_and(|document| status::<GatewayRecord>(document).compares) {
+            return Ok(());
+        }
+        self.refuse_agent(gateway, "is of an older version, which can't compare its disks with the vault: bring it up to date, or leave that out")
+    }
+
+    /// Refuses a point for which nothing could hold the applications where the group is: an agent's hooks are its own machine's.
+    fn has_hooks(&self, gateway: GatewayId) -> ApiResult<()> {
+        let snapshot = self.attached.snapshot();
+        let document = snapshot.get(kind::GATEWAYS, &gateway.to_string());
+        let agent = document.map(|document| (document, status::<GatewayRecord>(document)));
+        match agent.filter(|(_, record)| record.agent) {
+            Some((_, record)) if record.hooks_ms.is_some() => Ok(()),
+            Some((document, _)) => Err(ApiError::conflict(format!(
+                "the agent {} of the group {} has no hooks for its applications: name them in its settings (pre_script, post_script), or \
+                 take a point without",
+                document.name,
+                self.name()
+            ))),
+            None if self.facts.spec.app_consistency.is_some() => Ok(()),
+            None => Err(ApiError::field(
+                "app_consistent",
+                format!("the group {} has no hooks: declare app_consistency for it", self.name()),
+            )),
+        }
     }
 
     /// The first half of the way home, while the recovery side runs.

@@ -4,6 +4,7 @@
 //! ```text
 //! job's step of an agent ─> AgentInstance ─> Attendant ══ line ══> agent's group
 //! report ─> group and gateway in the catalog; ─> resumed after a switch that was given up, doubted after a failover
+//! policy ─> Rules ══ line ══> agent: intervals, size of the journal, hours for resyncs
 //! ```
 //! A step of an agent is run by whichever gateway has the agent's line just then. Two that both believe so ask the agent the same,
 //! which comes to the same, and meet in the job's document. A line that breaks leaves the step where it is, for the gateway that
@@ -15,12 +16,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lifeboat_api::validate::{parse_duration, parse_time_of_day};
+use lifeboat_api::{GroupSpec, PolicySpec, default_at_log_percent};
 use lifeboat_engine::gc::GcReport;
-use lifeboat_engine::relay::Attendant;
+use lifeboat_engine::relay::{Attendant, Rules, Window};
 use lifeboat_engine::{BlockVolume, EngineError, ErrorKind, GroupStatus, RehydrateMode};
 use lifeboat_model::state::GroupState;
-use lifeboat_model::{BranchId, GatewayId, GroupId, PointKind, Timestamp, VolumeId};
-use lifeboat_vault::VaultError;
+use lifeboat_model::{BranchId, GroupId, PointKind, Timestamp, VolumeId};
+use lifeboat_vault::{Document, VaultError};
 use tokio::task::JoinHandle;
 
 use super::REPORT_INTERVAL;
@@ -28,6 +31,8 @@ use crate::context::Context;
 use crate::data_path;
 use crate::port::{EngineResult, HeldVolume, Instance, InstanceStatus, Pass, PointFact, Settings};
 use crate::records::{GatewayRecord, GroupRecord, kind, status};
+use crate::vaults::Snapshot;
+use crate::view;
 
 /// How long an agent may take to ship its last writes before it serves writes again.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(300);
@@ -119,7 +124,7 @@ impl Instance for AgentInstance {
     }
 
     async fn compare(&self) -> EngineResult<u64> {
-        self.refused("can't compare its disks with the vault")
+        self.attendant.compare().await
     }
 
     async fn resume(&self) -> EngineResult<()> {
@@ -180,7 +185,7 @@ impl Upkeep {
         self.0.retain(|_, asking| !asking.is_finished());
         for attendant in attendants {
             let Some(seen) = attendant.status() else { continue };
-            if let Err(error) = note_heard(context, attendant.agent(), attendant.group()).await {
+            if let Err(error) = note_heard(context, &attendant).await {
                 tracing::debug!(group = %attendant.group(), %error, "it can't be told that an agent is heard");
             }
             self.ask(context, attendant, &seen).await;
@@ -192,8 +197,18 @@ impl Upkeep {
         if self.0.contains_key(&group) {
             return;
         }
-        let Some((_, document)) = context.find(kind::GROUPS, &group.to_string()).await else { return };
+        let Some((attached, document)) = context.find(kind::GROUPS, &group.to_string()).await else { return };
         let record: GroupRecord = status(&document);
+        let rules = attendant.abilities().and_then(|_| rules(&attached.snapshot(), &document));
+        if let Some(rules) = rules.filter(|rules| !attendant.follows(rules)) {
+            let telling = tokio::spawn(async move {
+                if let Err(error) = attendant.rule(rules).await {
+                    tracing::debug!(%group, %error, "an agent wasn't told what its policy says");
+                }
+            });
+            self.0.insert(group, telling);
+            return;
+        }
         let Some(active) = &record.active else { return };
         let own = active.gateway == attendant.agent();
         let asking = match seen.state {
@@ -216,16 +231,46 @@ impl Upkeep {
     }
 }
 
-/// Writes down that an agent can be told something, as often as gateways say that they are there.
-async fn note_heard(context: &Context, agent: GatewayId, group: GroupId) -> Result<(), VaultError> {
-    let Some((attached, _)) = context.find(kind::GROUPS, &group.to_string()).await else { return Ok(()) };
-    let id = agent.to_string();
+/// What the policy of a group says that its agent has to do itself; nothing while the policy isn't known.
+fn rules(snapshot: &Snapshot, group: &Document) -> Option<Rules> {
+    let spec: GroupSpec = group.spec_as().ok()?;
+    rules_of(&spec, &view::policy_of(snapshot, &spec, &status(group))?)
+}
+
+fn rules_of(spec: &GroupSpec, policy: &PolicySpec) -> Option<Rules> {
+    let ms = |text: &str| parse_duration(text).ok().and_then(|found| u64::try_from(found.as_millis()).ok());
+    let minutes = |text: &Option<String>| text.as_deref().and_then(|text| parse_time_of_day(text).ok());
+    let resync = policy.resync.as_ref();
+    let window = resync.and_then(|resync| {
+        let minutes = (minutes(&resync.window_start)?, minutes(&resync.window_end)?);
+        Some(Window { minutes, zone: resync.timezone.clone().unwrap_or_default() })
+    });
+    Some(Rules {
+        point_ms: ms(&policy.recovery_point_interval)?,
+        // Whoever coordinates its replication group has them taken by all of it at once.
+        app_point_ms: policy.app_consistent_interval.as_deref().filter(|_| spec.shared_points.is_none()).and_then(ms),
+        journal_percent: resync
+            .map_or_else(default_at_log_percent, |resync| resync.at_log_percent)
+            .try_into()
+            .unwrap_or(u8::MAX),
+        resync: window,
+    })
+}
+
+/// Writes down that an agent can be told something, as often as gateways say that they are there, and what it can do.
+async fn note_heard(context: &Context, attendant: &Attendant) -> Result<(), VaultError> {
+    let Some((attached, _)) = context.find(kind::GROUPS, &attendant.group().to_string()).await else { return Ok(()) };
+    let id = attendant.agent().to_string();
+    let abilities = attendant.abilities();
+    let (follows_policy, hooks_ms) = (abilities.is_some(), abilities.and_then(|abilities| abilities.hooks_ms));
+    let compares = abilities.is_some_and(|abilities| abilities.compares);
     let Some(record) = attached.snapshot().get(kind::GATEWAYS, &id).map(|document| status::<GatewayRecord>(document))
     else {
         return Ok(());
     };
     let due = |heard: Timestamp| Timestamp::now().seconds_since(heard) >= REPORT_INTERVAL.as_secs_f64();
-    if !record.heard.is_none_or(due) {
+    let known = (record.follows_policy, record.hooks_ms, record.compares) == (follows_policy, hooks_ms, compares);
+    if known && !record.heard.is_none_or(due) {
         return Ok(());
     }
     let vault = attached.vault()?;
@@ -235,9 +280,57 @@ async fn note_heard(context: &Context, agent: GatewayId, group: GroupId) -> Resu
         .update_status(kind::GATEWAYS, &id, &mut |found| {
             let mut found: GatewayRecord = status(found);
             (found.heard, found.last_seen) = (Some(now), Some(now));
+            (found.follows_policy, found.hooks_ms, found.compares) = (follows_policy, hooks_ms, compares);
             serde_json::to_value(&found).ok()
         })
         .await?;
     attached.refresh().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use lifeboat_api::{Resync, SharedPoints};
+    use lifeboat_model::{PolicyId, SiteId, VaultId};
+
+    use super::*;
+
+    #[test]
+    fn a_policy_is_told_as_what_the_agent_has_to_do_itself() {
+        let policy = PolicySpec {
+            vault_id: VaultId::new(),
+            name: "gold".into(),
+            recovery_point_interval: "10s".into(),
+            app_consistent_interval: Some("4h".into()),
+            retention: Vec::new(),
+            rpo_threshold: "5m".into(),
+            resync: Some(Resync {
+                at_log_percent: 20,
+                window_start: Some("22:00".into()),
+                window_end: Some("06:00".into()),
+                timezone: None,
+            }),
+            bandwidth_limit: Vec::new(),
+            compression: "auto".into(),
+        };
+        let group = GroupSpec {
+            vault_id: policy.vault_id,
+            site_id: SiteId::new(),
+            name: "erp".into(),
+            policy_id: PolicyId::new(),
+            app_consistency: None,
+            shared_points: None,
+        };
+        let rules = rules_of(&group, &policy).expect("known");
+        let window = Window { minutes: (22 * 60, 6 * 60), zone: String::new() };
+        assert_eq!((rules.point_ms, rules.app_point_ms), (10_000, Some(14_400_000)));
+        assert_eq!((rules.journal_percent, rules.resync), (20, Some(window)));
+        // Whoever coordinates has them taken.
+        let shared = SharedPoints { replication_group: "shop".into(), every: "1m".into() };
+        let together = GroupSpec { shared_points: Some(shared), ..group.clone() };
+        assert_eq!(rules_of(&together, &policy).expect("known").app_point_ms, None);
+        let plain = PolicySpec { resync: None, app_consistent_interval: None, ..policy };
+        let rules = rules_of(&group, &plain).expect("known");
+        assert_eq!((rules.app_point_ms, rules.journal_percent, rules.resync), (None, 50, None));
+    }
 }

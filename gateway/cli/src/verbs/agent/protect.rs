@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use lifeboat_agent::{AgentConfig, AgentStatus, DiskConfig};
+use lifeboat_agent::{AgentConfig, AgentStatus, AppHooks, DiskConfig};
+use lifeboat_api::default_hook_timeout;
 use lifeboat_api::validate::parse_duration;
 use lifeboat_engine::at_rest::Encrypted;
 use lifeboat_model::Timestamp;
@@ -25,6 +26,8 @@ use crate::serve::{LogSettings, peers, read_settings, stop_signal};
 
 /// What a running agent wrote longer ago than this is no longer true.
 const STALE: Duration = Duration::from_secs(15);
+const HOOK_TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+const HOOKS: &str = "/etc/lifeboat/hooks";
 const POINT_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 
 /// Protect disks of this machine.
@@ -58,10 +61,22 @@ pub(super) struct RunArgs {
     /// Gateways that renew its certificate: https://HOST:PORT, separated by commas [env: LIFEBOAT_ENDPOINT]
     #[arg(long, value_name = "URL,…")]
     endpoint: Option<String>,
-    /// Time between recovery points while there are writes, 1s to 1h, 5s when left out
+    /// Time between recovery points while there are writes, 1s to 1h; the policy's when left out
     #[arg(long, value_name = "DURATION")]
     point_interval: Option<String>,
-    /// Most that the journal may take, for example 4GiB; by the disks and the space there is when left out
+    /// Program in this machine's directory of hooks that runs before an application-consistent point
+    #[arg(long, value_name = "NAME")]
+    pre_script: Option<String>,
+    /// Program there that runs after every attempt at one
+    #[arg(long, value_name = "NAME")]
+    post_script: Option<String>,
+    /// How long each of them may take, 1s to 10m, 30s when left out
+    #[arg(long, value_name = "DURATION")]
+    hook_timeout: Option<String>,
+    /// The directory of hooks, /etc/lifeboat/hooks when left out
+    #[arg(long, value_name = "DIR")]
+    hooks: Option<PathBuf>,
+    /// Most that the journal may take, for example 4GiB; by the policy, the disks and the space there is when left out
     #[arg(long, value_name = "SIZE")]
     journal_bytes: Option<String>,
     /// What is logged: info, debug, or module=level, separated by commas [env: LIFEBOAT_LOG]
@@ -93,6 +108,10 @@ struct File {
     consistency_server: Option<String>,
     endpoint: Option<String>,
     point_interval: Option<String>,
+    pre_script: Option<String>,
+    post_script: Option<String>,
+    hook_timeout: Option<String>,
+    hooks: Option<PathBuf>,
     journal_bytes: Option<String>,
     log: Option<String>,
     local_key_file: Option<PathBuf>,
@@ -158,12 +177,14 @@ fn settings(args: RunArgs) -> Result<(AgentConfig, Option<KeySource>, Option<Str
         text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned).collect()
     };
     let disks = if args.disk.is_empty() { file.disk } else { args.disk };
-    let interval = args.point_interval.or(file.point_interval).unwrap_or_else(|| "5s".to_owned());
+    let interval = args.point_interval.or(file.point_interval);
     let point_interval =
-        parse_duration(&interval).map_err(|error| Failure::usage(format!("--point-interval: {error}")))?;
-    if point_interval < POINT_INTERVAL.0 || point_interval > POINT_INTERVAL.1 {
-        return Err(Failure::usage(format!("--point-interval must lie between 1s and 1h, not {interval}")));
-    }
+        interval.map(|text| duration("point-interval", &text, POINT_INTERVAL, "1s and 1h")).transpose()?;
+    let hooks = hooks(
+        (args.pre_script.or(file.pre_script), args.post_script.or(file.post_script)),
+        args.hook_timeout.or(file.hook_timeout),
+        args.hooks.or(file.hooks),
+    )?;
     let journal = args.journal_bytes.or(file.journal_bytes);
     let config = AgentConfig {
         state: args.state.or(file.state).ok_or_else(|| missing("state"))?,
@@ -183,6 +204,7 @@ fn settings(args: RunArgs) -> Result<(AgentConfig, Option<KeySource>, Option<Str
         journal_bytes: journal
             .map(|text| render::parse_size(&text).map_err(|error| Failure::usage(format!("--journal-bytes: {error}"))))
             .transpose()?,
+        hooks,
         host: Encrypted::host(None),
     };
     let local = match args.local_key.source()? {
@@ -196,6 +218,40 @@ fn settings(args: RunArgs) -> Result<(AgentConfig, Option<KeySource>, Option<Str
         return Err(missing("disk"));
     }
     Ok((config, local, file.log))
+}
+
+/// A duration within bounds; `between`: those, for people.
+fn duration(flag: &str, text: &str, bounds: (Duration, Duration), between: &str) -> Result<Duration> {
+    let found = parse_duration(text).map_err(|error| Failure::usage(format!("--{flag}: {error}")))?;
+    if found < bounds.0 || found > bounds.1 {
+        return Err(Failure::usage(format!("--{flag} must lie between {between}, not {text}")));
+    }
+    Ok(found)
+}
+
+/// The programs that hold applications, if any is named.
+fn hooks(
+    (pre, post): (Option<String>, Option<String>),
+    timeout: Option<String>,
+    directory: Option<PathBuf>,
+) -> Result<Option<AppHooks>> {
+    if pre.is_none() && post.is_none() {
+        return match timeout {
+            Some(_) => Err(Failure::usage("--hook-timeout is for hooks: name one with --pre-script or --post-script")),
+            None => Ok(None),
+        };
+    }
+    for (flag, name) in [("pre-script", &pre), ("post-script", &post)] {
+        if name.as_ref().is_some_and(|name| name.is_empty() || name.contains('/') || name.starts_with('.')) {
+            return Err(Failure::usage(format!(
+                "--{flag} is the name of a program in the directory of hooks, no path: {:?}",
+                name.as_deref().unwrap_or_default()
+            )));
+        }
+    }
+    let timeout = timeout.unwrap_or_else(default_hook_timeout);
+    let timeout = duration("hook-timeout", &timeout, HOOK_TIMEOUT, "1s and 10m")?;
+    Ok(Some(AppHooks { directory: directory.unwrap_or_else(|| HOOKS.into()), pre, post, timeout }))
 }
 
 /// `PATH` or `NAME=PATH`; the path is absolute.
@@ -256,12 +312,20 @@ mod tests {
         assert_eq!(config.process_servers, ["a:9443", "b:9443"]);
         assert_eq!(config.consistency_servers, ["a:20004", "b:20004"]);
         assert_eq!(config.disks, [DiskConfig { name: Some("data".into()), path: "/dev/vdb".into() }]);
-        assert_eq!(config.point_interval, Duration::from_secs(10));
+        assert_eq!((config.point_interval, config.hooks), (Some(Duration::from_secs(10)), None));
         let config =
             of(RunArgs { disk: vec!["/srv/a=b.raw".into()], policy: Some("silver".into()), ..args() }).unwrap();
         assert_eq!((config.policy.as_str(), config.disks[0].name.as_deref()), ("silver", None));
         assert_eq!(config.disks[0].path, Path::new("/srv/a=b.raw"));
+        let hooked = RunArgs { post_script: Some("thaw".into()), hook_timeout: Some("5s".into()), ..args() };
+        let hooks = of(hooked).unwrap().hooks.unwrap();
+        assert_eq!((hooks.pre.as_deref(), hooks.post.as_deref(), hooks.timeout.as_secs()), (None, Some("thaw"), 5));
+        assert_eq!(hooks.directory, Path::new("/etc/lifeboat/hooks"));
         for (wrong, named) in [
+            (RunArgs { pre_script: Some("/bin/true".into()), ..args() }, "pre-script"),
+            (RunArgs { post_script: Some("..".into()), ..args() }, "post-script"),
+            (RunArgs { hook_timeout: Some("5s".into()), ..args() }, "hook-timeout"),
+            (RunArgs { pre_script: Some("freeze".into()), hook_timeout: Some("1h".into()), ..args() }, "hook-timeout"),
             (RunArgs::default(), "state"),
             (RunArgs { point_interval: Some("2h".into()), ..args() }, "point-interval"),
             (RunArgs { disk: vec!["data.raw".into()], ..args() }, "absolute"),

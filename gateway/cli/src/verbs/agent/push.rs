@@ -72,6 +72,12 @@ pub(super) struct PushArgs {
     /// Gateways that coordinate its replication group, if it is in one: HOST:PORT, separated by commas
     #[arg(long, value_name = "HOST:PORT,…")]
     consistency_server: Option<String>,
+    /// Program in the server's directory of hooks that runs before an application-consistent point; it has to be put there
+    #[arg(long, value_name = "NAME")]
+    pre_script: Option<String>,
+    /// Program there that runs after every attempt at one
+    #[arg(long, value_name = "NAME")]
+    post_script: Option<String>,
     /// Gateways that enrol it, as the server reaches them: https://HOST:PORT, separated by commas
     #[arg(long, value_name = "URL,…")]
     endpoint: String,
@@ -175,6 +181,8 @@ fn settings(args: &PushArgs) -> String {
         format!("endpoint = {}", text(&args.endpoint)),
     ];
     lines.extend(args.consistency_server.iter().map(|peers| format!("consistency_server = {}", text(peers))));
+    lines.extend(args.pre_script.iter().map(|name| format!("pre_script = {}", text(name))));
+    lines.extend(args.post_script.iter().map(|name| format!("post_script = {}", text(name))));
     lines.extend(args.group.iter().map(|group| format!("group = {}", text(group))));
     lines.join("\n") + "\n"
 }

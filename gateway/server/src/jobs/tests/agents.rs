@@ -78,6 +78,21 @@ async fn what_an_agent_is_to_do_is_refused_while_nobody_can_tell_it() {
         assert!(said.contains("the agent web") && said.contains("start it"), "{said}");
     }
     heard(&pair, agent, Timestamp::now()).await;
+    // Whose hooks those would be is the agent's to say, whatever is declared for gateways.
+    let quiet = PointRequest { label: String::new(), app_consistent: true };
+    let without = refused(b.group_verb(&text, "point", &quiet).await);
+    assert!(without.contains("the agent web") && without.contains("no hooks"), "{without}");
+    let vault = attached(&pair).vault().expect("open");
+    let hooks = |document: &lifeboat_vault::Document| {
+        serde_json::to_value(GatewayRecord { hooks_ms: Some(5000), follows_policy: true, ..status(document) }).ok()
+    };
+    vault.catalog().update_status(kind::GATEWAYS, &agent.to_string(), &mut { hooks }).await.expect("written");
+    attached(&pair).refresh().await.expect("read");
+    let begun = b.group_verb(&text, "point", &quiet).await.expect("it has some now");
+    heard(&pair, agent, long_ago()).await;
+    let over = b.wait_for_job(&begun.id.to_string(), |_| ()).await.expect("over");
+    assert!(over.cause.is_some_and(|cause| cause.contains("not heard of")));
+    heard(&pair, agent, Timestamp::now()).await;
     let compare = refused(b.group_verb(&text, "resync", &ResyncRequest { compare: true }).await);
     assert!(compare.contains("compare"), "{compare}");
     pair.kill().await;
