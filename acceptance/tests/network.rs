@@ -291,16 +291,17 @@ impl Network {
     }
 
     /// Waits until the applications write on, and everything that they wrote is in the vault.
-    fn settled(&self, loads: &[Load], what: &str) {
+    fn settled(&self, loads: &[Load], what: &str) -> Result<()> {
         for (server, load) in self.servers.iter().zip(loads) {
-            load.goes_on().with_context(|| format!("after {what}: {}", server.log())).unwrap();
-            server.catches_up().with_context(|| format!("after {what}")).unwrap();
+            load.goes_on().with_context(|| format!("after {what}: {}", server.log()))?;
+            server.catches_up().with_context(|| format!("after {what}"))?;
         }
+        Ok(())
     }
 
     /// Waits for points that both servers have.
-    fn share(&self, what: &str) {
-        shares_anew(self.estate.standby().unwrap(), ["erp", "shop"], SETTLES_WITHIN, what).unwrap();
+    fn share(&self, what: &str) -> Result<()> {
+        shares_anew(self.estate.standby()?, ["erp", "shop"], SETTLES_WITHIN, what)
     }
 
     /// Has the storage do nothing for a while: nothing is refused, and nothing answered.
@@ -311,49 +312,49 @@ impl Network {
     }
 
     /// Kills, stops and cuts off one after the other.
-    fn everything_in_turn(&mut self, loads: &mut Vec<Load>) {
-        self.settled(loads, "the start");
-        self.share("a first point that both have");
+    fn everything_in_turn(&mut self, loads: &mut Vec<Load>) -> Result<()> {
+        self.settled(loads, "the start")?;
+        self.share("a first point that both have")?;
 
-        self.estate.primary.kill9().unwrap();
-        self.settled(loads, "the death of the configuration server");
-        self.share("points that the second gateway has them take, whose clock is wrong");
-        self.estate.primary.restart().unwrap();
+        self.estate.primary.kill9()?;
+        self.settled(loads, "the death of the configuration server")?;
+        self.share("points that the second gateway has them take, whose clock is wrong")?;
+        self.estate.primary.restart()?;
 
-        self.ports[1].cut().unwrap();
-        self.settled(loads, "a cut line of the second process server");
-        self.ports[1].mend().unwrap();
+        self.ports[1].cut()?;
+        self.settled(loads, "a cut line of the second process server")?;
+        self.ports[1].mend()?;
 
-        let go_on = |loads: &[Load]| loads.iter().for_each(|load| load.goes_on().unwrap());
-        self.storage.cut().unwrap();
-        go_on(loads);
-        self.storage.mend().unwrap();
-        self.settled(loads, "the storage was cut off");
+        let go_on = |loads: &[Load]| loads.iter().try_for_each(Load::goes_on);
+        self.storage.cut()?;
+        go_on(loads)?;
+        self.storage.mend()?;
+        self.settled(loads, "the storage was cut off")?;
 
-        self.pause_storage(true).unwrap();
-        go_on(loads);
-        self.pause_storage(false).unwrap();
-        self.settled(loads, "the storage stood still");
+        self.pause_storage(true)?;
+        go_on(loads)?;
+        self.pause_storage(false)?;
+        self.settled(loads, "the storage stood still")?;
 
-        self.second.kill9().unwrap();
-        self.settled(loads, "the death of the second process server");
-        self.second.restart().unwrap();
+        self.second.kill9()?;
+        self.settled(loads, "the death of the second process server")?;
+        self.second.restart()?;
 
-        self.servers[1].port.cut().unwrap();
-        go_on(loads);
-        self.servers[1].port.mend().unwrap();
-        self.settled(loads, "a server's cable was pulled");
+        self.servers[1].port.cut()?;
+        go_on(loads)?;
+        self.servers[1].port.mend()?;
+        self.settled(loads, "a server's cable was pulled")?;
 
         // A server whose agent is killed has writes fail, and goes on where it was.
-        self.servers[0].kill().unwrap();
+        self.servers[0].kill()?;
         let last = loads.remove(0).end();
-        self.servers[0].start().unwrap();
-        holds(&self.servers[0].file(), last).context("after the agent was killed").unwrap();
-        loads.insert(0, Load::start(&self.servers[0].file(), last).unwrap());
-        self.estate.standby_mut().unwrap().kill9().unwrap();
-        self.estate.standby_mut().unwrap().restart().unwrap();
-        self.settled(loads, "an agent and the recovery site were killed");
-        self.share("points that both have in the end");
+        self.servers[0].start()?;
+        holds(&self.servers[0].file(), last).context("after the agent was killed")?;
+        loads.insert(0, Load::start(&self.servers[0].file(), last)?);
+        self.estate.standby_mut()?.kill9()?;
+        self.estate.standby_mut()?.restart()?;
+        self.settled(loads, "an agent and the recovery site were killed")?;
+        self.share("points that both have in the end")
     }
 
     /// A server's group goes over in order and comes home, the application writing on wherever it may: not one acknowledged write is
@@ -413,7 +414,7 @@ fn everything_recovers_behind_packet_filters_whoever_is_killed_or_cut_off() {
         let share = ["group", "share", server.name, "--replication-group", "shop", "--shared-every", "5s"];
         network.estate.primary.run(&share).unwrap().ok().unwrap();
     }
-    network.everything_in_turn(&mut loads);
+    network.everything_in_turn(&mut loads).unwrap();
 
     let erp = network.there_and_back(loads.remove(0)).unwrap();
     network.home_elsewhere().unwrap();
