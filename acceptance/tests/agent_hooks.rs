@@ -32,7 +32,7 @@ case "$(cat mode)" in
 esac
 echo $$ > hold.new
 mv hold.new hold
-until test "$(cat held 2>/dev/null)" = $$; do sleep 0.02; done
+until test "$(cat held 2>/dev/null)" = $$; do test -e hold || exit 1; sleep 0.02; done
 case "$(cat mode)" in
   hang) echo $$ > hanging.new; mv hanging.new hanging; exec sleep 600 ;;
 esac
