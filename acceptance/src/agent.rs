@@ -8,13 +8,27 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::command::Daemon;
+use crate::command::{CONFLICT, Daemon};
 use crate::content::scribble;
 use crate::gateway::Gateway;
 use crate::{binaries, cleanup, eventually, mounts};
 
 /// How long an agent may take for anything that is waited for.
 pub const SETTLES_WITHIN: Duration = Duration::from_secs(120);
+
+/// Asks a gateway for something of an agent's group, once its agent is heard; gives the JSON of the answer. `log` is the agent's, for
+/// messages.
+///
+/// # Errors
+/// It isn't heard, or what was asked fails.
+pub fn once_heard(gateway: &Gateway, args: &[&str], log: impl FnOnce() -> String) -> Result<Value> {
+    let asked = eventually("the agent to be heard", SETTLES_WITHIN, || {
+        let asked = gateway.run(&[args, &["--output", "json"]].concat())?;
+        Ok((asked.code() != CONFLICT).then_some(asked))
+    });
+    let text = asked?.ok().with_context(|| format!("{}\n{}", gateway.log_tail(), log()))?;
+    serde_json::from_str(&text).context("no JSON")
+}
 
 /// A machine that has no credential of the vault.
 #[derive(Debug)]

@@ -17,6 +17,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{cleanup, eventually};
 
+/// What `lifeboat` exits with when something is in the way.
+pub const CONFLICT: i32 = 4;
+/// What it exits with when nobody answers, or the vault behind the gateway can't be reached: the same may work later.
+pub const UNREACHABLE: i32 = 5;
+
 /// How a program ended and what it printed.
 #[derive(Debug, Clone)]
 pub struct Outcome {

@@ -6,11 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::command::UNREACHABLE;
 use crate::eventually;
 use crate::gateway::Gateway;
-
-/// What `lifeboat` exits with when the vault behind the gateway can't be reached just now.
-const UNREACHABLE: i32 = 5;
 
 /// The ids of points that two groups have both, in the vault; nothing while the gateway doesn't reach that.
 ///

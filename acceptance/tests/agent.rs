@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
-use lifeboat_acceptance::agent::{Agent, SETTLES_WITHIN};
+use lifeboat_acceptance::agent::{Agent, SETTLES_WITHIN, once_heard};
 use lifeboat_acceptance::content::{content, scribble};
 use lifeboat_acceptance::estate::{Estate, Place};
 use lifeboat_acceptance::eventually;
@@ -263,10 +263,5 @@ fn an_agent_takes_a_point_and_stops_for_a_switch_without_loss_when_it_is_told() 
 
 /// Fails the group back to its agent.
 fn comes_back(gateway: &Gateway, agent: &Agent) -> Result<Value> {
-    let asked = eventually("the agent to be heard", SETTLES_WITHIN, || {
-        let asked = gateway.run(&["failback", "--group", "erp", "--output", "json"])?;
-        Ok((asked.code() != 4).then_some(asked))
-    });
-    let text = asked?.ok().with_context(|| format!("{}\n{}", gateway.log_tail(), agent.log()))?;
-    serde_json::from_str(&text).context("no JSON")
+    once_heard(gateway, &["failback", "--group", "erp"], || agent.log())
 }

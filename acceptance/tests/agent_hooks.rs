@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lifeboat_acceptance::agent::{Agent, SETTLES_WITHIN};
+use lifeboat_acceptance::agent::{Agent, SETTLES_WITHIN, once_heard};
 use lifeboat_acceptance::content::content;
 use lifeboat_acceptance::estate::{Estate, GROUP, Place};
 use lifeboat_acceptance::eventually;
@@ -236,11 +236,7 @@ fn hooks_at_an_agent_make_points_of_whole_transactions_and_nobody_stays_held() {
     // At the policy's interval, which the agent was told; and when somebody asks, from another gateway.
     shop.another("erp").unwrap();
     let ask = ["point", "take", "--group", "erp", "--app-consistent", "--label", "month's end"];
-    let taken = eventually("the agent's hooks to be known", SETTLES_WITHIN, || {
-        let asked = shop.estate.standby()?.run(&[&ask[..], &["--output", "json"]].concat())?;
-        Ok((asked.code() != 4).then_some(asked))
-    });
-    let taken: Value = serde_json::from_str(&taken.unwrap().ok().unwrap()).unwrap();
+    let taken = once_heard(shop.estate.standby().unwrap(), &ask, || shop.agent.log()).unwrap();
     let id = taken["result"]["point_id"].clone();
     let listed = eventually("the point to be listed", SETTLES_WITHIN, || {
         Ok(shop.app_points("erp")?.into_iter().find(|point| point["id"] == id))

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lifeboat_acceptance::agent::once_heard;
 use lifeboat_acceptance::command::{Daemon, Run};
 use lifeboat_acceptance::content::scribble;
 use lifeboat_acceptance::estate::{Api, Estate, GROUP, Place};
@@ -152,16 +153,6 @@ fn wrong_clock() -> Result<[(String, String); 3]> {
     let library = library.display().to_string();
     let variables = [("LD_PRELOAD", &*library), ("FAKETIME", "+240"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
     Ok(variables.map(|(name, value)| (name.to_owned(), value.to_owned())))
-}
-
-/// Asks for something of an agent's group, once its agent is heard.
-fn heard(gateway: &Gateway, args: &[&str], server: &Server) -> Result<Value> {
-    let asked = eventually("the agent to be heard", SETTLES_WITHIN, || {
-        let asked = gateway.run(&[args, &["--output", "json"]].concat())?;
-        Ok((asked.code() != 4).then_some(asked))
-    });
-    let text = asked?.ok().with_context(|| format!("{}\n{}", gateway.log_tail(), server.log()))?;
-    serde_json::from_str(&text).context("no JSON")
 }
 
 /// Storage, gateways and servers, each on a host of its own behind its filter.
@@ -361,12 +352,12 @@ impl Network {
     /// lost.
     fn there_and_back(&self, load: Load) -> Result<Load> {
         let (server, standby) = (&self.servers[0], self.estate.standby()?);
-        let job = heard(standby, &["failover", "planned", "--group", "erp"], server)?;
+        let job = once_heard(standby, &["failover", "planned", "--group", "erp"], || server.log())?;
         let (last, path) = (load.end(), path_of(&job, "erp-data")?);
         holds(&path, last).context("after the planned failover")?;
         let load = Load::start(&path, last)?;
         load.goes_on()?;
-        heard(standby, &["failback", "--group", "erp"], server)?;
+        once_heard(standby, &["failback", "--group", "erp"], || server.log())?;
         let last = load.end();
         holds(&server.file(), last).context("after the failback")?;
         let load = Load::start(&server.file(), last)?;

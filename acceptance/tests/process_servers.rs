@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lifeboat_acceptance::agent::{Agent, SETTLES_WITHIN};
+use lifeboat_acceptance::agent::{Agent, SETTLES_WITHIN, once_heard};
 use lifeboat_acceptance::content::{content, scribble};
 use lifeboat_acceptance::estate::{Api, Estate, Place};
 use lifeboat_acceptance::eventually;
@@ -178,13 +178,7 @@ fn a_gateway_at_the_recovery_site_stands_in_for_process_servers_that_are_gone_al
     .unwrap();
     let standby = estate.standby().unwrap();
     let there = content(Path::new(&path)).unwrap();
-    let back = eventually("the agent to be heard", SETTLES_WITHIN, || {
-        let asked = standby.run(&["failback", "--group", "erp", "--output", "json"])?;
-        Ok((asked.code() != 4).then_some(asked))
-    })
-    .unwrap();
-    let text = back.ok().with_context(|| format!("{}\n{}", standby.log_tail(), agent.log())).unwrap();
-    let job: Value = serde_json::from_str(&text).unwrap();
+    let job = once_heard(standby, &["failback", "--group", "erp"], || agent.log()).unwrap();
     assert_eq!(job["state"], "succeeded", "{job}");
     assert!(job["result"]["orphan_branch_id"].is_string(), "what it wrote meanwhile is kept: {job}");
     assert!(content(&agent.file()).unwrap() == there, "its own disk has what the recovery site had");

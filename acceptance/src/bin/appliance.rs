@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lifeboat_acceptance::command::{Daemon, Run};
+use lifeboat_acceptance::command::{CONFLICT, Daemon, Run, UNREACHABLE};
 use lifeboat_acceptance::scratch::Scratch;
 use lifeboat_acceptance::{binaries, cleanup, eventually, mounts};
 use lifeboat_lab::Moto;
@@ -31,9 +31,6 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(300);
 const DATA_BYTES: u64 = 8 << 30;
 const DISK_BYTES: u64 = 8 << 20;
 const TOKEN: &str = "5b1a7d0e0c6f4b7a9e8d7c6b5a493827";
-/// Exit codes of `lifeboat`.
-const UNREACHABLE: i32 = 5;
-const CONFLICT: i32 = 4;
 const SECRET: &str = "canary-bucket-secret";
 
 /// How an appliance is started.

@@ -30,6 +30,7 @@ use lifeboat_identity::Machine;
 use lifeboat_model::state::GroupState;
 use lifeboat_model::{GatewayId, Timestamp};
 use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -253,6 +254,34 @@ async fn attending(group: &Arc<Group>, agent: GatewayId, route: &Route, settings
         pause = if begun.elapsed() >= longest { shortest } else { (pause * 2).min(longest) };
         tracing::info!(%why, again_in_ms = pause.as_millis(), "nobody can tell this agent what to do just now");
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Writes what costs nothing but time when it is lost: under a temporary name, then renamed. Nothing is synced.
+fn keep(path: &Path, value: &impl Serialize) -> std::io::Result<()> {
+    let new = path.with_extension("json.new");
+    std::fs::write(&new, serde_json::to_vec_pretty(value)?)?;
+    std::fs::rename(&new, path)
+}
+
+#[cfg(test)]
+impl AgentConfig {
+    /// Of an agent with these disks in its state directory, and nothing else that is said.
+    fn of_tests(dir: &Path, disks: &[&str]) -> Self {
+        Self {
+            state: dir.to_owned(),
+            mount: dir.join("mount"),
+            disks: disks.iter().map(|name| DiskConfig { name: None, path: dir.join(name) }).collect(),
+            group: Some("erp".to_owned()),
+            policy: "gold".to_owned(),
+            process_servers: Vec::new(),
+            consistency_servers: Vec::new(),
+            endpoints: Vec::new(),
+            point_interval: None,
+            journal_bytes: None,
+            hooks: None,
+            host: lifeboat_engine::at_rest::Encrypted::host(None),
+        }
     }
 }
 

@@ -140,24 +140,6 @@ fn size(path: &Path) -> anyhow::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DiskConfig;
-
-    fn config(dir: &Path, disks: &[&str]) -> AgentConfig {
-        AgentConfig {
-            state: dir.to_owned(),
-            mount: dir.join("mount"),
-            disks: disks.iter().map(|name| DiskConfig { name: None, path: dir.join(name) }).collect(),
-            group: Some("erp".to_owned()),
-            policy: "gold".to_owned(),
-            process_servers: Vec::new(),
-            consistency_servers: Vec::new(),
-            endpoints: Vec::new(),
-            point_interval: None,
-            journal_bytes: None,
-            hooks: None,
-            host: lifeboat_engine::at_rest::Encrypted::host(None),
-        }
-    }
 
     #[test]
     fn ids_are_made_once_disks_are_added_and_none_is_forgotten() {
@@ -165,16 +147,20 @@ mod tests {
         for name in ["data 1.raw", "log.raw"] {
             File::create(dir.path().join(name)).unwrap().set_len(1 << 20).unwrap();
         }
-        let first = Protects::load_or_make(&config(dir.path(), &["data 1.raw"])).unwrap();
+        let first = Protects::load_or_make(&AgentConfig::of_tests(dir.path(), &["data 1.raw"])).unwrap();
         assert_eq!((first.disks[0].name.as_str(), first.size_bytes()), ("erp-data-1", 1 << 20));
-        assert_eq!(Protects::load_or_make(&config(dir.path(), &["data 1.raw"])).unwrap(), first);
-        let second = Protects::load_or_make(&config(dir.path(), &["log.raw", "data 1.raw"])).unwrap();
+        assert_eq!(Protects::load_or_make(&AgentConfig::of_tests(dir.path(), &["data 1.raw"])).unwrap(), first);
+        let second = Protects::load_or_make(&AgentConfig::of_tests(dir.path(), &["log.raw", "data 1.raw"])).unwrap();
         assert_eq!((second.group, &second.disks[0], second.disks.len()), (first.group, &first.disks[0], 2));
-        let error = Protects::load_or_make(&config(dir.path(), &["log.raw"])).unwrap_err();
+        let error = Protects::load_or_make(&AgentConfig::of_tests(dir.path(), &["log.raw"])).unwrap_err();
         assert!(error.to_string().contains("data 1.raw"), "{error}");
-        let error = Protects::load_or_make(&config(dir.path(), &["data 1.raw", "log.raw", "none"])).unwrap_err();
+        let error =
+            Protects::load_or_make(&AgentConfig::of_tests(dir.path(), &["data 1.raw", "log.raw", "none"])).unwrap_err();
         assert!(error.to_string().contains("none"), "{error}");
         fs::write(dir.path().join(FILE), b"{").unwrap();
-        assert!(Protects::load_or_make(&config(dir.path(), &["data 1.raw"])).is_err(), "a damaged file is named");
+        assert!(
+            Protects::load_or_make(&AgentConfig::of_tests(dir.path(), &["data 1.raw"])).is_err(),
+            "a damaged file is named"
+        );
     }
 }

@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::rustls::ClientConfig;
 
+use crate::keep;
 use choice::{Candidate, in_order};
 
 /// How long those that are slow to say how they are get once somebody has answered.
@@ -212,12 +213,7 @@ impl Route {
             }
             place.told.clone_from(&told);
         }
-        let new = self.file.with_extension("json.new");
-        let written = serde_json::to_vec_pretty(&told)
-            .map_err(std::io::Error::from)
-            .and_then(|text| fs::write(&new, text))
-            .and_then(|()| fs::rename(&new, &self.file));
-        if let Err(error) = written {
+        if let Err(error) = keep(&self.file, &told) {
             tracing::debug!(%error, "what the process servers are can't be kept");
         }
     }

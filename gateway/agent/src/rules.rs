@@ -17,7 +17,7 @@ use lifeboat_model::Hours;
 use lifeboat_program::Hooks;
 use serde::{Deserialize, Serialize};
 
-use crate::AgentConfig;
+use crate::{AgentConfig, keep};
 
 const FILE: &str = "rules.json";
 /// Time between recovery points where neither this machine nor a policy says one.
@@ -137,12 +137,7 @@ impl Settings {
     }
 
     fn keep(&self, rules: &Rules) {
-        let new = self.file.with_extension("json.new");
-        let written = serde_json::to_vec_pretty(&kept(rules))
-            .map_err(std::io::Error::from)
-            .and_then(|text| fs::write(&new, text))
-            .and_then(|()| fs::rename(&new, &self.file));
-        if let Err(error) = written {
+        if let Err(error) = keep(&self.file, &kept(rules)) {
             tracing::warn!(%error, "what the policy says can't be kept for the next start");
         }
     }
@@ -216,24 +211,6 @@ fn read(file: &Path) -> Option<Rules> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DiskConfig;
-
-    fn config(dir: &Path) -> AgentConfig {
-        AgentConfig {
-            state: dir.to_owned(),
-            mount: dir.join("mount"),
-            disks: vec![DiskConfig { name: None, path: dir.join("disk") }],
-            group: Some("erp".to_owned()),
-            policy: "gold".to_owned(),
-            process_servers: Vec::new(),
-            consistency_servers: Vec::new(),
-            endpoints: Vec::new(),
-            point_interval: None,
-            journal_bytes: None,
-            hooks: None,
-            host: lifeboat_engine::at_rest::Encrypted::host(None),
-        }
-    }
 
     fn rules() -> Rules {
         Rules {
@@ -247,11 +224,11 @@ mod tests {
     #[test]
     fn what_was_told_is_kept_and_the_machines_own_settings_go_before_it() {
         let dir = tempfile::tempdir().unwrap();
-        let fresh = Settings::new(&config(dir.path()), 1 << 20);
+        let fresh = Settings::new(&AgentConfig::of_tests(dir.path(), &["disk"]), 1 << 20);
         assert_eq!(fresh.of_group().point_interval, POINT_INTERVAL);
         assert!(fresh.of_group().resync.hours.is_none() && fresh.of_group().app_points.is_none());
         fresh.keep(&rules());
-        let after = Settings::new(&config(dir.path()), 1 << 20).of_group();
+        let after = Settings::new(&AgentConfig::of_tests(dir.path(), &["disk"]), 1 << 20).of_group();
         assert_eq!(after.point_interval, Duration::from_secs(30));
         assert_eq!(after.resync.hours, Hours::new(&[], Some((60, 120)), Some("Europe/Zurich")).ok());
         assert!(after.app_points.is_none(), "an interval makes no hooks");
@@ -265,7 +242,7 @@ mod tests {
             point_interval: Some(Duration::from_secs(2)),
             journal_bytes: Some(1 << 30),
             hooks: Some(hooks),
-            ..config(dir.path())
+            ..AgentConfig::of_tests(dir.path(), &["disk"])
         };
         let settings = Settings::new(&own, 1 << 20);
         assert_eq!(settings.abilities(), Abilities { hooks_ms: Some(7000), compares: true });
@@ -275,13 +252,17 @@ mod tests {
         assert_eq!((app.every, app.timeout), (Some(Duration::from_secs(3600)), Duration::from_secs(7)));
         assert_eq!(group, settings.of_group(), "asked again, nothing has changed");
         fs::write(dir.path().join(FILE), b"{").unwrap();
-        assert_eq!(Settings::new(&config(dir.path()), 1 << 20).of_group().point_interval, POINT_INTERVAL);
+        assert_eq!(
+            Settings::new(&AgentConfig::of_tests(dir.path(), &["disk"]), 1 << 20).of_group().point_interval,
+            POINT_INTERVAL
+        );
     }
 
     #[test]
     fn the_journal_is_a_share_of_the_disks_within_bounds() {
         let dir = tempfile::tempdir().unwrap();
-        let of = |disks: u64| Settings::new(&config(dir.path()), disks).of_group().journal_bytes;
+        let of =
+            |disks: u64| Settings::new(&AgentConfig::of_tests(dir.path(), &["disk"]), disks).of_group().journal_bytes;
         assert_eq!(of(1 << 20), 64 << 20);
         assert!(of(u64::MAX) <= 16 << 30);
     }

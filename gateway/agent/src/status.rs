@@ -9,9 +9,9 @@ use lifeboat_model::state::Health;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::AgentConfig;
 use crate::protects::Protects;
 use crate::route::Route;
+use crate::{AgentConfig, keep};
 
 const FILE: &str = "status.json";
 
@@ -66,13 +66,7 @@ pub fn read_status(state: &Path) -> std::io::Result<AgentStatus> {
 /// Tells whoever listens, and writes it down: nobody misses one that can't be written.
 pub(crate) fn tell(config: &AgentConfig, told: &watch::Sender<Option<AgentStatus>>, status: &AgentStatus) {
     told.send_replace(Some(status.clone()));
-    let path = config.state.join(FILE);
-    let new = path.with_extension("json.new");
-    let written = serde_json::to_vec_pretty(status)
-        .map_err(std::io::Error::from)
-        .and_then(|text| fs::write(&new, text))
-        .and_then(|()| fs::rename(&new, &path));
-    if let Err(error) = written {
+    if let Err(error) = keep(&config.state.join(FILE), status) {
         tracing::debug!(%error, "the status can't be written");
     }
 }

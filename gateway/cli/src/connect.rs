@@ -85,7 +85,10 @@ impl ConnectionArgs {
 }
 
 /// The gateway that runs with this state directory.
-fn local(state: &Path) -> Result<ClientConfig> {
+///
+/// # Errors
+/// `Unreachable` when none does; its files can't be read.
+pub(crate) fn local(state: &Path) -> Result<ClientConfig> {
     let file = state.join("management.address");
     let address = match std::fs::read_to_string(&file) {
         Ok(text) => text.trim().to_owned(),

@@ -36,7 +36,7 @@ use lifeboat_engine::{EngineError, ErrorKind, GroupStatus, RetrySettings};
 use lifeboat_identity::{Demand, Peer};
 use lifeboat_model::state::Health;
 use lifeboat_model::{AgentId, GatewayId, GroupId, PolicyId, Timestamp, VolumeId};
-use lifeboat_vault::{VaultError, VaultErrorKind};
+use lifeboat_vault::{Document, VaultError, VaultErrorKind};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -133,6 +133,28 @@ async fn line(
 /// Decides by the catalog.
 struct Gatekeeper(Arc<Context>);
 
+impl Gatekeeper {
+    /// [`Admission::admit`], and only while the group is held by a job that is one for it; `otherwise` says of the group, by its name, why
+    /// not.
+    async fn admit_while(
+        &self,
+        agent: GatewayId,
+        group: GroupId,
+        is_for_it: impl Fn(&Document) -> bool + Send,
+        otherwise: impl Fn(&str) -> String + Send,
+    ) -> Result<Admitted, EngineError> {
+        let admitted = self.admit(agent, group).await?;
+        let found = self.0.require(kind::GROUPS, "group", &group.to_string()).await;
+        let (attached, document) = found.map_err(|refused| error(ErrorKind::Retry, refused.0.detail))?;
+        let record: GroupRecord = status(&document);
+        let snapshot = attached.snapshot();
+        match record.job.and_then(|job| snapshot.get(kind::JOBS, &job.to_string())) {
+            Some(job) if is_for_it(job) => Ok(admitted),
+            _ => Err(error(ErrorKind::Retry, otherwise(&document.name))),
+        }
+    }
+}
+
 impl fmt::Debug for Gatekeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Gatekeeper")
@@ -188,46 +210,25 @@ impl Admission for Gatekeeper {
     /// An agent reads history while its group is brought back to it, and never otherwise: whoever stole its identity learns nothing
     /// that isn't about to be on its disks.
     async fn recall(&self, agent: GatewayId, group: GroupId) -> Result<Admitted, EngineError> {
-        let admitted = self.admit(agent, group).await?;
-        let (attached, document) = self
-            .0
-            .require(kind::GROUPS, "group", &group.to_string())
-            .await
-            .map_err(|refused| error(ErrorKind::Retry, refused.0.detail))?;
-        let record: GroupRecord = status(&document);
-        let snapshot = attached.snapshot();
-        let job = record.job.and_then(|job| snapshot.get(kind::JOBS, &job.to_string()));
-        let back = job.and_then(|job| job.spec_as::<AnySpec>().ok()).is_some_and(|spec| {
-            matches!(spec.kind(), JobKind::Failback | JobKind::Reprotect) && spec.gateway() == agent
-        });
-        if back {
-            return Ok(admitted);
-        }
-        let why = format!("the group {} isn't being brought back to {}", document.name, agent_id(agent));
-        Err(error(ErrorKind::Retry, why))
+        let brings_back = |job: &Document| {
+            job.spec_as::<AnySpec>().is_ok_and(|spec| {
+                matches!(spec.kind(), JobKind::Failback | JobKind::Reprotect) && spec.gateway() == agent
+            })
+        };
+        let otherwise = |name: &str| format!("the group {name} isn't being brought back to {}", agent_id(agent));
+        self.admit_while(agent, group, brings_back, otherwise).await
     }
 
     /// An agent is told what its volumes' blocks are hashed with, and where it differs, while a job has it compare and never otherwise.
     async fn compare(&self, agent: GatewayId, group: GroupId) -> Result<Admitted, EngineError> {
-        let admitted = self.admit(agent, group).await?;
-        let (attached, document) = self
-            .0
-            .require(kind::GROUPS, "group", &group.to_string())
-            .await
-            .map_err(|refused| error(ErrorKind::Retry, refused.0.detail))?;
-        let record: GroupRecord = status(&document);
-        let snapshot = attached.snapshot();
-        let job = record.job.and_then(|job| snapshot.get(kind::JOBS, &job.to_string()));
-        let asked = job.is_some_and(|job| {
+        let compares = |job: &Document| {
             let steps = status::<JobRecord>(job).steps;
             let is_its = job.spec_as::<AnySpec>().is_ok_and(|spec| spec.gateway() == agent);
             is_its && steps.iter().any(|step| step.step == Step::Compare && step.state == JobState::Running)
-        });
-        if asked {
-            return Ok(admitted);
-        }
-        let why = format!("nobody has the group {} compared with the disks of {}", document.name, agent_id(agent));
-        Err(error(ErrorKind::Retry, why))
+        };
+        let otherwise =
+            |name: &str| format!("nobody has the group {name} compared with the disks of {}", agent_id(agent));
+        self.admit_while(agent, group, compares, otherwise).await
     }
 
     async fn declare(&self, agent: GatewayId, declared: &Declare) -> Result<(), EngineError> {

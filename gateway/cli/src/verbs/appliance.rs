@@ -17,12 +17,13 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use lifeboat_api::{Client, ClientConfig};
+use lifeboat_api::Client;
 use lifeboat_appliance::machine;
 use lifeboat_appliance::plan::STATE;
 use serde_json::Value;
 
-use crate::failure::{Failure, Result};
+use crate::connect;
+use crate::failure::{Exit, Failure, Result};
 use crate::output::note;
 use crate::render::clean;
 
@@ -85,12 +86,10 @@ async fn ready() -> Result<()> {
 }
 
 async fn ask(state: &Path) -> Result<(), String> {
-    let address =
-        fs::read_to_string(state.join("management.address")).map_err(|_| "the gateway is starting".to_owned())?;
-    let address = address.trim().replace("[::]", "[::1]").replace("0.0.0.0", "127.0.0.1");
-    let mut config = ClientConfig { endpoints: vec![format!("https://{address}")], ..ClientConfig::default() };
-    config.add_token_file(state.join("admin.token")).map_err(|error| error.to_string())?;
-    config.add_ca_file(state.join("ca.pem")).map_err(|error| error.to_string())?;
+    let config = connect::local(state).map_err(|error| match error.exit() {
+        Exit::Unreachable => "the gateway is starting".to_owned(),
+        _ => error.to_string(),
+    })?;
     let client = Client::new(&config).map_err(|error| error.to_string())?;
     client.get::<Value>("/readyz", &[]).await.map(drop).map_err(|error| error.to_string())
 }

@@ -18,13 +18,13 @@ use futures::stream::{StreamExt, TryStreamExt, iter};
 use lifeboat_format::hash::BlockHasher;
 use lifeboat_format::stream::compare::{Compare, Keyed, KeyedVolume, Leaf, Leaves, Unequal};
 use lifeboat_format::stream::recall::{BranchPlace, Dirty};
-use lifeboat_format::stream::{self, End, FrameKind};
+use lifeboat_format::stream::{self, FrameKind};
 use lifeboat_model::{Extent, GatewayId, GroupId, LEAF_BLOCKS, VolumeId};
 use lifeboat_vault::Vault;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
-use super::recall::{AHEAD, gone, speak};
+use super::recall::{AHEAD, LineSink, speak};
 use super::{Line, Relay, line, wire};
 use crate::branch::Position;
 use crate::error::{EngineError, ErrorKind, Result};
@@ -39,9 +39,7 @@ const LEAVES_PARALLEL: usize = 4;
 
 /// The agent's end of a line for comparing.
 pub(crate) struct Comparing {
-    input: ReadHalf<Line>,
-    output: WriteHalf<Line>,
-    server: String,
+    line: line::Asking,
 }
 
 /// A volume at the point that is compared with.
@@ -63,12 +61,10 @@ impl Comparing {
         agent: GatewayId,
         at: Position,
     ) -> Result<(Self, Vec<AtPoint>)> {
-        let (line, server) = relay.connect_beside().await?;
-        let (input, output) = tokio::io::split(line);
-        let mut this = Self { input, output, server };
+        let mut this = Self { line: line::Asking::new(relay.connect_beside().await?) };
         let at = BranchPlace { branch: at.branch, place: wire::place(at) };
-        this.write(&Compare { group, agent, at }.encode().map_err(wire::refused)?).await?;
-        let keyed = Keyed::decode(&this.read(FrameKind::Keyed).await?).map_err(wire::refused)?;
+        this.line.write(&Compare { group, agent, at }.encode().map_err(wire::refused)?).await?;
+        let keyed = Keyed::decode(&this.body(FrameKind::Keyed).await?).map_err(wire::refused)?;
         let volumes = keyed.volumes.into_iter().map(|one| AtPoint {
             volume: one.volume,
             blocks: one.blocks,
@@ -105,22 +101,22 @@ impl Comparing {
                 // A disk that is slow is no line that is dead.
                 match tokio::time::timeout(line::BEAT, hashed.as_mut()).await {
                     Ok(local) => break local?,
-                    Err(_) => self.write(&stream::beat()).await?,
+                    Err(_) => self.line.write(&stream::beat()).await?,
                 }
             };
             let hashes = local.iter().map(|leaf| leaf.leaf).collect();
-            self.write(&Leaves { volume: at.volume, first, hashes }.encode().map_err(wire::refused)?).await?;
-            let unequal = Unequal::decode(&self.read(FrameKind::Unequal).await?).map_err(wire::refused)?;
+            self.line.write(&Leaves { volume: at.volume, first, hashes }.encode().map_err(wire::refused)?).await?;
+            let unequal = Unequal::decode(&self.body(FrameKind::Unequal).await?).map_err(wire::refused)?;
             for leaf in unequal.leaves {
                 let known = leaf.checked_sub(first).and_then(|index| local.get(usize::try_from(index).ok()?));
                 let known = known.ok_or_else(|| {
-                    let why = format!("{} answers for blocks that it wasn't asked about", self.server);
+                    let why = format!("{} answers for blocks that it wasn't asked about", self.line.server);
                     EngineError::new(ErrorKind::Retry, why)
                 })?;
                 let asked = Leaf { volume: at.volume, leaf, blocks: known.blocks.clone() };
-                self.write(&asked.encode().map_err(wire::refused)?).await?;
+                self.line.write(&asked.encode().map_err(wire::refused)?).await?;
                 let Dirty { extents, .. } =
-                    Dirty::decode(&self.read(FrameKind::Dirty).await?).map_err(wire::refused)?;
+                    Dirty::decode(&self.body(FrameKind::Dirty).await?).map_err(wire::refused)?;
                 extents.into_iter().for_each(&mut *each);
             }
             first = end;
@@ -128,23 +124,9 @@ impl Comparing {
         Ok(())
     }
 
-    async fn write(&mut self, frame: &[u8]) -> Result<()> {
-        line::write(&mut self.output, &self.server, frame).await
-    }
-
-    async fn read(&mut self, wanted: FrameKind) -> Result<Bytes> {
-        loop {
-            let allowed = |kind| kind == wanted || matches!(kind, FrameKind::Beat | FrameKind::End);
-            let received = line::read(&mut self.input, &self.server, allowed).await?;
-            match received.kind {
-                FrameKind::Beat => {}
-                FrameKind::End => {
-                    let end = End::decode(&received.body()).map_err(wire::refused)?;
-                    return Err(wire::ended(&self.server, &end).into());
-                }
-                _ => return Ok(received.body()),
-            }
-        }
+    /// The body of the answer that is expected.
+    async fn body(&mut self, wanted: FrameKind) -> Result<Bytes> {
+        Ok(self.line.read(|kind| kind == wanted).await?.1)
     }
 }
 
@@ -176,10 +158,8 @@ async fn answer(
         let key = vault.volume_keys(volume.id).await.map_err(crate::cause::vault)?.keys.hash.clone();
         volumes.push(KeyedVolume { volume: volume.id, blocks: volume.size_blocks, key });
     }
-    let send = async |frame: std::result::Result<Vec<u8>, lifeboat_format::FormatError>| {
-        frames.send(frame.map_err(wire::refused)?).await.map_err(|_| gone())
-    };
-    send(Keyed { volumes }.encode()).await?;
+    let to = LineSink(frames);
+    to.send(Keyed { volumes }.encode()).await?;
     let of = |volume: VolumeId| {
         let unknown =
             || EngineError::new(ErrorKind::Invalid, format!("{peer} compares {volume}, which the point hasn't"));
@@ -199,12 +179,12 @@ async fn answer(
                         leaves.push(leaf);
                     }
                 }
-                send(Unequal { leaves }.encode()).await?;
+                to.send(Unequal { leaves }.encode()).await?;
             }
             FrameKind::Leaf => {
                 let Leaf { volume, leaf, blocks } = Leaf::decode(&received.body()).map_err(wire::refused)?;
                 let extents = unequal_blocks(of(volume)?, &reader, leaf.saturating_mul(LEAF_BLOCKS), &blocks).await?;
-                send(Dirty { volume, extents }.encode()).await?;
+                to.send(Dirty { volume, extents }.encode()).await?;
             }
             _ => {}
         }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifeboat_format::stream::{FRAME_HEAD_LEN, FrameHead, FrameKind};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use lifeboat_format::stream::{End, FRAME_HEAD_LEN, FrameHead, FrameKind};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
+use super::{Line, wire};
 use crate::error::{EngineError, ErrorKind, Result};
 
 /// How often either side says that it is there.
@@ -68,6 +69,43 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), peer: &str, frame:
             ErrorKind::Retry,
             format!("{peer} has taken nothing for {} s", WRITE_PATIENCE.as_secs()),
         )),
+    }
+}
+
+/// An agent's end of a line on which it asks and a process server answers.
+pub(super) struct Asking {
+    input: ReadHalf<Line>,
+    output: WriteHalf<Line>,
+    pub(super) server: String,
+}
+
+impl Asking {
+    pub(super) fn new((line, server): (Line, String)) -> Self {
+        let (input, output) = tokio::io::split(line);
+        Self { input, output, server }
+    }
+
+    pub(super) async fn write(&mut self, frame: &[u8]) -> Result<()> {
+        write(&mut self.output, &self.server, frame).await
+    }
+
+    /// The next frame that is more than a sign of life.
+    ///
+    /// # Errors
+    /// What [`read`] says; why the process server ended the line.
+    pub(super) async fn read(&mut self, wanted: impl Fn(FrameKind) -> bool) -> Result<(FrameKind, Bytes)> {
+        loop {
+            let allowed = |kind| wanted(kind) || matches!(kind, FrameKind::Beat | FrameKind::End);
+            let received = read(&mut self.input, &self.server, allowed).await?;
+            match received.kind {
+                FrameKind::Beat => {}
+                FrameKind::End => {
+                    let end = End::decode(&received.body()).map_err(wire::refused)?;
+                    return Err(wire::ended(&self.server, &end).into());
+                }
+                kind => return Ok((kind, received.body())),
+            }
+        }
     }
 }
 

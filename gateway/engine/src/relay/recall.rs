@@ -19,7 +19,7 @@ use lifeboat_format::stream::recall::{
     Blocks, BranchPlace, Dirty, FRAME_CONTENT_MAX, FRAME_EXTENTS_MAX, Fetch, Fetched, OwnEnd, Reached, Recall, Target,
     decode_own_end_is, own_end_is,
 };
-use lifeboat_format::stream::{self, End, FrameKind};
+use lifeboat_format::stream::{self, FrameKind};
 use lifeboat_model::{BLOCK_SIZE, BranchId, Epoch, Extent, ExtentSet, GatewayId, GroupId, VolumeId};
 use lifeboat_vault::Vault;
 use tokio::io::{ReadHalf, WriteHalf};
@@ -39,9 +39,7 @@ pub(super) const AHEAD: usize = 4;
 
 /// The agent's end of a line for the way back.
 pub(crate) struct Recalling {
-    input: ReadHalf<Line>,
-    output: WriteHalf<Line>,
-    server: String,
+    line: line::Asking,
     group: GroupId,
 }
 
@@ -74,10 +72,9 @@ impl Recalling {
     /// # Errors
     /// `Retry` when no process server answers.
     pub(crate) async fn open(relay: &dyn Relay, group: GroupId, agent: GatewayId) -> Result<Self> {
-        let (line, server) = relay.connect().await?;
-        let (input, mut output) = tokio::io::split(line);
-        line::write(&mut output, &server, &Recall { group, agent }.encode().map_err(wire::refused)?).await?;
-        Ok(Self { input, output, server, group })
+        let mut line = line::Asking::new(relay.connect().await?);
+        line.write(&Recall { group, agent }.encode().map_err(wire::refused)?).await?;
+        Ok(Self { line, group })
     }
 
     /// Where what this agent wrote ends in the vault, on a branch that was taken over.
@@ -85,8 +82,8 @@ impl Recalling {
     /// # Errors
     /// `Retry` when the line breaks or the vault is away; `Invalid` while nobody has taken it over.
     pub(crate) async fn own_end(&mut self, branch: BranchId, epoch: Epoch) -> Result<Position> {
-        self.write(&OwnEnd { branch, epoch }.encode().map_err(wire::refused)?).await?;
-        let (_, body) = self.read(|kind| kind == FrameKind::OwnEndIs).await?;
+        self.line.write(&OwnEnd { branch, epoch }.encode().map_err(wire::refused)?).await?;
+        let (_, body) = self.line.read(|kind| kind == FrameKind::OwnEndIs).await?;
         let end = decode_own_end_is(&body).map_err(wire::refused)?;
         Ok(wire::position(end.branch, end.place))
     }
@@ -102,7 +99,7 @@ impl Recalling {
             let all: Vec<Extent> = extents.iter().collect();
             for part in all.chunks(FRAME_EXTENTS_MAX) {
                 let dirty = Dirty { volume: *volume, extents: part.to_vec() };
-                self.write(&dirty.encode().map_err(wire::refused)?).await?;
+                self.line.write(&dirty.encode().map_err(wire::refused)?).await?;
             }
         }
         let fetch = Fetch {
@@ -112,8 +109,8 @@ impl Recalling {
             cursor: pass.cursor.map(|cursor| Reached { volume: cursor.volume, lba: cursor.lba }),
             full,
         };
-        self.write(&fetch.encode().map_err(wire::refused)?).await?;
-        let (_, body) = self.read(|kind| kind == FrameKind::Target).await?;
+        self.line.write(&fetch.encode().map_err(wire::refused)?).await?;
+        let (_, body) = self.line.read(|kind| kind == FrameKind::Target).await?;
         let Target { branch, point, begun, full, volumes } = Target::decode(&body).map_err(wire::refused)?;
         Ok(Aim { point: PointInfo::retained(self.group, branch, &point), begun, full, volumes })
     }
@@ -124,7 +121,7 @@ impl Recalling {
     /// `Retry` when the line breaks or the vault is away.
     pub(crate) async fn next(&mut self) -> Result<Piece> {
         let content = |kind| matches!(kind, FrameKind::Blocks | FrameKind::Reached | FrameKind::Fetched);
-        let (kind, body) = self.read(content).await?;
+        let (kind, body) = self.line.read(content).await?;
         match kind {
             FrameKind::Blocks => {
                 let Blocks { volume, extent, data } = Blocks::decode(&body).map_err(wire::refused)?;
@@ -141,25 +138,6 @@ impl Recalling {
                 let Fetched { blocks_compared, blocks_moved, bytes_fetched } =
                     Fetched::decode(&body).map_err(wire::refused)?;
                 Ok(Piece::Done(RehydrateStats { blocks_compared, blocks_moved, bytes_fetched }))
-            }
-        }
-    }
-
-    async fn write(&mut self, frame: &[u8]) -> Result<()> {
-        line::write(&mut self.output, &self.server, frame).await
-    }
-
-    async fn read(&mut self, wanted: impl Fn(FrameKind) -> bool) -> Result<(FrameKind, Bytes)> {
-        loop {
-            let allowed = |kind| wanted(kind) || matches!(kind, FrameKind::Beat | FrameKind::End);
-            let received = line::read(&mut self.input, &self.server, allowed).await?;
-            match received.kind {
-                FrameKind::Beat => {}
-                FrameKind::End => {
-                    let end = End::decode(&received.body()).map_err(wire::refused)?;
-                    return Err(wire::ended(&self.server, &end).into());
-                }
-                kind => return Ok((kind, received.body())),
             }
         }
     }
@@ -269,16 +247,16 @@ async fn send_pass(vault: &Arc<Vault>, group: GroupId, pass: Pass, to: &LineSink
 }
 
 /// What a pass moves, onto the line.
-struct LineSink(mpsc::Sender<Vec<u8>>);
+pub(super) struct LineSink(pub(super) mpsc::Sender<Vec<u8>>);
 
 impl LineSink {
-    async fn send(&self, frame: std::result::Result<Vec<u8>, lifeboat_format::FormatError>) -> Result<()> {
+    pub(super) async fn send(&self, frame: std::result::Result<Vec<u8>, lifeboat_format::FormatError>) -> Result<()> {
         let frame = frame.map_err(wire::refused)?;
         self.0.send(frame).await.map_err(|_| gone())
     }
 }
 
-pub(super) fn gone() -> EngineError {
+fn gone() -> EngineError {
     EngineError::new(ErrorKind::Closed, "the line of the agent is over")
 }
 
