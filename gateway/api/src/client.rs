@@ -154,6 +154,18 @@ impl Client {
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
+    /// What stands there, byte for byte.
+    ///
+    /// # Errors
+    /// As [`ClientErrorKind`] says.
+    pub async fn get_bytes(&self, path: &str) -> Result<bytes::Bytes, ClientError> {
+        let answer = self.send(Method::GET, path, &[], None, Duration::ZERO).await?;
+        if !answer.status.is_success() {
+            return Err(ClientError::from_answer(answer.status, &answer.body, &Method::GET, path));
+        }
+        Ok(answer.body)
+    }
+
     /// Every page of a list.
     ///
     /// # Errors

@@ -10,8 +10,12 @@
 //! boot. What is interrupted is done anew: each step leaves either nothing or what the next boot finds done. Only a disk that has
 //! nothing but zeros where file systems and tables begin and end is ever formatted.
 
+pub mod attempts;
+pub mod console;
 pub mod disk;
+pub mod live;
 pub mod machine;
+pub mod network;
 pub mod nocloud;
 pub mod ovf;
 pub mod plan;

@@ -17,9 +17,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, BYTES_MIN, Choice, Disk, EDGE_BYTES, Holds};
+use crate::network::Said;
 use crate::plan::{DATA, Hardware, MOUNT, Plan, STATE, plan};
 use crate::properties::{Hidden, Properties, Settings};
-use crate::{nocloud, ovf};
+use crate::{live, nocloud, ovf};
 
 /// Longest document that is read from a medium.
 const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
@@ -62,7 +63,10 @@ pub fn boot() -> Result<Report> {
     }
     let device = data_disk(&mut notes)?;
     mount_data(&device)?;
+    let said = Said::of(&properties.settings);
     let settings = settings(Path::new(DATA), properties.settings)?;
+    let (settings, _) = live::with_network(settings, &said, Path::new(DATA), &mut notes);
+    live::remember(&said)?;
     let state = Path::new(STATE);
     directory(state, 0o700)?;
     chown(state, Some(GATEWAY_USER), Some(GATEWAY_USER)).context("give the state directory to the gateway")?;
@@ -180,8 +184,7 @@ fn holds(device: &Path, bytes: u64) -> Result<Holds> {
 /// Checks, mounts, and grows it into what the disk has.
 fn mount_data(device: &Path) -> Result<()> {
     let device = device.display().to_string();
-    let mounts = fs::read_to_string("/proc/self/mounts").context("read what is mounted")?;
-    if mounts.lines().any(|line| line.split(' ').nth(1) == Some(DATA)) {
+    if is_mounted(DATA)? {
         return Ok(());
     }
     // 0: nothing to do; 1: repaired. What is more is for a person.
@@ -198,31 +201,36 @@ fn mount_data(device: &Path) -> Result<()> {
     run("resize2fs", &[&device]).with_context(|| format!("grow the file system of {device} into its disk"))
 }
 
+/// Whether something is mounted there.
+pub(crate) fn is_mounted(place: &str) -> Result<bool> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("read what is mounted")?;
+    Ok(mounts.lines().any(|line| line.split(' ').nth(1) == Some(place)))
+}
+
 /// What counts from now on: what was said over what was kept. It is kept before it is used.
 fn settings(data: &Path, said: Settings) -> Result<Settings> {
     let home = data.join("appliance");
     directory(&home, 0o700)?;
     let path = home.join("settings.json");
-    let before = match fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Settings::default(),
-        read => {
-            let bytes = read.with_context(|| format!("read {}", path.display()))?;
-            let kept: Kept =
-                serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
-            ensure!(
-                kept.version <= SETTINGS_VERSION,
-                "{} is of version {}, which a newer appliance wrote: start that one",
-                path.display(),
-                kept.version
-            );
-            kept.settings
-        }
-    };
+    let before = kept(data)?;
     let settings = said.over(before);
     settings.check()?;
     let kept = Kept { version: SETTINGS_VERSION, settings: settings.clone() };
     write(&path, &serde_json::to_vec_pretty(&kept)?, 0o600)?;
     Ok(settings)
+}
+
+/// What was kept on the data disk; nothing at its first boot.
+pub(crate) fn kept(data: &Path) -> Result<Settings> {
+    let path = data.join("appliance/settings.json");
+    let Some(kept) = live::read::<Kept>(&path)? else { return Ok(Settings::default()) };
+    ensure!(
+        kept.version <= SETTINGS_VERSION,
+        "{} is of version {}, which a newer appliance wrote: start that one",
+        path.display(),
+        kept.version
+    );
+    Ok(kept.settings)
 }
 
 /// Puts the token where a gateway finds its own, if it has none yet; whether it has one now.
@@ -238,11 +246,7 @@ fn administrators_token(state: &Path, token: Option<&Hidden>) -> Result<bool> {
 }
 
 fn apply(plan: &Plan, root: &Path) -> Result<()> {
-    for file in &plan.files {
-        let path = root.join(file.path.strip_prefix("/").unwrap_or(&file.path));
-        directory(path.parent().unwrap_or(root), 0o755)?;
-        write(&path, file.content.as_bytes(), 0o644)?;
-    }
+    write_files(plan, root)?;
     if root == Path::new("/") {
         rustix::system::sethostname(plan.name.as_bytes()).context("set the host name")?;
         // The mount's place is in the image; who may mount there is decided here.
@@ -251,7 +255,16 @@ fn apply(plan: &Plan, root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn hardware() -> Hardware {
+pub(crate) fn write_files(plan: &Plan, root: &Path) -> Result<()> {
+    for file in &plan.files {
+        let path = root.join(file.path.strip_prefix("/").unwrap_or(&file.path));
+        directory(path.parent().unwrap_or(root), 0o755)?;
+        write(&path, file.content.as_bytes(), 0o644)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn hardware() -> Hardware {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let mut interfaces: Vec<(u64, String)> = names("/sys/class/net")
         .unwrap_or_default()
@@ -278,18 +291,20 @@ fn number(path: &Path) -> Result<u64> {
     text.trim().parse().with_context(|| format!("{} has no number", path.display()))
 }
 
-fn directory(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn directory(path: &Path, mode: u32) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(|| format!("protect {}", path.display()))
 }
 
 /// Written beside and renamed: it is there whole, or as it was.
-fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let draft = path.with_extension("draft");
     let written = (|| {
         fs::remove_file(&draft)
             .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
         let mut file = File::options().write(true).create_new(true).mode(mode).open(&draft)?;
+        // Whatever this process's mask is: others read some of them.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&draft, path)?;
@@ -298,7 +313,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     written.with_context(|| format!("write {}", path.display()))
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let ended = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())

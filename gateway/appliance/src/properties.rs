@@ -94,6 +94,12 @@ impl fmt::Display for Address {
 pub struct Hidden(String);
 
 impl Hidden {
+    /// Hides a text.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The text.
     #[must_use]
     pub fn expose(&self) -> &str {

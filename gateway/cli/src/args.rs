@@ -66,7 +66,7 @@ pub(crate) enum Verb {
     RegistrationKey(RegistrationKeyArgs),
     /// Agents: enrol this machine and protect its disks; list and revoke those that enrolled
     Agent(AgentArgs),
-    /// What the appliance does at its boot
+    /// What the appliance runs: boot, console, updates
     Appliance(ApplianceArgs),
     /// Decide about what a second person has to approve
     Approval(ApprovalArgs),

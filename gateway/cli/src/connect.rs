@@ -38,6 +38,11 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 }
 
 impl ConnectionArgs {
+    /// The gateway on this machine with that state directory.
+    pub(crate) fn of_state(state: &Path) -> Self {
+        Self { state: Some(state.to_owned()), ..Self::default() }
+    }
+
     /// The state directory that is named, by the flag or in the environment.
     pub(crate) fn state(&self) -> Option<PathBuf> {
         self.state.clone().or_else(|| environment("LIFEBOAT_STATE").map(PathBuf::from))

@@ -56,7 +56,7 @@ Run a gateway:
   token            Tokens with roles: make, list, rotate and revoke them; show the administrator's token of this machine
   registration-key Registration keys: what a machine enrols with, once
   agent            Agents: enrol this machine and protect its disks; list and revoke those that enrolled
-  appliance        What the appliance does at its boot
+  appliance        What the appliance runs: boot, console, updates
   approval         Decide about what a second person has to approve
   whoami           Say whom the gateway takes you for, and what you may do
 
@@ -120,6 +120,8 @@ fn the_lines_of_the_contract_parse() {
         "agent delete web --state /s",
         "appliance first-boot",
         "appliance ready",
+        "appliance console",
+        "support-bundle --fetch --to /tmp/bundle.tar.zst",
         "resync --group g --compare",
         "volume create --name v --gateway g --group g --source /dev/vg0/db",
         "--output json status",

@@ -1,19 +1,21 @@
-//! `lifeboat appliance`: what the appliance's units run at its boot. Nothing in here is for a person to type.
+//! `lifeboat appliance`: what the appliance's units run at its boot. None of it is typed by a person, but in a shell of the appliance.
 //!
 //! ```text
 //! first-boot   before the network: settings of the hypervisor, data disk, files for network and gateway
 //! ready        behind the gateway: asks it until it is ready, and says so on every console
+//! console      a person's: status, and menus for what is done there ([`console`])
 //! ```
 //! Consoles may be read by whoever watches a hypervisor: secrets never go there.
 
 mod about;
 mod boot;
+mod console;
 
 use clap::{Args, Subcommand};
 
 use crate::failure::Result;
 
-/// What the appliance does at its boot.
+/// What the appliance runs: boot, console, updates.
 #[derive(Args, Debug)]
 pub(crate) struct ApplianceArgs {
     #[command(subcommand)]
@@ -26,11 +28,14 @@ enum ApplianceVerb {
     FirstBoot,
     /// Wait until the gateway is ready, and say so on every console
     Ready,
+    /// Show how the appliance is, and menus, on the terminal that this runs on
+    Console,
 }
 
 pub(crate) async fn run(args: ApplianceArgs) -> Result<()> {
     match args.verb {
         ApplianceVerb::FirstBoot => boot::first(),
         ApplianceVerb::Ready => boot::ready().await,
+        ApplianceVerb::Console => console::run().await,
     }
 }

@@ -72,6 +72,9 @@ pub(crate) struct SupportBundleArgs {
     /// A log file to put in, besides the journal of lifeboat's units; may be given several times
     #[arg(long = "log", value_name = "FILE")]
     logs: Vec<PathBuf>,
+    /// Instead of making one, take the newest that was made at the console of the gateway's appliance
+    #[arg(long, conflicts_with = "logs")]
+    fetch: bool,
 }
 
 /// What is in a bundle.
@@ -154,24 +157,61 @@ impl Bundle {
 }
 
 pub(crate) async fn run(args: SupportBundleArgs, output: Output) -> Result<()> {
+    if args.fetch {
+        return fetch(&args, output).await;
+    }
+    let (to, about) = make(&args.connection, args.to, None, &args.logs).await?;
+    for missing in about["missing"].as_array().into_iter().flatten() {
+        let text = |field: &str| missing[field].as_str().unwrap_or_default().to_owned();
+        note(&format!("not in it: {}: {}", text("what"), text("why")));
+    }
+    let document = json!({"file": to.display().to_string(), "bundle": about});
+    output.show(&document, || render::clean(&to.display().to_string()))
+}
+
+/// Takes the newest that was made on the gateway's machine.
+async fn fetch(args: &SupportBundleArgs, output: Output) -> Result<()> {
+    let bytes = args.connection.client()?.get_bytes("/v1/support-bundles/latest").await?;
+    let time: String = Timestamp::now().to_string().chars().take(19).map(|c| if c == ':' { '-' } else { c }).collect();
+    let to = args.to.clone().unwrap_or_else(|| PathBuf::from(format!("lifeboat-support-{time}Z.tar.zst")));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&to)?;
+        io::Write::write_all(&mut file, &bytes)?;
+        file.sync_all()
+    })();
+    written.map_err(|error| unwritable(&to, &error))?;
+    output.show(&json!({"file": to.display().to_string(), "bytes": bytes.len()}), || {
+        render::clean(&to.display().to_string())
+    })
+}
+
+fn unwritable(to: &Path, error: &io::Error) -> Failure {
+    let what = match error.kind() {
+        io::ErrorKind::AlreadyExists => "it is there already: name another file with --to".to_owned(),
+        io::ErrorKind::NotFound => "its directory isn't there: make it, or name another file with --to".to_owned(),
+        _ => error.to_string(),
+    };
+    Failure::failed(format!("the support bundle {} can't be written: {what}", to.display()))
+}
+
+/// Makes one: the file `to`, or one with a name of its own in `directory`. The file, and what is in it.
+pub(crate) async fn make(
+    connection: &ConnectionArgs,
+    to: Option<PathBuf>,
+    directory: Option<&Path>,
+    extra: &[PathBuf],
+) -> Result<(PathBuf, Value)> {
     let now = Timestamp::now();
     let host = lifeboat_server::host_name();
     let name: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let time: String = now.to_string().chars().take(19).map(|c| if c == ':' { '-' } else { c }).collect();
     let root = format!("lifeboat-support-{name}-{time}Z");
-    let to = args.to.clone().unwrap_or_else(|| PathBuf::from(format!("{root}.tar.zst")));
-    let failed = |error: io::Error| {
-        let what = match error.kind() {
-            io::ErrorKind::AlreadyExists => "it is there already: name another file with --to".to_owned(),
-            io::ErrorKind::NotFound => "its directory isn't there: make it, or name another file with --to".to_owned(),
-            _ => error.to_string(),
-        };
-        Failure::failed(format!("the support bundle {} can't be written: {what}", to.display()))
-    };
-    let state = args.connection.state();
+    let to = to.unwrap_or_else(|| directory.unwrap_or(Path::new("")).join(format!("{root}.tar.zst")));
+    let failed = |error: io::Error| unwritable(&to, &error);
+    let state = connection.state();
     let mut bundle = Bundle::begin(&to, root, Scrub::of(state.as_deref()), now).map_err(failed)?;
     let made = async {
-        gateway(&mut bundle, &args.connection).await?;
+        gateway(&mut bundle, connection).await?;
         machine(&mut bundle)?;
         match &state {
             Some(state) => bundle.put_or_say("state/files.txt", listing(state))?,
@@ -180,16 +220,11 @@ pub(crate) async fn run(args: SupportBundleArgs, output: Output) -> Result<()> {
             }
         }
         settings(&mut bundle)?;
-        logs(&mut bundle, &args.logs)?;
+        logs(&mut bundle, extra)?;
         bundle.finish()
     };
     let about = made.await.inspect_err(|_| drop(fs::remove_file(&to))).map_err(failed)?;
-    for missing in about["missing"].as_array().into_iter().flatten() {
-        let text = |field: &str| missing[field].as_str().unwrap_or_default().to_owned();
-        note(&format!("not in it: {}: {}", text("what"), text("why")));
-    }
-    let document = json!({"file": to.display().to_string(), "bundle": about});
-    output.show(&document, || render::clean(&to.display().to_string()))
+    Ok((to, about))
 }
 
 /// What the gateway shows of itself.

@@ -24,6 +24,7 @@ mod points;
 mod reads;
 mod registration_keys;
 mod resources;
+mod support_bundle;
 pub(crate) mod tokens;
 pub(crate) mod undelete;
 mod vaults;
@@ -70,6 +71,7 @@ fn routes() -> Routes {
         .get("/livez", || async { Json(serde_json::json!({"status": "alive"})) })
         .get("/readyz", ready)
         .get("/metrics", metrics::metrics)
+        .get("/v1/support-bundles/{id}", support_bundle::read)
         .get("/v1/openapi.json", openapi::serve)
         .get("/v1/whoami", tokens::whoami)
         .get("/v1/tokens", tokens::list)

@@ -144,6 +144,10 @@ fn answer(operation: &Operation) -> (&'static str, Value) {
         Shape::Html => {
             ("200", json!({"description": "A page.", "content": {"text/html": {"schema": {"type": "string"}}}}))
         }
+        Shape::Archive => (
+            "200",
+            json!({"description": "An archive.", "content": {"application/zstd": {"schema": {"type": "string", "format": "binary"}}}}),
+        ),
         Shape::Text => {
             ("200", json!({"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}}))
         }

@@ -21,6 +21,8 @@ pub(super) enum Shape {
     Nothing,
     /// Text.
     Text,
+    /// An archive.
+    Archive,
     /// A page.
     Html,
 }
@@ -204,7 +206,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 83] = [
+const OTHERS: [Operation; 84] = [
     operation(
         "get",
         "/v1/whoami",
@@ -752,6 +754,16 @@ const OTHERS: [Operation; 83] = [
     ),
     operation("get", "/v1/status", READ, "The gateway's account of itself.", None, Shape::One, "GatewayReport", &[]),
     operation("get", "/v1/openapi.json", Need::Token, "This document.", None, Shape::One, "Empty", &[]),
+    operation(
+        "get",
+        "/v1/support-bundles/{id}",
+        SECURE,
+        "A support bundle that was made on this machine, by its file's name; `latest` is the newest. A tar archive under zstd.",
+        None,
+        Shape::Archive,
+        "",
+        &[],
+    ),
     operation("get", "/metrics", READ, "Metrics in Prometheus's text form.", None, Shape::Text, "", &[]),
     operation(
         "get",

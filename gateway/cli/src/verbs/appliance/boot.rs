@@ -6,8 +6,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use lifeboat_appliance::machine;
 use lifeboat_appliance::plan::STATE;
+use lifeboat_appliance::{live, machine};
 
 use super::about;
 use crate::failure::{Failure, Result};
@@ -21,7 +21,11 @@ const ASKED_UNTIL_TOLD: u32 = 30;
 
 /// Settings, data disk, files for network and gateway.
 pub(super) fn first() -> Result<()> {
-    match machine::boot() {
+    let ended = machine::boot();
+    if let Err(error) = live::note_boot(&ended) {
+        note(&format!("{error:#}"));
+    }
+    match ended {
         Ok(report) => {
             report.notes.iter().for_each(|text| tell(text));
             tell(&format!("this is {}", report.name));

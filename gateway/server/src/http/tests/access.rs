@@ -312,6 +312,7 @@ fn the_roles_are_these() {
                 "post /v1/registration-keys",
                 "delete /v1/registration-keys/{id}",
                 "delete /v1/agents/{id}",
+                "get /v1/support-bundles/{id}",
                 "post /v1/tokens",
                 "delete /v1/tokens/{id}",
                 "post /v1/tokens/{id}:renew",
