@@ -22,8 +22,6 @@ use crate::properties::{Address, Hidden};
 const COLUMNS: usize = 79;
 /// Reasons that are shown.
 const REASONS_MAX: usize = 3;
-/// Whether there is an installer of updates.
-const UPDATES: bool = false;
 /// Whether gateways register by key.
 const BY_KEY: bool = false;
 /// Longest line that is taken.
@@ -230,7 +228,7 @@ impl Dialog {
             "2" if !BY_KEY => self.to(At::Seen, "This gateway is declared from outside: by Terraform or `lifeboat gateway create`,\nwith the address and the fingerprint that stand above and the administrator's token."),
             "2" => self.to(At::Endpoint, "A gateway of the same vault registers this one by a key that it gave out\n(lifeboat registration-key create --role gateway). Without one: Terraform or\n`lifeboat gateway create` from outside, with this gateway's API and token."),
             "3" => self.act(Act::Bundle),
-            "4" if UPDATES => self.to(At::Token(ForToken::Update), "The update is taken from a CD (its label is LIFEBOAT-UPD), installed beside what\nruns, and started once with the next restart."),
+            "4" => self.to(At::Token(ForToken::Update), "The update is taken from a CD (its label is LIFEBOAT-UPD), installed beside what\nruns, and started once with the next restart."),
             "5" => self.to(At::ConfirmRestart, "Volumes are away until it is back. What was acknowledged is kept."),
             "6" => self.to(At::ConfirmPowerOff, "Volumes are away until somebody starts it again. What was acknowledged is kept."),
             "7" => self.to(At::Token(ForToken::Shell), "A shell as root, for who has the administrator's token. Opening it is logged."),
@@ -385,7 +383,7 @@ pub fn screen(facts: &Facts) -> String {
         line("  SHA-256", second);
     }
     text.push_str(
-        "\n  1  Set the network                            7  Open a shell\
+        "\n  1  Set the network     4  Install an update   7  Open a shell\
          \n  2  Register            5  Restart             Enter  look again\
          \n  3  Support bundle      6  Shut down\n",
     );

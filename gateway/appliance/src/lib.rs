@@ -13,6 +13,7 @@
 pub mod attempts;
 pub mod console;
 pub mod disk;
+pub mod install;
 pub mod live;
 pub mod machine;
 pub mod network;
@@ -20,4 +21,5 @@ pub mod nocloud;
 pub mod ovf;
 pub mod plan;
 pub mod properties;
+pub mod update;
 pub mod yaml;

@@ -12,6 +12,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use aws_lc_rs::constant_time;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -94,6 +95,21 @@ pub fn boot_notes() -> (Option<String>, Vec<String>) {
     read(&Path::new(RUN).join("boot.json")).ok().flatten().unwrap_or_default()
 }
 
+/// Keeps for the console what became of an update.
+///
+/// # Errors
+/// It can't be written.
+pub fn note_update(text: &str) -> Result<()> {
+    machine::directory(Path::new(RUN), 0o700)?;
+    write(&Path::new(RUN).join("update.json"), &text)
+}
+
+/// What became of an update during this boot.
+#[must_use]
+pub fn update_note() -> Option<String> {
+    read(&Path::new(RUN).join("update.json")).ok().flatten().filter(|text: &String| !text.is_empty())
+}
+
 /// The network as it is set now.
 ///
 /// # Errors
@@ -171,8 +187,7 @@ pub fn check_token(token: &Hidden, state: &Path, now: u64) -> Result<(), String>
 
 /// Compares without telling by its time where they differ.
 fn equal(a: &[u8], b: &[u8]) -> bool {
-    let differing = a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b));
-    a.len() == b.len() && std::hint::black_box(differing) == 0
+    constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
 /// Writes down what was done at a console.

@@ -17,14 +17,14 @@ use super::{Appliance, SETTLES_WITHIN, TOKEN, UNDECLARED};
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// A person who types on the serial line and reads what comes.
-struct Terminal {
+pub(super) struct Terminal {
     line: UnixStream,
     log: PathBuf,
     read: usize,
 }
 
 impl Terminal {
-    fn open(appliance: &Appliance) -> Result<Self> {
+    pub(super) fn open(appliance: &Appliance) -> Result<Self> {
         let line = UnixStream::connect(&appliance.line).context("open the serial line")?;
         // What comes is in the log; nobody may wait for it to be taken from here.
         let mut drain = line.try_clone()?;
@@ -33,12 +33,12 @@ impl Terminal {
         Ok(Self { line, log: appliance.serial.clone(), read })
     }
 
-    fn types(&mut self, text: &str) -> Result<()> {
+    pub(super) fn types(&mut self, text: &str) -> Result<()> {
         self.line.write_all(format!("{text}\n").as_bytes()).context("type")
     }
 
     /// Reads until this stands there; all that came until then.
-    fn sees(&mut self, what: &str) -> Result<String> {
+    pub(super) fn sees(&mut self, what: &str) -> Result<String> {
         eventually(&format!("{what:?} on the console"), SETTLES_WITHIN, || {
             let all = fs::read(&self.log)?;
             let new = String::from_utf8_lossy(all.get(self.read..).unwrap_or_default()).into_owned();
@@ -52,7 +52,7 @@ impl Terminal {
 
     /// Types, and reads until something stands there. What is typed stands there too: the words that a command prints at its end are
     /// typed with quotes in them.
-    fn answers(&mut self, answer: &str, then: &str) -> Result<String> {
+    pub(super) fn answers(&mut self, answer: &str, then: &str) -> Result<String> {
         self.types(answer)?;
         self.sees(then)
     }

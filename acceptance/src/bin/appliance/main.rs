@@ -1,4 +1,5 @@
-//! The appliance's image, booted: `make test-image`, or with `--short` the first form of it, with `--only WORD` those with that in their names.
+//! The appliance's image, booted: `make test-image`, or with `--short` the first form of it, with `--only WORD` those with that in their names, with
+//! `--update DIRECTORY` the first form, updated to the image there.
 //!
 //! ```text
 //! this machine: CD with settings ─> QEMU: disk of the image, empty data disk ── serial line ─> "ready"
@@ -26,6 +27,7 @@ use lifeboat_lab::Moto;
 use serde_json::Value;
 
 mod console;
+mod update;
 
 /// Under emulation on a busy machine a boot takes a minute; one that takes this long doesn't end.
 const BOOTS_WITHIN: Duration = Duration::from_secs(600);
@@ -46,6 +48,15 @@ struct Form {
     /// The controller of the disks.
     controller: Controller,
     settings: Source,
+}
+
+/// What a machine may have beyond its form.
+#[derive(Default)]
+struct More {
+    /// CDs besides that of the settings.
+    cds: Vec<PathBuf>,
+    /// Whether it may restart.
+    restarts: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -100,8 +111,12 @@ fn main() -> ExitCode {
     let done = match (images, which.as_deref(), word) {
         (Some(images), None, None) => everything(Path::new(&images), ""),
         (Some(images), Some("--short"), None) => everything(Path::new(&images), FORMS[0].name),
+        (Some(images), Some("--update"), Some(newer)) => Scratch::new("appliance")
+            .and_then(|scratch| update::tried(Path::new(&images), Path::new(&newer), scratch.path())),
         (Some(images), Some("--only"), Some(word)) => everything(Path::new(&images), &word),
-        _ => Err(anyhow::anyhow!("usage: appliance DIRECTORY [--short | --only WORD]: the directory of `make image`")),
+        _ => Err(anyhow::anyhow!(
+            "usage: appliance DIRECTORY [--short | --only WORD | --update NEWER]: the directory of `make image`"
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -181,6 +196,10 @@ struct Appliance {
 
 impl Appliance {
     fn start(form: &Form, image: &Path, place: &Path) -> Result<Self> {
+        Self::start_with(form, image, place, &More::default())
+    }
+
+    fn start_with(form: &Form, image: &Path, place: &Path, more: &More) -> Result<Self> {
         let (management, data, undeclared) = (free_port()?, free_port()?, free_port()?);
         let (serial, line) = (place.join("serial"), place.join("line"));
         drop(fs::remove_file(&serial));
@@ -195,11 +214,17 @@ impl Appliance {
         let drive = |id: &str, file: &Path, kind: &str| {
             format!("id={id},if=none,format={kind},file={},cache=unsafe", file.display())
         };
-        let mut args: Vec<String> =
-            "-accel tcg,tb-size=512 -smp 1 -cpu max -m 1024 -nodefaults -display none -no-reboot"
-                .split(' ')
-                .map(str::to_owned)
-                .collect();
+        let mut args: Vec<String> = "-accel tcg,tb-size=512 -smp 1 -cpu max -m 1024 -nodefaults -display none"
+            .split(' ')
+            .map(str::to_owned)
+            .collect();
+        // A restart that nobody asked for is the end of a test.
+        args.extend((!more.restarts).then(|| "-no-reboot".to_owned()));
+        for (index, cd) in more.cds.iter().enumerate() {
+            let medium = drive(&format!("more{index}"), cd, "raw");
+            args.extend(["-drive".to_owned(), format!("{medium},media=cdrom,readonly=on")]);
+            args.extend(["-device".to_owned(), format!("ide-cd,drive=more{index},bus=ide.{}", index + 1)]);
+        }
         // Old machines have IDE in the chipset; the new one's is AHCI.
         let machine = if matches!(form.controller, Controller::Ide) { "pc" } else { "q35" };
         args.extend(["-machine".to_owned(), machine.to_owned()]);

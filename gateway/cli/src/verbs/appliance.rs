@@ -3,6 +3,8 @@
 //! ```text
 //! first-boot   before the network: settings of the hypervisor, data disk, files for network and gateway
 //! ready        behind the gateway: asks it until it is ready, and says so on every console
+//! confirm      beside it: keeps the version on trial once it is ready, or has the one before started
+//! update       puts an update into the other slot ([`update`])
 //! console      a person's: status, and menus for what is done there ([`console`])
 //! ```
 //! Consoles may be read by whoever watches a hypervisor: secrets never go there.
@@ -10,6 +12,7 @@
 mod about;
 mod boot;
 mod console;
+mod update;
 
 use clap::{Args, Subcommand};
 
@@ -30,6 +33,10 @@ enum ApplianceVerb {
     Ready,
     /// Show how the appliance is, and menus, on the terminal that this runs on
     Console,
+    /// Install an update into the slot that isn't in use, and have it started once
+    Update(update::UpdateArgs),
+    /// Keep the version on trial once it is ready, or have the one before started again
+    Confirm,
 }
 
 pub(crate) async fn run(args: ApplianceArgs) -> Result<()> {
@@ -37,5 +44,7 @@ pub(crate) async fn run(args: ApplianceArgs) -> Result<()> {
         ApplianceVerb::FirstBoot => boot::first(),
         ApplianceVerb::Ready => boot::ready().await,
         ApplianceVerb::Console => console::run().await,
+        ApplianceVerb::Update(args) => update::run(&args),
+        ApplianceVerb::Confirm => update::confirm().await,
     }
 }

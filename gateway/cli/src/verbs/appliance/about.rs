@@ -51,7 +51,7 @@ pub(super) async fn facts() -> Facts {
             .filter(|text| !text.is_empty())
             .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
         slot: slot(&text("/proc/cmdline")).unwrap_or("none").to_owned(),
-        reasons: notes,
+        reasons: live::update_note().into_iter().chain(notes).collect(),
         url: address().map(|address| format!("https://{address}/")),
         addresses: interfaces(&said_by("ip", &["-brief", "address", "show", "scope", "global"])),
         network: network_line(live::network()),

@@ -56,7 +56,7 @@ pub(super) async fn ready() -> Result<()> {
 }
 
 /// One line on every console of the system, and in the log.
-fn tell(text: &str) {
+pub(super) fn tell(text: &str) {
     let line = clean(text);
     note(&line);
     let consoles = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();

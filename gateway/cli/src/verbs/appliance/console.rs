@@ -21,6 +21,7 @@ use lifeboat_appliance::console::{Act, Dialog, Facts, screen};
 use lifeboat_appliance::live;
 use lifeboat_appliance::network::Network;
 use lifeboat_appliance::plan::STATE;
+use lifeboat_appliance::properties::Hidden;
 use tokio::sync::mpsc;
 
 use super::about;
@@ -121,7 +122,7 @@ impl Console {
                 "gateways don't register by key yet: declare this one with Terraform or `lifeboat gateway create`",
             )),
             Act::Bundle => self.bundle().await,
-            Act::Update(_) => Err(Failure::failed("no update is taken yet")),
+            Act::Update(token) => self.update(&token),
             Act::Restart => self.system("restart", &["reboot"], "It restarts."),
             Act::PowerOff => self.system("shut down", &["poweroff"], "It shuts down."),
             Act::Shell(token) => {
@@ -136,11 +137,25 @@ impl Console {
     }
 
     /// Lets in who has the administrator's token.
-    fn admit(&self, token: &lifeboat_appliance::properties::Hidden, what: &str) -> Result<()> {
+    fn admit(&self, token: &Hidden, what: &str) -> Result<()> {
         live::check_token(token, Path::new(STATE), uptime()).map_err(|why| {
             self.log(&format!("{what} was refused: {why}"));
             Failure::failed(why)
         })
+    }
+
+    fn update(&self, token: &Hidden) -> Result<String> {
+        self.admit(token, "an update")?;
+        self.log("an update was asked for");
+        print("It is read, checked and written; that takes a minute or two.\n")?;
+        // What an earlier one said isn't said of this one.
+        live::note_update("").map_err(|error| Failure::failed(format!("{error:#}")))?;
+        let ended = systemctl(&["start", "lifeboat-update.service"]);
+        // Its own words say more than that its unit failed.
+        match live::update_note() {
+            Some(text) => Ok(text),
+            None => ended.map(|()| "It is installed.".to_owned()),
+        }
     }
 
     fn network(&self, network: Option<&Network>) -> Result<String> {
