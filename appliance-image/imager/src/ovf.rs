@@ -37,7 +37,7 @@ const fn property(key: &'static str, category: &'static str, label: &'static str
 }
 
 /// The same keys as `docs/guides/deploy-vmware.md` explains, and as the appliance reads them.
-const PROPERTIES: [Property; 8] = [
+const PROPERTIES: [Property; 12] = [
     property(
         "name",
         "Appliance",
@@ -51,8 +51,39 @@ const PROPERTIES: [Property; 8] = [
         password: true,
         default: "",
         label: "Registration key",
-        description: "For releases in which gateways register by key. This one is registered by Terraform with the \
-                      administrator's token and makes no use of it: leave it empty.",
+        description: "What it registers with at a gateway that has the vault, for the first gateway of a vault none: \
+                      lifeboat registration-key create --roles configuration_server,process_server,master_target",
+    },
+    property(
+        "endpoint",
+        "Appliance",
+        "Endpoint",
+        "Where it registers: gateways that have the vault, https://host:port, separated by commas or spaces.",
+    ),
+    Property {
+        key: "vault_passphrase",
+        category: "Appliance",
+        password: true,
+        default: "",
+        label: "Vault's passphrase",
+        description: "What opens the vault when it registers, unless a key file does. It isn't told by other gateways.",
+    },
+    Property {
+        key: "vault_key",
+        category: "Appliance",
+        password: true,
+        default: "",
+        label: "Vault's key file",
+        description: "The bytes of the vault's key file in base64, unless a passphrase opens it: base64 -w0 vault.key",
+    },
+    Property {
+        key: "storage_credentials",
+        category: "Appliance",
+        password: true,
+        default: "",
+        label: "Storage credentials",
+        description: "Credentials of the vault's storage, NAME=VALUE, separated by spaces: AWS_ACCESS_KEY_ID=… \
+                      AWS_SECRET_ACCESS_KEY=…. Not needed where the vault needs none.",
     },
     Property {
         key: "admin_token",

@@ -346,6 +346,32 @@ impl Client {
         self.post("/v1/enrolments", request).await
     }
 
+    /// Makes a gateway known, with a registration key. The same key and public key again give the same answer.
+    ///
+    /// # Errors
+    /// `Unauthorized` when the key isn't valid or was used by another machine, `Conflict` for a name that is taken or a site that
+    /// isn't the key's, `Invalid`, and the others.
+    pub async fn enrol_gateway(&self, request: &GatewayEnrolRequest) -> Result<GatewayEnrolment, ClientError> {
+        self.post("/v1/gateway-enrolments", request).await
+    }
+
+    /// Has the gateway that is asked register itself by key.
+    ///
+    /// # Errors
+    /// `Conflict` for what the other gateway refuses or when this one has a vault already, `Unreachable` when no gateway is
+    /// reached, `Invalid`, and the others.
+    pub async fn register(&self, request: &RegisterRequest) -> Result<Registration, ClientError> {
+        self.post("/v1/registration", request).await
+    }
+
+    /// How far the registration by key of the gateway that is asked is.
+    ///
+    /// # Errors
+    /// As [`ClientErrorKind`] says.
+    pub async fn registration(&self) -> Result<Registration, ClientError> {
+        self.get("/v1/registration", &[]).await
+    }
+
     /// Another certificate for an agent, asked for by itself.
     ///
     /// # Errors

@@ -226,7 +226,7 @@ impl Dialog {
                 self.to(At::Kind, text)
             }
             "2" if !BY_KEY => self.to(At::Seen, "This gateway is declared from outside: by Terraform or `lifeboat gateway create`,\nwith the address and the fingerprint that stand above and the administrator's token."),
-            "2" => self.to(At::Endpoint, "A gateway of the same vault registers this one by a key that it gave out\n(lifeboat registration-key create --role gateway). Without one: Terraform or\n`lifeboat gateway create` from outside, with this gateway's API and token."),
+            "2" => self.to(At::Endpoint, "A gateway of the same vault registers this one by a key that it gave out\n(lifeboat registration-key create --role process_server). Without: Terraform or\n`lifeboat gateway create` from outside, with this gateway's API and token."),
             "3" => self.act(Act::Bundle),
             "4" => self.to(At::Token(ForToken::Update), "The update is taken from a CD (its label is LIFEBOAT-UPD), installed beside what\nruns, and started once with the next restart."),
             "5" => self.to(At::ConfirmRestart, "Volumes are away until it is back. What was acknowledged is kept."),

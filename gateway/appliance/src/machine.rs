@@ -9,17 +9,20 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::disk::{self, BYTES_MIN, Choice, Disk, EDGE_BYTES, Holds};
 use crate::network::Said;
 use crate::plan::{DATA, Hardware, MOUNT, Plan, STATE, plan};
-use crate::properties::{Hidden, Properties, Settings};
+use crate::properties::{Hidden, Properties, Registration, Settings};
 use crate::{live, nocloud, ovf};
 
 /// Longest document that is read from a medium.
@@ -31,6 +34,8 @@ const SECTOR: u64 = 512;
 /// User and group of the gateway, as the image has them.
 const GATEWAY_USER: u32 = 990;
 const SETTINGS_VERSION: u32 = 1;
+/// What the gateway takes in at its start, in its state directory.
+const LEFT: &str = "register.json";
 
 /// The file of settings on the data disk.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,11 +61,6 @@ pub fn boot() -> Result<Report> {
     let mut notes = Vec::new();
     let properties = media()?;
     notes.extend(properties.unknown.iter().map(|key| format!("the property {key} is unknown and counts for nothing")));
-    if properties.registration_key {
-        notes.push(
-            "a registration key was given: gateways don't register by key yet; register this one with Terraform".into(),
-        );
-    }
     let device = data_disk(&mut notes)?;
     mount_data(&device)?;
     let said = Said::of(&properties.settings);
@@ -74,6 +74,7 @@ pub fn boot() -> Result<Report> {
         notes
             .push("there is no administrator's token: nobody can use this gateway until `admin_token` is given".into());
     }
+    notes.extend(registration(state, &properties.registration)?);
     let plan = plan(&settings, &hardware());
     apply(&plan, Path::new("/"))?;
     Ok(Report { name: plan.name, notes })
@@ -245,6 +246,46 @@ fn administrators_token(state: &Path, token: Option<&Hidden>) -> Result<bool> {
     Ok(true)
 }
 
+/// Leaves for the gateway what it registers with; what a person should know of it. What the gateway has done already it does not do again,
+/// so the same is left at every boot at which it is said.
+fn registration(state: &Path, said: &Registration) -> Result<Option<String>> {
+    let vault_key = match (&said.vault_key, &said.vault_passphrase) {
+        (Some(text), _) => {
+            let path = state.join("vault.key");
+            let bytes = STANDARD.decode(text.expose()).context("read the property vault_key")?;
+            private(&path, &bytes)?;
+            Some(json!({ "key_source": "key_file", "key_file": path }))
+        }
+        (None, Some(passphrase)) => Some(json!({ "key_source": "passphrase", "passphrase": passphrase.expose() })),
+        (None, None) => None,
+    };
+    let Some(key) = &said.key else { return Ok(None) };
+    if said.endpoints.is_empty() {
+        return Ok(Some(
+            "a registration key was given without `endpoint`, the address of a gateway that has the vault: it isn't used".to_owned(),
+        ));
+    }
+    let mut left = json!({ "version": 1, "endpoints": said.endpoints, "key": key.expose() });
+    if let Some(vault_key) = vault_key {
+        left["vault_key"] = vault_key;
+    }
+    if !said.storage_credentials.is_empty() {
+        let credentials = said.storage_credentials.iter().map(|(name, value)| (name.clone(), value.expose().into()));
+        left["storage_credentials"] = Value::Object(credentials.collect());
+    }
+    private(&state.join(LEFT), left.to_string().as_bytes())?;
+    // What became of it is the gateway's to say, from its first start on.
+    let new = !state.join("registration.json").exists();
+    Ok(new.then(|| format!("this gateway registers by key at {}", said.endpoints.join(", "))))
+}
+
+/// A file for the gateway alone.
+fn private(path: &Path, content: &[u8]) -> Result<()> {
+    write(path, content, 0o600)?;
+    let owner = fs::metadata(path.parent().unwrap_or(path)).context("look at the state directory")?;
+    chown(path, Some(owner.uid()), Some(owner.gid())).with_context(|| format!("give {} to the gateway", path.display()))
+}
+
 fn apply(plan: &Plan, root: &Path) -> Result<()> {
     write_files(plan, root)?;
     if root == Path::new("/") {
@@ -345,6 +386,39 @@ mod tests {
         assert!(settings(dir.path(), Settings::default()).unwrap_err().to_string().contains("newer appliance"));
         fs::write(&path, "{").unwrap();
         assert!(settings(dir.path(), Settings::default()).unwrap_err().to_string().contains("damaged"));
+    }
+
+    #[test]
+    fn what_the_gateway_registers_with_is_left_for_it_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut properties = Properties::default();
+        let mut set = |key: &str, value: &str| properties.set(key, value).unwrap();
+        assert_eq!(registration(dir.path(), &Registration::default()).unwrap(), None);
+        set("registration_key", "lbr_secret");
+        set("storage_credentials", "AWS_ACCESS_KEY_ID=AK,AWS_SECRET_ACCESS_KEY=SK");
+        set("vault_key", &STANDARD.encode([7; 32]));
+        let said = registration(dir.path(), &properties.registration).unwrap().unwrap();
+        assert!(said.contains("without `endpoint`") && !dir.path().join(LEFT).exists(), "{said}");
+        let mut set = |key: &str, value: &str| properties.set(key, value).unwrap();
+        set("endpoint", "gw-a,gw-b:8443");
+        let said = registration(dir.path(), &properties.registration).unwrap().unwrap();
+        assert!(said.contains("https://gw-a, https://gw-b:8443") && !said.contains("secret"), "{said}");
+        let left: Value = serde_json::from_slice(&fs::read(dir.path().join(LEFT)).unwrap()).unwrap();
+        let key = dir.path().join("vault.key");
+        assert_eq!(
+            left,
+            json!({
+                "version": 1, "endpoints": ["https://gw-a", "https://gw-b:8443"], "key": "lbr_secret",
+                "vault_key": {"key_source": "key_file", "key_file": key},
+                "storage_credentials": {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"},
+            })
+        );
+        assert_eq!(fs::read(&key).unwrap(), [7; 32]);
+        for path in [key, dir.path().join(LEFT)] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        fs::write(dir.path().join("registration.json"), "{}").unwrap();
+        assert_eq!(registration(dir.path(), &properties.registration).unwrap(), None, "said once");
     }
 
     #[test]

@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(settings.address.unwrap().to_string(), "192.0.2.10/24");
         assert_eq!(settings.gateway.unwrap().to_string(), "192.0.2.1");
         assert_eq!(settings.dns, ["192.0.2.54".parse::<std::net::IpAddr>().unwrap()]);
-        assert!(settings.check().is_ok() && !read.registration_key);
+        assert!(settings.check().is_ok() && read.registration.key.is_none());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 /// Characters that a token of the administrator has at least: of hexadecimal ones, 128 bits.
@@ -11,6 +13,8 @@ const TOKEN_CHARS_MAX: usize = 512;
 /// Longest host name, and longest name of a site.
 const NAME_CHARS_MAX: usize = 63;
 const SERVERS_MAX: usize = 8;
+/// Least and most bytes of a vault's key file.
+const KEY_FILE_BYTES: std::ops::RangeInclusive<usize> = 32..=65_536;
 
 /// A property that makes no sense: which, and why. The value isn't in it, since it may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +117,37 @@ impl fmt::Debug for Hidden {
     }
 }
 
+/// How a gateway that has no vault yet registers. None of it is kept here: the gateway takes it in and forgets it when it has done its part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// The registration key.
+    pub key: Option<Hidden>,
+    /// Gateways that have the vault, `https://host[:port]`.
+    pub endpoints: Vec<String>,
+    /// What opens the vault: its passphrase,
+    pub vault_passphrase: Option<Hidden>,
+    /// or the bytes of its key file, in base64.
+    pub vault_key: Option<Hidden>,
+    /// Credentials of its storage, `NAME=VALUE`.
+    pub storage_credentials: Vec<(String, Hidden)>,
+}
+
+impl Registration {
+    /// Takes what another source says beyond this.
+    fn and(&mut self, other: Self) {
+        let or = |mine: &mut Option<Hidden>, theirs| *mine = mine.take().or(theirs);
+        or(&mut self.key, other.key);
+        or(&mut self.vault_passphrase, other.vault_passphrase);
+        or(&mut self.vault_key, other.vault_key);
+        if self.endpoints.is_empty() {
+            self.endpoints = other.endpoints;
+        }
+        if self.storage_credentials.is_empty() {
+            self.storage_credentials = other.storage_credentials;
+        }
+    }
+}
+
 /// What was said at this boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties {
@@ -120,8 +155,8 @@ pub struct Properties {
     pub settings: Settings,
     /// The administrator's token, for a gateway that has none yet.
     pub admin_token: Option<Hidden>,
-    /// Whether there was a registration key. Gateways don't register by key, so that it isn't kept.
-    pub registration_key: bool,
+    /// What it registers with.
+    pub registration: Registration,
     /// Properties that nobody knows.
     pub unknown: Vec<String>,
 }
@@ -149,7 +184,13 @@ impl Properties {
             "ntp" => settings.ntp = several(value, server).map_err(refused)?,
             "allow_http_storage" => settings.allow_http_storage = Some(boolean(value).map_err(refused)?),
             "admin_token" => self.admin_token = Some(token(value).map_err(refused)?),
-            "registration_key" => self.registration_key = true,
+            "registration_key" => self.registration.key = Some(registration_key(value).map_err(refused)?),
+            "endpoint" => self.registration.endpoints = several(value, endpoint).map_err(refused)?,
+            "vault_passphrase" => self.registration.vault_passphrase = Some(Hidden(value.to_owned())),
+            "vault_key" => self.registration.vault_key = Some(vault_key(value).map_err(refused)?),
+            "storage_credentials" => {
+                self.registration.storage_credentials = several(value, credential).map_err(refused)?;
+            }
             _ => self.unknown.push(key.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect()),
         }
         Ok(())
@@ -160,7 +201,7 @@ impl Properties {
         let after = std::mem::take(&mut self.settings);
         self.settings = after.over(other.settings);
         self.admin_token = self.admin_token.take().or(other.admin_token);
-        self.registration_key |= other.registration_key;
+        self.registration.and(other.registration);
         self.unknown.extend(other.unknown);
     }
 }
@@ -248,6 +289,39 @@ fn token(text: &str) -> Result<Hidden, String> {
     ))
 }
 
+fn registration_key(text: &str) -> Result<Hidden, String> {
+    if text.starts_with("lbr_") && text.len() <= TOKEN_CHARS_MAX && text.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(Hidden(text.to_owned()));
+    }
+    Err("must be the text that `lifeboat registration-key create` printed, beginning with lbr_".to_owned())
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
+    let sound = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
+    if !rest.is_empty() && rest.len() <= 255 && rest.chars().all(sound) {
+        return Ok(format!("https://{rest}"));
+    }
+    Err("must be gateways as https://host:port".to_owned())
+}
+
+fn vault_key(text: &str) -> Result<Hidden, String> {
+    match STANDARD.decode(text) {
+        Ok(bytes) if KEY_FILE_BYTES.contains(&bytes.len()) => Ok(Hidden(text.to_owned())),
+        _ => Err("must be the bytes of the vault's key file in base64: base64 -w0 vault.key".to_owned()),
+    }
+}
+
+fn credential(text: &str) -> Result<(String, Hidden), String> {
+    let sound = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() && name.chars().all(sound) => {
+            Ok((name.to_owned(), Hidden(value.to_owned())))
+        }
+        _ => Err("must be NAME=VALUE, separated by spaces or commas: AWS_ACCESS_KEY_ID=…".to_owned()),
+    }
+}
+
 fn several<T>(text: &str, one: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     let words = text.split([',', ' ', ';']).filter(|word| !word.is_empty());
     let found: Vec<T> = words.map(one).collect::<Result<_, _>>()?;
@@ -275,7 +349,10 @@ mod tests {
             ("dns", "192.0.2.53, 192.0.2.54"),
             ("ntp", ""),
             ("admin_token", token),
-            ("registration_key", "lbk_secret"),
+            ("registration_key", "lbr_secret"),
+            ("endpoint", "https://gw-a:8443/ 192.0.2.7"),
+            ("vault_passphrase", "correct horse, battery"),
+            ("storage_credentials", "AWS_ACCESS_KEY_ID=AK AWS_SECRET_ACCESS_KEY=a/b+c=="),
             ("colour", "red"),
         ])
         .unwrap();
@@ -283,7 +360,16 @@ mod tests {
         assert_eq!(said.settings.address.unwrap().to_string(), "192.0.2.10/24");
         assert_eq!(said.settings.dns.len(), 2);
         assert_eq!(said.unknown, ["colour"]);
-        assert!(said.registration_key && said.settings.check().is_ok());
+        assert!(said.settings.check().is_ok());
+        let registration = &said.registration;
+        assert_eq!(registration.endpoints, ["https://gw-a:8443", "https://192.0.2.7"]);
+        assert_eq!(registration.key.as_ref().map(Hidden::expose), Some("lbr_secret"));
+        assert_eq!(registration.vault_passphrase.as_ref().map(Hidden::expose), Some("correct horse, battery"));
+        let credentials = &registration.storage_credentials;
+        assert_eq!((credentials[1].0.as_str(), credentials[1].1.expose()), ("AWS_SECRET_ACCESS_KEY", "a/b+c=="));
+        for secret in ["lbr_secret", "horse", "a/b+c"] {
+            assert!(!format!("{said:?}").contains(secret), "a secret is shown");
+        }
         assert!(!format!("{said:?}").contains(token), "a secret is shown");
         assert_eq!(said.admin_token.unwrap().expose(), token);
     }
@@ -299,6 +385,10 @@ mod tests {
             ("gateway", "router"),
             ("dns", "192.0.2.53,no where"),
             ("admin_token", "hunter2"),
+            ("registration_key", "hunter2"),
+            ("vault_key", "hunter2"),
+            ("storage_credentials", "hunter2"),
+            ("endpoint", "http://gw/path"),
             ("site", "a\u{7}b"),
         ] {
             let refused = of(&[(key, value)]).expect_err(value);

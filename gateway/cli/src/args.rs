@@ -57,7 +57,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run a gateway
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Show how the gateway and everything that it protects is
     Status(StatusArgs),
     /// Tokens with roles: make, list, rotate and revoke them; show the administrator's token of this machine

@@ -48,6 +48,11 @@ impl ConnectionArgs {
         self.state.clone().or_else(|| environment("LIFEBOAT_STATE").map(PathBuf::from))
     }
 
+    /// The gateways that are named, by the flag alone.
+    pub(crate) fn endpoint(&self) -> Option<String> {
+        self.endpoint.clone()
+    }
+
     /// A client of the gateway that the arguments and the environment name.
     ///
     /// # Errors

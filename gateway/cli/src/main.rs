@@ -65,7 +65,7 @@ fn run(cli: Cli) -> Result<()> {
 
 async fn act(verb: Verb, output: Output) -> Result<()> {
     match verb {
-        Verb::Serve(args) => serve::run(args).await,
+        Verb::Serve(args) => serve::run(*args).await,
         Verb::Status(args) => verbs::status::run(args, output).await,
         Verb::Token(args) => verbs::token::run(args, output).await,
         Verb::RegistrationKey(args) => verbs::registration_key::run(args, output).await,

@@ -11,6 +11,7 @@
 //! server       TLS for machines: whom a gateway lets shake hands, and the certificate that it shows
 //! client       connecting to a gateway, as a gateway or as a machine
 //! machine      the other side: enrols, keeps key and certificate in a directory, renews, connects
+//! newcomer     a gateway that has no vault yet: enrols, and is told where the vault is
 //!
 //! It knows no vault, no catalog and no HTTP server: who asks for a signature, and whether a machine was revoked, is decided by
 //! the server. A certificate is believed by three things together: the authority of the vault that it names, its time, and
@@ -21,6 +22,8 @@ mod client;
 mod key_text;
 mod machine;
 mod name;
+mod newcomer;
+mod pinned;
 mod server;
 
 pub use authority::{Authority, CLOCK_SKEW, Issued, LIFE, Request, RequestError};
@@ -28,6 +31,7 @@ pub use client::{connect, gateway_config};
 pub use key_text::RegistrationKeyText;
 pub use machine::{Machine, MachineError};
 pub use name::{MachineKind, MachineName, Peer, server_name, vault_of};
+pub use newcomer::{Newcomer, enrol_gateway, forget_newcomer};
 pub use server::{Demand, Trust, peer, server_config};
 
 use std::sync::Arc;

@@ -10,8 +10,6 @@
 //! A machine believes a gateway by the authority of its vault: when it enrols by the fingerprint in the registration key, and
 //! from then on by the authority's certificate. Host names and the public authorities of the world play no part.
 
-mod pinned;
-
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -32,8 +30,8 @@ use zeroize::Zeroizing;
 use crate::authority::{CLOCK_SKEW, der};
 use crate::client::client_config;
 use crate::name::{MachineName, Peer, server_name};
+use crate::pinned::{self, Pinned};
 use crate::{Fingerprint, RegistrationKeyText, provider};
-use pinned::Pinned;
 
 const IDENTITY: &str = "identity.pem";
 const ENROLLING: &str = "enrolling.pem";
@@ -125,10 +123,11 @@ impl Machine {
             }
             _ => {}
         }
-        let pair = key_pair(directory)?;
+        let pair = pair_in(directory, ENROLLING)?;
         let tls = pinned::config(Arc::new(Pinned::new(parts.authority)))?;
         let client = Client::for_machine(endpoints, tls, &server_name(parts.vault))?;
-        let request = EnrolRequest { key: Secret::new(key.to_owned()), csr: request(&pair)?, name: name.to_owned() };
+        let request =
+            EnrolRequest { key: Secret::new(key.to_owned()), csr: request_for(&pair)?, name: name.to_owned() };
         let enrolment = client.enrol(&request).await?;
         let text = Zeroizing::new(pair.serialize_pem());
         let current = Current::of(text, &enrolment.certificate, &enrolment.authority)?;
@@ -209,7 +208,7 @@ impl Machine {
         let pair = KeyPair::from_pem(&current.key)
             .map_err(|error| MachineError::Crypto(format!("the key can't be used: {error}")))?;
         let client = Client::for_machine(endpoints, self.tls(&[b"http/1.1"])?, &self.server_name())?;
-        let csr = request(&pair)?;
+        let csr = request_for(&pair)?;
         let Peer { name, .. } = &current.peer;
         let enrolment = client.renew_certificate(&name.id, &RenewCertificateRequest { csr }).await?;
         let renewed = Current::of(current.key.clone(), &enrolment.certificate, &current.authority_pem)?;
@@ -341,8 +340,8 @@ fn authority_of(certificate: &CertificateDer<'_>) -> Result<Fingerprint, Machine
 }
 
 /// The key pair of an enrolment that is under way; a new one, kept before it is used, when there is none.
-fn key_pair(directory: &Path) -> Result<KeyPair, MachineError> {
-    let path = directory.join(ENROLLING);
+pub(crate) fn pair_in(directory: &Path, name: &str) -> Result<KeyPair, MachineError> {
+    let path = directory.join(name);
     match fs::read_to_string(&path) {
         Ok(text) => {
             let text = Zeroizing::new(text);
@@ -353,7 +352,7 @@ fn key_pair(directory: &Path) -> Result<KeyPair, MachineError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let pair =
                 KeyPair::generate().map_err(|error| MachineError::Crypto(format!("a key can't be made: {error}")))?;
-            write(directory, ENROLLING, Zeroizing::new(pair.serialize_pem()).as_bytes())?;
+            write(directory, name, Zeroizing::new(pair.serialize_pem()).as_bytes())?;
             Ok(pair)
         }
         Err(error) => Err(MachineError::Files(format!("{} can't be read: {error}", path.display()))),
@@ -361,7 +360,7 @@ fn key_pair(directory: &Path) -> Result<KeyPair, MachineError> {
 }
 
 /// A request that asks for a certificate and nothing in it.
-fn request(pair: &KeyPair) -> Result<String, MachineError> {
+pub(crate) fn request_for(pair: &KeyPair) -> Result<String, MachineError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     let request = params.serialize_request(pair).and_then(|request| request.pem());

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use lifeboat_api::EncryptionKey;
 use lifeboat_compute::{Driver, RunId};
 use lifeboat_engine::pace::{Pace, PaceRule};
 use lifeboat_engine::relay::ProcessServer;
@@ -35,6 +36,7 @@ use crate::points::PointCache;
 use crate::port::{DataPath, Instance};
 use crate::reconcile::Silences;
 use crate::records::{EventRecord, kind};
+use crate::registration::Registrar;
 use crate::state_dir::StateDir;
 use crate::vaults::{AttachedVault, Vaults};
 
@@ -76,6 +78,8 @@ pub struct ServeConfig {
     pub compute: ComputeConfig,
     /// Programs that may be run as key management services. The API names the one, and only one of these is run.
     pub kms_programs: Vec<PathBuf>,
+    /// What opens the vault that it registers with by key; what is given with the key, or found here, when absent.
+    pub vault_key: Option<EncryptionKey>,
     /// What opens the key that its own files are encrypted with; they aren't when absent.
     pub local_key: Option<KeySource>,
 }
@@ -101,6 +105,7 @@ impl ServeConfig {
             hooks: PathBuf::from("/etc/lifeboat/hooks"),
             compute: ComputeConfig::None,
             kms_programs: Vec::new(),
+            vault_key: None,
             local_key: None,
         }
     }
@@ -134,6 +139,8 @@ pub(crate) struct Context {
     pub(crate) address: String,
     pub(crate) state: StateDir,
     pub(crate) gate: Gate,
+    /// Its registration by key.
+    pub(crate) registration: Registrar,
     pub(crate) vaults: Vaults,
     pub(crate) engine: Arc<dyn DataPath>,
     /// What machines are run with here; nothing where none can be.
@@ -201,6 +208,7 @@ impl Context {
             address,
             state,
             gate,
+            registration: Registrar::default(),
             vaults,
             engine,
             compute,
@@ -362,6 +370,7 @@ impl Context {
     pub(crate) fn health(&self) -> (Health, Vec<String>) {
         let mut troubles = self.troubles.read().unwrap_or_else(PoisonError::into_inner).clone();
         troubles.extend(self.audit.troubles());
+        troubles.extend(self.registration.trouble(self));
         // What is less than critical is the process server's, and shown as such.
         troubles.extend(self.load.critical());
         for vault in self.vaults.all() {

@@ -36,6 +36,7 @@ mod points;
 pub mod port;
 mod reconcile;
 mod records;
+pub mod registration;
 mod runs;
 pub mod state_dir;
 mod streams;
@@ -139,6 +140,7 @@ impl Gateway {
         let gate = auth::Gate::open(&state)?;
         let tls = tls::server_config(&state, &context::host_name(), address)?;
         let nbd = nbd::Listeners::open(&state, nbd_tcp)?;
+        let registration = registration::Registrar::open(&state)?;
         let vaults = vaults::Vaults::open_all(state.attachments()?).await?;
         state.write("management.address", address.to_string().as_bytes(), 0o644)?;
         if let Some(address) = data_address {
@@ -148,7 +150,9 @@ impl Gateway {
             state.write("consistency.address", address.to_string().as_bytes(), 0o644)?;
         }
         let compute = compute.or_else(|| runs::driver(&settings, &state));
-        let context = Arc::new(Context::new(settings, address.to_string(), state, gate, vaults, engine, compute));
+        let mut context = Context::new(settings, address.to_string(), state, gate, vaults, engine, compute);
+        context.registration = registration;
+        let context = Arc::new(context);
 
         let mut tasks = Vec::new();
         if let Some(path) = context.settings.mount.clone() {
@@ -163,6 +167,7 @@ impl Gateway {
         }
         tasks.push(tokio::spawn(load::watch(Arc::clone(&context))));
         tasks.extend(barriers::start(&context, consistency)?);
+        tasks.push(tokio::spawn(registration::run(Arc::clone(&context))));
         tasks.push(tokio::spawn(reconcile::supervise(Arc::clone(&context))));
         if let Some(driver) = context.compute.clone() {
             let stop = context.stop.clone();

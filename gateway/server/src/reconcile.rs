@@ -47,7 +47,7 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(300);
 /// How often a gateway says that it is there, and how its groups are doing.
 const REPORT_INTERVAL: Duration = Duration::from_secs(20);
 /// A gateway of the same name that was heard of since isn't replaced.
-const TAKEN_FOR: Duration = Duration::from_secs(60);
+pub(crate) const TAKEN_FOR: Duration = Duration::from_secs(60);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two tidyings of a vault, and the age from which what a crash left in storage is swept.
 const TIDY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);

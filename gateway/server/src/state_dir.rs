@@ -6,13 +6,16 @@
 //! STATE/ca.pem ca.key        the authority that signs the server's certificate, made once
 //! STATE/admin.token          256 random bits, mode 0600, made once
 //! STATE/vaults.json          attached vaults with their keys and credentials, mode 0600
+//! STATE/register.json        a registration that was left for the next start, mode 0600
+//! STATE/registration.json    how far the registration by key is, mode 0600
+//! STATE/registering.pem      the key pair of a registration that wasn't answered yet, mode 0600
 //! STATE/local.key            where the gateway's files are encrypted: the key, wrapped
 //! STATE/management.address   where the API answers, while it does
 //! STATE/nbd.sock             where volumes are served over NBD, mode 0600
 //! STATE/groups/GROUP/…       the engine's local state of each group
 //! ```
 //! Files are written under a temporary name, synced and renamed: after a crash each is there whole, or isn't. With a local key
-//! ca.key and vaults.json are encrypted, and so is everything in groups/ and streams/. It refuses a directory that another process
+//! ca.key, vaults.json and registration.json are encrypted, and so is everything in groups/ and streams/. It refuses a directory that another process
 //! has locked.
 
 use std::collections::BTreeMap;
@@ -30,6 +33,8 @@ use lifeboat_model::{GroupId, VaultId};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::registration::KEPT;
 
 /// A state directory that this process holds.
 #[derive(Debug)]
@@ -106,7 +111,7 @@ impl Attachment {
 /// Free space without which a first start is refused: certificates, and the smallest journal with its spare file.
 const FIRST_START_BYTES: u64 = 16 << 20;
 /// Files that are encrypted where there is a local key. (The administrator's token is for people on this machine to read.)
-const SECRETS: [&str; 2] = ["ca.key", "vaults.json"];
+const SECRETS: [&str; 3] = ["ca.key", "vaults.json", KEPT];
 
 fn in_use(path: &Path, lock: &mut fs::File) -> anyhow::Error {
     let mut holder = String::new();
@@ -264,6 +269,10 @@ impl StateDir {
     }
 
     /// A file, decrypted if it is encrypted.
+    pub(crate) fn secret(&self, name: &str) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
+        self.read_secret(name)
+    }
+
     fn read_secret(&self, name: &str) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
         let path = self.path.join(name);
         let bytes = match fs::read(&path) {
@@ -282,7 +291,8 @@ impl StateDir {
         open_text(key, name, sealed).map(Some).with_context(|| format!("{} can't be decrypted", path.display()))
     }
 
-    fn write_secret(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
+    /// Replaces a file of secrets, mode 0600; encrypted where there is a local key.
+    pub(crate) fn write_secret(&self, name: &str, content: &[u8]) -> anyhow::Result<()> {
         match &self.key {
             Some(key) if SECRETS.contains(&name) => {
                 let salt = system_salts()().context("encrypting a file")?;

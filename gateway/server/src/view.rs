@@ -13,7 +13,7 @@ mod token;
 
 pub(crate) use approval::approval;
 pub(crate) use drill::{drill, drill_expires, drill_misfits, kept_test};
-pub(crate) use identity::{agent, agent_of, registration_key};
+pub(crate) use identity::{agent, agent_of, gateway_of, registration_key};
 pub(crate) use machine::{Misfits, machine, machines, macs, misfits, place};
 pub(crate) use network::{declared as declared_network, mapping, mapping_name, network, site_name};
 pub(crate) use plan::{plan, plan_misfits, volumes_of as volumes_of_plan};

@@ -193,10 +193,13 @@ mod registration_key {
         let (read, delete) =
             (format!("GET /v1/registration-keys/{}", id()), format!("DELETE /v1/registration-keys/{}", id()));
         let agent = format!("agt-{:032x}", 9);
+        let mut used_by_gateway = key(None, false);
+        used_by_gateway["status"]["used_by_gateway"] = json!(format!("gw-{:032x}", 9));
         gateway
             .answers("POST /v1/registration-keys", 201, json!({"registration_key": key(None, false), "key": CANARY}))
             .answers(&read, 200, key(None, false))
             .answers(&read, 200, key(Some(&agent), false))
+            .answers(&read, 200, used_by_gateway)
             .answers(&read, 200, key(None, true))
             .answers(&read, 404, problem("not-found", 404, "there is none", json!({})))
             .answers(&delete, 204, Json::Null);
@@ -214,15 +217,15 @@ mod registration_key {
         assert!(!String::from_utf8_lossy(&private).contains(CANARY), "what is kept names the key and can't use it");
 
         // Unused: deleted. Used, ended or gone: left alone.
-        for _ in 0..4 {
+        for _ in 0..5 {
             assert_eq!(close(&mut session, Some(private.clone())).await, Vec::<String>::new());
         }
-        assert_eq!(gateway.asked(&read).len(), 4);
+        assert_eq!(gateway.asked(&read).len(), 5);
         assert_eq!(gateway.asked(&delete).len(), 1);
 
         let opened = open(&mut session, config().with("keep", true)).await;
         assert_eq!(close(&mut session, opened.private).await, Vec::<String>::new());
-        assert_eq!(gateway.asked(&read).len(), 4, "one that is kept isn't looked at");
+        assert_eq!(gateway.asked(&read).len(), 5, "one that is kept isn't looked at");
         session.end().await;
     }
 

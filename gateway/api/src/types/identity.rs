@@ -1,28 +1,56 @@
 //! Identities of machines: registration keys, enrolments, agents.
 
-use lifeboat_model::{AgentId, RegistrationKeyId, SiteId, Timestamp, VaultId};
+use lifeboat_model::{AgentId, GatewayId, RegistrationKeyId, SiteId, Timestamp, VaultId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Principal, Secret, resource};
+use super::{GatewayRole, Principal, Secret, resource};
 
-/// What a machine is to be. More follow.
+/// What a machine is to be: an agent, or a gateway with roles. Nothing is both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MachineRole {
     /// A mobility agent: sends what is written to disks of its own to a process server.
     Agent,
+    /// A gateway that answers the API.
+    ConfigurationServer,
+    /// A gateway that ships writes to the vault.
+    ProcessServer,
+    /// A gateway that receives a failback.
+    MasterTarget,
 }
 
 impl MachineRole {
     /// Every role.
-    pub const ALL: [Self; 1] = [Self::Agent];
+    pub const ALL: [Self; 4] = [Self::Agent, Self::ConfigurationServer, Self::ProcessServer, Self::MasterTarget];
 
     /// The word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Agent => "agent",
+            Self::ConfigurationServer => "configuration_server",
+            Self::ProcessServer => "process_server",
+            Self::MasterTarget => "master_target",
+        }
+    }
+
+    /// All of them, for people.
+    #[must_use]
+    pub fn words() -> String {
+        let gateways: Vec<&str> =
+            Self::ALL.iter().filter(|role| **role != Self::Agent).map(|role| role.as_str()).collect();
+        format!("agent, and for gateways {}", gateways.join(", "))
+    }
+
+    /// The role of a gateway; nothing for an agent.
+    #[must_use]
+    pub const fn of_gateway(self) -> Option<GatewayRole> {
+        match self {
+            Self::Agent => None,
+            Self::ConfigurationServer => Some(GatewayRole::ConfigurationServer),
+            Self::ProcessServer => Some(GatewayRole::ProcessServer),
+            Self::MasterTarget => Some(GatewayRole::MasterTarget),
         }
     }
 }
@@ -38,7 +66,7 @@ impl std::str::FromStr for MachineRole {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|role| role.as_str() == text);
-        found.ok_or_else(|| format!("{text:?} is no role of a machine that enrols: there is agent"))
+        found.ok_or_else(|| format!("{text:?} is no role of a machine that enrols: there are {}", Self::words()))
     }
 }
 
@@ -48,7 +76,8 @@ pub struct RegistrationKeyCreate {
     /// The site that the machine is at.
     #[schema(value_type = String)]
     pub site_id: SiteId,
-    /// What the machine is to be: `agent`.
+    /// What the machine is to be: `agent`, or one or several of `configuration_server`, `process_server` and `master_target` for a
+    /// gateway.
     #[serde(default = "default_machine_roles")]
     pub roles: Vec<MachineRole>,
     /// What the key is for: 1 to 64 characters, not necessarily unique.
@@ -100,11 +129,15 @@ pub struct RegistrationKeyStatus {
     pub expires: Timestamp,
     /// Whether it has ended.
     pub expired: bool,
-    /// The agent that enrolled with it; absent as long as nobody did.
+    /// The agent that enrolled with it; absent as long as nobody did, and for a gateway's key.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub used_by: Option<AgentId>,
-    /// When that was.
+    /// The gateway that registered with it; absent as long as none did, and for an agent's key.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub used_by_gateway: Option<GatewayId>,
+    /// When a machine used it up; absent as long as none did.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub used: Option<Timestamp>,

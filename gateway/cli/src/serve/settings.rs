@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lifeboat_api::validate::parse_duration;
+use lifeboat_api::{EncryptionKey, KeySourceKind};
 use lifeboat_server::{ComputeConfig, ServeConfig};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -87,6 +88,13 @@ pub(crate) struct ServeArgs {
     /// are rebuilt; true when left out [env: LIFEBOAT_COLLECT_GARBAGE]
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     collect_garbage: Option<bool>,
+    /// Key file of the vault that it registers with by key, an absolute path; otherwise what is given with the registration key, or
+    /// where the other gateway has it [env: LIFEBOAT_VAULT_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    vault_key_file: Option<PathBuf>,
+    /// The same in a key management service, of a program in --kms-programs [env: LIFEBOAT_VAULT_KMS_KEY]
+    #[arg(long, value_name = "NAME", conflicts_with = "vault_key_file")]
+    vault_kms_key: Option<String>,
     /// What is logged: info, debug, or module=level, separated by commas [env: LIFEBOAT_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -119,6 +127,8 @@ struct File {
     compute: Option<String>,
     compute_programs: Option<String>,
     kms_programs: Option<String>,
+    vault_key_file: Option<String>,
+    vault_kms_key: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
     local_key_file: Option<String>,
@@ -238,6 +248,9 @@ impl ServeArgs {
         if let Some(given) = pick("kms_programs", self.kms_programs, file.kms_programs) {
             serve.kms_programs = given.read(|text| programs(text))?;
         }
+        let vault_key_file = pick_path("vault_key_file", self.vault_key_file, file.vault_key_file);
+        let vault_kms_key = pick("vault_kms_key", self.vault_kms_key, file.vault_kms_key);
+        serve.vault_key = vault_key(vault_key_file, vault_kms_key.map(|given| given.value))?;
         let (key_file, passphrase_file) = (self.local_key.local_key_file, self.local_key.local_passphrase_file);
         serve.local_key = local_key::source(
             pick_path("local_key_file", key_file, file.local_key_file),
@@ -281,6 +294,24 @@ fn compute(text: &str, programs: PathBuf) -> Result<ComputeConfig, String> {
         "qemu" => Ok(ComputeConfig::Qemu),
         "script" => Ok(ComputeConfig::Script(programs)),
         other => Err(format!("{other:?} must be none, qemu or script")),
+    }
+}
+
+/// What opens the vault that the gateway registers with.
+fn vault_key(key_file: Option<PathBuf>, kms_key: Option<String>) -> Result<Option<EncryptionKey>> {
+    let key = |key_source| EncryptionKey { key_source, passphrase: None, key_file: None, kms_key: None };
+    match (key_file, kms_key) {
+        (None, None) => Ok(None),
+        (Some(path), None) if path.is_absolute() => {
+            Ok(Some(EncryptionKey { key_file: Some(path.display().to_string()), ..key(KeySourceKind::KeyFile) }))
+        }
+        (Some(path), None) => {
+            Err(Failure::usage(format!("--vault-key-file: {} must be an absolute path", path.display())))
+        }
+        (None, Some(name)) => Ok(Some(EncryptionKey { kms_key: Some(name), ..key(KeySourceKind::Kms) })),
+        (Some(_), Some(_)) => Err(Failure::usage(
+            "both a key file (--vault-key-file) and a key of a service (--vault-kms-key) are given for the vault: give one",
+        )),
     }
 }
 

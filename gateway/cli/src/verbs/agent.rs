@@ -118,20 +118,8 @@ pub(crate) async fn run(args: AgentArgs, output: Output) -> Result<()> {
 }
 
 async fn enrol(args: EnrolArgs, output: Output) -> Result<()> {
-    let endpoints = args.endpoint.or_else(|| environment("LIFEBOAT_ENDPOINT")).unwrap_or_default();
-    let endpoints: Vec<String> =
-        endpoints.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect();
-    if endpoints.is_empty() {
-        return Err(Failure::usage("no gateway is named: set LIFEBOAT_ENDPOINT or give --endpoint https://HOST:PORT"));
-    }
-    let key = match args.key_file {
-        Some(file) => read_key(&file)?,
-        None => environment("LIFEBOAT_REGISTRATION_KEY").ok_or_else(|| {
-            Failure::usage(
-                "no registration key: give --key-file FILE (- for standard input), or set LIFEBOAT_REGISTRATION_KEY",
-            )
-        })?,
-    };
+    let endpoints = endpoints(args.endpoint)?;
+    let key = registration_key(args.key_file.as_deref())?;
     let name = args.name.unwrap_or_else(lifeboat_server::host_name);
     let machine = Machine::enrol(&args.state, &key, &endpoints, &name).await?;
     let peer = machine.certificate();
@@ -145,6 +133,35 @@ async fn enrol(args: EnrolArgs, output: Output) -> Result<()> {
     output.show(&document, || {
         render::clean(&format!("agent {name} enrolled: {} (certificate until {})", peer.name.id, peer.not_after))
     })
+}
+
+/// The gateways that are named, by the flag or in the environment.
+///
+/// # Errors
+/// None is.
+pub(super) fn endpoints(given: Option<String>) -> Result<Vec<String>> {
+    let endpoints = given.or_else(|| environment("LIFEBOAT_ENDPOINT")).unwrap_or_default();
+    let endpoints: Vec<String> =
+        endpoints.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect();
+    if endpoints.is_empty() {
+        return Err(Failure::usage("no gateway is named: set LIFEBOAT_ENDPOINT or give --endpoint https://HOST:PORT"));
+    }
+    Ok(endpoints)
+}
+
+/// The registration key in a file, on standard input, or in the environment.
+///
+/// # Errors
+/// There is none, or it can't be read.
+pub(super) fn registration_key(file: Option<&Path>) -> Result<String> {
+    match file {
+        Some(file) => read_key(file),
+        None => environment("LIFEBOAT_REGISTRATION_KEY").ok_or_else(|| {
+            Failure::usage(
+                "no registration key: give --key-file FILE (- for standard input), or set LIFEBOAT_REGISTRATION_KEY",
+            )
+        }),
+    }
 }
 
 fn read_key(file: &Path) -> Result<String> {

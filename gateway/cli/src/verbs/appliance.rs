@@ -12,6 +12,7 @@
 mod about;
 mod boot;
 mod console;
+mod registering;
 mod update;
 
 use clap::{Args, Subcommand};

@@ -1,7 +1,9 @@
-//! `lifeboat gateway`: list, show, create, delete, replace.
+//! `lifeboat gateway`: list, show, create, delete, replace; enrol, on the new gateway itself.
 //!
 //! Declares which process serves volumes at a site. The process whose `--name` (and `--site`) match takes the
 //! declaration up by itself.
+
+pub(crate) mod enrol;
 
 use clap::{Args, Subcommand, ValueEnum};
 use lifeboat_api::client::Collection as _;
@@ -49,6 +51,12 @@ enum GatewayVerb {
     Delete(Named),
     /// Have another gateway of the site take over what a lost one had
     Replace(ReplaceArgs),
+    /// Register the gateway on this machine, which has no vault yet, with a registration key
+    ///
+    /// --state says which gateway it is, whether it runs or not, and --endpoint the gateways that have the vault. It is told where
+    /// the vault is, and opens it with a key of its own.
+    #[command(visible_alias = "enroll")]
+    Enrol(enrol::EnrolArgs),
 }
 
 #[derive(Args, Debug)]
@@ -113,8 +121,12 @@ impl Listed for Gateway {
 }
 
 pub(crate) async fn run(args: GatewayArgs, output: Output) -> Result<()> {
+    if let GatewayVerb::Enrol(enrol) = args.verb {
+        return enrol::run(&args.connection, enrol, output).await;
+    }
     let client = args.connection.client()?;
     match args.verb {
+        GatewayVerb::Enrol(_) => Ok(()),
         GatewayVerb::List => declared::list::<Gateway>(&client, output, "no gateway is declared").await,
         GatewayVerb::Show(named) => declared::show::<Gateway>(&client, output, &named).await,
         GatewayVerb::Create { name, site, roles, mount_path } => {

@@ -33,12 +33,13 @@ enum RegistrationKeyVerb {
         /// The site that the machine is at, by id or name
         #[arg(long)]
         site: String,
-        /// What the machine is to be: agent
-        #[arg(long = "role", value_name = "ROLE", default_value = "agent")]
+        /// What the machine is to be: agent, or for a gateway configuration_server, process_server, master_target, separated by
+        /// commas
+        #[arg(long = "role", alias = "roles", value_name = "ROLE,…", default_value = "agent", value_delimiter = ',')]
         roles: Vec<MachineRole>,
-        /// What the key is for
-        #[arg(long, default_value_t = default_registration_key_name())]
-        name: String,
+        /// What the key is for; agent or gateway when left out
+        #[arg(long)]
+        name: Option<String>,
         /// How long it can be used, an hour at most
         #[arg(long, value_name = "DURATION", default_value_t = default_registration_key_ttl())]
         ttl: String,
@@ -63,7 +64,9 @@ impl Listed for RegistrationKey {
             roles(&self.spec.roles),
             names.of(self.spec.site_id),
             expires,
-            maybe(self.status.used_by),
+            maybe(
+                self.status.used_by.map(|id| id.to_string()).or(self.status.used_by_gateway.map(|id| id.to_string())),
+            ),
             self.id.to_string(),
         ]
     }
@@ -82,6 +85,12 @@ pub(crate) async fn run(args: RegistrationKeyArgs, output: Output) -> Result<()>
         RegistrationKeyVerb::Show(named) => declared::show::<RegistrationKey>(&client, output, &named).await,
         RegistrationKeyVerb::Create { site, roles, name, ttl } => {
             let site_id = find::<Site>(&client, &site).await?.id;
+            let kind = if roles.contains(&MachineRole::Agent) {
+                default_registration_key_name()
+            } else {
+                "gateway".to_owned()
+            };
+            let name = name.unwrap_or(kind);
             let request = RegistrationKeyCreate { site_id, roles, name, ttl };
             hand_over(&client.create_registration_key(&request).await?, output)
         }

@@ -38,6 +38,11 @@ pub(crate) struct StorageArgs {
 }
 
 impl StorageArgs {
+    /// Nothing but credentials from a file.
+    pub(crate) fn of_file(credentials_file: Option<PathBuf>) -> Self {
+        Self { credentials_file, ..Self::default() }
+    }
+
     /// Adds what was given to a request.
     ///
     /// # Errors
@@ -51,7 +56,11 @@ impl StorageArgs {
         Ok(())
     }
 
-    fn gather(&self, variable: impl Fn(&str) -> Option<String>) -> Result<BTreeMap<String, Secret>> {
+    /// The credentials.
+    ///
+    /// # Errors
+    /// One has no value, or the file can't be read.
+    pub(crate) fn gather(&self, variable: impl Fn(&str) -> Option<String>) -> Result<BTreeMap<String, Secret>> {
         let mut found = BTreeMap::new();
         if let Some(path) = &self.credentials_file {
             let unreadable = |error| Failure::unreadable("the file with credentials", path, &error);

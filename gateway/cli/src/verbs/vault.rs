@@ -13,7 +13,7 @@ use super::key::KeyArgs;
 use super::storage::StorageArgs;
 use super::vault_key::{self, VaultKeyArgs};
 use crate::connect::ConnectionArgs;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::render::{clean, maybe, size};
 use crate::resolve;
@@ -32,8 +32,8 @@ enum VaultVerb {
     /// Attach the vault that is at URL: all that recovery needs
     Open {
         /// Where it is, as the gateway sees it: file:///absolute/directory, s3://bucket/prefix, az://container/prefix,
-        /// gs://bucket/prefix
-        url: String,
+        /// gs://bucket/prefix; where the gateway's registration said when left out
+        url: Option<String>,
         #[command(flatten)]
         key: KeyArgs,
         #[command(flatten)]
@@ -160,9 +160,23 @@ pub(crate) async fn run(args: VaultArgs, output: Output) -> Result<()> {
         VaultVerb::Check(check) => super::check::run(check, output).await,
         VaultVerb::Gc(gc) => super::gc::run(gc, output).await,
         VaultVerb::Open { url, key, storage } => {
+            let client = client()?;
+            let place = match url {
+                Some(_) => None,
+                None => Some(client.registration().await?.vault.ok_or_else(|| {
+                    Failure::usage(
+                        "where the vault is isn't known: no registration has told this gateway; give its URL",
+                    )
+                })?),
+            };
+            let url = url.or_else(|| place.as_ref().map(|place| place.storage_url.clone())).unwrap_or_default();
             let mut wanted = attach(url, key.for_gateway()?);
             storage.put_into(&mut wanted)?;
-            let vault = client()?.create_vault(&wanted).await?;
+            if let Some(place) = place {
+                wanted.storage_endpoint = wanted.storage_endpoint.or(place.storage_endpoint);
+                wanted.storage_region = wanted.storage_region.or(place.storage_region);
+            }
+            let vault = client.create_vault(&wanted).await?;
             output.show(&vault, || {
                 clean(&format!("vault {} is open at {}: {}", vault.spec.name, vault.status.attached_url, vault.id))
             })

@@ -37,8 +37,8 @@ fn authority(byte: u8) -> Arc<Authority> {
 
 /// A machine whose certificate was signed `ago` seconds ago for `life` seconds.
 fn machine(directory: &Path, authority: &Authority, id: &str, ago: i64, life: u64) -> Machine {
-    let pair = key_pair(directory).expect("made");
-    let signing = Request::read(&request(&pair).expect("a request")).expect("sound");
+    let pair = pair_in(directory, ENROLLING).expect("made");
+    let signing = Request::read(&request_for(&pair).expect("a request")).expect("sound");
     let then = Timestamp::from_micros(Timestamp::now().as_micros() - ago * 1_000_000);
     let issued = authority.sign_for(&signing, id, then, Duration::from_secs(life)).expect("signed");
     let text = Zeroizing::new(pair.serialize_pem());
@@ -259,7 +259,11 @@ fn what_is_kept_is_for_its_owner_and_is_read_as_it_was_written() {
     let secret = key.lines().nth(1).expect("the key itself").to_owned();
     assert!(!format!("{made:?}").contains(&secret));
     assert_eq!(Machine::open(dir.path()).expect("kept").certificate(), made.certificate());
-    assert_eq!(key_pair(dir.path()).expect("kept").serialize_pem().trim(), key.trim(), "a repetition has the same key");
+    assert_eq!(
+        pair_in(dir.path(), ENROLLING).expect("kept").serialize_pem().trim(),
+        key.trim(),
+        "a repetition has the same key"
+    );
 
     // At two thirds of its life, whatever was allowed for clocks.
     let signed = made.certificate().not_after.as_micros() - 86_400_000_000;

@@ -161,7 +161,7 @@ async fn use_up(
 }
 
 /// The record of a registration key, for who has shown its text.
-fn prove(document: &Document, shown: &str) -> ApiResult<RegistrationKeyRecord> {
+pub(super) fn prove(document: &Document, shown: &str) -> ApiResult<RegistrationKeyRecord> {
     let record: RegistrationKeyRecord = document.status_as()?;
     match constant_time::verify_slices_are_equal(record.hash.as_bytes(), shown.as_bytes()) {
         Ok(()) => Ok(record),
@@ -180,14 +180,18 @@ fn spend(document: &Document, shown: &str, public_key: &str, now: Timestamp) -> 
     if record.is_expired(now) {
         return refuse("has ended");
     }
-    if !document.spec_as::<RegistrationKeySpecRecord>()?.known_roles().contains(&MachineRole::Agent) {
+    let roles = document.spec_as::<RegistrationKeySpecRecord>()?.known_roles();
+    if !roles.is_empty() && !roles.contains(&MachineRole::Agent) {
+        return refuse("is for a gateway (`lifeboat gateway enrol`) and not for an agent");
+    }
+    if roles.is_empty() {
         return refuse("is for a kind of machine that this gateway doesn't know");
     }
     match &record.used {
         Some(used) if used.public_key == public_key => Ok(None),
         Some(used) => refuse(&format!("was used by another machine at {}", used.time)),
         None => {
-            record.used = Some(UseRecord { time: now, public_key: public_key.to_owned() });
+            record.used = Some(UseRecord { time: now, public_key: public_key.to_owned(), gateway: None });
             tokens::value(&record).map(Some)
         }
     }
@@ -277,11 +281,11 @@ async fn answer(
     Ok(body::with_etag(status, generation, &enrolment))
 }
 
-fn certificate_request(pem: &str) -> ApiResult<CertificateRequest> {
+pub(super) fn certificate_request(pem: &str) -> ApiResult<CertificateRequest> {
     CertificateRequest::read(pem).map_err(|error| ApiError::field("csr", error.to_string()))
 }
 
-fn not_valid() -> ApiError {
+pub(super) fn not_valid() -> ApiError {
     ApiError::new(
         ProblemCode::Unauthorized,
         "the registration key isn't valid here: it was mistyped or deleted, or belongs to a vault that this gateway isn't attached to; \

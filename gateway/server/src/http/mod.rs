@@ -13,6 +13,7 @@ pub(crate) mod body;
 mod clean_point;
 mod drills;
 pub(crate) mod error;
+mod gateway_enrolments;
 mod keys;
 pub(crate) mod listen;
 mod machine_run;
@@ -22,6 +23,7 @@ pub(crate) mod openapi;
 mod operations;
 mod points;
 mod reads;
+mod registration;
 mod registration_keys;
 mod resources;
 mod support_bundle;
@@ -45,6 +47,9 @@ use http::{HeaderValue, StatusCode, header};
 use lifeboat_api::ProblemCode;
 
 use crate::context::Context;
+pub(crate) use keys::admit as admit_key;
+pub(crate) use vaults::attach;
+
 use access::Routes;
 use error::ApiError;
 use resources::{Drills, Gateways, Groups, Machines, Mappings, Networks, Plans, Policies, Sites, Volumes};
@@ -84,6 +89,9 @@ fn routes() -> Routes {
         .get("/v1/registration-keys/{id}", registration_keys::read)
         .delete("/v1/registration-keys/{id}", registration_keys::delete)
         .post("/v1/enrolments", agents::enrol)
+        .post("/v1/gateway-enrolments", gateway_enrolments::enrol)
+        .get("/v1/registration", registration::read)
+        .post("/v1/registration", registration::create)
         .get("/v1/agents", agents::list)
         .get("/v1/agents/{id}", agents::read)
         .get("/v1/agents/{id}/process-servers", agents::process_servers)

@@ -206,7 +206,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 84] = [
+const OTHERS: [Operation; 87] = [
     operation(
         "get",
         "/v1/whoami",
@@ -300,6 +300,37 @@ const OTHERS: [Operation; 84] = [
         Some("EnrolRequest"),
         Shape::Made,
         "Enrolment",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/gateway-enrolments",
+        Need::RegistrationKey,
+        "Makes a gateway known and says where the vault is, without anything that opens it; needs no token, but a registration key for a \
+         gateway. The same registration key and public key again give the same answer.",
+        Some("GatewayEnrolRequest"),
+        Shape::Made,
+        "GatewayEnrolment",
+        &[],
+    ),
+    operation(
+        "get",
+        "/v1/registration",
+        READ,
+        "Says how far this gateway's registration by key is.",
+        None,
+        Shape::One,
+        "Registration",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/registration",
+        SECURE,
+        "Has this gateway, which has no vault yet, register itself at another one by key, and attach the vault if it can open it.",
+        Some("RegisterRequest"),
+        Shape::One,
+        "Registration",
         &[],
     ),
     operation("get", "/v1/agents", READ, "Lists agents.", None, Shape::Page, "Agent", LIST),

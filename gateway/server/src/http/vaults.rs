@@ -63,19 +63,7 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
         wanted.storage_url.pop();
     }
     outside_the_mount(&context, &wanted.storage_url)?;
-    let mut attachment = Attachment {
-        id: VaultId::from_bytes([0; 16]),
-        name: wanted.name.clone(),
-        url: wanted.storage_url.clone(),
-        endpoint: wanted.storage_endpoint.clone(),
-        region: wanted.storage_region.clone(),
-        credentials: wanted.storage_credentials.clone().filter(|credentials| !credentials.is_empty()),
-        proxy: wanted.storage_proxy.clone(),
-        key_source: wanted.encryption.key_source,
-        passphrase: wanted.encryption.passphrase.clone(),
-        key_file: wanted.encryption.key_file.clone(),
-        kms_key: wanted.encryption.kms_key.clone(),
-    };
+    let attachment = attachment(&wanted);
     let here = |vault: &Arc<AttachedVault>| {
         vault.attachment.url == attachment.url && vault.attachment.endpoint == attachment.endpoint
     };
@@ -98,6 +86,54 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
         return Err(exists(&wanted.storage_url));
     }
     let vault = if wanted.attach { open_with_key(&attachment).await? } else { make(&attachment, &wanted).await? };
+    let attached = take(&context, vault, attachment, wanted).await?;
+    Ok(show(&attached, StatusCode::CREATED))
+}
+
+/// Attaches the vault with this id, for a gateway that was told where it is.
+///
+/// # Errors
+/// Its storage can't be reached, the key doesn't open it, or another vault is there.
+pub(crate) async fn attach(context: &Context, wanted: VaultCreate, id: VaultId) -> ApiResult<Arc<AttachedVault>> {
+    wanted.validate()?;
+    super::keys::admit(context, "encryption.kms_key", &wanted.encryption)?;
+    outside_the_mount(context, &wanted.storage_url)?;
+    let attachment = attachment(&wanted);
+    let vault = open_with_key(&attachment).await?;
+    if vault.id() != id {
+        return Err(ApiError::conflict(format!(
+            "{} holds the vault {}, and {id} was expected there",
+            attachment.url,
+            vault.id()
+        )));
+    }
+    take(context, vault, attachment, wanted).await
+}
+
+/// A vault as a request says that it is reached; its id comes with opening it.
+fn attachment(wanted: &VaultCreate) -> Attachment {
+    Attachment {
+        id: VaultId::from_bytes([0; 16]),
+        name: wanted.name.clone(),
+        url: wanted.storage_url.clone(),
+        endpoint: wanted.storage_endpoint.clone(),
+        region: wanted.storage_region.clone(),
+        credentials: wanted.storage_credentials.clone().filter(|credentials| !credentials.is_empty()),
+        proxy: wanted.storage_proxy.clone(),
+        key_source: wanted.encryption.key_source,
+        passphrase: wanted.encryption.passphrase.clone(),
+        key_file: wanted.encryption.key_file.clone(),
+        kms_key: wanted.encryption.kms_key.clone(),
+    }
+}
+
+/// Attaches a vault that is open: from here on it is this gateway's.
+async fn take(
+    context: &Context,
+    vault: OpenVault,
+    mut attachment: Attachment,
+    mut wanted: VaultCreate,
+) -> ApiResult<Arc<AttachedVault>> {
     let info = vault.info();
     attachment.id = vault.id();
     if wanted.attach {
@@ -126,7 +162,7 @@ pub(crate) async fn create(State(context): Shared, request: Request) -> ApiResul
     context.vaults.insert(Arc::clone(&attached));
     context.wrote(&attached).await;
     tracing::info!(vault = %attached.id(), url = attached.attachment.url, attach = wanted.attach, "vault attached");
-    Ok(show(&attached, StatusCode::CREATED))
+    Ok(attached)
 }
 
 /// Refuses a vault in a volume: what is written there would have to be kept there first.

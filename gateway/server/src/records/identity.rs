@@ -1,7 +1,7 @@
 //! Registration keys and agents in the catalog: the hash of a key, which public key used it, and never a secret.
 
-use lifeboat_api::{MachineRole, Principal};
-use lifeboat_model::{SiteId, Timestamp};
+use lifeboat_api::{GatewayRole, MachineRole, Principal};
+use lifeboat_model::{GatewayId, SiteId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Spec of a registration key's document; its name is the document's.
@@ -19,6 +19,11 @@ impl RegistrationKeySpecRecord {
     /// The roles that this version knows.
     pub(crate) fn known_roles(&self) -> Vec<MachineRole> {
         self.roles.iter().filter_map(|word| word.parse().ok()).collect()
+    }
+
+    /// The roles of a gateway among them; none for an agent's key.
+    pub(crate) fn gateway_roles(&self) -> Vec<GatewayRole> {
+        self.known_roles().into_iter().filter_map(MachineRole::of_gateway).collect()
     }
 }
 
@@ -46,6 +51,9 @@ pub(crate) struct UseRecord {
     pub(crate) time: Timestamp,
     /// SHA-256 of the public key, in hexadecimal digits: the same one again is the same machine, which lost the answer.
     pub(crate) public_key: String,
+    /// The gateway that it was used for; absent for an agent, whose id has the key's digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gateway: Option<GatewayId>,
 }
 
 /// Spec of an agent's document; its name is the document's, and its id has the digits of its registration key's.

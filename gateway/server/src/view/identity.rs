@@ -1,7 +1,7 @@
 //! Registration keys and agents as the API shows them: what for, until when, used by whom; never a text or its hash.
 
 use lifeboat_api::{Agent, AgentSpec, AgentStatus, RegistrationKey, RegistrationKeySpec, RegistrationKeyStatus};
-use lifeboat_model::{AgentId, RegistrationKeyId, Timestamp};
+use lifeboat_model::{AgentId, GatewayId, RegistrationKeyId, Timestamp};
 use lifeboat_vault::{Document, VaultError};
 
 use super::{id, spec};
@@ -11,6 +11,11 @@ use crate::vaults::AttachedVault;
 /// The agent that enrols with a key. The same digits: a key makes one agent, whoever asks and however often.
 pub(crate) fn agent_of(key: RegistrationKeyId) -> AgentId {
     AgentId::from_bytes(key.to_bytes())
+}
+
+/// The gateway that enrols with a key and isn't declared yet: the same digits, too.
+pub(crate) fn gateway_of(key: RegistrationKeyId) -> GatewayId {
+    GatewayId::from_bytes(key.to_bytes())
 }
 
 pub(crate) fn registration_key(attached: &AttachedVault, document: &Document) -> Result<RegistrationKey, VaultError> {
@@ -31,7 +36,8 @@ pub(crate) fn registration_key(attached: &AttachedVault, document: &Document) ->
         status: RegistrationKeyStatus {
             expires: record.expires.unwrap_or(document.created),
             expired: record.is_expired(Timestamp::now()),
-            used_by: record.used.as_ref().map(|_| agent_of(key)),
+            used_by: record.used.as_ref().filter(|used| used.gateway.is_none()).map(|_| agent_of(key)),
+            used_by_gateway: record.used.as_ref().and_then(|used| used.gateway),
             used: record.used.map(|used| used.time),
             created_by: declared.created_by,
         },

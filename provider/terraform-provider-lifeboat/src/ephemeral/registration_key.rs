@@ -42,7 +42,7 @@ impl EphemeralResource<Link> for RegistrationKeyOf {
         let roles = validate::each(validate::one_of(MachineRole::ALL.map(MachineRole::as_str)));
         Schema::new()
             .description(
-                "A registration key: what one machine enrols with, once. It is made when Terraform opens it, stored in neither plan nor \
+                "A registration key: what one machine, an agent or a gateway, enrols with, once. It is made when Terraform opens it, stored in neither plan nor \
                  state, and deleted when Terraform is done, unless a machine has enrolled with it by then. Hand it to a provisioner or a \
                  write-only argument. The provider's own token needs the role `security_administrator` for it.",
             )
@@ -52,7 +52,11 @@ impl EphemeralResource<Link> for RegistrationKeyOf {
                     .optional()
                     .validate(validate::size(1, MachineRole::ALL.len()))
                     .validate(roles)
-                    .description("What the machine is to be: `agent`, which is what it is when left out."),
+                    .description(
+                        "What the machine is to be: `agent`, which is what it is when left out, or for a gateway one or several of \
+                         `configuration_server`, `process_server` and `master_target`. A gateway that was declared before \
+                         (`lifeboat_gateway`) keeps its own roles, which have to be among these.",
+                    ),
             )
             .attribute(
                 Attribute::string("name")
@@ -72,7 +76,8 @@ impl EphemeralResource<Link> for RegistrationKeyOf {
                 Attribute::string("key")
                     .computed()
                     .sensitive()
-                    .description("The key itself, for `lifeboat agent enrol --key-file` or `LIFEBOAT_REGISTRATION_KEY`."),
+                    .description("The key itself, for `lifeboat agent enrol` or `lifeboat gateway enrol` (`--key-file`, or \
+                                  `LIFEBOAT_REGISTRATION_KEY`), or for an appliance's property `registration_key`."),
             )
             .attribute(Attribute::string("expires").computed().description("When it ends (RFC 3339)."))
     }
@@ -110,7 +115,7 @@ impl EphemeralResource<Link> for RegistrationKeyOf {
                 found => found?,
             };
             // Used up, it lets nobody in, and says which machine it let in.
-            if found.status.used_by.is_some() || found.status.expired {
+            if found.status.used_by.is_some() || found.status.used_by_gateway.is_some() || found.status.expired {
                 return Ok(());
             }
             api.delete::<RegistrationKey>(&kept.id, found.generation).await

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lifeboat_appliance::plan::STATE;
 use lifeboat_appliance::{live, machine};
 
-use super::about;
+use super::{about, registering};
 use crate::failure::{Failure, Result};
 use crate::output::note;
 use crate::render::clean;
@@ -52,6 +52,7 @@ pub(super) async fn ready() -> Result<()> {
     let fingerprint = about::fingerprint(state).unwrap_or_else(|| "unknown".to_owned());
     tell(&format!("its authority's SHA-256 fingerprint is {fingerprint}"));
     tell(&format!("ready: https://{}/", about::address().unwrap_or_else(|| "address unknown".to_owned())));
+    registering::told(state, tell).await;
     Ok(())
 }
 

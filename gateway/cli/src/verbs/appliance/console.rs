@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use lifeboat_api::Timestamp;
+use lifeboat_api::{RegisterRequest, Secret, Timestamp};
 use lifeboat_appliance::console::{Act, Dialog, Facts, screen};
 use lifeboat_appliance::live;
 use lifeboat_appliance::network::Network;
@@ -29,6 +29,7 @@ use crate::connect::ConnectionArgs;
 use crate::failure::{Failure, Result};
 use crate::output::note;
 use crate::render::clean;
+use crate::verbs::gateway::enrol::register;
 use crate::verbs::support;
 
 /// How often the status is looked at again while it stands there.
@@ -118,9 +119,15 @@ impl Console {
             Act::Look => Ok(String::new()),
             Act::SetNetwork(network) => self.network(Some(&network)),
             Act::ForgetNetwork => self.network(None),
-            Act::Register { .. } => Err(Failure::failed(
-                "gateways don't register by key yet: declare this one with Terraform or `lifeboat gateway create`",
-            )),
+            Act::Register { endpoint, key } => {
+                let request = RegisterRequest {
+                    endpoints: vec![endpoint],
+                    key: Secret::new(key.expose().to_owned()),
+                    vault_key: None,
+                    storage_credentials: None,
+                };
+                Ok(register(Path::new(STATE), &request).await?.message)
+            }
             Act::Bundle => self.bundle().await,
             Act::Update(token) => self.update(&token),
             Act::Restart => self.system("restart", &["reboot"], "It restarts."),

@@ -41,9 +41,11 @@ impl Scrub {
                 }
             }
             // Where it is encrypted there is nothing to take from it.
-            let vaults = std::fs::read(state.join("vaults.json")).ok();
-            if let Some(vaults) = vaults.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) {
-                scrub.add_fields(&vaults, false);
+            for file in ["vaults.json", "registration.json", "register.json"] {
+                let kept = std::fs::read(state.join(file)).ok();
+                if let Some(kept) = kept.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) {
+                    scrub.add_fields(&kept, false);
+                }
             }
         }
         scrub.known.sort_by_key(|one| std::cmp::Reverse(one.len()));

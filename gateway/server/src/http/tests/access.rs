@@ -148,7 +148,7 @@ async fn every_operation_asks_every_caller_for_what_the_description_says() {
             let open = operation["security"] == json!([]);
             let needed: Option<Role> =
                 serde_json::from_value(operation["x-required-role"].clone()).expect("a role or nothing");
-            let by_body = path == "/v1/enrolments";
+            let by_body = ["/v1/enrolments", "/v1/gateway-enrolments"].contains(&path.as_str());
             assert_eq!(operation["responses"].get("401").is_some(), !open || by_body, "{method} {path}");
             let may_lack = needed.is_some() || operation.get("x-required-machine").is_some();
             assert_eq!(operation["responses"].get("403").is_some(), may_lack, "{method} {path}");
@@ -246,7 +246,7 @@ fn the_roles_are_these() {
     };
     assert_eq!(listed(Need::Nothing), ["get /livez", "get /readyz"]);
     assert_eq!(listed(Need::Token), ["get /v1/openapi.json", "get /v1/whoami"]);
-    assert_eq!(listed(Need::RegistrationKey), ["post /v1/enrolments"]);
+    assert_eq!(listed(Need::RegistrationKey), ["post /v1/enrolments", "post /v1/gateway-enrolments"]);
     assert_eq!(
         listed(Need::Machine(MachineKind::Agent)),
         ["get /v1/agents/{id}/process-servers", "post /v1/agents/{id}:renew"]
@@ -309,6 +309,7 @@ fn the_roles_are_these() {
             &[
                 "post /v1/approvals/{id}:approve",
                 "post /v1/approvals/{id}:reject",
+                "post /v1/registration",
                 "post /v1/registration-keys",
                 "delete /v1/registration-keys/{id}",
                 "delete /v1/agents/{id}",

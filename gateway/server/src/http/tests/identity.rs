@@ -204,7 +204,7 @@ async fn a_lost_answer_is_given_again_to_the_same_machine_only() {
         crate::auth::hex(&lifeboat_identity::Request::read(&csr(&mine, nothing)).expect("sound").public_key());
     let mut use_it = |document: &lifeboat_vault::Document| {
         let mut record: RegistrationKeyRecord = document.status_as().expect("a record");
-        let used = crate::records::UseRecord { time: document.created, public_key: public_key.clone() };
+        let used = crate::records::UseRecord { time: document.created, public_key: public_key.clone(), gateway: None };
         record.used = Some(used);
         serde_json::to_value(record).ok()
     };

@@ -13,24 +13,24 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::MachineError;
+use crate::machine::MachineError;
 use crate::{Fingerprint, fingerprint, provider};
 
 /// Believes gateways of one authority.
 #[derive(Debug)]
-pub(super) struct Pinned {
+pub(crate) struct Pinned {
     authority: Fingerprint,
     provider: Arc<CryptoProvider>,
 }
 
 impl Pinned {
-    pub(super) fn new(authority: Fingerprint) -> Self {
+    pub(crate) fn new(authority: Fingerprint) -> Self {
         Self { authority, provider: provider() }
     }
 }
 
 /// TLS that believes so, and shows no certificate.
-pub(super) fn config(pinned: Arc<Pinned>) -> Result<Arc<rustls::ClientConfig>, MachineError> {
+pub(crate) fn config(pinned: Arc<Pinned>) -> Result<Arc<rustls::ClientConfig>, MachineError> {
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| MachineError::Crypto(format!("TLS can't be set up: {error}")))?
@@ -43,7 +43,7 @@ pub(super) fn config(pinned: Arc<Pinned>) -> Result<Arc<rustls::ClientConfig>, M
 }
 
 /// Which key a certificate is for.
-pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Option<Fingerprint> {
+pub(crate) fn public_key(certificate: &CertificateDer<'_>) -> Option<Fingerprint> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(fingerprint(parsed.public_key().raw))
 }
