@@ -22,8 +22,6 @@ use crate::properties::{Address, Hidden};
 const COLUMNS: usize = 79;
 /// Reasons that are shown.
 const REASONS_MAX: usize = 3;
-/// Whether gateways register by key.
-const BY_KEY: bool = false;
 /// Longest line that is taken.
 const LINE_CHARS_MAX: usize = 1024;
 
@@ -225,7 +223,6 @@ impl Dialog {
                 let text = "The network comes from the hypervisor's properties, or from here: the last change counts.\n\n  1  DHCP\n  2  A fixed address\n  3  As the hypervisor says (forget what was set here)";
                 self.to(At::Kind, text)
             }
-            "2" if !BY_KEY => self.to(At::Seen, "This gateway is declared from outside: by Terraform or `lifeboat gateway create`,\nwith the address and the fingerprint that stand above and the administrator's token."),
             "2" => self.to(At::Endpoint, "A gateway of the same vault registers this one by a key that it gave out\n(lifeboat registration-key create --role process_server). Without: Terraform or\n`lifeboat gateway create` from outside, with this gateway's API and token."),
             "3" => self.act(Act::Bundle),
             "4" => self.to(At::Token(ForToken::Update), "The update is taken from a CD (its label is LIFEBOAT-UPD), installed beside what\nruns, and started once with the next restart."),

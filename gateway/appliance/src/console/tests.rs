@@ -81,7 +81,14 @@ fn secrets_are_asked_for_without_an_echo_and_are_shown_nowhere() {
     let reply = dialog.answer("canary", &now);
     assert_eq!(reply.act, Some(Act::Shell(Hidden::new("canary"))));
     assert!(!format!("{reply:?}{dialog:?}").contains("canary"));
-    assert!(walk(&mut dialog, &now, &["", "2"]).text.contains("declared from outside"));
+    walk(&mut dialog, &now, &["", "2"]);
+    assert!(!dialog.ask().is_secret);
+    assert!(walk(&mut dialog, &now, &["http://a"]).text.contains("https://"));
+    walk(&mut dialog, &now, &["https://a:8443"]);
+    assert!(dialog.ask().is_secret);
+    let reply = dialog.answer("canary", &now);
+    assert!(matches!(&reply.act, Some(Act::Register { endpoint, .. }) if endpoint == "https://a:8443"));
+    assert!(!format!("{reply:?}{dialog:?}").contains("canary"));
     walk(&mut dialog, &now, &[""]);
     walk(&mut dialog, &now, &["4"]);
     assert!(dialog.ask().is_secret);
