@@ -381,6 +381,7 @@ fn declare(
                 policy_id: None,
                 cache_bytes: None,
                 source: None,
+                export: None,
             };
             client.create::<Volume>(&spec).await?;
         }

@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lifeboat-vault", &["lifeboat-format", "lifeboat-model"]),
     ("lifeboat-engine", &["lifeboat-vault", "lifeboat-format", "lifeboat-model"]),
     ("lifeboat-export", &["lifeboat-engine", "lifeboat-model"]),
+    ("lifeboat-iscsi", &["lifeboat-model"]),
     ("lifeboat-program", &[]),
     ("lifeboat-compute", &["lifeboat-program", "lifeboat-model"]),
     ("lifeboat-api", &["lifeboat-model"]),
@@ -34,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "lifeboat-compute",
             "lifeboat-program",
             "lifeboat-export",
+            "lifeboat-iscsi",
             "lifeboat-engine",
             "lifeboat-vault",
             "lifeboat-model",
@@ -43,6 +45,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "lifeboat-cli",
         &[
             "lifeboat-appliance",
+            "lifeboat-iscsi",
             "lifeboat-server",
             "lifeboat-agent",
             "lifeboat-api",

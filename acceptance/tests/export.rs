@@ -43,6 +43,7 @@ fn enrich(api: &Api) -> Result<()> {
             policy_id: Some(policy.id),
             cache_bytes: Some(96 * MIB),
             source: None,
+            export: None,
         };
         client.create::<Volume>(&spec).await
     })?;

@@ -11,7 +11,7 @@ use lifeboat_acceptance::confine::Unit;
 use lifeboat_acceptance::estate::{Estate, GROUP};
 use lifeboat_acceptance::scratch::Scratch;
 
-const UNITS: [&str; 2] = ["lifeboat-gateway", "lifeboat-agent"];
+const UNITS: [&str; 3] = ["lifeboat-gateway", "lifeboat-agent", "lifeboat-iscsi"];
 /// Of systemd's scale from 0 to 10, tenths: what there is to lose without a mount namespace, which would hide the mounts.
 const EXPOSURE: &str = "60";
 
@@ -52,6 +52,7 @@ fn the_package_is_the_same_each_time_and_installs_what_users_need() {
         ("/usr/bin/lifeboat", "-rwxr-xr-x"),
         ("/usr/lib/systemd/system/lifeboat-gateway.service", "-rw-r--r--"),
         ("/usr/lib/systemd/system/lifeboat-agent.service", "-rw-r--r--"),
+        ("/usr/lib/systemd/system/lifeboat-iscsi.service", "-rw-r--r--"),
         ("/usr/share/doc/lifeboat/examples/gateway.toml", "-rw-r--r--"),
         ("/usr/share/doc/lifeboat/examples/agent.toml", "-rw-r--r--"),
         ("/usr/share/doc/lifeboat/copyright", "-rw-r--r--"),

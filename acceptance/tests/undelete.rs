@@ -96,6 +96,7 @@ fn a_single_volume_comes_back_and_a_name_that_was_taken_since_is_in_the_way() {
                 policy_id: Some(policy.id),
                 cache_bytes: None,
                 source: None,
+                export: None,
             })
         })
         .unwrap();

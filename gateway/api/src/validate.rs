@@ -4,6 +4,7 @@
 //! here looks anything up: a rule that needs the vault (a name that is taken, an id that doesn't exist) is the server's.
 
 mod drill;
+mod export;
 mod identity;
 mod machine;
 mod network;
@@ -20,6 +21,8 @@ pub use token::{GRACE_MAX, TTL_MAX, TTL_MIN};
 use std::time::Duration;
 
 use lifeboat_model::Hours;
+
+pub use export::is_initiator;
 
 use crate::problem::FieldError;
 use crate::types::{
@@ -569,6 +572,9 @@ impl Validate for VolumeSpec {
         }
         if self.cache_bytes.is_some_and(|bytes| !((64 << 20)..=(64 << 40)).contains(&bytes)) {
             fault(errors, field("cache_bytes"), "must lie between 64 MiB and 64 TiB");
+        }
+        if let Some(export) = &self.export {
+            export.check(&field("export."), errors);
         }
     }
 }

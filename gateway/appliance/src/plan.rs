@@ -12,6 +12,8 @@ pub const DATA: &str = "/data";
 pub const STATE: &str = "/data/gateway";
 /// Where volumes are mounted.
 pub const MOUNT: &str = "/mnt/lifeboat";
+/// The socket of the helper for iSCSI.
+pub const ISCSI: &str = "/run/lifeboat-iscsi/socket";
 /// The settings of services; `/etc/lifeboat` leads there.
 pub const SETTINGS: &str = "/run/lifeboat-settings";
 
@@ -116,6 +118,8 @@ fn gateway(settings: &Settings, name: &str) -> String {
     put("listen_management", &listen(443));
     put("listen_data", &listen(9443));
     put("listen_consistency", &listen(20004));
+    put("listen_nbd", &listen(10809));
+    put("iscsi", ISCSI);
     text
 }
 
@@ -167,6 +171,10 @@ mod tests {
         );
         let gateway = file(&plan, "gateway.toml");
         assert!(gateway.contains("listen_data = \"192.0.2.10:9443\""), "{gateway}");
+        assert!(
+            gateway.contains("listen_nbd = \"192.0.2.10:10809\"") && gateway.contains("iscsi = \"/run/"),
+            "{gateway}"
+        );
         assert!(gateway.contains(r#"site = "a \"quoted\" \\ one""#), "{gateway}");
         assert_eq!(file(&plan, "timesyncd.conf.d/lifeboat.conf"), "[Time]\nNTP=time.example\n");
     }

@@ -24,6 +24,7 @@ use crate::verbs::failover::{
 use crate::verbs::gateway::GatewayArgs;
 use crate::verbs::group::GroupArgs;
 use crate::verbs::inspect::InspectArgs;
+use crate::verbs::iscsi::IscsiArgs;
 use crate::verbs::job::JobArgs;
 use crate::verbs::machine::MachineArgs;
 use crate::verbs::network::NetworkArgs;
@@ -66,6 +67,8 @@ pub(crate) enum Verb {
     RegistrationKey(RegistrationKeyArgs),
     /// Agents: enrol this machine and protect its disks; list and revoke those that enrolled
     Agent(AgentArgs),
+    /// Serve a gateway's volumes to other hosts over iSCSI, with this machine's kernel
+    Iscsi(IscsiArgs),
     /// What the appliance runs: boot, console, updates
     Appliance(ApplianceArgs),
     /// Decide about what a second person has to approve
@@ -136,7 +139,10 @@ pub(crate) enum Verb {
 
 /// Tasks, and the verbs that do them.
 const TASKS: [(&str, &[&str]); 7] = [
-    ("Run a gateway", &["serve", "status", "token", "registration-key", "agent", "appliance", "approval", "whoami"]),
+    (
+        "Run a gateway",
+        &["serve", "status", "token", "registration-key", "agent", "iscsi", "appliance", "approval", "whoami"],
+    ),
     ("Declare what is protected", &["vault", "site", "gateway", "policy", "group", "volume", "terraform"]),
     ("Declare how it recovers", &["machine", "network", "network-mapping", "plan", "drill", "deleted"]),
     ("Recovery points", &["point", "resync"]),

@@ -70,6 +70,7 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Token(args) => verbs::token::run(args, output).await,
         Verb::RegistrationKey(args) => verbs::registration_key::run(args, output).await,
         Verb::Agent(args) => verbs::agent::run(args, output).await,
+        Verb::Iscsi(args) => verbs::iscsi::run(args).await,
         Verb::Appliance(args) => verbs::appliance::run(args).await,
         Verb::Whoami(args) => verbs::whoami::run(args, output).await,
         Verb::Vault(args) => verbs::vault::run(args, output).await,

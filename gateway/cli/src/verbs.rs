@@ -20,6 +20,7 @@ pub(crate) mod gc;
 pub(crate) mod group;
 mod guide;
 pub(crate) mod inspect;
+pub(crate) mod iscsi;
 pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod machine;

@@ -5,10 +5,13 @@
 //!           (unix, TCP)     wire (bytes, no I/O)   └ one task a request, one writer of replies
 //! ```
 //! The protocol is that of `doc/proto.md` in the NetworkBlockDevice/nbd repository: fixed newstyle negotiation with GO, INFO,
-//! LIST, ABORT and, for old clients, EXPORT_NAME; then simple replies, in any order. Structured replies, block status and
-//! TLS are refused as not supported, which every client takes.
+//! LIST, ABORT and, for old clients, EXPORT_NAME; then simple replies, in any order. Structured replies and block status are
+//! refused as not supported, which every client takes.
 //!
 //! - **Names**: [`name`]. Volumes and branches are listed; recovery points are only opened, as there may be ten thousands.
+//! - **Others than this machine** are served with TLS alone ([`Admission`]): they see and get what the certificate that they
+//!   show may have, and lose it soon after it may no longer. On this machine, who can open the socket may have everything, and
+//!   TLS is refused as not supported.
 //! - **Durability**: a write is answered when the engine has acknowledged it; FLUSH, and FUA on a write, a trim or a write of
 //!   zeroes, wait for the same shared sync as fsync does in the mount. A flush covers what other connections were
 //!   acknowledged, so that clients may use several (CAN_MULTI_CONN).
@@ -22,6 +25,7 @@
 //! Nothing here outlives the process. A connection that is cut leaves nothing but writes that were not answered: each is
 //! there whole by blocks, or not.
 
+mod guest;
 mod listener;
 pub mod name;
 mod session;
@@ -33,12 +37,16 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+pub use guest::{Admission, Admitted};
 pub use listener::{NbdListener, bind_unix};
 
 use crate::tree::ExportTree;
 
 /// Connections at a time; more wait in the kernel's queue. A recovery site has one for each disk of each machine.
 const CONNECTIONS_MAX: usize = 1024;
+/// Clients that have taken no export yet, of others than this machine. One more, and who has been at it for longest is shown the
+/// door: strangers keep nobody out.
+const STRANGERS_MAX: usize = 64;
 /// Data of requests under way, for all connections, in units of [`BYTES_UNIT`].
 const UNITS_MAX: usize = 256 << 10;
 /// What bytes under way are counted in.
@@ -77,6 +85,8 @@ pub struct NbdServer {
     options: NbdOptions,
     connections: Arc<Semaphore>,
     units: Arc<Semaphore>,
+    /// Who else than this machine may come: everybody who comes is asked.
+    admission: Option<Arc<dyn Admission>>,
 }
 
 impl std::fmt::Debug for NbdServer {
@@ -94,6 +104,7 @@ impl NbdServer {
             options,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             units: Arc::new(Semaphore::new(UNITS_MAX)),
+            admission: None,
         }
     }
 }

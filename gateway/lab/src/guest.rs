@@ -226,21 +226,21 @@ fn initial_files(root: &Path) -> Result<Vec<u8>> {
 
 /// A cpio archive that grows.
 #[derive(Default)]
-struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     entries: u32,
 }
 
 impl Archive {
-    fn directory(&mut self, name: &str) {
+    pub(crate) fn directory(&mut self, name: &str) {
         self.entry(name, 0o040_755, b"", 0);
     }
 
-    fn file(&mut self, name: &str, content: &[u8]) {
+    pub(crate) fn file(&mut self, name: &str, content: &[u8]) {
         self.entry(name, 0o100_755, content, 0);
     }
 
-    fn entry(&mut self, name: &str, mode: u32, content: &[u8], device: u32) {
+    pub(crate) fn entry(&mut self, name: &str, mode: u32, content: &[u8], device: u32) {
         self.entries += 1;
         let (size, named) = (content.len(), name.len() + 1);
         let (major, minor) = (device >> 8, device & 0xff);
@@ -258,14 +258,14 @@ impl Archive {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, b"", 0);
         self.bytes
     }
 }
 
 /// The only entry of a directory whose name begins so.
-fn only(directory: &Path, start: &str) -> Result<PathBuf> {
+pub(crate) fn only(directory: &Path, start: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
     let mut found = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(start));
     match (found.next(), found.next()) {
@@ -275,7 +275,7 @@ fn only(directory: &Path, start: &str) -> Result<PathBuf> {
 }
 
 /// A file of that name anywhere below a directory.
-fn find(directory: &Path, name: &str) -> Result<Option<PathBuf>> {
+pub(crate) fn find(directory: &Path, name: &str) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(directory)?.flatten() {
         if entry.file_name() == name {
             return Ok(Some(entry.path()));

@@ -17,9 +17,11 @@ mod faults;
 mod gcs;
 mod guest;
 mod http;
+mod initiator;
 mod servers;
 
 pub use faults::{Fault, FaultProxy, Seen};
 pub use gcs::GcsDouble;
 pub use guest::{GUEST_READY, guest_data_disk, guest_image};
+pub use initiator::initiator;
 pub use servers::{Azurite, Moto, S3rver, tools};

@@ -24,6 +24,7 @@ use crate::auth::Gate;
 use crate::barriers::Replication;
 use crate::collect::Collections;
 use crate::export::Exported;
+use crate::exports::Exports;
 use crate::hooks::Hooks;
 use crate::http::error::{ApiError, ApiResult};
 use crate::insight::Insights;
@@ -53,8 +54,13 @@ pub struct ServeConfig {
     pub name: String,
     /// `address:port` of the API.
     pub listen_management: String,
-    /// `address:port` of NBD, on loopback; the socket in the state directory alone when absent.
+    /// `address:port` of NBD: on loopback for everybody there, on other addresses with TLS for whom a volume's export names; the
+    /// socket in the state directory alone when absent.
     pub listen_nbd: Option<String>,
+    /// The socket of the helper for iSCSI; volumes are no targets when absent.
+    pub iscsi: Option<PathBuf>,
+    /// The host by which others reach exports: the address that is listened on, or by which this machine reaches others, when absent.
+    pub export_address: Option<String>,
     /// `address:port` at which it is a process server for mobility agents; it is none when absent.
     pub listen_data: Option<String>,
     /// `host:port` at which agents reach that; by the address that is listened on, or this machine's name, when absent.
@@ -94,6 +100,8 @@ impl ServeConfig {
             name: host_name(),
             listen_management: "[::]:443".to_owned(),
             listen_nbd: None,
+            iscsi: None,
+            export_address: None,
             listen_data: None,
             data_address: None,
             cache_bytes: None,
@@ -148,6 +156,8 @@ pub(crate) struct Context {
     pub(crate) instances: Instances,
     pub(crate) points: PointCache,
     pub(crate) exported: Exported,
+    /// What other hosts use.
+    pub(crate) exports: Exports,
     /// Tells the reconciler that there is something to do.
     pub(crate) wake: Notify,
     /// Tells waiting readers that something changed.
@@ -215,6 +225,7 @@ impl Context {
             instances: Instances::default(),
             points: PointCache::default(),
             exported: Exported::default(),
+            exports: Exports::default(),
             wake: Notify::new(),
             changed: watch::Sender::new(0),
             troubles: RwLock::default(),

@@ -133,6 +133,47 @@ fn branch_volumes(context: &Context, branch: &str) -> Result<Vec<(HeldVolume, Re
         .collect())
 }
 
+/// Whose content a file of the tree is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A volume's.
+    Volume(VolumeId),
+    /// Nobody's: there is no such file.
+    Nobody,
+    /// That can't be said yet: catalogs are still to be read, or several volumes of that name may be meant.
+    Unsure,
+}
+
+/// Finds by the same rules as files are opened which volume a file is of; nothing is opened.
+pub(crate) fn owner(context: &Context, file: &File) -> Owner {
+    let found = match file {
+        File::Volume { volume } => {
+            let served = volumes(context).into_iter().find(|served| served.name == *volume);
+            if served.is_none() && is_declared_here(context, volume) {
+                return Owner::Unsure;
+            }
+            served.map(|served| served.id)
+        }
+        File::Point { group, volume, .. } => context
+            .vaults
+            .all()
+            .iter()
+            .find_map(|attached| {
+                let snapshot = attached.snapshot();
+                snapshot.of(kind::GROUPS).iter().find(|document| document.name == *group)?.id.parse::<GroupId>().ok()
+            })
+            .and_then(|group| volume_named(context, group, volume)),
+        File::Branch { branch, volume } => branch_volumes(context, branch).ok().and_then(|volumes| {
+            volumes.into_iter().map(|(held, _)| held.id).find(|id| name_of(context, *id) == *volume)
+        }),
+    };
+    match found {
+        Some(volume) => Owner::Volume(volume),
+        None if is_catalog_unknown(context) => Owner::Unsure,
+        None => Owner::Nobody,
+    }
+}
+
 /// A group's points on its active branch.
 async fn points(context: &Context, group: &str) -> Result<(Vault, GroupId, Arc<Vec<PointFact>>)> {
     for attached in context.vaults.all() {

@@ -22,6 +22,7 @@ mod context;
 mod data_path;
 mod door;
 mod export;
+mod exports;
 mod hooks;
 mod http;
 mod insight;
@@ -138,7 +139,7 @@ impl Gateway {
         let mut state = StateDir::take(&settings.state)?;
         state.use_key(local_key::unlock(state.path(), settings.local_key.as_ref()).await?)?;
         let gate = auth::Gate::open(&state)?;
-        let tls = tls::server_config(&state, &context::host_name(), address)?;
+        let identity = Arc::new(tls::Identity::open(&state, &context::host_name(), address)?);
         let nbd = nbd::Listeners::open(&state, nbd_tcp)?;
         let registration = registration::Registrar::open(&state)?;
         let vaults = vaults::Vaults::open_all(state.attachments()?).await?;
@@ -161,7 +162,10 @@ impl Gateway {
         } else {
             tasks.push(tokio::spawn(mount_as_declared(Arc::clone(&context))));
         }
-        tasks.extend(nbd.serve(&context));
+        tasks.extend(nbd.serve(&context, &identity));
+        if let Some(socket) = context.settings.iscsi.clone() {
+            tasks.push(tokio::spawn(exports::keep(Arc::clone(&context), socket)));
+        }
         if let Some(listener) = data {
             tasks.extend(streams::start(&context, listener).await?);
         }
@@ -173,7 +177,7 @@ impl Gateway {
             let stop = context.stop.clone();
             context.tasks.spawn(async move { stop.run_until_cancelled(driver.prepare()).await });
         }
-        let doors = machines::Doors::new(&context, tls)?;
+        let doors = machines::Doors::new(&context, identity)?;
         let http_stop = CancellationToken::new();
         let router = http::router(Arc::clone(&context));
         tasks.push(tokio::spawn(http::listen::serve(listener, doors, router, http_stop.clone())));

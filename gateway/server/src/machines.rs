@@ -10,6 +10,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use lifeboat_model::{AgentId, Timestamp, VaultId};
 
 use crate::context::Context;
 use crate::records::kind;
+use crate::tls::Identity;
 
 /// Time between two looks at who is connected.
 const LOOK: Duration = Duration::from_secs(5);
@@ -159,19 +161,25 @@ fn tls(
 /// The port of the API: people and machines, told apart by the name that they ask for.
 #[derive(Debug)]
 pub(crate) struct Doors {
-    people: Arc<rustls::ServerConfig>,
+    people: Arc<Identity>,
     machines: Arc<rustls::ServerConfig>,
 }
 
 impl Doors {
-    pub(crate) fn new(context: &Arc<Context>, people: Arc<rustls::ServerConfig>) -> anyhow::Result<Self> {
+    pub(crate) fn new(context: &Arc<Context>, people: Arc<Identity>) -> anyhow::Result<Self> {
         // A machine that enrols has no certificate yet; what is asked for later is its route's business.
         let machines = config(context, Demand::Nothing, &[b"h2", b"http/1.1"])?;
         Ok(Self { people, machines })
     }
 
-    /// How to shake hands with who asks for this name.
-    pub(crate) fn of(&self, name: Option<&str>) -> Arc<rustls::ServerConfig> {
-        Arc::clone(if name.is_some_and(|name| vault_of(name).is_some()) { &self.machines } else { &self.people })
+    /// How to shake hands with who asks for this name, and came to this address of ours.
+    ///
+    /// # Errors
+    /// No certificate can be made for that.
+    pub(crate) fn of(&self, name: Option<&str>, reached: IpAddr) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        if name.is_some_and(|name| vault_of(name).is_some()) {
+            return Ok(Arc::clone(&self.machines));
+        }
+        self.people.people(reached)
     }
 }

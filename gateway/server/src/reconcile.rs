@@ -713,6 +713,7 @@ fn matters(before: &Observed, now: &Observed) -> bool {
         || before.volumes != now.volumes
         || before.mount_path != now.mount_path
         || before.nbd_address != now.nbd_address
+        || before.exports != now.exports
         || before.latest_point.is_none() != now.latest_point.is_none()
         || before.resync.is_none() != now.resync.is_none()
 }

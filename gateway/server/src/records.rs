@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lifeboat_api::{FailbackMode, JobKind, JobResult, JobStep, PolicySpec, ResyncStatus, StepProgress};
+use lifeboat_api::{ExportStatus, FailbackMode, JobKind, JobResult, JobStep, PolicySpec, ResyncStatus, StepProgress};
 use lifeboat_model::state::{Health, JobState};
 use lifeboat_model::{
     BranchId, Epoch, GatewayId, GroupId, JobId, Lsn, PointId, PointKind, PolicyId, SegmentSeq, Timestamp, VolumeId,
@@ -301,6 +301,9 @@ pub(crate) struct Observed {
     /// What NBD listens on there; a path for a unix socket.
     #[serde(default)]
     pub(crate) nbd_address: Option<String>,
+    /// Where other hosts find volumes there that have an export.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) exports: BTreeMap<VolumeId, ExportStatus>,
     pub(crate) volumes: Vec<HeldVolume>,
 }
 

@@ -17,6 +17,7 @@ mod spread;
 mod tests;
 mod told;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -295,6 +296,7 @@ impl Admission for Gatekeeper {
                 policy_id: None,
                 cache_bytes: None,
                 source: Some(VolumeSource { path: disk.path.clone() }),
+                export: None,
             };
             spec.validate().map_err(|wrong| undeclarable(&format!("the disk {}", disk.path), &wrong))?;
             disks.push((disk.id.to_string(), spec));
@@ -487,6 +489,7 @@ fn observed(snapshot: &crate::vaults::Snapshot, stream: &StreamStatus, heard: Op
         resync: heard.and_then(|heard| heard.resync).map(view::resync),
         mount_path: None,
         nbd_address: None,
+        exports: BTreeMap::new(),
         volumes: volumes.collect(),
     }
 }

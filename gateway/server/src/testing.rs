@@ -122,6 +122,7 @@ pub(crate) async fn declare(client: &Client, directory: &Path) -> Declared {
         policy_id: Some(policy.id),
         cache_bytes: None,
         source: None,
+        export: None,
     };
     let volume = client.create::<Volume>(&spec).await.expect("volume");
     Declared { volume }

@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{
-    FailoverView, Gateway, GatewayReport, GatewayStatus, Group, GroupSpec, GroupStatus, Job, JobKind, Point, Policy,
-    PolicySpec, PolicyStatus, ProtectionState, ProtectionStatus, ResyncCause, ResyncState, ResyncStatus, Site,
-    SiteSpec, SiteStatus, TestView, Vault, VaultSpec, VaultStatus, Volume, VolumeSpec, VolumeStatus,
+    ExportStatus, FailoverView, Gateway, GatewayReport, GatewayStatus, Group, GroupSpec, GroupStatus, Job, JobKind,
+    Point, Policy, PolicySpec, PolicyStatus, ProtectionState, ProtectionStatus, ResyncCause, ResyncState, ResyncStatus,
+    Site, SiteSpec, SiteStatus, TestView, Vault, VaultSpec, VaultStatus, Volume, VolumeSpec, VolumeStatus,
 };
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{GatewayId, GroupId, JobId, PolicyId, Timestamp, VolumeId};
@@ -395,6 +395,16 @@ pub(crate) fn observe(context: &Context, group: GroupId, active: &ActiveRecord) 
         health = health.max(Health::Warning);
         reasons.extend(suspected);
     }
+    let volumes = open.instance.volumes();
+    let exports: BTreeMap<VolumeId, ExportStatus> =
+        volumes.iter().filter_map(|held| Some((held.id, context.exports.of(context, held.id)?))).collect();
+    for held in &volumes {
+        let lacking = exports.get(&held.id).into_iter().flat_map(|export| &export.reasons);
+        reasons.extend(lacking.map(|why| format!("other hosts can't use the volume {}: {why}", held.name)));
+    }
+    if exports.values().any(|export| !export.reasons.is_empty()) {
+        health = health.max(Health::Warning);
+    }
     Some(Observed {
         gateway: active.gateway,
         time: Timestamp::now(),
@@ -409,7 +419,8 @@ pub(crate) fn observe(context: &Context, group: GroupId, active: &ActiveRecord) 
         resync: found.resync.map(resync),
         mount_path: context.exported.path().map(|path| path.display().to_string()),
         nbd_address: context.exported.nbd(),
-        volumes: open.instance.volumes(),
+        exports,
+        volumes,
     })
 }
 
@@ -622,6 +633,7 @@ fn volume_status(facts: &GroupFacts, volume: VolumeId, spec: &VolumeSpec) -> Vol
         group_id: Some(facts.id),
         path: held.and(mount).map(|mount| format!("{mount}/volumes/{}.img", spec.name)),
         nbd_url: held.and(nbd).map(|address| crate::nbd::url(address, &spec.name)),
+        export: held.and(observed).and_then(|observed| observed.exports.get(&volume).cloned()),
         size_bytes: held.map(|held| held.size_bytes),
         home_gateway_id: facts.home,
         active_gateway_id: active.map(|active| active.gateway),

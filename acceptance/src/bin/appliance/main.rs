@@ -4,6 +4,7 @@
 //! ```text
 //! this machine: CD with settings ─> QEMU: disk of the image, empty data disk ── serial line ─> "ready"
 //!               agent with a disk ══ TLS, port 9443 ══> gateway in the appliance ──> S3 on this machine
+//!               Terraform, and another machine over iSCSI ────────────┘   (the first form)
 //! ```
 //! Every boot has another form of the disk, firmware and source of settings; each gateway is told from the serial line alone, trusted by
 //! the fingerprint that stands there, and ships what an agent writes; then the appliance is killed, another image boots with the same
@@ -26,7 +27,10 @@ use lifeboat_acceptance::{binaries, cleanup, eventually, mounts};
 use lifeboat_lab::Moto;
 use serde_json::Value;
 
+use hosts::Hosts;
+
 mod console;
+mod hosts;
 mod update;
 
 /// Under emulation on a busy machine a boot takes a minute; one that takes this long doesn't end.
@@ -192,6 +196,8 @@ struct Appliance {
     undeclared: u16,
     management: u16,
     data: u16,
+    iscsi: u16,
+    nbd: u16,
 }
 
 impl Appliance {
@@ -201,6 +207,7 @@ impl Appliance {
 
     fn start_with(form: &Form, image: &Path, place: &Path, more: &More) -> Result<Self> {
         let (management, data, undeclared) = (free_port()?, free_port()?, free_port()?);
+        let (iscsi, nbd) = (free_port()?, free_port()?);
         let (serial, line) = (place.join("serial"), place.join("line"));
         drop(fs::remove_file(&serial));
         let overlay = place.join("system.qcow2");
@@ -265,7 +272,7 @@ impl Appliance {
         }
         // Not VMware's vmxnet3 with its controller: over the one that QEMU emulates the appliance is reached, and reaches no storage.
         let net = "virtio-net-pci";
-        let forward: String = [(management, 443), (data, 9443), (undeclared, UNDECLARED)]
+        let forward: String = [(management, 443), (data, 9443), (iscsi, 3260), (nbd, 10809), (undeclared, UNDECLARED)]
             .iter()
             .map(|(here, there)| format!(",hostfwd=tcp:127.0.0.1:{here}-:{there}"))
             .collect();
@@ -276,7 +283,7 @@ impl Appliance {
         let args: Vec<OsString> = args.into_iter().map(OsString::from).collect();
         let machine =
             Daemon::start("the appliance", Path::new("qemu-system-x86_64"), &args, &[], &place.join("qemu.log"))?;
-        Ok(Self { machine, serial, line, undeclared, management, data })
+        Ok(Self { machine, serial, line, undeclared, management, data, iscsi, nbd })
     }
 
     /// What stands on the serial line.
@@ -409,12 +416,19 @@ fn protect(form: &Form, image: &Path, place: &Path) -> Result<()> {
             }
         })
     };
-    let credentials = ["--credential", "AWS_ACCESS_KEY_ID", "--credential", "AWS_SECRET_ACCESS_KEY"];
-    let create = ["vault", "create", "s3://vaults/acme", "--name", "main", "--storage-endpoint", &storage];
-    declare(&[&create[..], &credentials].concat())?;
-    declare(&["site", "create", "--name", "onprem", "--vault", "main"])?;
-    declare(&["gateway", "create", "--name", "gw-test", "--site", "onprem"])?;
-    declare(&["policy", "create", "--name", "gold", "--vault", "main", "--interval", "5s", "--retain", "all:1h"])?;
+    // The first form has it from Terraform, and a volume that another machine uses; the others from the command line.
+    let mut hosts = None;
+    if form.name == FORMS[0].name {
+        let declared = Hosts::declare(&appliance, place, &authority, &storage, &variables);
+        hosts = Some(declared.with_context(|| appliance.tail())?);
+    } else {
+        let credentials = ["--credential", "AWS_ACCESS_KEY_ID", "--credential", "AWS_SECRET_ACCESS_KEY"];
+        let create = ["vault", "create", "s3://vaults/acme", "--name", "main", "--storage-endpoint", &storage];
+        declare(&[&create[..], &credentials].concat())?;
+        declare(&["site", "create", "--name", "onprem", "--vault", "main"])?;
+        declare(&["gateway", "create", "--name", "gw-test", "--site", "onprem"])?;
+        declare(&["policy", "create", "--name", "gold", "--vault", "main", "--interval", "5s", "--retain", "all:1h"])?;
+    }
 
     // An agent on this machine, whose disk goes through the appliance.
     let key = lifeboat(&["registration-key", "create", "--site", "onprem", "--name", "web", "--ttl", "10m"]).ok()?;
@@ -452,6 +466,11 @@ fn protect(form: &Form, image: &Path, place: &Path) -> Result<()> {
     });
     let memory = walked.transpose().with_context(|| appliance.tail())?;
 
+    if let Some(hosts) = &mut hosts {
+        hosts.write(&appliance).with_context(|| appliance.tail())?;
+        lifeboat(&["point", "take", "--group", "datastore", "--label", "first"]).ok()?;
+    }
+
     // The machine is lost, and so is its system's disk; a fresh one finds everything on the data disk.
     appliance.machine.kill9()?;
     drop(appliance);
@@ -465,6 +484,13 @@ fn protect(form: &Form, image: &Path, place: &Path) -> Result<()> {
     mounts::unmount_below(Path::new(&mount));
     let verify = ["point", "verify", "latest", "--group", "web", "--vault", "s3://vaults/acme", "--source", &raw];
     lifeboat(&verify).ok()?;
+    if let Some(hosts) = &hosts {
+        let image = hosts.image();
+        let verify =
+            ["point", "verify", "latest", "--group", "datastore", "--vault", "s3://vaults/acme", "--source", &image];
+        lifeboat(&verify).ok()?;
+        hosts.found_again(&again, &authority, &storage).with_context(|| again.tail())?;
+    }
     let asked = ["status", "--output", "json", "--endpoint", &again.endpoint()];
     let status = eventually("the gateway's status", SETTLES_WITHIN, || {
         let outcome = lifeboat(&asked).outcome()?;

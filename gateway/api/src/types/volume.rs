@@ -35,6 +35,48 @@ pub struct VolumeSpec {
     /// failback, with the mode `create`, builds the volume on the new disk, whatever that holds. Else it cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<VolumeSource>,
+    /// Which other hosts may use it over the network, at the gateway that serves it; none when left out.
+    #[serde(default)]
+    pub export: Option<VolumeExport>,
+}
+
+/// Who may use a volume over the network, and by which protocol: one of them, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeExport {
+    /// Over NBD with TLS.
+    #[serde(default)]
+    pub nbd: Option<NbdExport>,
+    /// Over iSCSI.
+    #[serde(default)]
+    pub iscsi: Option<IscsiExport>,
+}
+
+/// Who may use a volume over NBD.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NbdExport {
+    /// Certificates, one PEM text each, 1 to 16: who shows one of them, or one that one of them signed, may use the volume and its
+    /// recovery points.
+    pub client_certificates: Vec<String>,
+}
+
+/// Who may use a volume over iSCSI.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IscsiExport {
+    /// Names of initiators, 1 to 64: `iqn.…`, `eui.…` or `naa.…`, in small letters.
+    pub initiators: Vec<String>,
+}
+
+/// Where other hosts find a volume, as the gateway that serves it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExportStatus {
+    /// Its URL over NBD with TLS: `nbds://HOST:PORT/NAME`.
+    pub nbd_url: Option<String>,
+    /// The name of its target over iSCSI. It stays with the volume, whichever gateway serves it.
+    pub iscsi_target: Option<String>,
+    /// Where its target is: `HOST:PORT`.
+    pub iscsi_portal: Option<String>,
+    /// Why one of these is missing that was asked for.
+    pub reasons: Vec<String>,
 }
 
 /// A disk image or block device that is adopted: it is the volume from then on, in place and with its content.
@@ -58,6 +100,9 @@ pub struct VolumeStatus {
     /// Where it is served over NBD, at the gateway that serves it: its unix socket, or its TCP port on loopback.
     #[serde(default)]
     pub nbd_url: Option<String>,
+    /// Where other hosts find it; nothing without an `export`, and until a gateway serves it.
+    #[serde(default)]
+    pub export: Option<ExportStatus>,
     /// The size that is served; smaller than the spec's until growing is done.
     pub size_bytes: Option<u64>,
     /// The gateway where it is at home: another one than is declared after a failback to that one.

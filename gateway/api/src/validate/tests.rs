@@ -148,6 +148,7 @@ fn volumes_have_a_sound_name_size_and_one_owner() {
         policy_id: Some(PolicyId::new()),
         cache_bytes: None,
         source: None,
+        export: None,
     };
     assert_eq!(sound.validate(), Ok(()));
     let adopted = |path: &str, size_bytes| VolumeSpec {

@@ -56,6 +56,7 @@ Run a gateway:
   token            Tokens with roles: make, list, rotate and revoke them; show the administrator's token of this machine
   registration-key Registration keys: what a machine enrols with, once
   agent            Agents: enrol this machine and protect its disks; list and revoke those that enrolled
+  iscsi            Serve a gateway's volumes to other hosts over iSCSI, with this machine's kernel
   appliance        What the appliance runs: boot, console, updates
   approval         Decide about what a second person has to approve
   whoami           Say whom the gateway takes you for, and what you may do

@@ -39,10 +39,18 @@ pub(crate) struct ServeArgs {
     /// ADDRESS:PORT of its API; port 443 on every address when left out [env: LIFEBOAT_LISTEN_MANAGEMENT]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_management: Option<String>,
-    /// ADDRESS:PORT of NBD on loopback, for example 127.0.0.1:10809; only the socket in the state directory when left out
-    /// [env: LIFEBOAT_LISTEN_NBD]
+    /// ADDRESS:PORT of NBD: on loopback (127.0.0.1:10809) for this machine, on other addresses ([::]:10809) with TLS for whom the
+    /// `export` of a volume names; only the socket in the state directory when left out [env: LIFEBOAT_LISTEN_NBD]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_nbd: Option<String>,
+    /// Socket of `lifeboat iscsi`, through which volumes with an `export` are served over iSCSI; they aren't when left out [env:
+    /// LIFEBOAT_ISCSI]
+    #[arg(long, value_name = "SOCKET")]
+    iscsi: Option<PathBuf>,
+    /// Host by which others reach exported volumes, if it isn't the address that is listened on or by which this machine reaches
+    /// others [env: LIFEBOAT_EXPORT_ADDRESS]
+    #[arg(long, value_name = "HOST")]
+    export_address: Option<String>,
     /// ADDRESS:PORT at which it is a process server for mobility agents, port 9443 by custom; it is none when left out [env:
     /// LIFEBOAT_LISTEN_DATA]
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -115,6 +123,8 @@ struct File {
     name: Option<String>,
     listen_management: Option<String>,
     listen_nbd: Option<String>,
+    iscsi: Option<String>,
+    export_address: Option<String>,
     listen_data: Option<String>,
     data_address: Option<String>,
     cache_bytes: Option<String>,
@@ -221,6 +231,10 @@ impl ServeArgs {
         }
         serve.listen_nbd =
             pick("listen_nbd", self.listen_nbd, file.listen_nbd).map(|given| given.read(address)).transpose()?;
+        serve.iscsi = pick_path("iscsi", self.iscsi, file.iscsi);
+        serve.export_address = pick("export_address", self.export_address, file.export_address)
+            .map(|given| given.read(|text| host(text)))
+            .transpose()?;
         if let Some(given) = pick("reconcile_interval", self.reconcile_interval, file.reconcile_interval) {
             serve.reconcile_interval = given.read(interval)?;
         }
@@ -332,6 +346,15 @@ fn interval(text: &String) -> Result<Duration, String> {
     Ok(interval)
 }
 
+/// A host's name or address, without a port.
+fn host(text: &str) -> std::result::Result<String, String> {
+    let name = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+    if text.parse::<std::net::IpAddr>().is_ok() || (!text.is_empty() && name(text)) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} must be a host's name or address, without a port"))
+}
+
 /// Reads a file of settings, TOML.
 ///
 /// # Errors
@@ -417,6 +440,8 @@ mod tests {
         assert!(refused(flag, None).starts_with("--listen-management: "));
         let variable = Some(("LIFEBOAT_LISTEN_NBD", "10809"));
         assert!(refused(ServeArgs::default(), variable).starts_with("LIFEBOAT_LISTEN_NBD: "));
+        let host = ServeArgs { export_address: Some("gw-1:10809".into()), ..ServeArgs::default() };
+        assert!(refused(host, None).starts_with("--export-address: \"gw-1:10809\" must be a host's name"));
         let variable = Some(("LIFEBOAT_LOG_FORMAT", "xml"));
         assert_eq!(refused(ServeArgs::default(), variable), "LIFEBOAT_LOG_FORMAT: must be text or json");
         let (_dir, path) = file("reconcile_interval = \"soon\"\n");

@@ -1,15 +1,16 @@
-//! `lifeboat volume`: list, show, create, set-source, delete, rotate-key, erase.
+//! `lifeboat volume`: list, show, create, set-source, export, delete, rotate-key, erase.
 //!
 //! `create` waits until the volume is protected, unless told not to. Waiting is bounded: a volume whose gateway never
 //! starts stays pending for ever. Interrupting it changes nothing.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{
-    Client, ClientErrorKind, EraseRequest, Gateway, Policy, ProtectionState, RotateVolumeKeyRequest, Volume,
-    VolumeErasure, VolumeKey, VolumeSource, VolumeSpec,
+    Client, ClientErrorKind, EraseRequest, Gateway, IscsiExport, NbdExport, Policy, ProtectionState,
+    RotateVolumeKeyRequest, Volume, VolumeErasure, VolumeExport, VolumeKey, VolumeSource, VolumeSpec,
 };
 use lifeboat_model::VolumeId;
 use tokio::time::Instant;
@@ -48,6 +49,16 @@ enum VolumeVerb {
         #[arg(long, value_name = "PATH")]
         source: String,
     },
+    /// Say which other hosts may use a volume over the network: all of them, in place of those before
+    Export {
+        #[command(flatten)]
+        volume: Named,
+        #[command(flatten)]
+        hosts: Hosts,
+        /// No host may use it any more
+        #[arg(long, conflicts_with_all = ["iscsi", "nbd"], required_unless_present_any = ["iscsi", "nbd"])]
+        none: bool,
+    },
     /// Delete a volume; its gateway removes the local files soon after
     Delete(Named),
     /// Make a new data key: what is shipped from now on is encrypted under it
@@ -67,6 +78,31 @@ struct Erase {
     /// Also while it is declared and protected
     #[arg(long)]
     force: bool,
+}
+
+/// Which other hosts may use a volume.
+#[derive(Args, Debug)]
+struct Hosts {
+    /// An initiator that may use it over iSCSI (iqn.…, eui.…, naa.…); may be repeated
+    #[arg(long, value_name = "INITIATOR")]
+    iscsi: Vec<String>,
+    /// A certificate, in PEM, that opens it over NBD with TLS, as does one that it signed; may be repeated
+    #[arg(long, value_name = "FILE")]
+    nbd: Vec<PathBuf>,
+}
+
+impl Hosts {
+    fn read(self) -> Result<Option<VolumeExport>> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|error| Failure::unreadable("the certificate", path, &error))
+        };
+        let client_certificates = self.nbd.iter().map(read).collect::<Result<Vec<String>>>()?;
+        let export = VolumeExport {
+            nbd: (!client_certificates.is_empty()).then_some(NbdExport { client_certificates }),
+            iscsi: (!self.iscsi.is_empty()).then_some(IscsiExport { initiators: self.iscsi }),
+        };
+        Ok((export != VolumeExport::default()).then_some(export))
+    }
 }
 
 #[derive(Args, Debug)]
@@ -92,6 +128,8 @@ struct Wanted {
     /// Local space for data fetched from the vault after a failover, for example 1GiB
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     cache: Option<u64>,
+    #[command(flatten)]
+    hosts: Hosts,
     /// Don't wait until it is protected
     #[arg(long)]
     no_wait: bool,
@@ -141,6 +179,7 @@ async fn create(client: &Client, output: Output, wanted: Wanted) -> Result<()> {
         policy_id,
         cache_bytes: wanted.cache,
         source: wanted.source.map(|path| VolumeSource { path }),
+        export: wanted.hosts.read()?,
     };
     let mut volume: Volume = client.create(&spec).await?;
     if !wanted.no_wait {
@@ -228,6 +267,18 @@ pub(crate) async fn run(args: VolumeArgs, output: Output) -> Result<()> {
                     "volume {}: `lifeboat failback --mode create` builds it on the new disk, whatever that holds",
                     changed.spec.name
                 ))
+            })
+        }
+        VolumeVerb::Export { volume, hosts, none: _ } => {
+            let found: Volume = find(&client, &volume.target).await?;
+            let spec = VolumeSpec { export: hosts.read()?, ..found.spec.clone() };
+            let changed: Volume = client.update(&found.id.to_string(), found.generation, &spec).await?;
+            let name = &changed.spec.name;
+            output.show(&changed, || match &changed.spec.export {
+                Some(_) => clean(&format!(
+                    "volume {name}: its gateway serves it to these hosts in a moment; `lifeboat volume show {name}` says where"
+                )),
+                None => clean(&format!("volume {name}: no other host may use it any more")),
             })
         }
         VolumeVerb::Delete(named) => declared::delete::<Volume>(&client, output, &named, "deleted").await,

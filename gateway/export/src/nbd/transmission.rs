@@ -284,6 +284,8 @@ async fn write_replies<W: AsyncWrite + Unpin>(
                 next = if out.len() < COALESCED_BYTES { queue.try_recv().ok() } else { None };
             }
             put(&mut writer, &out, stall_for).await?;
+            // TLS may keep some of it back.
+            timeout(stall_for, writer.flush()).await.map_err(|_| Broken::Stalled("taking replies"))??;
             out.clear();
             held.clear();
         }

@@ -38,6 +38,7 @@ const NO_ZEROES: u16 = 1 << 1;
 const OPT_EXPORT_NAME: u32 = 1;
 const OPT_ABORT: u32 = 2;
 const OPT_LIST: u32 = 3;
+const OPT_STARTTLS: u32 = 5;
 const OPT_INFO: u32 = 6;
 const OPT_GO: u32 = 7;
 
@@ -86,6 +87,10 @@ pub mod request_flags {
 pub enum Refusal {
     /// The option isn't understood.
     Unsupported,
+    /// Who asks may not have that.
+    Policy,
+    /// Nothing without TLS.
+    TlsRequired,
     /// The option's data makes no sense.
     Invalid,
     /// There is no such export, or it can't be had.
@@ -99,7 +104,9 @@ impl Refusal {
         (1 << 31)
             | match self {
                 Self::Unsupported => 1,
+                Self::Policy => 2,
                 Self::Invalid => 3,
+                Self::TlsRequired => 5,
                 Self::Unknown => 6,
                 Self::Shutdown => 7,
             }
@@ -124,6 +131,12 @@ pub enum Violation {
     /// A write that is longer than allowed.
     #[error("the client sent a write of {0} bytes; {PAYLOAD_MAX} are the most")]
     WriteTooLong(u32),
+    /// Words in the clear behind the wish for TLS: somebody put them there.
+    #[error("the client sent something in the clear after it had asked for TLS")]
+    Early,
+    /// An old client, which can't be refused in words, asks for an export without TLS.
+    #[error("the client asked for an export without TLS")]
+    Clear,
     /// The name of an old client's export, which can't be refused in words, is no text.
     #[error("the client sent a name that is no text of up to {NAME_BYTES_MAX} bytes")]
     Name,
@@ -138,6 +151,8 @@ pub enum Step {
     Abort,
     /// It wants the names of the exports.
     List,
+    /// It wants to go on with TLS.
+    StartTls,
     /// It wants to know about an export.
     Info(Asked),
     /// It takes an export.
@@ -244,6 +259,8 @@ fn step(option: u32, data: &[u8]) -> Result<Step, Violation> {
         OPT_ABORT => Ok(Step::Abort),
         OPT_LIST if data.is_empty() => Ok(Step::List),
         OPT_LIST => refuse(Refusal::Invalid, "a list is asked for without data"),
+        OPT_STARTTLS if data.is_empty() => Ok(Step::StartTls),
+        OPT_STARTTLS => refuse(Refusal::Invalid, "TLS is asked for without data"),
         OPT_INFO | OPT_GO => match asked(data) {
             Some(asked) if option == OPT_GO => Ok(Step::Go(asked)),
             Some(asked) => Ok(Step::Info(asked)),
@@ -362,6 +379,7 @@ const fn number(step: &Step) -> u32 {
         Step::ExportName(_) => OPT_EXPORT_NAME,
         Step::Abort => OPT_ABORT,
         Step::List => OPT_LIST,
+        Step::StartTls => OPT_STARTTLS,
         Step::Info(_) => OPT_INFO,
         Step::Go(_) => OPT_GO,
         Step::Refuse { option, .. } => *option,

@@ -79,10 +79,12 @@ async fn connection(
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
-    let is_here = peer.ip().is_loopback() || stream.local_addr()?.ip() == peer.ip();
+    let reached = stream.local_addr()?.ip();
+    let is_here = peer.ip().is_loopback() || reached == peer.ip();
     let shaking = async {
         let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-        let config = doors.of(begun.client_hello().server_name());
+        let config =
+            doors.of(begun.client_hello().server_name(), reached.to_canonical()).map_err(std::io::Error::other)?;
         begun.into_stream(config).await
     };
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await??;

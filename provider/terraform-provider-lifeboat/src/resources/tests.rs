@@ -169,7 +169,7 @@ fn a_vault_with_a_key_file_has_no_passphrase_version() {
 fn the_group_of_a_single_volume_is_not_declared() {
     let spec = json!({
         "name": "files", "gateway_id": id("gw", 1), "size_bytes": (5_u64 << 30) + (64 << 20), "group_id": null,
-        "policy_id": id("pol", 1), "cache_bytes": 64_u64 << 20,
+        "policy_id": id("pol", 1), "cache_bytes": 64_u64 << 20, "export": null,
     });
     let mut status = serde_json::to_value(lifeboat_api::VolumeStatus::default()).unwrap();
     status["group_id"] = json!(id("grp", 1));
@@ -180,6 +180,29 @@ fn the_group_of_a_single_volume_is_not_declared() {
     assert_eq!(state.at("cache_gib").unwrap(), &Value::Number("0.0625".parse().unwrap()));
     assert_eq!(state.at("allow_replace"), Some(&Value::Bool(false)), "an import leaves nothing to plan");
     // The configuration names the policy only.
+    let config = state.clone().with("group_id", Value::Null);
+    assert_eq!(spec_of::<VolumeKind>(&state, &config), spec);
+}
+
+#[test]
+fn a_volumes_export_is_declared_as_it_was_read() {
+    let spec = json!({
+        "name": "files", "gateway_id": id("gw", 1), "size_bytes": 5_u64 << 30, "group_id": null, "policy_id": id("pol", 1),
+        "cache_bytes": null,
+        "export": {
+            "nbd": {"client_certificates": ["-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"]},
+            "iscsi": {"initiators": ["iqn.1998-01.com.vmware:esx1"]},
+        },
+    });
+    let mut status = serde_json::to_value(lifeboat_api::VolumeStatus::default()).unwrap();
+    status["export"] = json!({
+        "nbd_url": "nbds://192.0.2.10:10809/files", "iscsi_target": "iqn.2026-01.io.lifeboat:01",
+        "iscsi_portal": "192.0.2.10:3260", "reasons": [],
+    });
+    let found: Volume = view::<VolumeKind>("vol", spec.clone(), status);
+    let state = state_of::<VolumeKind>(&found, Object::new());
+    assert_eq!(state.at("iscsi_portal").and_then(Value::as_str), Some("192.0.2.10:3260"));
+    assert_eq!(state.at("export.iscsi.initiators[0]").and_then(Value::as_str), Some("iqn.1998-01.com.vmware:esx1"));
     let config = state.clone().with("group_id", Value::Null);
     assert_eq!(spec_of::<VolumeKind>(&state, &config), spec);
 }

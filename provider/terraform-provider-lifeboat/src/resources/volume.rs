@@ -9,12 +9,13 @@
 //! (`path`, `nbd_url`, `active_site`), nothing that is declared: the next plan is empty.
 
 use lifeboat_api::{
-    Client, ClientError, Gateway, Group, Machine, Plan, ProtectionState, Volume, VolumeSource, VolumeSpec,
+    Client, ClientError, Gateway, Group, IscsiExport, Machine, NbdExport, Plan, ProtectionState, Volume, VolumeExport,
+    VolumeSource, VolumeSpec,
 };
 use tf_provider_sdk::modify::{self, AttributePlan};
 use tf_provider_sdk::{
     Attribute, Block, Context, Diagnostic, Diagnostics, NestedBlock, Number, Object, PlanChange, Result, Schema,
-    Timeouts, Value, async_trait,
+    Timeouts, Type, Value, async_trait, validate,
 };
 
 use super::{MINUTE, anchor, in_a_mount, mention, observed};
@@ -41,6 +42,68 @@ fn source_block() -> NestedBlock {
              may have it in use.",
         ));
     NestedBlock::single("source", body)
+}
+
+fn export_block() -> NestedBlock {
+    let nbd = Block::new()
+        .description(
+            "Over NBD with TLS (QEMU, libvirt, nbd-client, Linux). The gateway has to be started with `--listen-nbd` and an address \
+             that others reach, as the appliance is.",
+        )
+        .attribute(Attribute::set("client_certificates", Type::String).required().validate(validate::size(1, 16)).description(
+            "Certificates, each in PEM: who shows one of them, or one that one of them signed, may use the volume and its \
+             recovery points.",
+        ));
+    let iscsi = Block::new()
+        .description(
+            "Over iSCSI (VMware, Hyper-V, Windows, Linux), as logical unit 0 of a target of its own. `lifeboat-iscsi.service` has to run \
+             beside the gateway, as it does in the appliance.",
+        )
+        .attribute(Attribute::set("initiators", Type::String).required().validate(validate::size(1, 64)).description(
+            "Names of the initiators that may use it: `iqn.…`, `eui.…` or `naa.…`, in small letters.",
+        ));
+    let body = Block::new()
+        .description(
+            "Which other hosts may use the volume over the network, at the gateway that serves it: after a failover at the other one, by \
+             the same names. At least one of `nbd` and `iscsi`. Only one of these, or the file in the mount, may be written to at \
+             a time, unless what writes is made for that.",
+        )
+        .rule(validate::at_least_one_of(["nbd", "iscsi"]))
+        .block(NestedBlock::single("nbd", nbd))
+        .block(NestedBlock::single("iscsi", iscsi));
+    NestedBlock::single("export", body)
+}
+
+fn export(block: &Values<'_>) -> VolumeExport {
+    let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".to_owned();
+    VolumeExport {
+        nbd: block
+            .block("nbd")
+            .map(|nbd| NbdExport { client_certificates: nbd.required("client_certificates", vec![pem]) }),
+        iscsi: block.block("iscsi").map(|iscsi| IscsiExport {
+            initiators: iscsi.required("initiators", vec!["iqn.2026-01.io.lifeboat:neutral".to_owned()]),
+        }),
+    }
+}
+
+fn export_object(export: &VolumeExport) -> Object {
+    let nbd = export.nbd.as_ref();
+    let iscsi = export.iscsi.as_ref();
+    Object::new()
+        .with("nbd", nbd.map(|nbd| Object::new().with("client_certificates", nbd.client_certificates.clone())))
+        .with("iscsi", iscsi.map(|iscsi| Object::new().with("initiators", iscsi.initiators.clone())))
+}
+
+/// Where other hosts find it: that stays while the same hosts may use it.
+fn found_at(name: &str) -> Attribute {
+    Attribute::string(name).computed().modify(modify::custom("kept while the export stays", |plan| {
+        if plan.planned.is_unknown()
+            && let Some(prior) = plan.prior_object
+            && prior.value("export") == plan.planned_object.value("export")
+        {
+            *plan.planned = plan.prior.clone();
+        }
+    }))
 }
 
 const WHEN_ALLOWED: &str = "A change needs `allow_replace`.";
@@ -114,6 +177,13 @@ impl Kind for VolumeKind {
                 "Where it is served over NBD at that gateway, for QEMU and others that speak it: a unix socket, or a TCP port on \
                  loopback where the gateway was started with `--listen-nbd`.",
             ))
+            .attribute(found_at("export_nbd_url").description(
+                "Where other hosts find it over NBD with TLS, with `export`: `nbds://HOST:PORT/NAME`.",
+            ))
+            .attribute(found_at("iscsi_target").description(
+                "The name of its target, with `export`: the same at each gateway.",
+            ))
+            .attribute(found_at("iscsi_portal").description("Where its target is, with `export`: `HOST:PORT`."))
             .attribute(observed(Attribute::string("home_gateway_id")).description(
                 "The gateway where it is at home: another one than `gateway_id` after a failback to that one.",
             ))
@@ -131,6 +201,7 @@ impl Kind for VolumeKind {
                     .description("Time of the newest recovery point in the vault at the last refresh (RFC 3339)."),
             )
             .block(source_block())
+            .block(export_block())
             .timeouts(Timeouts::new().create(30 * MINUTE).update(30 * MINUTE).delete(10 * MINUTE))
     }
 
@@ -151,6 +222,7 @@ impl Kind for VolumeKind {
             source: values
                 .block("source")
                 .map(|block| VolumeSource { path: block.required("path", "/neutral".to_owned()) }),
+            export: values.block("export").map(|block| export(&block)),
         };
         let undecided = spec.group_id.is_none() && spec.policy_id.is_none();
         if undecided && (values.is_unknown("group_id") || values.is_unknown("policy_id")) {
@@ -171,6 +243,11 @@ impl Kind for VolumeKind {
         state.set("policy_id", spec.policy_id.map(|id| id.to_string()));
         state.set("cache_gib", spec.cache_bytes.map(bytes_to_gib));
         state.set("source", spec.source.as_ref().map(|source| Object::new().with("path", source.path.as_str())));
+        state.set("export", spec.export.as_ref().map(export_object));
+        let found = status.export.clone().unwrap_or_default();
+        state.set("export_nbd_url", found.nbd_url);
+        state.set("iscsi_target", found.iscsi_target);
+        state.set("iscsi_portal", found.iscsi_portal);
         state.set("path", status.path.clone());
         state.set("nbd_url", status.nbd_url.clone());
         state.set("home_gateway_id", status.home_gateway_id.unwrap_or(spec.gateway_id).to_string());
@@ -306,8 +383,15 @@ impl Kind for VolumeKind {
         let id = found.id.to_string();
         let mut said = String::new();
         loop {
-            let text = match progress(&found, spec.size_bytes) {
-                Progress::Done => return Ok(found),
+            let text = match progress(&found, spec) {
+                Progress::Done => {
+                    let lacking = found.status.export.iter().flat_map(|export| &export.reasons);
+                    let lacking: Vec<String> = lacking.map(|why| sentence(why)).collect();
+                    if !lacking.is_empty() {
+                        cx.warn(format!("Other hosts can't use the volume {}", spec.name), lacking.join(" "));
+                    }
+                    return Ok(found);
+                }
                 Progress::Failed => return Err(setup_failed(api, &found).await),
                 Progress::Waiting(text) => text,
             };
@@ -357,8 +441,8 @@ enum Progress {
     Failed,
 }
 
-fn progress(volume: &Volume, size_bytes: u64) -> Progress {
-    let status = &volume.status;
+fn progress(volume: &Volume, spec: &VolumeSpec) -> Progress {
+    let (status, size_bytes) = (&volume.status, spec.size_bytes);
     let reasons = status.reasons.join("; ");
     let with_reasons = |text: String| if reasons.is_empty() { text } else { format!("{text} ({reasons})") };
     match status.state {
@@ -375,9 +459,23 @@ fn progress(volume: &Volume, size_bytes: u64) -> Progress {
                 bytes_to_gib(served),
                 bytes_to_gib(size_bytes)
             ))),
+            _ if is_exported_soon(volume, spec) => Progress::Waiting("other hosts find it in a moment".to_owned()),
             _ => Progress::Done,
         },
     }
+}
+
+/// Whether its gateway has still to say where other hosts find it, or why they don't.
+fn is_exported_soon(volume: &Volume, spec: &VolumeSpec) -> bool {
+    let Some(wanted) = &spec.export else { return false };
+    // An agent's disk is where it is; only a gateway that serves the volume has something to say.
+    if volume.status.path.is_none() {
+        return false;
+    }
+    let found = volume.status.export.clone().unwrap_or_default();
+    let lacks =
+        (wanted.nbd.is_some() && found.nbd_url.is_none()) || (wanted.iscsi.is_some() && found.iscsi_portal.is_none());
+    lacks && found.reasons.is_empty()
 }
 
 /// Whether a volume ever got as far as holding data.
