@@ -34,7 +34,7 @@ use crate::render;
 use scrub::Scrub;
 
 /// Of each log, its end.
-const LOG_BYTES_MAX: u64 = 16 << 20;
+const LOG_BYTES_MAX: usize = 16 << 20;
 /// Entries of a listing of files.
 const FILES_MAX: usize = 20_000;
 /// Longest that a program may take that is asked for something.
@@ -321,10 +321,27 @@ fn tail(path: &Path) -> io::Result<String> {
     use std::io::{Seek, SeekFrom};
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES_MAX)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES_MAX as u64)))?;
     let mut bytes = Vec::new();
-    file.take(LOG_BYTES_MAX).read_to_end(&mut bytes)?;
+    file.take(LOG_BYTES_MAX as u64).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The last bytes of what somebody says, up to its end or a failure.
+fn end_of(mut said: impl Read, most: usize) -> Vec<u8> {
+    let (mut end, mut chunk) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        match said.read(&mut chunk) {
+            Ok(length @ 1..) => end.extend_from_slice(chunk.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => break,
+        }
+        if end.len() > most * 2 {
+            end.drain(..end.len() - most);
+        }
+    }
+    end.drain(..end.len().saturating_sub(most));
+    end
 }
 
 /// What is in a directory and below: mode, bytes on the disk, length, seconds since 1970, path.
@@ -360,10 +377,8 @@ fn ask(program: &str, args: &[&str]) -> Result<String, String> {
     let mut child = child.map_err(|error| format!("{program} can't be run: {error}"))?;
     let output = child.stdout.take();
     let reader = std::thread::spawn(move || {
-        let mut said = Vec::new();
         // What was read before a failure is kept.
-        let _ = output.map(|output| output.take(LOG_BYTES_MAX).read_to_end(&mut said));
-        said
+        output.map(|output| end_of(output, LOG_BYTES_MAX)).unwrap_or_default()
     });
     let began = Instant::now();
     while !reader.is_finished() {
@@ -374,7 +389,6 @@ fn ask(program: &str, args: &[&str]) -> Result<String, String> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    // One that says more than is taken is ended.
     let _ = child.kill();
     let _ = child.wait();
     let said = reader.join().unwrap_or_default();
@@ -382,5 +396,19 @@ fn ask(program: &str, args: &[&str]) -> Result<String, String> {
         Err(format!("{program} says nothing"))
     } else {
         Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_says_too_much_the_end_is_kept() {
+        let said: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
+        for most in [0, 1, 4096, 100_000, said.len(), said.len() + 1] {
+            let kept = end_of(said.as_slice(), most);
+            assert!(kept == said[said.len().saturating_sub(most)..], "{most}");
+        }
     }
 }

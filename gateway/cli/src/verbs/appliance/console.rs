@@ -11,7 +11,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, Write as _};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -178,6 +178,9 @@ impl Console {
         let directory = Path::new(STATE).join("support");
         let failed = |error: io::Error| Failure::failed(format!("the support bundle can't be kept: {error}"));
         fs::create_dir_all(&directory).map_err(failed)?;
+        if !fs::symlink_metadata(&directory).map_err(failed)?.is_dir() {
+            return Err(Failure::failed(format!("the support bundle can't be kept: {} is no directory", directory.display())));
+        }
         owned(&directory).map_err(failed)?;
         let connection = ConnectionArgs::of_state(Path::new(STATE));
         let (file, about) = support::make(&connection, None, Some(&directory), &live::logs()).await?;
@@ -213,9 +216,9 @@ fn lasting(facts: &Facts) -> Facts {
     Facts { disk: facts.disk.map(|_| (0, 0)), memory: None, ..facts.clone() }
 }
 
-/// The gateway serves it: its own it has to be.
+/// The gateway serves it: its own it has to be. A link that the gateway has put there is given to it, and not what it leads to.
 fn owned(path: &Path) -> io::Result<()> {
-    chown(path, Some(GATEWAY_USER), Some(GATEWAY_USER))
+    lchown(path, Some(GATEWAY_USER), Some(GATEWAY_USER))
 }
 
 /// Leaves the newest.
