@@ -179,7 +179,10 @@ impl Console {
         let failed = |error: io::Error| Failure::failed(format!("the support bundle can't be kept: {error}"));
         fs::create_dir_all(&directory).map_err(failed)?;
         if !fs::symlink_metadata(&directory).map_err(failed)?.is_dir() {
-            return Err(Failure::failed(format!("the support bundle can't be kept: {} is no directory", directory.display())));
+            return Err(Failure::failed(format!(
+                "the support bundle can't be kept: {} is no directory",
+                directory.display()
+            )));
         }
         owned(&directory).map_err(failed)?;
         let connection = ConnectionArgs::of_state(Path::new(STATE));
