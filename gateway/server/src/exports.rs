@@ -120,8 +120,9 @@ fn reached_at(context: &Context, listening: SocketAddr) -> String {
     }
 }
 
-/// The address by which this machine reaches others; nothing is sent.
-fn outward() -> Option<IpAddr> {
+/// The address by which this machine reaches others, and so most likely is reached; nothing is sent.
+#[must_use]
+pub fn outward() -> Option<IpAddr> {
     let ask = |from: &str, to: &str| {
         let socket = UdpSocket::bind(from).ok()?;
         socket.connect(to).ok()?;

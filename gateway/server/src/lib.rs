@@ -64,6 +64,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use context::{ComputeConfig, ServeConfig, host_name};
 pub use data_path::Engine;
+pub use exports::outward;
 
 use context::{Context, Happening};
 use lifeboat_model::state::Health;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use lifeboat_api::VolumeSpec;
 use lifeboat_export::File;
 use lifeboat_export::nbd::{Admission, Admitted};
 use lifeboat_model::VolumeId;
@@ -16,9 +15,9 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConf
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use super::declared;
 use crate::context::Context;
 use crate::export::{Owner, owner};
-use crate::records::kind;
 use crate::tls::Identity;
 
 /// Configurations of TLS that are kept: one for each address of this machine.
@@ -63,11 +62,7 @@ impl Admission for Guests {
 }
 
 fn is_named(context: &Context, volume: VolumeId, shown: &[CertificateDer<'static>]) -> bool {
-    let id = volume.to_string();
-    let spec = context.vaults.all().iter().find_map(|attached| {
-        attached.snapshot().get(kind::VOLUMES, &id).and_then(|document| document.spec_as::<VolumeSpec>().ok())
-    });
-    let nbd = spec.and_then(|spec| spec.export).and_then(|export| export.nbd);
+    let nbd = declared(context, volume).and_then(|(_, spec)| spec.export).and_then(|export| export.nbd);
     nbd.is_some_and(|nbd| is_trusted(&nbd.client_certificates, shown, UnixTime::now()))
 }
 

@@ -1,7 +1,6 @@
 //! What this appliance is, as its own gateway and kernel say.
 
 use std::fs;
-use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use lifeboat_api::{Client, GatewayReport};
 use lifeboat_appliance::console::Facts;
 use lifeboat_appliance::live::{self, Set};
 use lifeboat_appliance::plan::{DATA, STATE};
+use lifeboat_server::outward;
 use serde_json::Value;
 
 use crate::connect;
@@ -142,16 +142,9 @@ fn fingerprint_of(pem: &str) -> Option<String> {
     Some(sum.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":"))
 }
 
-/// The address by which others are reached, and so most likely reach this machine; nothing is sent.
+/// The address by which this machine most likely is reached, as a URL has it.
 pub(super) fn address() -> Option<String> {
-    let ask = |from: &str, to: &str| {
-        let socket = UdpSocket::bind(from).ok()?;
-        socket.connect(to).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    // Documentation's networks: no machine is there.
-    let v4 = ask("0.0.0.0:0", "192.0.2.1:9").map(|ip| ip.to_string());
-    v4.or_else(|| ask("[::]:0", "[2001:db8::1]:9").map(|ip| format!("[{ip}]")))
+    outward().map(|ip| if ip.is_ipv4() { ip.to_string() } else { format!("[{ip}]") })
 }
 
 #[cfg(test)]
