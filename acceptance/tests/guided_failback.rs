@@ -87,3 +87,32 @@ fn the_guide_goes_on_where_it_was_broken_off() {
         scribble(&home, 4, 10).unwrap();
     }
 }
+
+/// Two people at it in the same night: each one's phase finds what the other one began, follows it, and both get home.
+#[test]
+fn two_guides_at_once_get_home_together() {
+    let estate = away("guided-twice");
+    let standby = estate.standby().unwrap();
+    let written = content(&standby.volume("data")).unwrap();
+    let guide = ["failback", "--guided", "--group", "ledger", "--yes"];
+    let args: Vec<_> = guide.iter().map(Into::into).collect();
+    let lifeboat = binaries::lifeboat().unwrap();
+    let begun: Vec<_> = ["one", "another"]
+        .iter()
+        .map(|name| {
+            let log = estate.dir().join(format!("{name}.log"));
+            Daemon::start(name, &lifeboat, &args, &standby.client_environment(), &log).unwrap()
+        })
+        .collect();
+    for one in &begun {
+        let ended = eventually("a guide to end", Duration::from_secs(120), || one.ended()).unwrap();
+        assert!(ended.success(), "{ended}: {}", one.log_tail(30));
+    }
+    let home = estate.primary.volume("data");
+    let found =
+        eventually("the volume to be open at home", Duration::from_secs(30), || Ok(content(&home).ok())).unwrap();
+    assert!(found == written, "the volume at home is another");
+    let failbacks = standby.json(&["job", "list"]).unwrap();
+    let failbacks = failbacks.as_array().unwrap().iter().filter(|job| job["kind"] == "failback");
+    assert_eq!(failbacks.count(), 1);
+}

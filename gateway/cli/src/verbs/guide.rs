@@ -5,7 +5,8 @@
 //!   nothing stops                       writes stop shortly                 replication runs again
 //! ```
 //! It keeps no state: where things stand is asked of the gateway. Interrupted at any place and begun again it goes on from there:
-//! a job that is under way is followed, what is at home already is at the third phase. Without a word for the second phase it
+//! a job that is under way is followed, what is at home already is at the third phase. What was looked at may be past when a phase is
+//! asked for: an interrupted command's last request arrives after it, or somebody else is at it. Then it looks again. Without a word for the second phase it
 //! stops before that and says what to do; nothing has stopped then, and the home copies are forward.
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
 use lifeboat_api::{
-    Client, FailbackMode, FailbackRequest, Group, Job, JobKind, Machine, Plan, Point, PointRequest, ProtectionState,
+    Client, ClientErrorKind, FailbackMode, FailbackRequest, Group, Job, JobKind, Machine, Plan, Point, PointRequest, ProtectionState,
     ProtectionStatus, RecoveryState, ReprotectRequest, Volume,
 };
 use lifeboat_model::{GroupId, JobId, Timestamp};
@@ -30,7 +31,9 @@ use crate::resolve;
 const LABEL: &str = "failed back";
 /// How often, and with what pause, a point that was taken is looked for.
 const POINT_LOOKS: u32 = 40;
-const POINT_LOOK: Duration = Duration::from_millis(250);
+/// The same, for what is in the way of a phase.
+const CHANGE_LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What goes home.
 enum Subject {
@@ -46,6 +49,13 @@ struct Stand {
     is_home: bool,
     groups: BTreeSet<GroupId>,
     job: Option<JobId>,
+}
+
+/// What asking for a phase came to.
+enum Begun {
+    Job(Job),
+    /// Something else was begun, or done, since it was looked: how it stands now.
+    Overtaken(Stand),
 }
 
 /// What was done, for programs.
@@ -97,12 +107,27 @@ impl Subject {
         })
     }
 
-    async fn begin(&self, client: &Client, verb: &str, body: &impl Serialize) -> Result<Job> {
-        Ok(match self {
-            Self::Plan(id) => client.verb::<Plan>(id, verb, body).await?,
-            Self::Machine(id) => client.verb::<Machine>(id, verb, body).await?,
-            Self::Group(id) => client.group_verb(id, verb, body).await?,
-        })
+    /// Asks for a phase of what is away from home.
+    async fn begin(&self, client: &Client, verb: &str, body: &impl Serialize) -> Result<Begun> {
+        let asked = match self {
+            Self::Plan(id) => client.verb::<Plan>(id, verb, body).await,
+            Self::Machine(id) => client.verb::<Machine>(id, verb, body).await,
+            Self::Group(id) => client.group_verb(id, verb, body).await,
+        };
+        let refused = match asked {
+            Ok(job) => return Ok(Begun::Job(job)),
+            Err(error) if error.kind() == ClientErrorKind::Conflict => error,
+            Err(error) => return Err(error.into()),
+        };
+        for _ in 0..CHANGE_LOOKS {
+            let now = self.look(client).await?;
+            if now.is_home || now.under_way(client).await?.is_some() {
+                return Ok(Begun::Overtaken(now));
+            }
+            // The gateway that answers may not have learned yet what the vault says.
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(refused.into())
     }
 }
 
@@ -144,32 +169,13 @@ pub(super) async fn run(client: &Client, output: Output, of: &Of, mode: Failback
 
 async fn guide(client: &Client, output: Output, of: &Of, mode: FailbackMode, yes: bool) -> Result<()> {
     let subject = Subject::find(client, of).await?;
-    let stand = subject.look(client).await?;
-    let (it, under_way) = (&stand.it, stand.under_way(client).await?);
+    let mut stand = subject.look(client).await?;
     let mut done = Guided::default();
-    let fails_back = under_way.as_ref().is_some_and(|job| job.kind == JobKind::Failback);
-    if stand.is_home && !fails_back {
-        note(&format!("{it}: at home already; phase 3 is left"));
-    } else {
-        let failing_back = if fails_back {
-            note(&format!("{it}: phase 2 of 3 is under way"));
-            under_way
-        } else {
-            done.reprotect = bring_forward(client, &subject, &stand, mode, under_way).await?;
-            let expected = expect(client, &stand, done.reprotect.as_ref()).await?;
-            note(&format!("{it}: {expected}"));
-            if !yes {
-                word(it).await?;
-            }
-            None
-        };
-        note(&format!("{it}: phase 2 of 3, the failback; writes stop for a moment"));
-        let job = match failing_back {
-            Some(job) => job,
-            None => subject.begin(client, "failback", &FailbackRequest::new(mode)).await?,
-        };
-        done.failback = Some(through(client, job).await?);
+    while let Some(overtaken) = go_home(client, &subject, &stand, mode, yes, &mut done).await? {
+        note(&format!("{}: something was begun meanwhile; looking again", overtaken.it));
+        stand = overtaken;
     }
+    let it = &stand.it;
     note(&format!("{it}: phase 3 of 3, whether replication runs again from home"));
     let mut said = vec![format!("{it} is at home, and replication runs again:")];
     for group in &stand.groups {
@@ -181,6 +187,47 @@ async fn guide(client: &Client, output: Output, of: &Of, mode: FailbackMode, yes
         let failback = done.failback.as_ref().map(|job| format!("{}\n", summary(job).trim_end())).unwrap_or_default();
         format!("{failback}{}", clean_lines(&said))
     })
+}
+
+/// The first two phases, as far as they are needed. `None` when it is at home; otherwise how it stands since something else overtook it.
+async fn go_home(
+    client: &Client,
+    subject: &Subject,
+    stand: &Stand,
+    mode: FailbackMode,
+    yes: bool,
+    done: &mut Guided,
+) -> Result<Option<Stand>> {
+    let (it, under_way) = (&stand.it, stand.under_way(client).await?);
+    let fails_back = under_way.as_ref().is_some_and(|job| job.kind == JobKind::Failback);
+    if stand.is_home && !fails_back {
+        note(&format!("{it}: at home already; phase 3 is left"));
+        return Ok(None);
+    }
+    let failing_back = if fails_back {
+        note(&format!("{it}: phase 2 of 3 is under way"));
+        under_way
+    } else {
+        if let Some(overtaken) = bring_forward(client, subject, stand, mode, under_way, done).await? {
+            return Ok(Some(overtaken));
+        }
+        let expected = expect(client, stand, done.reprotect.as_ref()).await?;
+        note(&format!("{it}: {expected}"));
+        if !yes {
+            word(it).await?;
+        }
+        None
+    };
+    note(&format!("{it}: phase 2 of 3, the failback; writes stop for a moment"));
+    let job = match failing_back {
+        Some(job) => job,
+        None => match subject.begin(client, "failback", &FailbackRequest::new(mode)).await? {
+            Begun::Job(job) => job,
+            Begun::Overtaken(now) => return Ok(Some(now)),
+        },
+    };
+    done.failback = Some(through(client, job).await?);
+    Ok(None)
 }
 
 fn clean_lines(lines: &[String]) -> String {
@@ -205,7 +252,8 @@ async fn bring_forward(
     stand: &Stand,
     mode: FailbackMode,
     under_way: Option<Job>,
-) -> Result<Option<Job>> {
+    done: &mut Guided,
+) -> Result<Option<Stand>> {
     if mode == FailbackMode::Create && under_way.is_none() {
         note(&format!("{}: phase 1 of 3 is not needed: a new disk is filled once it is in use", stand.it));
         return Ok(None);
@@ -213,9 +261,13 @@ async fn bring_forward(
     note(&format!("{}: phase 1 of 3, the home copies are brought forward; nothing stops", stand.it));
     let job = match under_way {
         Some(job) => job,
-        None => subject.begin(client, "reprotect", &ReprotectRequest::default()).await?,
+        None => match subject.begin(client, "reprotect", &ReprotectRequest::default()).await? {
+            Begun::Job(job) => job,
+            Begun::Overtaken(now) => return Ok(Some(now)),
+        },
     };
-    through(client, job).await.map(Some)
+    done.reprotect = Some(through(client, job).await?);
+    Ok(None)
 }
 
 /// What is left to move, as far as can be told now.
@@ -286,11 +338,35 @@ async fn word(it: &str) -> Result<()> {
     }
 }
 
+/// Begins a point of a group; somebody else's that is being taken is waited for first.
+async fn take_point(client: &Client, id: &str) -> Result<Job> {
+    let request = PointRequest { label: LABEL.to_owned(), ..PointRequest::default() };
+    let mut looks = 0_u32;
+    loop {
+        let refused = match client.group_verb(id, "point", &request).await {
+            Ok(job) => return Ok(job),
+            Err(error) if error.kind() == ClientErrorKind::Conflict && looks < CHANGE_LOOKS => error,
+            Err(error) => return Err(error.into()),
+        };
+        looks += 1;
+        let group: Group = client.read(id).await?;
+        let Some(held) = group.status.job_id else {
+            // Over already, or the gateway that answers hasn't learned of it yet.
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
+        let job = client.job(&held.to_string()).await?;
+        if !job.is_over() && job.kind != JobKind::TakePoint {
+            return Err(refused.into());
+        }
+        follow(client, job).await?;
+    }
+}
+
 /// The third phase, of a group: a new point, taken at home and landed in the vault.
 async fn prove(client: &Client, id: &str) -> Result<(Job, String)> {
     let group: Group = client.read(id).await?;
-    let request = PointRequest { label: LABEL.to_owned(), ..PointRequest::default() };
-    let job = through(client, client.group_verb(id, "point", &request).await?).await?;
+    let job = through(client, take_point(client, id).await?).await?;
     let missing = || {
         Failure::failed(format!(
             "the group {} is at home, and its new recovery point isn't to be seen in the vault: look at `lifeboat status`",
@@ -308,7 +384,7 @@ async fn prove(client: &Client, id: &str) -> Result<(Job, String)> {
             Err(error) if error.is_not_found() => return Err(missing()),
             Err(error) => return Err(error.into()),
         }
-        tokio::time::sleep(POINT_LOOK).await;
+        tokio::time::sleep(LOOK).await;
     };
     if group.status.health != lifeboat_model::state::Health::Healthy {
         note(&format!("group {} is {}: {}", group.spec.name, group.status.health, group.status.reasons.join("; ")));
