@@ -26,7 +26,7 @@ use lifeboat_api::validate::parse_duration;
 use lifeboat_api::{
     ExportStatus, FailoverView, Gateway, GatewayReport, GatewayStatus, Group, GroupSpec, GroupStatus, Job, JobKind,
     Point, Policy, PolicySpec, PolicyStatus, ProtectionState, ProtectionStatus, ResyncCause, ResyncState, ResyncStatus,
-    Site, SiteSpec, SiteStatus, TestView, Vault, VaultSpec, VaultStatus, Volume, VolumeSpec, VolumeStatus,
+    Site, SiteSpec, SiteStatus, TestView, Vault, VaultSpec, VaultStatus, Volume, VolumeSpec, VolumeStatus, summarise,
 };
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{GatewayId, GroupId, JobId, PolicyId, Timestamp, VolumeId};
@@ -738,6 +738,8 @@ pub(crate) fn report(context: &Context) -> GatewayReport {
             }
         }
     }
+    let vaults_shown: Vec<Vault> = vaults.iter().map(|attached| vault(attached)).collect();
+    let summary = summarise((health, &reasons), &vaults_shown, &protection_of_all, Timestamp::now());
     GatewayReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         process_id: context.state.process_id().to_owned(),
@@ -748,7 +750,8 @@ pub(crate) fn report(context: &Context) -> GatewayReport {
         ready: context.is_ready(),
         health,
         reasons,
-        vaults: vaults.iter().map(|attached| vault(attached)).collect(),
+        vaults: vaults_shown,
         protection: protection_of_all,
+        summary: Some(summary),
     }
 }

@@ -323,4 +323,7 @@ pub struct GatewayReport {
     pub vaults: Vec<super::Vault>,
     /// How well each group is protected.
     pub protection: Vec<super::ProtectionStatus>,
+    /// Whether everything is protected, in one sentence; absent from gateways of an older version.
+    #[serde(default)]
+    pub summary: Option<crate::summary::Summary>,
 }

@@ -14,8 +14,8 @@ use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
 use lifeboat_api::{
-    Client, ClientErrorKind, FailbackMode, FailbackRequest, Group, Job, JobKind, Machine, Plan, Point, PointRequest, ProtectionState,
-    ProtectionStatus, RecoveryState, ReprotectRequest, Volume,
+    Client, ClientErrorKind, FailbackMode, FailbackRequest, Group, Job, JobKind, Machine, Plan, Point, PointRequest,
+    ProtectionState, ProtectionStatus, RecoveryState, ReprotectRequest, Volume,
 };
 use lifeboat_model::{GroupId, JobId, Timestamp};
 use serde::Serialize;

@@ -64,6 +64,7 @@ use super::operations::{Need, Operation, Shape, operations};
         api::Event,
         api::ProtectionStatus,
         api::GatewayReport,
+        api::Summary,
         api::Whoami,
         api::Token,
         api::TokenCreate,
