@@ -37,7 +37,7 @@ use crate::ship::{Open, ShipError, ShipSettings};
 use crate::state::{self, Phase, Place, Rehydrate, State, StateFile, StateVolume};
 use crate::sync::Lock;
 use crate::volume::BlockVolume;
-use crate::write_path::{Limits, Mode, WritePath};
+use crate::write_path::{Figures, Limits, Mode, WritePath};
 
 pub use crate::ship::Compression;
 
@@ -50,6 +50,7 @@ mod barrier;
 mod collect;
 mod compare;
 mod failback;
+mod flow;
 mod hydrate;
 mod insight;
 mod recovery;
@@ -60,6 +61,8 @@ mod types;
 mod volume;
 
 pub use failback::{RehydrateMode, Rehydrated};
+pub use flow::FlowStatus;
+use flow::{Flow, Unshipped};
 pub use lifeboat_format::local::ResyncCause;
 use resync::ResyncControl;
 pub use resync::ResyncStatus;
@@ -107,12 +110,22 @@ struct Saved {
     shipped_moved: bool,
 }
 
+/// A point that was placed and hasn't landed.
+#[derive(Clone, Copy, Debug)]
+struct OpenPoint {
+    lsn: Lsn,
+    /// Since when it has had something to hold.
+    since: Timestamp,
+    /// Bytes accepted when it had its place.
+    bytes_accepted: u64,
+}
+
 /// What the tasks report for status.
 #[derive(Debug, Default)]
 struct Observed {
     last_point: Option<PointInfo>,
-    /// Points placed and not landed: their LSN, and since when they have had something to hold.
-    open_points: std::collections::VecDeque<(Lsn, Timestamp)>,
+    /// Points placed and not landed, in order.
+    open_points: std::collections::VecDeque<OpenPoint>,
     /// The newest point placed, and when.
     placed: Option<(Lsn, Timestamp)>,
     shipping_trouble: Option<(Health, String)>,
@@ -125,6 +138,7 @@ struct Observed {
     bytes_seen: u64,
     /// Bytes accepted when the newest landed point was placed.
     bytes_landed: u64,
+    flow: Flow,
     release_wanted: bool,
     /// Tries to ship that failed in a row.
     failures: usize,
@@ -136,10 +150,10 @@ struct Observed {
 
 impl Observed {
     /// A point has got its place. Two that are placed at the same time may be told in either order.
-    fn note_placed(&mut self, lsn: Lsn, time: Timestamp) {
+    fn note_placed(&mut self, lsn: Lsn, time: Timestamp, bytes_accepted: u64) {
         let since = self.placed.map_or(time, |(_, at)| at);
-        let at = self.open_points.partition_point(|(before, _)| *before < lsn);
-        self.open_points.insert(at, (lsn, since));
+        let at = self.open_points.partition_point(|before| before.lsn < lsn);
+        self.open_points.insert(at, OpenPoint { lsn, since, bytes_accepted });
         if self.placed.is_none_or(|(newest, _)| newest < lsn) {
             self.placed = Some((lsn, time));
         }
@@ -148,9 +162,33 @@ impl Observed {
     /// Since when there has been a write that no landed point holds; `last` is the newest record.
     fn uncovered_since(&self, last: Lsn) -> Option<Timestamp> {
         match (self.open_points.front(), self.placed) {
-            (Some((_, since)), _) => Some(*since),
+            (Some(point), _) => Some(point.since),
             (None, Some((lsn, at))) if last > lsn => Some(at),
             _ => None,
+        }
+    }
+
+    /// There was nothing at `now` that the newest point doesn't hold: what is written next is no older.
+    fn note_idle(&mut self, now: Timestamp, last: Lsn) {
+        if let Some((lsn, at)) = self.placed.as_mut()
+            && *lsn >= last
+        {
+            *at = now.max(*at);
+        }
+    }
+
+    /// Since when there has been a write that the vault lacks, at least as early as it was.
+    fn unshipped_since(&self, figures: &Figures, shipped: Lsn) -> Unshipped {
+        // What was given up with a full journal comes later, and no point until then.
+        let after = if figures.dirty_blocks > 0 { Lsn::ZERO } else { shipped };
+        if figures.last <= after {
+            return Unshipped::Nothing;
+        }
+        let point = self.open_points.iter().find(|point| point.lsn > after).map(|point| point.since);
+        match (point, self.placed) {
+            (Some(since), _) => Unshipped::Since(since),
+            (None, Some((lsn, at))) if figures.last > lsn => Unshipped::Since(at),
+            _ => Unshipped::Unknown,
         }
     }
 }
@@ -661,6 +699,8 @@ impl Group {
                 .map(|image| image.kept_blocks() * BLOCK_SIZE_U64)
                 .sum()
         });
+        let path = running.as_ref().map(|running| &*running.path);
+        let flow = self.flow_status(&observed, path, figures.as_ref(), shipped);
         GroupStatus {
             state,
             branch,
@@ -684,6 +724,7 @@ impl Group {
             progress: observed.progress.or(resync.as_ref().map(|resync| resync.progress)),
             resync,
             churn_bytes_per_second: observed.churn,
+            flow,
             hydrated_bytes: hydrated,
             size_bytes: volumes.iter().map(|volume| volume.blocks * BLOCK_SIZE_U64).sum(),
             suspicions,

@@ -25,6 +25,7 @@ pub mod insight;
 pub mod journal;
 pub mod machine;
 pub mod marks;
+pub mod meter;
 mod overlay;
 pub mod pace;
 pub mod planted;
@@ -45,8 +46,8 @@ pub mod write_path;
 
 pub use error::{EngineError, ErrorKind};
 pub use group::{
-    FailOver, Group, GroupConfig, GroupSettings, GroupStatus, Progress, RehydrateMode, Rehydrated, ResyncCause,
-    ResyncSettings, ResyncStatus, RetrySettings, VolumeSpec,
+    FailOver, FlowStatus, Group, GroupConfig, GroupSettings, GroupStatus, Progress, RehydrateMode, Rehydrated,
+    ResyncCause, ResyncSettings, ResyncStatus, RetrySettings, VolumeSpec,
 };
 pub use reach::Reach;
 pub use record::{LogRecord, Op, PointMark};

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::branch::Position;
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::relay::{Relay, RelayedWriter};
-use crate::ship::{Appended, BranchWriter, CarriedBlock, Interval, Open, Opened, ShipError, ShipSettings};
+use crate::ship::{Appended, BranchWriter, CarriedBlock, Interval, Open, Opened, ShipError, ShipSettings, Totals};
 
 /// How a group comes to its history.
 #[derive(Clone, Debug)]
@@ -211,6 +211,14 @@ impl Writer {
         match self {
             Self::Vault(writer) => writer.append(interval).await.map(Some),
             Self::Relayed(writer) => writer.append(interval, push).await.map(|()| None),
+        }
+    }
+
+    /// What was put into the vault since the last call.
+    pub(crate) fn take_totals(&mut self) -> Totals {
+        match self {
+            Self::Vault(writer) => writer.take_totals(),
+            Self::Relayed(_) => Totals::default(),
         }
     }
 

@@ -186,6 +186,23 @@ pub struct Appended {
     pub insights: Vec<PointInsight>,
 }
 
+/// What was put into the vault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of segments.
+    pub payload_bytes: u64,
+    /// Bytes of the blocks in them, after overwrites were merged and zeroes left out.
+    pub raw_bytes: u64,
+}
+
+impl Totals {
+    /// Adds what came later.
+    pub const fn add(&mut self, more: Self) {
+        self.payload_bytes = self.payload_bytes.saturating_add(more.payload_bytes);
+        self.raw_bytes = self.raw_bytes.saturating_add(more.raw_bytes);
+    }
+}
+
 /// What writing a map did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapWritten {
@@ -309,6 +326,7 @@ pub struct BranchWriter {
     /// What was written since the newest point.
     measures: BTreeMap<VolumeId, Measure>,
     checks: sample::Checks,
+    totals: Totals,
 }
 
 impl BranchWriter {
@@ -369,6 +387,11 @@ impl BranchWriter {
     /// Compresses differently from now on.
     pub fn set_compression(&mut self, compression: Compression) {
         self.settings.compression = compression;
+    }
+
+    /// What was put since the last call, also within calls that failed.
+    pub fn take_totals(&mut self) -> Totals {
+        std::mem::take(&mut self.totals)
     }
 
     /// Puts points on the list as if they had been shipped.
@@ -467,6 +490,7 @@ impl BranchWriter {
             self.check_fence().await?;
         }
         let Some(landed) = self.pending.take() else { return Err(not_ready().into()) };
+        self.totals.add(Totals { payload_bytes: length(&landed.bytes), raw_bytes: landed.raw_bytes });
         self.shipped =
             Position { branch: landed.id.branch, epoch: landed.id.epoch, seq: landed.id.seq, lsn: landed.last_lsn };
         self.hash = landed.hash;

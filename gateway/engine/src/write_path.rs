@@ -110,6 +110,8 @@ pub struct Figures {
     pub journal_bytes: u64,
     pub mode: Mode,
     pub journal_full: Option<String>,
+    /// Bytes of the journal that hold records, or will.
+    pub journal_written: u64,
     pub bytes_accepted: u64,
     /// Blocks that the vault lacks and that no record brings.
     pub dirty_blocks: u64,
@@ -134,6 +136,7 @@ pub struct WritePath {
     sync_wanted: Condvar,
     upkeep_wanted: Condvar,
     room: tokio::sync::Notify,
+    syncs: crate::meter::Histogram,
 }
 
 #[derive(Debug)]
@@ -285,7 +288,13 @@ impl WritePath {
             sync_wanted: Condvar::new(),
             upkeep_wanted: Condvar::new(),
             room: tokio::sync::Notify::new(),
+            syncs: crate::meter::Histogram::default(),
         }
+    }
+
+    /// How long each `fdatasync` of the journal took.
+    pub fn syncs(&self) -> crate::meter::Durations {
+        self.syncs.read()
     }
 
     pub const fn limits(&self) -> &Limits {
@@ -335,6 +344,7 @@ impl WritePath {
             journal_bytes,
             mode: core.mode.clone(),
             journal_full: core.journal_full.as_ref().map(|note| note.text.clone()),
+            journal_written: core.journal_bytes + core.queued_bytes,
             bytes_accepted: core.bytes_accepted,
             dirty_blocks: core.missing.blocks(),
             collapsed: core.missing.collapsed(),

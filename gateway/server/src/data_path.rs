@@ -110,6 +110,7 @@ pub(crate) fn instance_status(found: GroupStatus) -> InstanceStatus {
         reasons: found.reasons,
         progress: found.progress.map(|progress| (progress.done_bytes, progress.total_bytes)),
         churn_bytes_per_second: found.churn_bytes_per_second,
+        flow: found.flow,
         hydrated_bytes: found.hydrated_bytes,
         resync: found.resync,
         suspicions: found.suspicions,

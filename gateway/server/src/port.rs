@@ -16,7 +16,7 @@ use lifeboat_engine::machine::Machine;
 use lifeboat_engine::pace::Pace;
 use lifeboat_engine::quiesce::AppPoints;
 use lifeboat_engine::relay::Coordinators;
-use lifeboat_engine::{BlockVolume, EngineError, ResyncStatus};
+use lifeboat_engine::{BlockVolume, EngineError, FlowStatus, ResyncStatus};
 use lifeboat_model::state::{GroupState, Health};
 use lifeboat_model::{
     BranchId, Epoch, GatewayId, GroupId, Hours, Lsn, PointId, PointKind, RootHash, SegmentSeq, Timestamp, VolumeId,
@@ -154,6 +154,8 @@ pub struct InstanceStatus {
     pub progress: Option<(u64, u64)>,
     /// Bytes written per second.
     pub churn_bytes_per_second: f64,
+    /// How data flows through it.
+    pub flow: FlowStatus,
     /// Bytes already fetched from the vault.
     pub hydrated_bytes: Option<u64>,
     /// What the vault lacks although the log does not bring it.

@@ -294,6 +294,8 @@ pub(crate) struct Observed {
     pub(crate) backlog_bytes: u64,
     pub(crate) journal_bytes_used: u64,
     pub(crate) churn_bytes_per_second: f64,
+    #[serde(default)]
+    pub(crate) flow: FlowRecord,
     pub(crate) hydrated_bytes: Option<u64>,
     #[serde(default)]
     pub(crate) resync: Option<ResyncStatus>,
@@ -305,6 +307,29 @@ pub(crate) struct Observed {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) exports: BTreeMap<VolumeId, ExportStatus>,
     pub(crate) volumes: Vec<HeldVolume>,
+}
+
+/// How data flows through a group; nothing in documents of older versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct FlowRecord {
+    pub(crate) journal_bytes_limit: Option<u64>,
+    pub(crate) journal_full_in_seconds: Option<f64>,
+    pub(crate) oldest_unshipped_seconds: Option<f64>,
+    pub(crate) shipped_bytes_per_second: Option<f64>,
+    pub(crate) compression_ratio: Option<f64>,
+}
+
+impl From<&lifeboat_engine::FlowStatus> for FlowRecord {
+    fn from(flow: &lifeboat_engine::FlowStatus) -> Self {
+        Self {
+            journal_bytes_limit: flow.journal_bytes_limit,
+            journal_full_in_seconds: flow.journal_full_in_seconds,
+            oldest_unshipped_seconds: flow.oldest_unshipped_seconds,
+            shipped_bytes_per_second: flow.shipped_bytes_per_second,
+            compression_ratio: flow.compression_ratio(),
+        }
+    }
 }
 
 /// A point as documents hold it.

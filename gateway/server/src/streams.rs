@@ -485,6 +485,7 @@ fn observed(snapshot: &crate::vaults::Snapshot, stream: &StreamStatus, heard: Op
         backlog_bytes: heard.as_ref().map_or(stream.cached_bytes, |heard| heard.backlog_bytes),
         journal_bytes_used: heard.as_ref().map_or(0, |heard| heard.journal_bytes_used),
         churn_bytes_per_second: heard.as_ref().map_or(0.0, |heard| heard.churn_bytes_per_second),
+        flow: Default::default(),
         hydrated_bytes: None,
         resync: heard.and_then(|heard| heard.resync).map(view::resync),
         mount_path: None,

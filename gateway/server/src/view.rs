@@ -29,7 +29,7 @@ use lifeboat_api::{
     Site, SiteSpec, SiteStatus, TestView, Vault, VaultSpec, VaultStatus, Volume, VolumeSpec, VolumeStatus, summarise,
 };
 use lifeboat_model::state::{GroupState, Health};
-use lifeboat_model::{GatewayId, GroupId, JobId, PolicyId, Timestamp, VolumeId};
+use lifeboat_model::{GatewayId, GroupId, JobId, PointId, PolicyId, Timestamp, VolumeId};
 use lifeboat_vault::{Document, VaultError};
 use serde::de::DeserializeOwned;
 
@@ -415,6 +415,7 @@ pub(crate) fn observe(context: &Context, group: GroupId, active: &ActiveRecord) 
         backlog_bytes: found.backlog_bytes,
         journal_bytes_used: found.journal_bytes_used,
         churn_bytes_per_second: found.churn_bytes_per_second,
+        flow: (&found.flow).into(),
         hydrated_bytes: found.hydrated_bytes,
         resync: found.resync.map(resync),
         mount_path: context.exported.path().map(|path| path.display().to_string()),
@@ -648,8 +649,20 @@ fn volume_status(facts: &GroupFacts, volume: VolumeId, spec: &VolumeSpec) -> Vol
     }
 }
 
+/// Seconds of writes that a disaster at `begun` would have lost by going on from a point, at most: its age; or less, where
+/// the gateway that serves the group has said how much of what came after its newest point, which this is, wasn't safe.
+pub(crate) fn lost(begun: Timestamp, point: (Option<PointId>, Timestamp), observed: Option<&Observed>) -> f64 {
+    let age = begun.seconds_since(point.1).max(0.0);
+    let newest = observed.filter(|seen| seen.latest_point.as_ref().map(|latest| latest.id) == point.0);
+    let Some((seen, landed)) = newest.and_then(|seen| Some((seen.time, seen.landed_rpo_seconds?))) else { return age };
+    age.min(landed + begun.seconds_since(seen).max(0.0))
+}
+
 pub(crate) fn protection(context: &Context, facts: &GroupFacts) -> ProtectionStatus {
     let observed = facts.account.as_ref().map(|account| &account.observed);
+    let now = Timestamp::now();
+    let newest = observed.and_then(|observed| observed.latest_point.as_ref());
+    let flow = observed.map(|observed| observed.flow).unwrap_or_default();
     ProtectionStatus {
         group_id: facts.id,
         group: facts.spec.name.clone(),
@@ -659,16 +672,22 @@ pub(crate) fn protection(context: &Context, facts: &GroupFacts) -> ProtectionSta
         health: facts.health,
         reasons: facts.reasons.clone(),
         landed_rpo_seconds: observed.and_then(|observed| observed.landed_rpo_seconds),
+        applied_rpo_seconds: newest.map(|point| lost(now, (Some(point.id), point.time), observed)),
+        oldest_unshipped_seconds: flow.oldest_unshipped_seconds,
         rpo_threshold_seconds: facts.rpo_threshold.as_secs_f64(),
         latest_recovery_point: observed
             .and_then(|observed| observed.latest_point.as_ref())
             .map(|record| point(context, facts.id, &facts.spec.name, &PointFact::from(record))),
         backlog_bytes: observed.map_or(0, |observed| observed.backlog_bytes),
         journal_bytes_used: observed.map_or(0, |observed| observed.journal_bytes_used),
+        journal_bytes_limit: flow.journal_bytes_limit,
+        journal_full_in_seconds: flow.journal_full_in_seconds,
         churn_bytes_per_second: observed.map_or(0.0, |observed| observed.churn_bytes_per_second),
+        shipped_bytes_per_second: flow.shipped_bytes_per_second,
+        compression_ratio: flow.compression_ratio,
         hydrated_bytes: observed.and_then(|observed| observed.hydrated_bytes),
         resync: observed.and_then(|observed| observed.resync.clone()),
-        observed: observed.map_or_else(Timestamp::now, |observed| observed.time),
+        observed: observed.map_or(now, |observed| observed.time),
     }
 }
 

@@ -364,7 +364,16 @@ pub struct ProtectionStatus {
     pub reasons: Vec<String>,
     /// Seconds of acknowledged writes that a disaster now would lose.
     pub landed_rpo_seconds: Option<f64>,
-    /// The policy's limit for it, seconds.
+    /// Seconds of acknowledged writes that a failover to the newest recovery point would lose at most, by what the gateway that
+    /// answers knows: at the gateway that serves the group the landed RPO; at others that and the time since it was told,
+    /// and never more than the point's age. Null while no point is known.
+    #[serde(default)]
+    pub applied_rpo_seconds: Option<f64>,
+    /// Age of the oldest acknowledged write that is not in the vault, seconds, at most; 0 while there is none. Null when it isn't
+    /// known, as for the disks of an agent.
+    #[serde(default)]
+    pub oldest_unshipped_seconds: Option<f64>,
+    /// The policy's limit for the landed RPO, seconds.
     pub rpo_threshold_seconds: f64,
     /// The newest recovery point in the vault.
     pub latest_recovery_point: Option<Point>,
@@ -372,8 +381,21 @@ pub struct ProtectionStatus {
     pub backlog_bytes: u64,
     /// Bytes of the journal in use.
     pub journal_bytes_used: u64,
+    /// Bytes that the journal may take. Null when it isn't known, as for an agent's.
+    #[serde(default)]
+    pub journal_bytes_limit: Option<u64>,
+    /// Seconds until the journal is full if writing and shipping go on as in the last minute; 0 when it is full. Null while it does
+    /// not fill, or when it isn't known.
+    #[serde(default)]
+    pub journal_full_in_seconds: Option<f64>,
     /// Bytes written per second, averaged over about a minute.
     pub churn_bytes_per_second: f64,
+    /// Bytes put into the vault per second, over the last minute. Null when it isn't known, as for the disks of an agent.
+    #[serde(default)]
+    pub shipped_bytes_per_second: Option<f64>,
+    /// Bytes of blocks for each byte put into the vault, since the gateway opened the group. Null before anything was shipped.
+    #[serde(default)]
+    pub compression_ratio: Option<f64>,
     /// On a recovery gateway: bytes already fetched from the vault.
     pub hydrated_bytes: Option<u64>,
     /// What the vault lacks although the log does not bring it; until it is copied, no new recovery point is offered.

@@ -123,7 +123,8 @@ impl Group {
         let (lsn, ack) =
             hold.path.mark(PointMark { id: hold.point, time, kind, label: label.clone(), consistent: true })?;
         ack.await.map_err(|_| running::gone())??;
-        self.observed.lock().note_placed(lsn, time);
+        let accepted = hold.path.figures().bytes_accepted;
+        self.observed.lock().note_placed(lsn, time, accepted);
         if let Some(shipping) = self.shipping.lock().as_ref() {
             shipping.wake();
         }

@@ -180,6 +180,9 @@ impl Group {
             observed.progress = None;
             observed.open_points.clear();
             observed.placed = None;
+            // Another write path counts from the beginning.
+            observed.bytes_seen = 0;
+            observed.bytes_landed = 0;
         }
         self.start(path, None);
         self.start_shipping(Some(writer));

@@ -76,6 +76,7 @@ impl Group {
             move |path: &WritePath| {
                 let Some(group) = group.upgrade() else { return };
                 checkpoint_when_due(&group, path, &mut last);
+                group.note_flow(path);
                 group.collapse_when_due(path);
             }
         };

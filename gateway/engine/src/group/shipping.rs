@@ -280,8 +280,12 @@ impl Shipper {
             let interval = group.settings.lock().point_interval;
             self.next_point = Instant::now() + interval;
             self.note_churn(group, running, interval);
+            let now = group.config.reach.now();
             if point_due(group, running) {
                 self.place(group, running, PointKind::CrashConsistent, "").await?;
+            } else {
+                let last = running.path.figures().last;
+                group.observed.lock().note_idle(now, last);
             }
         }
         if self.no_room {
@@ -305,7 +309,8 @@ impl Shipper {
                 lsn
             }
         };
-        group.observed.lock().note_placed(lsn, time);
+        let accepted = running.path.figures().bytes_accepted;
+        group.observed.lock().note_placed(lsn, time, accepted);
         Ok(Some(lsn))
     }
 
@@ -367,7 +372,9 @@ impl Shipper {
         {
             let interval =
                 read_interval(running, writer.sent(), target, &mut self.hint).await.map_err(ShipError::Engine)?;
-            let appended = writer.append(&interval, self.no_room).await?;
+            let appended = writer.append(&interval, self.no_room).await;
+            group.note_put(writer.take_totals());
+            let appended = appended?;
             writer.drive_map().await?;
             if let Some(appended) = appended {
                 landed(&mut self.waiting, group, running, &appended).await?;
@@ -548,11 +555,8 @@ fn note_landed(group: &Group, running: &Running, appended: &Appended) {
         }
         return;
     };
-    while observed.open_points.front().is_some_and(|(lsn, _)| *lsn <= point.lsn) {
-        observed.open_points.pop_front();
-    }
-    if observed.open_points.is_empty() {
-        observed.bytes_landed = figures.bytes_accepted;
+    while let Some(landed) = observed.open_points.pop_front_if(|open| open.lsn <= point.lsn) {
+        observed.bytes_landed = observed.bytes_landed.max(landed.bytes_accepted);
     }
     observed.last_point = Some(point.clone());
 }

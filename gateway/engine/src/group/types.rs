@@ -175,6 +175,8 @@ pub struct GroupStatus {
     pub resync: Option<ResyncStatus>,
     /// Bytes written a second, over the last intervals.
     pub churn_bytes_per_second: f64,
+    /// How data flows through it.
+    pub flow: super::FlowStatus,
     /// For a branch at a recovery site: bytes that are here already, and still are after a crash.
     pub hydrated_bytes: Option<u64>,
     /// Sum of the volumes' sizes, bytes.

@@ -332,6 +332,7 @@ fn seen(group: GroupId, report: Report) -> GroupStatus {
         progress: report.progress.map(|(done_bytes, total_bytes)| Progress { done_bytes, total_bytes }),
         resync,
         churn_bytes_per_second: f64::from(u32::try_from(report.churn_bytes_per_second).unwrap_or(u32::MAX)),
+        flow: Default::default(),
         hydrated_bytes: None,
         size_bytes: 0,
         suspicions: Vec::new(),

@@ -140,6 +140,7 @@ impl BranchWriter {
             to_carry: VecDeque::new(),
             measures: BTreeMap::new(),
             checks: super::sample::Checks::default(),
+            totals: super::Totals::default(),
         };
         (writer, opened)
     }

@@ -64,7 +64,10 @@ impl WritePath {
     pub fn sync(&self) -> Result<Lsn> {
         let serial = self.syncing.lock();
         let ticket = self.journal.lock().begin_sync();
-        let durable = match ticket.finish() {
+        let begun = std::time::Instant::now();
+        let finished = ticket.finish();
+        self.syncs.note(begun.elapsed());
+        let durable = match finished {
             Ok(durable) => durable,
             Err(error) => {
                 // Before the next sync may begin: it would find no file to sync, and succeed.

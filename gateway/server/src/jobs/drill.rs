@@ -28,7 +28,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lifeboat_api::{PlanCleanupRequest, PlanFailoverRequest, ProblemCode};
 use lifeboat_model::state::JobState;
-use lifeboat_model::{GatewayId, JobId, PointId, Timestamp};
+use lifeboat_model::{GatewayId, JobId, Timestamp};
 use lifeboat_vault::VaultErrorKind;
 use tokio::time::Instant;
 
@@ -39,8 +39,8 @@ use super::{change_drill, change_job, derived, report_progress};
 use crate::context::Context;
 use crate::http::error::ApiError;
 use crate::records::{
-    AnySpec, DrillJobSpec, Findings, GroupRecord, JobRecord, Observed, Picture, PointUsed, RecoveryRecord, Step,
-    StepRecord, Subject, kind, status,
+    AnySpec, DrillJobSpec, Findings, GroupRecord, JobRecord, Picture, PointUsed, RecoveryRecord, Step, StepRecord,
+    Subject, kind, status,
 };
 use crate::vaults::AttachedVault;
 
@@ -111,15 +111,6 @@ pub(super) async fn go_past(context: &Context, attached: &AttachedVault, id: Job
 /// The test failover of a run.
 fn test_job(run: JobId) -> JobId {
     derived(&[b"lifeboat/v1/drill-test\0", &run.to_bytes()])
-}
-
-/// Seconds of writes that a disaster at `begun` would have lost by going on from a point, at most: its age; or less, where
-/// the gateway that serves the group has said how much of what came after its newest point, which this is, wasn't safe.
-fn lost(begun: Timestamp, point: (Option<PointId>, Timestamp), observed: Option<&Observed>) -> f64 {
-    let age = begun.seconds_since(point.1).max(0.0);
-    let newest = observed.filter(|seen| seen.latest_point.as_ref().map(|latest| latest.id) == point.0);
-    let Some((seen, landed)) = newest.and_then(|seen| Some((seen.time, seen.landed_rpo_seconds?))) else { return age };
-    age.min(landed + begun.seconds_since(seen).max(0.0))
 }
 
 /// A step that is done, and what it found.
@@ -300,7 +291,7 @@ impl Run<'_> {
                 group: member.name.clone(),
                 point_id,
                 point_time,
-                lost_seconds: point_time.map(|time| lost(begun, (point_id, time), observed.as_ref())),
+                lost_seconds: point_time.map(|time| crate::view::lost(begun, (point_id, time), observed.as_ref())),
             });
         }
         Ok(points)
@@ -448,7 +439,11 @@ impl Run<'_> {
 
 #[cfg(test)]
 mod tests {
+    use lifeboat_model::PointId;
+
     use super::*;
+    use crate::records::Observed;
+    use crate::view::lost;
 
     #[test]
     fn an_idle_group_loses_nothing_however_old_its_point_is() {

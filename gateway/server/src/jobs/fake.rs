@@ -477,6 +477,7 @@ impl Instance for FakeInstance {
             reasons: vec![],
             progress: None,
             churn_bytes_per_second: 0.0,
+            flow: Default::default(),
             hydrated_bytes: None,
             resync: (local.missing > 0).then(|| ResyncStatus {
                 since: Timestamp::from_micros(0),

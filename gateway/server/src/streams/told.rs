@@ -169,6 +169,7 @@ fn nothing_known() -> InstanceStatus {
         reasons: Vec::new(),
         progress: None,
         churn_bytes_per_second: 0.0,
+        flow: Default::default(),
         hydrated_bytes: None,
         resync: None,
         suspicions: Vec::new(),

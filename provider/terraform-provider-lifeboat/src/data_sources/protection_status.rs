@@ -42,7 +42,16 @@ impl DataSource<Link> for ProtectionStatusOf {
                 Attribute::number("landed_rpo_seconds"),
                 "Seconds of acknowledged writes that a disaster now would lose. Null when nothing was observed yet.",
             ))
-            .attribute(computed(Attribute::number("rpo_threshold_seconds"), "The policy's limit for it."))
+            .attribute(computed(
+                Attribute::number("applied_rpo_seconds"),
+                "Seconds of acknowledged writes that a failover to the newest recovery point would lose at most, by what the gateway \
+                 that answers knows. Null while no point is known.",
+            ))
+            .attribute(computed(
+                Attribute::number("oldest_unshipped_seconds"),
+                "Age of the oldest acknowledged write that is not in the vault, at most; 0 while there is none. Null when it isn't known.",
+            ))
+            .attribute(computed(Attribute::number("rpo_threshold_seconds"), "The policy's limit for the landed RPO."))
             .attribute(computed(
                 Attribute::new("latest_recovery_point", point_type()),
                 &format!("The newest recovery point in the vault; null when there is none. It has {POINT_FIELDS}."),
@@ -50,8 +59,25 @@ impl DataSource<Link> for ProtectionStatusOf {
             .attribute(computed(Attribute::number("backlog_bytes"), "Bytes acknowledged and not yet in the vault."))
             .attribute(computed(Attribute::number("journal_bytes_used"), "Bytes of the journal in use."))
             .attribute(computed(
+                Attribute::number("journal_bytes_limit"),
+                "Bytes that the journal may take. Null when it isn't known.",
+            ))
+            .attribute(computed(
+                Attribute::number("journal_full_in_seconds"),
+                "Seconds until the journal is full if writing and shipping go on as in the last minute. Null while it does not fill, or \
+                 when it isn't known.",
+            ))
+            .attribute(computed(
                 Attribute::number("churn_bytes_per_second"),
                 "Bytes written per second, averaged over about a minute.",
+            ))
+            .attribute(computed(
+                Attribute::number("shipped_bytes_per_second"),
+                "Bytes put into the vault per second, over the last minute. Null when it isn't known.",
+            ))
+            .attribute(computed(
+                Attribute::number("compression_ratio"),
+                "Bytes of blocks for each byte put into the vault, since the gateway opened the group. Null before anything was shipped.",
             ))
             .attribute(computed(
                 Attribute::number("hydrated_bytes"),
@@ -132,11 +158,17 @@ fn describe(status: &ProtectionStatus, state: &mut Object) {
     state.set("health", status.health.as_str());
     state.set("reasons", status.reasons.clone());
     state.set("landed_rpo_seconds", status.landed_rpo_seconds);
+    state.set("applied_rpo_seconds", status.applied_rpo_seconds);
+    state.set("oldest_unshipped_seconds", status.oldest_unshipped_seconds);
     state.set("rpo_threshold_seconds", status.rpo_threshold_seconds);
     state.set("latest_recovery_point", status.latest_recovery_point.as_ref().map_or(Value::Null, point));
     state.set("backlog_bytes", status.backlog_bytes);
     state.set("journal_bytes_used", status.journal_bytes_used);
+    state.set("journal_bytes_limit", status.journal_bytes_limit);
+    state.set("journal_full_in_seconds", status.journal_full_in_seconds);
     state.set("churn_bytes_per_second", status.churn_bytes_per_second);
+    state.set("shipped_bytes_per_second", status.shipped_bytes_per_second);
+    state.set("compression_ratio", status.compression_ratio);
     state.set("hydrated_bytes", status.hydrated_bytes);
     state.set("resync", status.resync.as_ref().map(resync));
     state.set("observed", status.observed.to_string());
