@@ -56,6 +56,11 @@ fn the_package_is_the_same_each_time_and_installs_what_users_need() {
         ("/usr/share/doc/lifeboat/examples/gateway.toml", "-rw-r--r--"),
         ("/usr/share/doc/lifeboat/examples/agent.toml", "-rw-r--r--"),
         ("/usr/share/doc/lifeboat/copyright", "-rw-r--r--"),
+        ("/usr/share/man/man1/lifeboat.1.gz", "-rw-r--r--"),
+        ("/usr/share/man/man1/lifeboat-point-list.1.gz", "-rw-r--r--"),
+        ("/usr/share/bash-completion/completions/lifeboat", "-rw-r--r--"),
+        ("/usr/share/zsh/vendor-completions/_lifeboat", "-rw-r--r--"),
+        ("/usr/share/fish/vendor_completions.d/lifeboat.fish", "-rw-r--r--"),
         ("/etc/lifeboat/", "drwxr-xr-x"),
     ] {
         assert_eq!(mode_of(path), Some((mode.to_owned(), "root/root".to_owned())), "{path}: {contents}");

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::failure::Failure;
@@ -34,6 +34,7 @@ use crate::verbs::point::PointArgs;
 use crate::verbs::policy::PolicyArgs;
 use crate::verbs::registration_key::RegistrationKeyArgs;
 use crate::verbs::resync::ResyncArgs;
+use crate::verbs::shell::{CompletionArgs, ManArgs};
 use crate::verbs::site::SiteArgs;
 use crate::verbs::status::StatusArgs;
 use crate::verbs::support::SupportBundleArgs;
@@ -135,10 +136,14 @@ pub(crate) enum Verb {
     Inspect(InspectArgs),
     /// Gather what explains a fault in one file without secrets
     SupportBundle(SupportBundleArgs),
+    /// Print what completes commands in a shell
+    Completion(CompletionArgs),
+    /// Write the manual pages into a directory
+    Man(ManArgs),
 }
 
 /// Tasks, and the verbs that do them.
-const TASKS: [(&str, &[&str]); 7] = [
+const TASKS: [(&str, &[&str]); 8] = [
     (
         "Run a gateway",
         &["serve", "status", "token", "registration-key", "agent", "iscsi", "appliance", "approval", "whoami"],
@@ -152,6 +157,21 @@ const TASKS: [(&str, &[&str]); 7] = [
     ),
     ("See what happens", &["job", "event", "audit"]),
     ("Look inside", &["check", "inspect", "encrypt", "support-bundle"]),
+    ("This program", &["completion", "man"]),
+];
+
+/// What people try first, by other programs' words, and what it is here.
+const OTHER_WORDS: [(&str, &str); 10] = [
+    ("backup", "lifeboat point take"),
+    ("snapshot", "lifeboat point take"),
+    ("snapshots", "lifeboat point list"),
+    ("mount", "lifeboat point show"),
+    ("restore", "lifeboat failover"),
+    ("promote", "lifeboat failover"),
+    ("switchback", "lifeboat failback"),
+    ("daemon", "lifeboat serve"),
+    ("install", "lifeboat gateway enrol"),
+    ("logs", "lifeboat event list"),
 ];
 
 const AFTER_HELP: &str = "\
@@ -171,7 +191,7 @@ pub(crate) enum Asked {
 }
 
 /// The command with its help grouped by task.
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let command = Cli::command();
     let mut verbs = String::new();
     let about = |name: &str| command.find_subcommand(name).and_then(Command::get_about).map(ToString::to_string);
@@ -198,9 +218,38 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, F
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Asked::Say(error.render().to_string())),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Ok(Asked::Explain(error.render().to_string())),
-            _ => Err(Failure::usage(one_line(&error.render().to_string()))),
+            _ => {
+                let said = one_line(&error.render().to_string());
+                Err(Failure::usage(match elsewhere(&error) {
+                    Some(places) => {
+                        let (what, see) = said.rsplit_once("; see ").unwrap_or((&said, "`lifeboat --help`"));
+                        // What is spelled exactly so elsewhere is meant rather than what is spelled nearly so here.
+                        let what = what.split_once(" tip:").map_or(what, |(what, _)| what);
+                        format!("{what}; did you mean {places}? See {see}")
+                    }
+                    None => said,
+                }))
+            }
         },
     }
+}
+
+/// Where a verb is that was asked for at a place where it isn't: `lifeboat take` is `lifeboat point take`.
+fn elsewhere(error: &clap::Error) -> Option<String> {
+    let known = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return None;
+    }
+    let asked = known(ContextKind::InvalidSubcommand)?;
+    let other = OTHER_WORDS.iter().filter(|(word, _)| *word == asked).map(|(_, here)| format!("`{here}`"));
+    let command = Cli::command();
+    let below = command.get_subcommands().filter(|noun| noun.find_subcommand(asked).is_some());
+    let below = below.map(|noun| format!("`lifeboat {} {asked}`", noun.get_name()));
+    let places: Vec<String> = other.chain(below).take(4).collect();
+    (!places.is_empty()).then(|| places.join(" or "))
 }
 
 /// What is wrong, and where more is said, without the parser's paragraphs.

@@ -103,6 +103,8 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Check(args) => verbs::check::run_local(&args, output).await,
         Verb::Encrypt(args) => verbs::encrypt::run(args, output).await,
         Verb::Inspect(args) => verbs::inspect::run(args, output).await,
+        Verb::Completion(args) => verbs::shell::completion(&args, args::command()),
+        Verb::Man(args) => verbs::shell::man(&args, args::command()),
         Verb::SupportBundle(args) => verbs::support::run(args, output).await,
     }
 }

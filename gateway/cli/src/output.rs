@@ -7,6 +7,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
+use lifeboat_model::state::Health;
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -68,6 +69,35 @@ pub(crate) fn complain(failure: &Failure) {
 /// Text of several lines on standard error: the help that answers an incomplete command.
 pub(crate) fn explain(text: &str) {
     let _ = write!(io::stderr().lock(), "{text}");
+}
+
+/// Whether results go to a terminal that can move its cursor.
+pub(crate) fn is_terminal() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
+/// How many characters fit on a line of the terminal that results go to; `None` where they go elsewhere, and nothing is cut.
+pub(crate) fn line_width() -> Option<usize> {
+    if cfg!(test) || !io::stdout().is_terminal() {
+        return None;
+    }
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let asked = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    said.or_else(asked).filter(|columns| *columns > 0)
+}
+
+/// A text in the colour of a health, on a terminal whose user didn't refuse colours (`NO_COLOR`).
+pub(crate) fn painted(health: Health, text: &str) -> String {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if cfg!(test) || refused || !is_terminal() {
+        return text.to_owned();
+    }
+    let colour = match health {
+        Health::Healthy => "1;32",
+        Health::Warning => "1;33",
+        Health::Critical => "1;31",
+    };
+    format!("\u{1b}[{colour}m{text}\u{1b}[0m")
 }
 
 /// Whether somebody watches standard error on a terminal that can move its cursor.

@@ -148,7 +148,7 @@ fn current(job: &Job) -> Option<(usize, &lifeboat_api::JobStep)> {
 }
 
 /// Where a job is, in one line.
-fn line(job: &Job) -> String {
+pub(crate) fn line(job: &Job) -> String {
     let Some((index, step)) = current(job) else { return clean(&headline(job)) };
     let mut text =
         format!("{} of {}: step {} of {}, {}", job.kind, job.name, index.saturating_add(1), job.steps.len(), step.name);

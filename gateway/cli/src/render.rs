@@ -3,10 +3,13 @@
 //! Pure functions. Names and messages come from a catalog that other machines write, so whatever could move a terminal's
 //! cursor or turn its text around is shown escaped.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::output::line_width;
 
 /// What stands in a cell that has no value.
 pub(crate) const NOTHING: &str = "-";
@@ -29,16 +32,31 @@ fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Rows under headings, in columns.
+/// Narrower than this no column is made but the last resort.
+const COLUMN_MIN: usize = 8;
+/// Between two columns.
+const GAP: usize = 2;
+
+/// Rows under headings, in columns. On a terminal it is never wider than a line: cells are cut, those of the least important column
+/// first, and end with `…` then; nothing is cut where a program reads.
 #[derive(Debug)]
 pub(crate) struct Table {
     head: Vec<&'static str>,
     rows: Vec<Vec<String>>,
+    yielding: &'static [&'static str],
+    line: Option<usize>,
 }
 
 impl Table {
     pub(crate) fn new(head: &[&'static str]) -> Self {
-        Self { head: head.to_vec(), rows: Vec::new() }
+        Self { head: head.to_vec(), rows: Vec::new(), yielding: &[], line: line_width() }
+    }
+
+    /// The columns that are cut first where there isn't room, the least important one first. The others follow, the widest first,
+    /// those with ids last: they are there to be copied.
+    pub(crate) const fn yielding(mut self, columns: &'static [&'static str]) -> Self {
+        self.yielding = columns;
+        self
     }
 
     /// One more row; empty cells are shown as `-`.
@@ -58,20 +76,53 @@ impl std::fmt::Display for Table {
         let head: Vec<String> = self.head.iter().map(ToString::to_string).collect();
         let lines: Vec<&Vec<String>> = std::iter::once(&head).chain(&self.rows).collect();
         let columns = lines.iter().map(|line| line.len()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns)
+        let mut widths: Vec<usize> = (0..columns)
             .map(|column| lines.iter().filter_map(|line| line.get(column)).map(|cell| width(cell)).max().unwrap_or(0))
             .collect();
+        if let Some(line) = self.line {
+            self.fit(&mut widths, line);
+        }
         for line in lines {
             let mut text = String::new();
             for (cell, wide) in line.iter().zip(&widths) {
-                let gap = wide.saturating_sub(width(cell)).saturating_add(2);
-                text.push_str(cell);
+                let cell = cut(cell, *wide);
+                let gap = wide.saturating_sub(width(&cell)).saturating_add(GAP);
+                text.push_str(&cell);
                 text.push_str(&" ".repeat(gap));
             }
-            writeln!(f, "{}", text.trim_end())?;
+            writeln!(f, "{}", cut(text.trim_end(), self.line.unwrap_or(usize::MAX)))?;
         }
         Ok(())
     }
+}
+
+impl Table {
+    /// Makes columns narrower until a line holds them all, or none can give more.
+    fn fit(&self, widths: &mut [usize], line: usize) {
+        let name = |column: usize| self.head.get(column).copied().unwrap_or_default();
+        let mut order: Vec<usize> = (0..widths.len()).collect();
+        let wide = |column: usize| widths.get(column).copied().unwrap_or_default();
+        order.sort_by_key(|&column| {
+            let first = self.yielding.iter().position(|yields| *yields == name(column));
+            (first.unwrap_or(usize::MAX), name(column) == "ID", std::cmp::Reverse(wide(column)))
+        });
+        let gaps = widths.len().saturating_sub(1).saturating_mul(GAP);
+        for column in order {
+            let excess = widths.iter().sum::<usize>().saturating_add(gaps).saturating_sub(line);
+            if let Some(wide) = widths.get_mut(column) {
+                let least = COLUMN_MIN.min(*wide);
+                *wide = wide.saturating_sub(excess).max(least);
+            }
+        }
+    }
+}
+
+/// A text of at most so many characters; what is cut off leaves `…`.
+fn cut(text: &str, wide: usize) -> Cow<'_, str> {
+    if width(text) <= wide {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().take(wide.saturating_sub(1)).chain(['…']).collect())
 }
 
 /// Names and values, one a line, values in one column.
@@ -231,6 +282,26 @@ mod tests {
             "NAME         STATE      ID\ndb           protected  vol-1\na-long-name  -          vol-2\n"
         );
         assert_eq!(Table::new(&["NAME"]).or("no volumes"), "no volumes");
+    }
+
+    #[test]
+    fn a_table_is_never_wider_than_a_line() {
+        let id = "grp-0198f2c0000070008000000000000002";
+        let mut table = Table::new(&["NAME", "STATE", "REASON", "ID"]).yielding(&["REASON"]);
+        table.row(["ledger".into(), "protected".into(), "the vault takes nothing since an hour".into(), id.into()]);
+        let shown = |wide: usize| {
+            Table { line: Some(wide), rows: table.rows.clone(), head: table.head.clone(), ..table }.to_string()
+        };
+        assert!(shown(120).contains("since an hour  grp-"), "{}", shown(120));
+        assert_eq!(
+            shown(80).lines().last(),
+            Some("ledger  protected  the vault takes nothin…  grp-0198f2c0000070008000000000000002")
+        );
+        // At last the ids, and then the line itself.
+        assert_eq!(shown(40).lines().last(), Some("ledger  protect…  the vau…  grp-0198f2c…"));
+        for wide in 1..130 {
+            assert!(shown(wide).lines().all(|line| line.chars().count() <= wide), "{wide}:\n{}", shown(wide));
+        }
     }
 
     #[test]

@@ -62,15 +62,67 @@ pub(crate) async fn find<R: Noun>(client: &Client, text: &str) -> Result<R> {
     if text.parse::<R::Id>().is_ok() {
         return Ok(client.read(text).await?);
     }
-    let found = client.find_by_name(text).await?;
-    found.ok_or_else(|| unknown::<R>(text))
+    match client.find_by_name(text).await? {
+        Some(found) => Ok(found),
+        None => Err(unknown::<R>(client, text).await),
+    }
 }
 
-fn unknown<R: Noun>(text: &str) -> Failure {
+/// Says that there is none, and which one may have been meant.
+async fn unknown<R: Noun>(client: &Client, text: &str) -> Failure {
+    // A list that can't be read is no reason to say anything else.
+    let all: Vec<R> = client.list(R::PATH, &[]).await.unwrap_or_default();
+    let meant = closest(text, all.iter().map(Resource::name));
+    let meant = meant.map_or_else(String::new, |name| format!("did you mean {name:?}? "));
     Failure::not_found(format!(
-        "there is no {0} {text:?} here: `lifeboat {0} list` shows those that there are",
+        "there is no {0} {text:?} here: {meant}`lifeboat {0} list` shows those that there are",
         R::NOUN
     ))
+}
+
+/// The name that is most like a text, if one is at all: as few letters changed, swapped, left out or too many as a slip of the
+/// hand makes, or the one that begins or ends with it.
+fn closest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let asked = text.to_lowercase();
+    let allowed = (asked.chars().count() / 3).max(1);
+    let mut best: Option<(usize, &str)> = None;
+    for name in names {
+        let lower = name.to_lowercase();
+        let part =
+            asked.len() >= 3 && (lower.starts_with(&asked) || lower.ends_with(&asked) || asked.starts_with(&lower));
+        let away = if part { 1 } else { distance(&asked, &lower) };
+        if away <= allowed && best.is_none_or(|(least, _)| away < least) {
+            best = Some((away, name));
+        }
+    }
+    best.map(|(_, name)| name)
+}
+
+/// Letters to change, insert, leave out or swap with their neighbour to get from one text to the other (Damerau and Levenshtein,
+/// without editing a swapped pair again).
+fn distance(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for (i, a) in from.iter().enumerate() {
+        let mut row = vec![i.saturating_add(1)];
+        for (j, b) in to.iter().enumerate() {
+            let above = |up: usize, left: usize| -> usize {
+                let row = rows.len().checked_sub(up).and_then(|row| rows.get(row));
+                row.and_then(|row| j.saturating_add(1).checked_sub(left).and_then(|at| row.get(at)).copied())
+                    .unwrap_or(usize::MAX)
+            };
+            let before = row.last().copied().unwrap_or(usize::MAX);
+            let mut least = above(1, 1).saturating_add(usize::from(a != b));
+            least = least.min(above(1, 0).saturating_add(1)).min(before.saturating_add(1));
+            let swapped = i > 0 && j > 0 && from.get(i - 1) == Some(b) && to.get(j - 1) == Some(a);
+            if swapped {
+                least = least.min(above(2, 2).saturating_add(1));
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows.last().and_then(|row| row.last()).copied().unwrap_or(usize::MAX)
 }
 
 /// The id of a group, from its id, its name, or the name or id of one of its volumes.
@@ -88,8 +140,11 @@ pub(crate) async fn group(client: &Client, text: &str) -> Result<String> {
     }
     let volume = match find::<Volume>(client, text).await {
         Err(failure) if failure.exit() == Exit::NotFound => {
+            let groups: Vec<Group> = client.list(Group::PATH, &[]).await.unwrap_or_default();
+            let meant = closest(text, groups.iter().map(Resource::name));
+            let meant = meant.map_or_else(String::new, |name| format!("did you mean {name:?}? "));
             return Err(Failure::not_found(format!(
-                "there is no group and no volume {text:?} here: `lifeboat group list` shows the groups"
+                "there is no group and no volume {text:?} here: {meant}`lifeboat group list` shows the groups"
             )));
         }
         found => found?,
@@ -110,7 +165,10 @@ pub(crate) async fn network(client: &Client, text: &str) -> Result<Network> {
     let Some((site, name)) = text.split_once('/') else { return find(client, text).await };
     let all: Vec<Network> = client.list(Network::PATH, &[("name", name.to_owned())]).await?;
     let found = all.into_iter().find(|network| network.status.site.as_deref() == Some(site));
-    found.ok_or_else(|| unknown::<Network>(text))
+    match found {
+        Some(found) => Ok(found),
+        None => Err(unknown::<Network>(client, text).await),
+    }
 }
 
 /// The vault that was named, or the only one that is attached.
@@ -177,6 +235,29 @@ pub(crate) async fn list<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slip_of_the_hand_is_understood() {
+        let names = ["ledger", "web", "db-master", "shop"];
+        let meant = |text: &str| closest(text, names.into_iter());
+        for (text, name) in [
+            ("legder", "ledger"),
+            ("Ledger", "ledger"),
+            ("ledgr", "ledger"),
+            ("wbe", "web"),
+            ("db-mastre", "db-master"),
+            ("master", "db-master"),
+            ("led", "ledger"),
+        ] {
+            assert_eq!(meant(text), Some(name), "{text}");
+        }
+        for text in ["x", "mail", "archive", ""] {
+            assert_eq!(meant(text), None, "{text}");
+        }
+        let away =
+            [("", ""), ("a", ""), ("ab", "ba"), ("kitten", "sitting"), ("ca", "abc")].map(|(a, b)| distance(a, b));
+        assert_eq!(away, [0, 1, 1, 3, 3]);
+    }
 
     #[test]
     fn times_are_absolute_or_ages() {

@@ -31,6 +31,7 @@ pub(crate) mod point;
 pub(crate) mod policy;
 pub(crate) mod registration_key;
 pub(crate) mod resync;
+pub(crate) mod shell;
 pub(crate) mod site;
 pub(crate) mod status;
 pub(crate) mod storage;

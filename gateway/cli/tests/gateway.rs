@@ -156,3 +156,91 @@ fn a_token_is_printed_once_and_does_what_its_roles_say() {
     assert_eq!(gateway.text(&["token", "show"]).trim(), administrators.trim());
     assert!(gateway.text(&["whoami"]).contains("the administrator of gateway primary"));
 }
+
+/// Every verb that reads, and what it needs besides: one JSON document and nothing else, and a text without anything that moves a cursor.
+#[test]
+fn whatever_reads_gives_one_json_document() {
+    let gateway = Gateway::start();
+    let key = write_passphrase(gateway.dir.path());
+    let url = format!("file://{}", gateway.dir.path().join("vault").display());
+    gateway.json(&["vault", "create", &url, "--name", "main", "--key", &key]);
+    gateway.json(&["site", "create", "--name", "onprem"]);
+    gateway.json(&["gateway", "create", "--name", "primary", "--site", "onprem"]);
+    gateway.json(&["policy", "create", "--name", "standard", "--interval", "1s", "--retain", "all:1h"]);
+    gateway.json(&["group", "create", "--name", "ledger", "--site", "onprem", "--policy", "standard"]);
+    for line in [
+        "status",
+        "whoami",
+        "vault list",
+        "vault show main",
+        "vault key list main",
+        "site list",
+        "site show onprem",
+        "gateway list",
+        "gateway show primary",
+        "policy list",
+        "policy show standard",
+        "group list",
+        "group list --deleted",
+        "group show ledger",
+        "volume list",
+        "machine list",
+        "network list",
+        "network-mapping list",
+        "plan list",
+        "drill list",
+        "deleted list",
+        "point list --group ledger",
+        "job list",
+        "event list",
+        "approval list",
+        "audit list",
+        "token list",
+        "registration-key list",
+        "agent list",
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        let document = gateway.json(&args);
+        assert!(document.is_object() || document.is_array(), "{line}: {document}");
+        let text = gateway.text(&args);
+        assert!(!text.is_empty() && !text.contains('\u{1b}'), "{line}: {text}");
+    }
+    let status = gateway.json(&["status"]);
+    assert_eq!(status["summary"]["groups"], 1, "{status}");
+    assert!(status["jobs"].is_array() && status["drills_due"].is_array() && status["next"].is_array(), "{status}");
+    let checked = binary().args(["vault", "check", &url, "--key", &key, "--output", "json"]).output().expect("it runs");
+    assert!(serde_json::from_slice::<Value>(&checked.stdout).is_ok(), "{}", said(&checked));
+
+    let line = gateway.refused(&["group", "show", "legder"], 3);
+    assert!(line.contains("did you mean \"ledger\"?"), "{line}");
+    let line = gateway.refused(&["policy", "show", "standrad"], 3);
+    assert!(line.contains("did you mean \"standard\"?"), "{line}");
+    assert!(!gateway.refused(&["site", "show", "xyz"], 3).contains("did you mean"));
+
+    let group = gateway.json(&["group", "set-hooks", "ledger", "--pre-script", "freeze", "--post-script", "thaw"]);
+    assert_eq!(group["spec"]["app_consistency"]["pre_script"], "freeze");
+    assert_eq!(gateway.json(&["group", "set-hooks", "ledger", "--none"])["spec"]["app_consistency"], Value::Null);
+}
+
+#[test]
+fn a_watched_status_goes_on_until_it_is_interrupted() {
+    use std::io::{BufRead as _, BufReader};
+    let gateway = Gateway::start();
+    let mut watching = binary()
+        .args(["status", "--watch", "1", "--output", "json", "--state", &gateway.state()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut lines = BufReader::new(watching.stdout.take().expect("a pipe")).lines();
+    let first = lines.next().expect("a line").expect("text");
+    let document: Value = serde_json::from_str(&first).expect("a document a line");
+    assert_eq!(document["summary"]["sentence"], "Nothing is protected: no vault is attached.");
+    // Only what has changed is told.
+    let key = write_passphrase(gateway.dir.path());
+    let url = format!("file://{}", gateway.dir.path().join("vault").display());
+    gateway.json(&["vault", "create", &url, "--name", "main", "--key", &key]);
+    let changed = lines.find_map(|line| line.ok().filter(|line| line.contains("\"main\""))).expect("a line");
+    assert!(changed.contains("no group is declared"), "{changed}");
+    watching.kill().expect("it can be ended");
+    watching.wait().expect("its end");
+}

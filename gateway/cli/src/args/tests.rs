@@ -102,6 +102,7 @@ Look inside:
   inspect          Say what a file of a gateway or an object of a vault is
 ";
     assert!(help.starts_with(expected), "{help}");
+    assert!(help.contains("This program:\n  completion       Print what completes commands in a shell\n"), "{help}");
     assert!(help.contains("--output") && help.contains("5 unreachable"), "{help}");
 }
 
@@ -111,6 +112,12 @@ fn the_lines_of_the_contract_parse() {
         "serve --state /s --mount /m --site a --name b --listen-management 127.0.0.1:8443 --reconcile-interval 2s",
         "serve --config /etc/lifeboat.toml",
         "status --output json",
+        "status --watch",
+        "status --watch 10 --state /s",
+        "completion bash",
+        "man /tmp",
+        "group set-hooks ledger --pre-script freeze --post-script thaw --hook-timeout 1m",
+        "group set-hooks ledger --none",
         "registration-key create --site east --role agent --name web --ttl 10m",
         "registration-key create --site east --name gw-b --roles configuration_server,process_server,master_target",
         "gateway enrol --state /s --endpoint https://a,https://b --key-file -",
@@ -253,8 +260,168 @@ fn what_makes_no_sense_is_one_line_that_leads_to_the_help() {
 }
 
 #[test]
+fn a_verb_that_is_elsewhere_is_found() {
+    let taken = refused("lifeboat take");
+    assert!(taken.ends_with("did you mean `lifeboat point take`? See `lifeboat --help`"), "{taken}");
+    assert!(refused("lifeboat snapshot").contains("did you mean `lifeboat point take`?"));
+    assert!(refused("lifeboat mount").contains("did you mean `lifeboat point show`?"));
+    assert!(refused("lifeboat undelete").contains("`lifeboat group undelete` or `lifeboat deleted undelete`"));
+    // Slips of the hand are clap's.
+    assert!(refused("lifeboat statsu").contains("'status'"));
+    assert!(refused("lifeboat point lits --group g").contains("'list'"));
+    assert!(refused("lifeboat status --sate /s").contains("'--state'"));
+    assert!(!refused("lifeboat frobnicate").contains("did you mean"));
+}
+
+#[test]
 fn an_incomplete_command_explains_itself() {
     for line in ["lifeboat", "lifeboat vault", "lifeboat failover"] {
         assert!(matches!(asked(line), Ok(Asked::Explain(text)) if text.contains("Usage:")), "{line}");
+    }
+}
+
+/// Every document for users, with its path.
+fn documents() -> Vec<(String, String)> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut found = Vec::new();
+    let mut dirs: Vec<std::path::PathBuf> =
+        ["docs/guides", "examples", "appliance-image", "provider/terraform-provider-lifeboat/docs"]
+            .map(|dir| root.join(dir))
+            .into();
+    let mut files = vec![root.join("README.md"), root.join("SECURITY.md")];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).expect("a directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    for path in files {
+        let text = std::fs::read_to_string(&path).expect("a document");
+        found.push((path.strip_prefix(&root).unwrap_or(&path).display().to_string(), text));
+    }
+    found
+}
+
+/// Lines of a document that are typed (in blocks), and code spans in its prose, continued lines joined.
+fn typed(text: &str) -> Vec<(usize, String)> {
+    let (mut found, mut in_block, mut is_typed, mut joined) = (Vec::new(), false, false, String::new());
+    for (index, line) in text.lines().enumerate() {
+        if let Some(language) = line.trim_start().strip_prefix("```") {
+            in_block = !in_block;
+            is_typed = matches!(language, "" | "sh" | "console");
+        } else if in_block && !is_typed {
+        } else if in_block {
+            match line.strip_suffix('\\') {
+                Some(part) => joined += part,
+                None => found.push((index + 1, std::mem::take(&mut joined) + line)),
+            }
+        } else {
+            let spans = line.split('`').skip(1).step_by(2).filter(|span| span.starts_with("lifeboat "));
+            found.extend(spans.map(|span| (index + 1, span.to_owned())));
+        }
+    }
+    found
+}
+
+/// The words of each command in a line that starts with `lifeboat`, as a shell would part them; enough of a shell for documents.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let (mut commands, mut words, mut word) = (Vec::new(), Vec::<String>::new(), String::new());
+    let (mut quote, mut open, mut redirects) = (None, false, false);
+    let mut characters = line.chars().peekable();
+    loop {
+        let c = characters.next();
+        let ends_word = quote.is_none() && c.is_none_or(|c| c.is_whitespace() || "|&;<>()".contains(c));
+        if ends_word && (open || !word.is_empty()) {
+            if !std::mem::take(&mut redirects) {
+                words.push(std::mem::take(&mut word));
+            }
+            word.clear();
+            open = false;
+        }
+        match (c, quote) {
+            (None, _) => break,
+            (Some(c), Some(end)) if c == end => quote = None,
+            (Some(c), Some(_)) => word.push(c),
+            (Some(c @ ('"' | '\'')), None) => (quote, open) = (Some(c), true),
+            (Some('<' | '>'), None) => {
+                redirects = true;
+                word.clear();
+            }
+            (Some('#'), None) if word.is_empty() => break,
+            (Some('|' | '&' | ';' | '(' | ')'), None) => commands.push(std::mem::take(&mut words)),
+            (Some(c), None) if c.is_whitespace() => {}
+            (Some(c), None) => word.push(c),
+        }
+    }
+    commands.push(words);
+    commands
+        .into_iter()
+        .filter_map(|words| {
+            let before = ["$", "!", "do", "then", "exec", "if", "while", "until"];
+            let start = words.iter().position(|word| !before.contains(&word.as_str()) && !word.contains('='))?;
+            (words.get(start)? == "lifeboat").then(|| words.into_iter().skip(start).collect())
+        })
+        .collect()
+}
+
+/// What is wrong with a command of a document, if anything. What stands for something else (`…`, `ID`, `$device`) is taken as it is:
+/// verbs and flags have to exist, and values that are written out have to make sense.
+fn fault(words: &[String]) -> Option<String> {
+    let stands_for = |word: &str| {
+        word.contains(['…', '$', '*', '{'])
+            || word.contains("...")
+            || (word.chars().any(|c| c.is_ascii_uppercase()) && !word.chars().any(|c| c.is_ascii_lowercase()))
+    };
+    let left_out = |word: &str| matches!(word, "…" | "..." | "VERB") || word.starts_with('[');
+    let given: Vec<&String> = words.iter().filter(|word| !left_out(word)).collect();
+    let error = command().try_get_matches_from(given).err()?;
+    let open = words.iter().any(|word| stands_for(word));
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => None,
+        // A verb that is only named, or a line that goes on elsewhere.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => None,
+        ErrorKind::MissingRequiredArgument if open || words.len() <= 4 => None,
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation | ErrorKind::MissingRequiredArgument if open => None,
+        // A flag that is only named.
+        ErrorKind::InvalidValue if error.to_string().contains("none was supplied") => None,
+        _ => Some(one_line(&error.render().to_string())),
+    }
+}
+
+#[test]
+fn every_command_of_every_document_is_one() {
+    let (mut faults, mut checked) = (Vec::new(), 0);
+    for (name, text) in documents() {
+        for (line, typed) in typed(&text) {
+            for words in commands(&typed) {
+                checked += 1;
+                faults.extend(fault(&words).map(|fault| format!("{name}:{line}: {}: {fault}", words.join(" "))));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(checked > 200, "only {checked} commands were found: the reader of documents is broken");
+}
+
+#[test]
+fn a_wrong_command_of_a_document_is_found() {
+    let words = |line: &str| commands(line).into_iter().next().expect(line);
+    assert_eq!(
+        words("$ lifeboat point list --group 'a b' | head  # x"),
+        ["lifeboat", "point", "list", "--group", "a b"]
+    );
+    assert_eq!(words("printf x | lifeboat token list > /run/x"), ["lifeboat", "token", "list"]);
+    assert_eq!(words("A=b lifeboat serve --state /s &"), ["lifeboat", "serve", "--state", "/s"]);
+    assert_eq!(fault(&words("lifeboat job show ID")), None);
+    assert_eq!(fault(&words("lifeboat serve …")), None);
+    for wrong in
+        ["lifeboat volum list", "lifeboat job show 12", "lifeboat serve --stat /s …", "lifeboat point list --grup g"]
+    {
+        assert!(fault(&words(wrong)).is_some(), "{wrong}");
     }
 }

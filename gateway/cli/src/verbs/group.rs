@@ -74,6 +74,23 @@ enum GroupVerb {
         #[arg(long, conflicts_with = "replication_group")]
         alone: bool,
     },
+    /// Change the programs that run around a group's application-consistent points
+    SetHooks {
+        #[command(flatten)]
+        named: Named,
+        /// Program in the gateways' directory of hooks that runs before such a point
+        #[arg(long, value_name = "FILE", required_unless_present_any = ["post_script", "none"])]
+        pre_script: Option<String>,
+        /// Program that runs after it
+        #[arg(long, value_name = "FILE")]
+        post_script: Option<String>,
+        /// How long each may take
+        #[arg(long, value_name = "DURATION", default_value_t = default_hook_timeout())]
+        hook_timeout: String,
+        /// None: no such points are taken any more
+        #[arg(long, conflicts_with_all = ["pre_script", "post_script"])]
+        none: bool,
+    },
     /// Give a group its home at another gateway of its site: everything is shipped first, and nothing is lost
     Move {
         #[command(flatten)]
@@ -166,6 +183,13 @@ pub(crate) async fn run(args: GroupArgs, output: Output) -> Result<()> {
             let shared_points =
                 replication_group.map(|replication_group| SharedPoints { replication_group, every: shared_every });
             let spec = GroupSpec { shared_points, ..group.spec };
+            let changed: Group = client.update(&group.id.to_string(), group.generation, &spec).await?;
+            output.show(&changed, || render::resource(&changed))
+        }
+        GroupVerb::SetHooks { named, pre_script, post_script, hook_timeout, none } => {
+            let group: Group = client.read(&resolve::group(&client, &named.target).await?).await?;
+            let hooks = AppConsistency { pre_script, post_script, timeout: hook_timeout };
+            let spec = GroupSpec { app_consistency: (!none).then_some(hooks), ..group.spec };
             let changed: Group = client.update(&group.id.to_string(), group.generation, &spec).await?;
             output.show(&changed, || render::resource(&changed))
         }

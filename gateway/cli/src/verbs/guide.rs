@@ -53,7 +53,7 @@ struct Stand {
 
 /// What asking for a phase came to.
 enum Begun {
-    Job(Job),
+    Job(Box<Job>),
     /// Something else was begun, or done, since it was looked: how it stands now.
     Overtaken(Stand),
 }
@@ -115,7 +115,7 @@ impl Subject {
             Self::Group(id) => client.group_verb(id, verb, body).await,
         };
         let refused = match asked {
-            Ok(job) => return Ok(Begun::Job(job)),
+            Ok(job) => return Ok(Begun::Job(Box::new(job))),
             Err(error) if error.kind() == ClientErrorKind::Conflict => error,
             Err(error) => return Err(error.into()),
         };
@@ -222,7 +222,7 @@ async fn go_home(
     let job = match failing_back {
         Some(job) => job,
         None => match subject.begin(client, "failback", &FailbackRequest::new(mode)).await? {
-            Begun::Job(job) => job,
+            Begun::Job(job) => *job,
             Begun::Overtaken(now) => return Ok(Some(now)),
         },
     };
@@ -262,7 +262,7 @@ async fn bring_forward(
     let job = match under_way {
         Some(job) => job,
         None => match subject.begin(client, "reprotect", &ReprotectRequest::default()).await? {
-            Begun::Job(job) => job,
+            Begun::Job(job) => *job,
             Begun::Overtaken(now) => return Ok(Some(now)),
         },
     };
