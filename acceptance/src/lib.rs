@@ -22,6 +22,7 @@ pub mod everything;
 pub mod gateway;
 pub mod go_between;
 pub mod guest;
+pub mod guide;
 pub mod hosts;
 pub mod lan;
 pub mod ledger;

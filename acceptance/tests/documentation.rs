@@ -185,3 +185,45 @@ fn the_table_of_behaviours_names_tests_that_are_there() {
         assert!(name == "every_resource_is_in_the_table" || text.contains(name), "{name} is not in docs/testing.md");
     }
 }
+
+/// The sources of the product, with string literals that go on over several lines joined.
+fn sources() -> String {
+    let mut all = String::new();
+    let mut next = vec![repository().join("gateway"), repository().join("provider")];
+    while let Some(dir) = next.pop() {
+        for entry in std::fs::read_dir(&dir).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                next.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a source");
+                let mut goes_on = false;
+                for line in text.lines() {
+                    // A literal that goes on does so behind the indent.
+                    let line = if goes_on { line.trim_start() } else { line };
+                    goes_on = line.ends_with('\\');
+                    all.push_str(line.strip_suffix('\\').unwrap_or(line));
+                    if !goes_on {
+                        all.push('\n');
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_message_that_the_guide_to_troubleshooting_quotes_is_in_the_code() {
+    let text = std::fs::read_to_string(repository().join("docs/guides/troubleshooting.md")).unwrap();
+    let sources = sources();
+    let mut checked = 0;
+    for row in text.lines().filter(|line| line.starts_with("| `")) {
+        let quoted = row.split('`').nth(1).unwrap();
+        for part in quoted.split('…').map(str::trim).filter(|part| part.len() > 3) {
+            assert!(sources.contains(part), "no message of the product has {part:?}, of {quoted:?}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 30, "only {checked} parts of messages were found: the reader of the guide is broken");
+}

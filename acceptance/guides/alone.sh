@@ -1,0 +1,2 @@
+# There is no second gateway yet.
+alone=yes

@@ -1,0 +1,17 @@
+# The two gateways of "Get started", and the vault's key. Scripts before this one may say where the primary is (state, mount), and that
+# there is no standby yet (alone).
+state=${state:-/var/lib/lifeboat-primary} mount=${mount:-/mnt/primary}
+install -d -m 0700 /etc/lifeboat /srv/lifeboat-vault
+install -d "$mount" /mnt/standby /srv/ledger
+(umask 077; head -c 32 /dev/urandom > /etc/lifeboat/vault.key)
+lifeboat serve --site onprem --name primary --state "$state" --mount "$mount" \
+  --listen-management 127.0.0.1:8443 --reconcile-interval 500ms & primary=$!
+[ -n "${alone:-}" ] || lifeboat serve --site recovery --name standby --state /var/lib/lifeboat-standby --mount /mnt/standby \
+  --listen-management 127.0.0.1:9443 --reconcile-interval 500ms & standby=$!
+settle
+export LIFEBOAT_ENDPOINT=https://127.0.0.1:8443 LIFEBOAT_TOKEN_FILE=$state/admin.token LIFEBOAT_CA_CERT=$state/ca.pem
+if [ -z "${alone:-}" ]; then
+  LIFEBOAT_ENDPOINT+=,https://127.0.0.1:9443
+  LIFEBOAT_TOKEN_FILE+=,/var/lib/lifeboat-standby/admin.token
+  LIFEBOAT_CA_CERT+=,/var/lib/lifeboat-standby/ca.pem
+fi

@@ -1,0 +1,383 @@
+//! A machine of its own for a guide: a shell as root, in namespaces, where the guide's paths, ports and addresses are free.
+//!
+//! ```text
+//! mounts     /etc (a copy), /srv, /mnt, /root, /run, /var/lib: directories of the scratch place; the rest is this machine's
+//! network    a loopback of its own: ports and addresses of one guide don't meet those of another
+//! processes  the shell is the first one: when it ends, so does everything that it started, gateways above all
+//! ```
+//! What the kernel has only once are loop devices: those that the guide attached are detached at the end, whatever happened.
+//! `lifeboat`, the provider (in a mirror, as users have it) and the repository's examples are there. A question for `yes` is
+//! answered so. After each block every gateway that it started is waited for until it is ready, as a reader is slower than that.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::blocks::{Block, Mark};
+use super::shown::{differs, differs_at_all};
+use crate::binaries::{lifeboat, provider, repository};
+use crate::command::Run;
+use crate::scratch::Scratch;
+use crate::terraform::PROVIDER;
+use crate::{cleanup, device, eventually};
+
+/// How long a block may take, gateways' starts included.
+const BLOCK_WITHIN: Duration = Duration::from_secs(240);
+/// How long a block is repeated that is to be looked at again.
+const AGAIN_WITHIN: Duration = Duration::from_secs(90);
+/// Hidden from the guide: what stands there is its own.
+const OWN: [&str; 5] = ["srv", "mnt", "root", "run", "var/lib"];
+/// As much of a log is told when a guide fails.
+const TOLD_MAX: usize = 6000;
+
+/// The machine.
+#[derive(Debug)]
+pub struct Machine {
+    // Dropped in this order: everything that runs, loop devices, files.
+    shell: Shell,
+    _detach: cleanup::Guard,
+    scratch: Scratch,
+    played: usize,
+}
+
+#[derive(Debug)]
+struct Shell {
+    input: ChildStdin,
+    child: Arc<Mutex<Child>>,
+    _kill: cleanup::Guard,
+}
+
+impl Machine {
+    /// Starts one; `label` is in its directory's name.
+    ///
+    /// # Errors
+    /// This machine can't mount or has no namespaces, or the binaries aren't built.
+    pub fn new(label: &str) -> Result<Self> {
+        device::require()?;
+        let scratch = Scratch::new(&format!("guide-{label}"))?;
+        let dir = scratch.path().to_owned();
+        for part in OWN.into_iter().chain(["bin", "blocks", "tools", "mirror"]) {
+            fs::create_dir_all(dir.join(part)).with_context(|| format!("create {part}"))?;
+        }
+        let version = lifeboat_version()?;
+        let platform =
+            format!("linux_{}", std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"));
+        let mirror = dir.join("mirror").join(PROVIDER).join(&version).join(platform);
+        fs::create_dir_all(&mirror).context("make the provider's mirror")?;
+        let installed = mirror.join(format!("terraform-provider-lifeboat_v{version}"));
+        for place in [&installed, &dir.join("bin/lifeboat")] {
+            // Mounted over: the files themselves are too large to be copied for each guide.
+            fs::write(place, "").with_context(|| format!("make {}", place.display()))?;
+        }
+        write_program(&dir.join("bin/losetup"), &losetup(&dir))?;
+        let rc = format!(
+            "provider_installation {{\n  filesystem_mirror {{\n    path = {:?}\n  }}\n}}\n",
+            dir.join("mirror")
+        );
+        fs::write(dir.join("terraform.rc"), rc).context("write terraform.rc")?;
+        fs::write(dir.join("answers"), "yes\n".repeat(20)).context("write answers")?;
+        fs::write(dir.join("start"), start(&dir, &installed)?).context("write the shell's start")?;
+        let loops = dir.join("loops");
+        let detach = cleanup::defer("detach the guide's loop devices", move || detach(&loops));
+        let mut child = Command::new("unshare")
+            .args([
+                "--mount",
+                "--pid",
+                "--net",
+                "--fork",
+                "--kill-child=KILL",
+                "--mount-proc",
+                "--propagation",
+                "private",
+            ])
+            .args(["--", "bash", "--noprofile", "--norc"])
+            .arg(dir.join("start"))
+            .stdin(Stdio::piped())
+            .stdout(fs::File::create(dir.join("log")).context("make a log")?)
+            .stderr(fs::File::options().append(true).open(dir.join("log")).context("open the log")?)
+            .spawn()
+            .context("start a shell in namespaces")?;
+        let input = child.stdin.take().context("the shell's input")?;
+        let child = Arc::new(Mutex::new(child));
+        let victim = Arc::clone(&child);
+        let kill = cleanup::defer("end the guide's shell", move || {
+            let mut child = victim.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(child.kill());
+            drop(child.wait());
+        });
+        let shell = Shell { input, child, _kill: kill };
+        Ok(Self { shell, _detach: detach, scratch, played: 0 })
+    }
+
+    /// Runs a script of the repository that makes what the guide takes for granted.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn prepare(&mut self, script: &Path) -> Result<()> {
+        let text =
+            fs::read_to_string(repository().join(script)).with_context(|| format!("read {}", script.display()))?;
+        self.script(&text, false).with_context(|| script.display().to_string())
+    }
+
+    /// Goes into a directory of the repository's examples, as the machine has them.
+    ///
+    /// # Errors
+    /// It isn't there.
+    pub fn enter(&mut self, directory: &str) -> Result<()> {
+        self.script(&format!("cd /root/{directory}"), false)
+    }
+
+    /// Does what a block says.
+    ///
+    /// # Errors
+    /// It fails, or shows something else.
+    pub fn play(&mut self, block: &Block) -> Result<()> {
+        match (&block.mark, block.language.as_str()) {
+            (Mark::File(name), _) => {
+                let place = self.scratch.path().join("blocks/file");
+                fs::write(&place, &block.text).context("write the block")?;
+                self.script(&format!("install -D -m 0644 {} {name}", place.display()), false)
+            }
+            (Mark::Again, "console") => self.again(|machine| machine.console(&block.text, true, differs)),
+            (Mark::Again, _) => self.again(|machine| machine.script(&block.text, true)),
+            (Mark::Exactly, "console") => self.console(&block.text, false, differs_at_all),
+            (Mark::Fails, "console") => self.console(&block.text, true, differs),
+            (Mark::Fails, _) => match self.script(&block.text, true) {
+                Ok(()) => bail!("it has to fail, and ended well"),
+                Err(_) => Ok(()),
+            },
+            (_, "console") => self.console(&block.text, false, differs),
+            _ => self.script(&block.text, false),
+        }
+    }
+
+    /// Ends everything in order.
+    ///
+    /// # Errors
+    /// Something is still in use, or the shell doesn't end.
+    pub fn close(mut self) -> Result<()> {
+        self.script("finish", false)?;
+        writeln!(self.shell.input, "exit 0").context("end the shell")?;
+        eventually("the guide's shell to end", Duration::from_secs(30), || self.ended()).map(drop)
+    }
+
+    /// A failure with what was printed last.
+    #[must_use]
+    pub fn explained(&self, error: anyhow::Error) -> anyhow::Error {
+        let mut told = String::new();
+        let dir = self.scratch.path();
+        for number in self.played.saturating_sub(1)..=self.played {
+            for part in ["out", "err"] {
+                let text = fs::read_to_string(dir.join(format!("blocks/{number}.{part}"))).unwrap_or_default();
+                let from = text.len().saturating_sub(TOLD_MAX);
+                let text = text.get(from..).unwrap_or(&text);
+                let _ = writeln!(told, "--- block {number}, {part}\n{text}");
+            }
+        }
+        let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+        error.context(format!("{told}--- the shell\n{log}"))
+    }
+
+    fn ended(&self) -> Result<Option<std::process::ExitStatus>> {
+        self.shell.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().context("look after the shell")
+    }
+
+    fn again(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            match attempt(self) {
+                Ok(()) => return Ok(()),
+                Err(error) if begun.elapsed() > AGAIN_WITHIN => {
+                    return Err(error.context(format!("repeated for {AGAIN_WITHIN:?}")));
+                }
+                // A person doesn't look again more often.
+                Err(_) => std::thread::sleep(Duration::from_millis(500)),
+            }
+        }
+    }
+
+    /// Runs a script in the shell itself, or in one below it that may fail.
+    fn script(&mut self, text: &str, may_fail: bool) -> Result<()> {
+        let (code, _, errors) = self.shell(text, may_fail)?;
+        ensure!(code == 0, "it ended with {code}: {}", errors.trim());
+        Ok(())
+    }
+
+    /// Runs the commands of a console one by one, and holds what each shows against what stands below it.
+    fn console(&mut self, text: &str, may_fail: bool, differs: fn(&str, &str) -> Option<String>) -> Result<()> {
+        let commands = commands(text)?;
+        for (command, expected) in commands {
+            let (code, output, errors) = self.shell(&command, may_fail)?;
+            ensure!(may_fail || code == 0, "`{command}` ended with {code}: {}", errors.trim());
+            // What a command says when it fails stands on standard error.
+            let shown = if code == 0 { output } else { format!("{output}{errors}") };
+            if let Some(difference) = differs(&expected, &shown) {
+                bail!("`{command}` (exit code {code})\n{difference}\n--- shown:\n{shown}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a script; gives its exit code, and what it printed.
+    fn shell(&mut self, text: &str, may_fail: bool) -> Result<(i32, String, String)> {
+        self.played += 1;
+        let number = self.played;
+        let dir = self.scratch.path().join("blocks");
+        let file = |part: &str| dir.join(format!("{number}.{part}"));
+        fs::write(file("sh"), text).context("write the block")?;
+        let way = if may_fail { "try" } else { "play" };
+        writeln!(self.shell.input, "{way} {number}").with_context(|| format!("the shell is gone: {text}"))?;
+        let code = eventually("the block to end", BLOCK_WITHIN, || {
+            if let Ok(code) = fs::read_to_string(file("code")) {
+                return Ok(Some(code));
+            }
+            if self.ended()?.is_some() {
+                let errors = fs::read_to_string(file("err")).unwrap_or_default();
+                return Err(anyhow!("a command failed: {}", errors.trim()));
+            }
+            Ok(None)
+        })?;
+        let code = code.trim().parse().context("an exit code")?;
+        let read = |part: &str| fs::read(file(part)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Ok((code, read("out").unwrap_or_default(), read("err").unwrap_or_default()))
+    }
+}
+
+/// Commands with what stands below each.
+fn commands(text: &str) -> Result<Vec<(String, String)>> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut continues = false;
+    for line in text.lines() {
+        if continues {
+            let (command, _) = found.last_mut().context("a command")?;
+            continues = line.ends_with('\\');
+            command.push_str(line.strip_prefix("> ").unwrap_or(line));
+            command.push('\n');
+        } else if let Some(command) = line.strip_prefix("$ ") {
+            continues = command.ends_with('\\');
+            found.push((format!("{command}\n"), String::new()));
+        } else {
+            let (_, expected) = found.last_mut().context("a console begins with a command behind `$ `")?;
+            expected.push_str(line);
+            expected.push('\n');
+        }
+    }
+    Ok(found)
+}
+
+fn lifeboat_version() -> Result<String> {
+    let said = Run::new(lifeboat()?).arg("--version").ok()?;
+    Ok(said.split_whitespace().nth(1).context("a version")?.to_owned())
+}
+
+fn write_program(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("make {} a program", path.display()))
+}
+
+/// `losetup` that remembers what it attached.
+fn losetup(dir: &Path) -> String {
+    format!(
+        "#!/bin/sh\nshown=$(/usr/sbin/losetup \"$@\") || exit $?\n[ -z \"$shown\" ] || echo \"$shown\"\n\
+         case $shown in /dev/loop[0-9]*) echo \"$shown\" | head -n 1 >>{}/loops ;; esac\n",
+        dir.display()
+    )
+}
+
+/// Detaches what a guide has left attached. A device that somebody else attached since then has a file elsewhere.
+fn detach(list: &Path) {
+    for device in fs::read_to_string(list).unwrap_or_default().lines() {
+        let Some(name) = device.strip_prefix("/dev/") else { continue };
+        let file = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).unwrap_or_default();
+        if file.starts_with("/mnt/") || file.starts_with("/srv/") || file.starts_with("/root/") {
+            drop(Run::new("losetup").args(["-d", device]).within(Duration::from_secs(20)).outcome());
+        }
+    }
+}
+
+/// What the shell does before the first block.
+fn start(dir: &Path, installed: &Path) -> Result<String> {
+    let tools: Option<PathBuf> = std::env::var_os("LIFEBOAT_TOOLS").map(PathBuf::from);
+    let (place, mut text) = (dir.display(), String::new());
+    writeln!(text, "set -euo pipefail\nip link set lo up")?;
+    writeln!(text, "mount --bind {} {place}/bin/lifeboat", quoted(&lifeboat()?))?;
+    writeln!(text, "mount --bind {} {}", quoted(&provider()?), quoted(installed))?;
+    if let Some(tools) = tools.filter(|tools| tools.is_dir()) {
+        writeln!(text, "mount --bind {} {place}/tools", quoted(&tools))?;
+    }
+    writeln!(text, "cp -a /etc {place}/etc && mount --bind {place}/etc /etc")?;
+    writeln!(text, "cp -r {} {place}/root/examples", quoted(&repository().join("examples")))?;
+    for own in OWN {
+        writeln!(text, "mount --bind {place}/{own} /{own}")?;
+    }
+    writeln!(text, "rm -rf /etc/lifeboat\nexport HOME=/root PATH={place}/bin:$PATH TOOLS={place}/tools TERM=dumb")?;
+    writeln!(text, "export TF_CLI_CONFIG_FILE={place}/terraform.rc CHECKPOINT_DISABLE=1 TF_CLI_ARGS=-no-color")?;
+    writeln!(text, "blocks={place}/blocks answers={place}/answers\n{FUNCTIONS}")?;
+    Ok(text)
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+/// A block that fails ends the shell, unless it is one that may: that runs below, and nothing that it sets stays.
+const FUNCTIONS: &str = r#"
+said() { echo "$2" >"$blocks/$1.new"; mv "$blocks/$1.new" "$blocks/$1.code"; }
+play() { source "$blocks/$1.sh" <"$answers" >"$blocks/$1.out" 2>"$blocks/$1.err"; settle; said "$1" 0; }
+try() { local code=0; set +e; (set -euo pipefail; source "$blocks/$1.sh") <"$answers" >"$blocks/$1.out" 2>"$blocks/$1.err"; code=$?; set -e; said "$1" $code; }
+# Until every gateway that runs is ready.
+settle() {
+  local process state try
+  # What was begun in the background may be this shell still, that isn't the program yet.
+  for process in $(jobs -p); do
+    for ((try = 0; try < 100; try++)); do
+      [ -e "/proc/$process/exe" ] && [ "/proc/$process/exe" -ef /proc/$$/exe ] || break
+      sleep 0.05
+    done
+  done
+  for process in /proc/[0-9]*; do
+    mapfile -d '' -t words <"$process/cmdline" 2>/dev/null || continue
+    [ "${words[1]:-}" = serve ] || continue
+    state=
+    for ((try = 2; try < ${#words[@]}; try++)); do [ "${words[try]}" != --state ] || state=${words[try + 1]}; done
+    [ -n "$state" ] || continue
+    for ((try = 0; try < 600; try++)); do
+      [ -d "$process/fd" ] || break
+      ! lifeboat status --state "$state" --output json 2>/dev/null | grep -q '"ready": true' || break
+      sleep 0.1
+    done
+  done
+}
+# Everything that was mounted, then what serves it.
+finish() {
+  cd /
+  local target process
+  tac /proc/mounts | while read -r _ target kind _; do
+    case $target in /srv/* | /mnt/* | /var/lib/* | /root/*) [ "$kind" = fuse.lifeboat ] || umount "$target" 2>/dev/null || umount --lazy "$target" || true ;; esac
+  done
+  for process in $(jobs -p); do kill "$process" 2>/dev/null || true; done
+  wait || true
+}
+cd /root
+while read -r line; do eval "$line"; done
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_is_commands_with_what_they_show() {
+        let found = commands("$ a \\\n>   b\nx\ny\n$ c\n").unwrap();
+        assert_eq!(found, [("a \\\n  b\n".to_owned(), "x\ny\n".to_owned()), ("c\n".to_owned(), String::new())]);
+        assert!(commands("x\n").is_err());
+    }
+}
