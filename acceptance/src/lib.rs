@@ -11,6 +11,7 @@ pub mod agent;
 pub mod ambush;
 pub mod bench;
 pub mod binaries;
+pub mod browser;
 pub mod cleanup;
 pub mod command;
 pub mod confine;

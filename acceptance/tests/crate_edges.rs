@@ -27,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["lifeboat-identity", "lifeboat-program", "lifeboat-export", "lifeboat-engine", "lifeboat-model"],
     ),
     ("lifeboat-appliance", &[]),
+    ("lifeboat-web", &[]),
     (
         "lifeboat-server",
         &[
@@ -38,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "lifeboat-iscsi",
             "lifeboat-engine",
             "lifeboat-vault",
+            "lifeboat-web",
             "lifeboat-model",
         ],
     ),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use lifeboat_acceptance::guide::{self, Guide, Mark};
 
 /// Guides that are run, with what has to be there before, by the test of that name.
-const COVERED: [(&str, &str); 20] = [
+const COVERED: [(&str, &str); 21] = [
     ("README.md", "the_readme_alone"),
     ("docs/guides/adopt-a-disk.md", "a_disk_is_adopted"),
     ("docs/guides/check-a-vault.md", "a_vault_is_checked"),
@@ -28,6 +28,7 @@ const COVERED: [(&str, &str); 20] = [
     ("docs/guides/troubleshooting.md", "where_to_look_first"),
     ("docs/guides/undo-a-deletion.md", "a_deletion_is_taken_back"),
     ("docs/guides/upgrade.md", "a_restart_keeps_everything"),
+    ("docs/guides/web-console.md", "a_token_for_the_web_console"),
     ("examples/quickstart/README.md", "the_quick_start_as_typed"),
 ];
 
@@ -71,6 +72,11 @@ fn a_disk_is_adopted() {
 #[test]
 fn a_vault_is_checked() {
     covered("docs/guides/check-a-vault.md", &[DEFAULT, ESTATE, &["orders.sh"]]);
+}
+
+#[test]
+fn a_token_for_the_web_console() {
+    covered("docs/guides/web-console.md", &[ESTATE]);
 }
 
 #[test]

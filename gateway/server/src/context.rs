@@ -25,6 +25,7 @@ use crate::barriers::Replication;
 use crate::collect::Collections;
 use crate::export::Exported;
 use crate::exports::Exports;
+use crate::history::History;
 use crate::hooks::Hooks;
 use crate::http::error::{ApiError, ApiResult};
 use crate::insight::Insights;
@@ -177,6 +178,8 @@ pub(crate) struct Context {
     pub(crate) running: Running,
     /// How this machine is doing.
     pub(crate) load: Load,
+    /// How well groups were protected lately.
+    pub(crate) history: History,
     /// How long other gateways have said nothing.
     pub(crate) silences: Silences,
     pub(crate) hooks: Hooks,
@@ -236,6 +239,7 @@ impl Context {
             data_address: OnceLock::new(),
             running: Running::default(),
             load: Load::default(),
+            history: History::default(),
             silences: Silences::default(),
             hooks: Hooks::default(),
             collections: Collections::default(),

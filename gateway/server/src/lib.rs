@@ -23,6 +23,7 @@ mod data_path;
 mod door;
 mod export;
 mod exports;
+mod history;
 mod hooks;
 mod http;
 mod insight;
@@ -171,6 +172,7 @@ impl Gateway {
             tasks.extend(streams::start(&context, listener).await?);
         }
         tasks.push(tokio::spawn(load::watch(Arc::clone(&context))));
+        tasks.push(tokio::spawn(history::watch(Arc::clone(&context))));
         tasks.extend(barriers::start(&context, consistency)?);
         tasks.push(tokio::spawn(registration::run(Arc::clone(&context))));
         tasks.push(tokio::spawn(reconcile::supervise(Arc::clone(&context))));

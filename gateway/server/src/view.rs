@@ -746,17 +746,23 @@ pub(crate) fn job(document: &Document) -> Result<Job, VaultError> {
 }
 
 /// The answering gateway's account of itself.
-pub(crate) fn report(context: &Context) -> GatewayReport {
-    let (health, reasons) = context.health();
-    let vaults = context.vaults.all();
-    let mut protection_of_all = Vec::new();
-    for attached in &vaults {
+/// How well every group of every vault is protected.
+pub(crate) fn protection_of_all(context: &Context) -> Vec<ProtectionStatus> {
+    let mut all = Vec::new();
+    for attached in &context.vaults.all() {
         for document in attached.snapshot().of(kind::GROUPS) {
             if let Ok(facts) = group_facts(context, attached, document) {
-                protection_of_all.push(protection(context, &facts));
+                all.push(protection(context, &facts));
             }
         }
     }
+    all
+}
+
+pub(crate) fn report(context: &Context) -> GatewayReport {
+    let (health, reasons) = context.health();
+    let vaults = context.vaults.all();
+    let protection_of_all = protection_of_all(context);
     let vaults_shown: Vec<Vault> = vaults.iter().map(|attached| vault(attached)).collect();
     let summary = summarise((health, &reasons), &vaults_shown, &protection_of_all, Timestamp::now());
     GatewayReport {

@@ -405,3 +405,31 @@ pub struct ProtectionStatus {
     #[schema(value_type = String, format = DateTime)]
     pub observed: Timestamp,
 }
+
+/// How well a group was protected lately, as the answering gateway saw it: kept in memory, and lost when it restarts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProtectionHistory {
+    /// The group.
+    #[schema(value_type = String)]
+    pub group_id: GroupId,
+    /// Seconds between two samples; the first ones after a start follow sooner.
+    pub interval_seconds: u64,
+    /// The last hour, oldest first.
+    pub samples: Vec<ProtectionSample>,
+}
+
+/// How well a group was protected at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProtectionSample {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// Seconds of acknowledged writes that a disaster would have lost.
+    pub landed_rpo_seconds: Option<f64>,
+    /// Age of what could have been used at once, seconds.
+    pub applied_rpo_seconds: Option<f64>,
+    /// Bytes acknowledged and not in the vault.
+    pub backlog_bytes: u64,
+    /// Bytes of the journal in use.
+    pub journal_bytes_used: u64,
+}

@@ -1,7 +1,7 @@
 //! The HTTP side: routes, authentication, limits, problem documents.
 //!
 //! Handlers read the gateway's copy of the catalog and write intent; the reconciler and the jobs act on it (I-12).
-//! Everything but `/livez`, `/readyz` and enrolments needs a token or a machine's certificate, unknown paths too; what its roles have to be says the table in
+//! Everything but `/livez`, `/readyz`, the web console's files and enrolments needs a token or a machine's certificate, unknown paths too; what its roles have to be says the table in
 //! [`operations`]. Every error is a problem document.
 
 mod access;
@@ -11,6 +11,7 @@ mod audit;
 mod audited;
 pub(crate) mod body;
 mod clean_point;
+mod console;
 mod drills;
 pub(crate) mod error;
 mod gateway_enrolments;
@@ -67,6 +68,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&context), guard))
+        .layer(middleware::from_fn(console::serve))
         .layer(middleware::from_fn(manners::keep))
         .with_state(context)
 }
@@ -140,6 +142,7 @@ fn routes() -> Routes {
         .get("/v1/audit", audit::list)
         .get("/v1/events", reads::events)
         .get("/v1/protection-status", reads::protection)
+        .get("/v1/protection-history", reads::history)
 }
 
 /// Authentication, time-out and headers, in front of everything. What the caller may do is asked route by route.

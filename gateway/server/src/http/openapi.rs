@@ -63,6 +63,8 @@ use super::operations::{Need, Operation, Shape, operations};
         api::AuditRecord,
         api::Event,
         api::ProtectionStatus,
+        api::ProtectionHistory,
+        api::ProtectionSample,
         api::GatewayReport,
         api::Summary,
         api::Whoami,

@@ -206,7 +206,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 87] = [
+const OTHERS: [Operation; 88] = [
     operation(
         "get",
         "/v1/whoami",
@@ -782,6 +782,16 @@ const OTHERS: [Operation; 87] = [
         Shape::Page,
         "ProtectionStatus",
         &["group", "volume", "limit", "page_token"],
+    ),
+    operation(
+        "get",
+        "/v1/protection-history",
+        READ,
+        "Says how well groups were protected in the last hour, as far as this gateway has seen it since it started.",
+        None,
+        Shape::Page,
+        "ProtectionHistory",
+        &["group", "limit", "page_token"],
     ),
     operation("get", "/v1/status", READ, "The gateway's account of itself.", None, Shape::One, "GatewayReport", &[]),
     operation("get", "/v1/openapi.json", Need::Token, "This document.", None, Shape::One, "Empty", &[]),

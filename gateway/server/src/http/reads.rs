@@ -7,7 +7,9 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use http::Uri;
 use lifeboat_api::validate::parse_duration;
-use lifeboat_api::{Event, GatewayReport, Job, Page, Point, PointVolume, ProblemCode, ProtectionStatus, Resource};
+use lifeboat_api::{
+    Event, GatewayReport, Job, Page, Point, PointVolume, ProblemCode, ProtectionHistory, ProtectionStatus, Resource,
+};
 use lifeboat_model::state::JobState;
 use lifeboat_model::{BranchId, EventId, GroupId, PointKind, Timestamp, VolumeId};
 use lifeboat_vault::{Document, VaultError};
@@ -272,6 +274,23 @@ pub(crate) async fn events(State(context): Shared, request: Request) -> ApiResul
     }
     events.sort_by_key(|event| std::cmp::Reverse((event.time, event.id)));
     page(&query, events, |event| event.id.to_string()).map(Json)
+}
+
+/// How well groups were protected in the last hour, of those that this gateway knows.
+pub(crate) async fn history(State(context): Shared, request: Request) -> ApiResult<Json<Page<ProtectionHistory>>> {
+    let query = Query::of(request.uri().query(), &[PAGING[0], PAGING[1], "group"])?;
+    if let Some(group) = query.text("group") {
+        context.require(kind::GROUPS, "group", group).await?;
+    }
+    let mut all = Vec::new();
+    for attached in context.vaults.all() {
+        for document in attached.snapshot().of(kind::GROUPS) {
+            if query.text("group").is_none_or(|group| group == document.id) {
+                all.push(context.history.of(view::id(document)?));
+            }
+        }
+    }
+    page(&query, all, |history| history.group_id.to_string()).map(Json)
 }
 
 pub(crate) async fn protection(State(context): Shared, request: Request) -> ApiResult<Json<Page<ProtectionStatus>>> {

@@ -2,6 +2,7 @@
 
 mod access;
 mod approvals;
+mod console;
 mod garbled;
 mod identity;
 mod networks;
@@ -156,7 +157,7 @@ async fn every_route_but_four_needs_the_token() {
     let paths = operations().map(|operation| {
         (operation.method.to_uppercase(), operation.path.replace("{id}", "x").replace("{point}", "y"))
     });
-    let strays = [("GET", "/"), ("GET", "/v1/nothing"), ("DELETE", "/v1/vaults"), ("OPTIONS", "/v1/sites")];
+    let strays = [("GET", "/v1"), ("GET", "/v1/nothing"), ("DELETE", "/v1/vaults"), ("OPTIONS", "/v1/sites")];
     for (method, path) in paths.chain(strays.map(|(method, path)| (method.to_owned(), path.to_owned()))) {
         for token in [None, Some("Bearer wrong"), Some("Basic x")] {
             let mut request = Request::builder().method(method.as_str()).uri(&path);
