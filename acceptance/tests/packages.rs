@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lifeboat_acceptance::binaries::{lifeboat, repository};
+use lifeboat_acceptance::binaries::{lifeboat, provider, repository};
 use lifeboat_acceptance::command::Run;
 use lifeboat_acceptance::confine::Unit;
 use lifeboat_acceptance::estate::{Estate, GROUP};
@@ -132,4 +132,115 @@ fn a_gateway_does_its_work_within_what_its_unit_leaves_it() {
     let newest = points.last().expect("a point");
     assert!(std::fs::read(newest.join("data.img")).unwrap() == held, "{}", newest.display());
     estate.primary.stop().unwrap();
+}
+
+/// What the registry's documentation asks for, and what `terraform` itself takes from a mirror that is packed.
+#[test]
+fn the_providers_archive_is_as_the_registry_wants_it() {
+    let scratch = Scratch::new("archive").unwrap();
+    let dir = scratch.path().join("dist");
+    let build = |dir: &Path, platform: &str| {
+        let run = Run::new(repository().join("appliance-image/build-provider"));
+        let run = run.arg(provider().unwrap()).args(["1.2.3", platform]).arg(dir);
+        let run = run.env("COMPRESSION_LEVEL", "1").env("SOURCE_DATE_EPOCH", "1700000000");
+        run.within(std::time::Duration::from_secs(120)).ok().unwrap().trim().to_owned()
+    };
+    let archive = build(&dir, "linux_amd64");
+    let again = build(&scratch.path().join("again"), "linux_amd64");
+    assert!(Run::new("cmp").args([&archive, &again]).outcome().unwrap().status.success(), "two builds differ");
+    assert!(archive.ends_with("/terraform-provider-lifeboat_1.2.3_linux_amd64.zip"), "{archive}");
+
+    build(&dir, "linux_arm64");
+    let sums = std::fs::read_to_string(dir.join("terraform-provider-lifeboat_1.2.3_SHA256SUMS")).unwrap();
+    let named: Vec<&str> = sums.lines().filter_map(|line| line.split("  ").nth(1)).collect();
+    let expected = ["linux_amd64.zip", "linux_arm64.zip", "manifest.json"];
+    assert_eq!(named, expected.map(|end| format!("terraform-provider-lifeboat_1.2.3_{end}")), "{sums}");
+    Run::new("sha256sum")
+        .args(["--check", "--strict", "terraform-provider-lifeboat_1.2.3_SHA256SUMS"])
+        .dir(&dir)
+        .ok()
+        .unwrap();
+
+    let manifest = std::fs::read_to_string(dir.join("terraform-provider-lifeboat_1.2.3_manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["version"], 1);
+    assert_eq!(manifest["metadata"]["protocol_versions"], serde_json::json!(["5.0"]));
+
+    // Packed as it is, in a mirror: `terraform init` unpacks it, finds its name and mode right, and it starts.
+    let mirror = scratch.path().join("mirror");
+    let place = mirror.join("registry.terraform.io/lifeboat-dr/lifeboat");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::copy(&archive, place.join("terraform-provider-lifeboat_1.2.3_linux_amd64.zip")).unwrap();
+    let work = scratch.path().join("work");
+    std::fs::create_dir_all(&work).unwrap();
+    std::fs::write(
+        work.join("main.tf"),
+        "terraform {\n  required_providers {\n    lifeboat = { source = \"lifeboat-dr/lifeboat\" }\n  }\n}\n\
+         output \"mbps\" {\n  value = provider::lifeboat::required_bandwidth_mbps(10000000, 2, \"5m\")\n}\n",
+    )
+    .unwrap();
+    let rc = scratch.path().join("terraform.rc");
+    std::fs::write(&rc, format!("provider_installation {{\n  filesystem_mirror {{\n    path = {mirror:?}\n  }}\n}}\n"))
+        .unwrap();
+    if cfg!(target_arch = "x86_64") {
+        let terraform = |args: &[&str]| {
+            Run::new("terraform")
+                .args(args)
+                .dir(&work)
+                .env("TF_CLI_CONFIG_FILE", &rc)
+                .env("CHECKPOINT_DISABLE", "1")
+                .ok()
+                .unwrap()
+        };
+        let said = terraform(&["init", "-no-color"]);
+        assert!(said.contains("Installed lifeboat-dr/lifeboat v1.2.3"), "{said}");
+        terraform(&["apply", "-no-color", "-auto-approve"]);
+        assert_eq!(terraform(&["output", "mbps"]).trim(), "40");
+    }
+}
+
+/// Over an older package, and away again: as `dpkg` does it, in a root of its own.
+#[test]
+fn an_upgrade_keeps_settings_and_state_and_so_does_a_removal() {
+    let scratch = Scratch::new("upgrade").unwrap();
+    let root = scratch.path().join("root");
+    for part in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "etc/lifeboat", "var/lib/lifeboat"] {
+        std::fs::create_dir_all(root.join(part)).unwrap();
+    }
+    for file in ["status", "available"] {
+        std::fs::write(root.join("var/lib/dpkg").join(file), "").unwrap();
+    }
+    let kept = [("etc/lifeboat/gateway.toml", "site = \"onprem\"\n"), ("var/lib/lifeboat/admin.token", "secret\n")];
+    for (file, text) in kept {
+        std::fs::write(root.join(file), text).unwrap();
+    }
+    let dpkg = |args: &[&str]| {
+        Run::new("dpkg")
+            .arg(format!("--root={}", root.display()))
+            // Only this package is there, and its scripts run as they would on this machine.
+            .args(["--force-depends", "--force-script-chrootless", "--force-bad-path", "--log=/dev/null"])
+            .args(args)
+            .within(std::time::Duration::from_secs(120))
+            .ok()
+            .unwrap()
+    };
+    for version in ["1.0.0", "1.1.0"] {
+        let package = Run::new(repository().join("appliance-image/build-deb"))
+            .args([&lifeboat().unwrap(), Path::new(version), &scratch.path().join("packages")])
+            .env("COMPRESSION", "none")
+            .within(std::time::Duration::from_secs(300))
+            .ok()
+            .unwrap();
+        dpkg(&["--install", package.trim()]);
+        let installed = std::fs::read_to_string(root.join("var/lib/dpkg/status")).unwrap();
+        assert!(installed.contains(&format!("Version: {version}\n")), "{installed}");
+        assert!(root.join("usr/bin/lifeboat").exists());
+        std::fs::remove_file(package.trim()).unwrap();
+    }
+    dpkg(&["--remove", "lifeboat"]);
+    assert!(!root.join("usr/bin/lifeboat").exists());
+    dpkg(&["--purge", "lifeboat"]);
+    for (file, text) in kept {
+        assert_eq!(std::fs::read_to_string(root.join(file)).unwrap(), text, "{file}");
+    }
 }

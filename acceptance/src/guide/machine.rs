@@ -4,6 +4,7 @@
 //! mounts     /etc (a copy), /srv, /mnt, /root, /run, /var/lib: directories of the scratch place; the rest is this machine's
 //! network    a loopback of its own: ports and addresses of one guide don't meet those of another
 //! processes  the shell is the first one: when it ends, so does everything that it started, gateways above all
+//! programs   this machine's; PostgreSQL as `make deps` has unpacked it, where it isn't installed
 //! ```
 //! What the kernel has only once are loop devices: those that the guide attached are detached at the end, whatever happened.
 //! `lifeboat`, the provider (in a mirror, as users have it) and the repository's examples are there. A question for `yes` is
@@ -313,10 +314,25 @@ fn start(dir: &Path, installed: &Path) -> Result<String> {
     if let Some(tools) = tools.filter(|tools| tools.is_dir()) {
         writeln!(text, "mount --bind {} {place}/tools", quoted(&tools))?;
     }
+    // A database that `make deps` has unpacked is where Debian's package has it: below what is installed, nothing of which changes.
+    writeln!(text, "if [ ! -e /usr/lib/postgresql ] && [ -d {place}/tools/postgresql/usr ]; then")?;
+    writeln!(text, "  mount -t overlay overlay -o lowerdir=/usr:{place}/tools/postgresql/usr /usr\nfi")?;
     writeln!(text, "cp -a /etc {place}/etc && mount --bind {place}/etc /etc")?;
+    writeln!(text, "grep -q '^postgres:' /etc/group || echo 'postgres:x:64999:' >>/etc/group")?;
+    writeln!(
+        text,
+        "grep -q '^postgres:' /etc/passwd || echo 'postgres:x:64999:64999::/var/lib/postgresql:/bin/sh' >>/etc/passwd"
+    )?;
     writeln!(text, "cp -r {} {place}/root/examples", quoted(&repository().join("examples")))?;
+    // Programs that somebody has installed for themselves go on working: Python's versions, Rust's tools.
+    writeln!(text, "for hidden in /root/.[!.]*/; do")?;
+    writeln!(text, "  [ -d \"$hidden\" ] || continue\n  mkdir -p \"{place}$hidden\"")?;
+    writeln!(
+        text,
+        "  mount --bind \"$hidden\" \"{place}$hidden\" && mount -o remount,bind,ro \"{place}$hidden\"\ndone"
+    )?;
     for own in OWN {
-        writeln!(text, "mount --bind {place}/{own} /{own}")?;
+        writeln!(text, "mount --rbind {place}/{own} /{own}")?;
     }
     writeln!(text, "rm -rf /etc/lifeboat\nexport HOME=/root PATH={place}/bin:$PATH TOOLS={place}/tools TERM=dumb")?;
     writeln!(text, "export TF_CLI_CONFIG_FILE={place}/terraform.rc CHECKPOINT_DISABLE=1 TF_CLI_ARGS=-no-color")?;

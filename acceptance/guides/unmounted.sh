@@ -1,0 +1,2 @@
+# Nobody uses the volume.
+umount /srv/ledger && losetup --detach "$device"
