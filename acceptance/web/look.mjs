@@ -20,9 +20,74 @@ async function everyPage(console, look) {
   await picture(console, `${look}-group`);
 }
 
+/** What a gateway answers, changed a little on its way: what would take days to come about for real. */
+const changed = (page, path, change) =>
+  page.route(path, async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: await change(await response.json()) });
+  });
+
+async function marks() {
+  step("points that nobody can destroy, and the one before an encryption, are marked");
+  const console = await open();
+  const { page } = console;
+  let newest;
+  await changed(page, /\/v1\/points\?/, (all) => ((newest = all.items[0]), all));
+  await changed(page, /\/v1\/vaults\/[^/?]+$/, (vault) => ({ ...vault, spec: { ...vault.spec, immutability: { mode: "locked", days: 30 } } }));
+  await changed(page, /\/v1\/clean-point\?/, (clean) => ({
+    ...clean,
+    point: newest ?? clean.point,
+    confidence: "high",
+    reason: "what was written since looks encrypted",
+    suspicions: [{ since: "2026-01-01T00:00:00Z" }],
+  }));
+  await signIn(console);
+  await page.getByRole("link", { name: "ledger" }).first().click();
+  const points = page.getByRole("region", { name: "Recovery points" });
+  await points.getByText("what was written since looks encrypted").waitFor();
+  await points.getByRole("row").nth(1).getByText("suggested clean point").waitFor();
+  await points.getByRole("row").nth(1).getByText("locked until").waitFor();
+  await points.getByRole("img", { name: /[0-9]+ locked; the suggested clean one is of/ }).waitFor();
+  await page.getByRole("button", { name: "Test failover…" }).click();
+  await page.getByRole("dialog").getByRole("option", { name: /^suggested clean point/ }).waitFor({ state: "attached" });
+  await picture(console, "marks");
+  await console.close();
+}
+
+async function machine() {
+  step("a machine that runs is looked at");
+  const console = await open();
+  const { page } = console;
+  const run = { machine_id: "mch-1", name: "shop", gateway_id: "gw-1", since: new Date().toISOString(), interfaces: [{ network_id: null, mac: "52:54:00:00:00:01", address: "192.0.2.7" }] };
+  const shop = {
+    id: "mch-1",
+    spec: { site_id: "site-1", name: "shop", group_id: "grp-1", cpus: 2, memory_mib: 512, firmware: "bios", disk: [], network_interface: [] },
+    status: { state: "failed-over", active_site: "onprem", health: "healthy", reasons: [], mac_addresses: [], run, tests: [], failover: { kind: "unplanned", committed: false } },
+  };
+  const pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+  await page.route(/\/v1\/machines\?/, (route) => route.fulfill({ json: { items: [shop] } }));
+  await page.route(/\/v1\/machines\/mch-1$/, (route) => route.fulfill({ json: shop }));
+  await page.route(/\/v1\/machines\/mch-1\/run\?screen=true$/, (route) => route.fulfill({ json: { state: "running", reason: null, console: "login: <b>", screen_png: pixel } }));
+  await page.route(/\/v1\/groups\/grp-1$/, (route) => route.fulfill({ json: { id: "grp-1", spec: { name: "shop" } } }));
+  await page.route(/\/v1\/(jobs\?machine|points\?group=grp-1)/, (route) => route.fulfill({ json: { items: [] } }));
+  await signIn(console);
+  await visit(console, "Machines");
+  await page.getByRole("row").filter({ hasText: "192.0.2.7" }).getByRole("link", { name: "shop" }).click();
+  await page.getByRole("heading", { name: "Machine shop" }).waitFor();
+  await snapshot(page.getByRole("group", { name: "What can be done" }), "machine-actions");
+  await page.getByRole("button", { name: "Look at it" }).click();
+  const screen = page.getByRole("img", { name: /^The screen of shop/ });
+  await screen.waitFor();
+  assert.equal(await screen.evaluate((image) => image.naturalWidth), 1);
+  await page.getByText("login: <b>").waitFor();
+  await page.getByRole("button", { name: "Stop…" }).click();
+  await page.getByRole("dialog").getByLabel("To go on, type shop").waitFor();
+  await console.close();
+}
+
 export default async function () {
   step("a stranger gets nothing but the door");
-  let console = await open({ expected: [/401/] });
+  let console = await open({ expected: [/401/, /ERR_INTERNET_DISCONNECTED/] });
   await snapshot(console.page.locator("body"), "door");
   await picture(console, "desk-door");
   await console.page.getByLabel("Token").fill("lbt_wrong");
@@ -85,12 +150,22 @@ export default async function () {
   await page.keyboard.press("Enter");
   assert.equal(await page.evaluate(() => document.activeElement.tagName), "H1");
 
+  step("a gateway that does not answer is said, and the page goes on by itself");
+  await page.context().setOffline(true);
+  await page.getByRole("alert").getByText("The gateway does not answer").waitFor();
+  await page.getByRole("heading", { name: "Group ledger" }).waitFor();
+  await page.context().setOffline(false);
+  await page.getByText("The gateway does not answer").waitFor({ state: "detached" });
+
   step("signed out, nothing is left");
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByLabel("Token").waitFor();
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
   assert.equal(await page.evaluate(() => document.body.textContent.includes("ledger")), false);
   await console.close();
+
+  await marks();
+  await machine();
 
   step("on a telephone, in the dark");
   console = await open({ width: 390, height: 844, dark: true });

@@ -215,6 +215,16 @@ function lost() {
   ];
 }
 
+/** A page; one that can't make anything of an answer says so, and the next look may do. */
+function shown(page) {
+  try {
+    return page.view(ctx, state.data);
+  } catch (error) {
+    console.error(error);
+    return notice("bad", "This page can't show what the gateway answered. The command line can: lifeboat status.");
+  }
+}
+
 /** Administrators have the name of their gateway, which stands at the left already. */
 const who = (principal) => (principal?.kind === "administrator" ? "administrator" : principal?.name);
 
@@ -240,7 +250,7 @@ function frame() {
       h("h1", { tabindex: "-1", class: page.verdict?.(state) }, title),
       lost(),
       state.pageProblem && notice("bad", state.pageProblem.message),
-      state.data === undefined ? !state.pageProblem && h("p", { class: "empty" }, "Looking…") : page.view(ctx, state.data),
+      state.data === undefined ? !state.pageProblem && h("p", { class: "empty" }, "Looking…") : shown(page),
     ),
     h("footer", { key: "footer" }, report && [`Lifeboat ${report.version}. `, state.problem ? `Last seen ${ago(state.seen)}.` : "Looks again every 2 seconds."]),
   ];

@@ -45,7 +45,7 @@ async function load({ id, signal, state }) {
     quiet(get(`/v1/groups/${machine.spec.group_id}`, signal)),
     quiet(listed(`/v1/jobs?machine=${encodeURIComponent(id)}`, 10, signal), []),
     quiet(listed(`/v1/points?group=${encodeURIComponent(machine.spec.group_id)}`, 50, signal), []),
-    looking === undefined ? undefined : get(`/v1/machines/${id}/run${looking ? `?test=${encodeURIComponent(looking)}` : ""}`, signal).catch((problem) => ({ problem })),
+    looking === undefined ? undefined : get(`/v1/machines/${id}/run?screen=true${looking ? `&test=${encodeURIComponent(looking)}` : ""}`, signal).catch((problem) => ({ problem })),
   ]);
   return { machine, group, jobs, points, look };
 }

@@ -7,17 +7,28 @@ import { badge, link, section, sparkline, table, time } from "../ui.js";
 import { rows as jobRows, HEAD as JOB_HEAD } from "./jobs.js";
 
 const RECENT = 8;
+/** The last hour has a sample every half a minute: it isn't asked for more often than that is worth. */
+const HISTORY_MS = 10_000;
 
-async function load({ signal }) {
+async function histories(signal, view) {
+  if (!(view.historyAt > Date.now() - HISTORY_MS)) {
+    const all = await list("/v1/protection-history", 1000, signal);
+    view.history = new Map(all.map((one) => [one.group_id, one]));
+    view.historyAt = Date.now();
+  }
+  return view.history;
+}
+
+async function load({ signal, state }) {
   const quiet = (asked) => asked.catch(() => []);
   const [history, jobs, drills, plans, events] = await Promise.all([
-    quiet(list("/v1/protection-history", 1000, signal)),
+    histories(signal, state.view).catch(() => new Map()),
     quiet(list("/v1/jobs", 50, signal)),
     quiet(list("/v1/drills", 200, signal)),
     quiet(list("/v1/plans", 200, signal)),
     quiet(list("/v1/events", RECENT, signal)),
   ]);
-  return { history: new Map(history.map((one) => [one.group_id, one])), jobs, drills, plans, events };
+  return { history, jobs, drills, plans, events };
 }
 
 /** The group's landed RPO over the last hour. */
