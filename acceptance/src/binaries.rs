@@ -29,11 +29,19 @@ pub fn provider() -> Result<PathBuf> {
 /// # Errors
 /// When it is not there, with what to do.
 pub fn fsx() -> Result<PathBuf> {
+    tool("bin/fsx")
+}
+
+/// What `make deps` installs at this place below `LIFEBOAT_TOOLS`.
+///
+/// # Errors
+/// When it is not there, with what to do.
+pub fn tool(place: &str) -> Result<PathBuf> {
     let tools = match std::env::var_os("LIFEBOAT_TOOLS") {
         Some(dir) => PathBuf::from(dir),
         None => build_dir()?.parent().context("a build directory without a parent")?.join("tools"),
     };
-    existing(tools.join("bin/fsx"), "run `make deps`")
+    existing(tools.join(place), "run `make deps`")
 }
 
 /// The root of the repository.

@@ -29,6 +29,7 @@ use crate::verbs::job::JobArgs;
 use crate::verbs::machine::MachineArgs;
 use crate::verbs::network::NetworkArgs;
 use crate::verbs::network_mapping::NetworkMappingArgs;
+use crate::verbs::notice::NoticeArgs;
 use crate::verbs::plan::PlanArgs;
 use crate::verbs::point::PointArgs;
 use crate::verbs::policy::PolicyArgs;
@@ -126,6 +127,8 @@ pub(crate) enum Verb {
     Job(JobArgs),
     /// See what happened
     Event(EventArgs),
+    /// See and test the channels through which a gateway tells people what happens
+    Notice(NoticeArgs),
     /// See who asked for what, and prove that the log says so still
     Audit(AuditArgs),
     /// Prove the local files of a gateway that is stopped; `vault check` proves a vault
@@ -155,7 +158,7 @@ const TASKS: [(&str, &[&str]); 8] = [
         "Fail over and back",
         &["failover", "change-point", "commit", "cleanup", "release", "resume", "reprotect", "failback"],
     ),
-    ("See what happens", &["job", "event", "audit"]),
+    ("See what happens", &["job", "event", "notice", "audit"]),
     ("Look inside", &["check", "inspect", "encrypt", "support-bundle"]),
     ("This program", &["completion", "man"]),
 ];

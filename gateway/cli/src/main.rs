@@ -72,6 +72,7 @@ async fn act(verb: Verb, output: Output) -> Result<()> {
         Verb::Agent(args) => verbs::agent::run(args, output).await,
         Verb::Iscsi(args) => verbs::iscsi::run(args).await,
         Verb::Appliance(args) => verbs::appliance::run(args).await,
+        Verb::Notice(args) => verbs::notice::run(args, output).await,
         Verb::Whoami(args) => verbs::whoami::run(args, output).await,
         Verb::Vault(args) => verbs::vault::run(args, output).await,
         Verb::Site(args) => verbs::site::run(args, output).await,

@@ -6,6 +6,7 @@
 //! output.
 
 mod logging;
+mod notices;
 mod settings;
 
 pub(crate) use logging::{start as start_log, verbose};

@@ -26,6 +26,7 @@ pub(crate) mod key;
 pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod network_mapping;
+pub(crate) mod notice;
 pub(crate) mod plan;
 pub(crate) mod point;
 pub(crate) mod policy;

@@ -31,6 +31,24 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// One word for it, for metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Denied => "denied",
+            Self::Invalid => "invalid",
+            Self::NotFound => "not_found",
+            Self::Fenced => "fenced",
+            Self::NoSpace => "no_space",
+            Self::Damaged => "damaged",
+            Self::Tampered => "tampered",
+            Self::WrongKey => "wrong_key",
+            Self::NewerFormat => "newer_format",
+            Self::Closed => "closed",
+        }
+    }
+
     /// Whether the vault was not heard, so that nothing is known of what it holds.
     #[must_use]
     pub const fn is_unanswered(self) -> bool {

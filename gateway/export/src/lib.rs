@@ -25,6 +25,7 @@ mod trouble;
 pub use mount::{Mount, MountError, Unmounted};
 pub use options::MountOptions;
 pub use tree::{Dir, DirStat, ExportTree, FILE_SUFFIX, File, FileStat, NAME_BYTES_MAX, Space};
+pub use trouble::failed_requests;
 
 #[cfg(test)]
 extern crate self as lifeboat_export;

@@ -1,5 +1,6 @@
 //! What both front ends do about the engine's errors: wait for what may pass, and log what they hand on.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
@@ -76,9 +77,19 @@ impl Logged {
     }
 }
 
+/// Requests that failed in this process, each of a kind of error.
+static FAILED: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
+
+/// How many requests of users of volumes failed in this process, through the mount and NBD, by the name of the kind of error.
+#[must_use]
+pub fn failed_requests() -> BTreeMap<&'static str, u64> {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// Logs an error where it leaves our hands, and gives its number.
 pub(crate) fn report(path: &dyn Display, error: &EngineError, logged: Option<&Logged>, named: Named) -> Errno {
     let errno = errno_of(error.kind(), named);
+    *FAILED.lock().unwrap_or_else(PoisonError::into_inner).entry(error.kind().name()).or_default() += 1;
     if logged.is_some_and(|logged| !logged.is_news(error.kind())) {
         return errno;
     }

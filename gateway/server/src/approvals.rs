@@ -20,12 +20,13 @@ use lifeboat_api::{
     ApprovalState, AuditKind, Immutability, Principal, PrincipalKind, Problem, ProblemCode, RetentionRule, Role,
     VaultSpec,
 };
+use lifeboat_model::state::Health;
 use lifeboat_model::{ApprovalId, Timestamp};
 use lifeboat_vault::{Catalog, Document};
 
 use crate::audit::{self, Entry};
 use crate::auth::Identity;
-use crate::context::Context;
+use crate::context::{Context, Happening};
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::tokens::value;
 use crate::records::{ApprovalRecord, ApprovalSpecRecord, TokenRecord, TokenSpecRecord, kind, status};
@@ -110,7 +111,17 @@ pub(crate) async fn demand(
     }
     let id = match waiting {
         Some(id) => id,
-        None => ask(catalog, &all, who, &act, now).await?,
+        None => {
+            let id = ask(catalog, &all, who, &act, now).await?;
+            let message = format!(
+                "{} asks for {}: a security administrator other than that one has to approve it within a day (`lifeboat approval approve {id}`)",
+                who.principal, act.name
+            );
+            let event =
+                Happening { severity: Health::Warning, kind: "approval.requested", message, ..Happening::default() };
+            context.event(attached, event).await;
+            id
+        }
     };
     let detail = format!(
         "{} needs a second person: a security administrator other than {} has to approve it (`lifeboat approval approve {id}`) \

@@ -28,12 +28,14 @@ use crate::exports::Exports;
 use crate::history::History;
 use crate::hooks::Hooks;
 use crate::http::error::{ApiError, ApiResult};
+use crate::http::metrics::Counters;
 use crate::insight::Insights;
 use crate::instances::Instances;
 use crate::instances::Open;
 use crate::jobs::Running;
 use crate::load::Load;
 use crate::machines::Revoked;
+use crate::notices::{NoticeSettings, Notices};
 use crate::points::PointCache;
 use crate::port::{DataPath, Instance};
 use crate::reconcile::Silences;
@@ -89,6 +91,8 @@ pub struct ServeConfig {
     pub vault_key: Option<EncryptionKey>,
     /// What opens the key that its own files are encrypted with; they aren't when absent.
     pub local_key: Option<KeySource>,
+    /// Whom it tells what happens, besides those who look.
+    pub notices: NoticeSettings,
 }
 
 impl ServeConfig {
@@ -116,6 +120,7 @@ impl ServeConfig {
             kms_programs: Vec::new(),
             vault_key: None,
             local_key: None,
+            notices: NoticeSettings::default(),
         }
     }
 }
@@ -190,6 +195,13 @@ pub(crate) struct Context {
     /// Who asked for what.
     pub(crate) audit: Audit,
     pub(crate) revoked: Revoked,
+    pub(crate) notices: Notices,
+    /// What is counted for metrics.
+    pub(crate) counters: Counters,
+    /// When this process began.
+    pub(crate) started: Timestamp,
+    /// When the authority of its API ends.
+    pub(crate) authority_ends: OnceLock<Timestamp>,
     /// How fast the groups of a policy may send, and read for a resync, together.
     paces: Mutex<HashMap<PolicyId, Paces>>,
     pub(crate) tasks: TaskTracker,
@@ -247,6 +259,10 @@ impl Context {
             replication: Replication::default(),
             audit: Audit::default(),
             revoked: Revoked::default(),
+            notices: Notices::default(),
+            counters: Counters::default(),
+            started: Timestamp::now(),
+            authority_ends: OnceLock::new(),
             paces: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -345,6 +361,8 @@ impl Context {
 
     /// Writes an event down, and logs it. An event that can't be written is logged only.
     pub(crate) async fn event(&self, vault: &AttachedVault, event: Happening) {
+        self.counters.event(event.kind, event.severity);
+        self.notices.happened(self, &event);
         match event.severity {
             Health::Healthy => {
                 tracing::info!(kind = event.kind, group = ?event.group, job = ?event.job, "{}", event.message)
@@ -388,6 +406,7 @@ impl Context {
         troubles.extend(self.registration.trouble(self));
         // What is less than critical is the process server's, and shown as such.
         troubles.extend(self.load.critical());
+        troubles.extend(self.notices.troubles());
         for vault in self.vaults.all() {
             if let Some(trouble) = vault.trouble() {
                 troubles.push((Health::Critical, trouble));

@@ -33,6 +33,7 @@ mod load;
 pub mod local_key;
 mod machines;
 mod nbd;
+mod notices;
 mod placement;
 mod points;
 pub mod port;
@@ -66,6 +67,7 @@ use tokio_util::sync::CancellationToken;
 pub use context::{ComputeConfig, ServeConfig, host_name};
 pub use data_path::Engine;
 pub use exports::outward;
+pub use notices::{ChannelSettings, EmailSettings, Means, NoticeSettings, SmtpSecurity, WebhookSettings};
 
 use context::{Context, Happening};
 use lifeboat_model::state::Health;
@@ -155,6 +157,8 @@ impl Gateway {
         let compute = compute.or_else(|| runs::driver(&settings, &state));
         let mut context = Context::new(settings, address.to_string(), state, gate, vaults, engine, compute);
         context.registration = registration;
+        context.notices = notices::Notices::open(&context.state, context.settings.notices.clone());
+        let _ = context.authority_ends.set(identity.ends());
         let context = Arc::new(context);
 
         let mut tasks = Vec::new();
@@ -175,6 +179,7 @@ impl Gateway {
         tasks.push(tokio::spawn(history::watch(Arc::clone(&context))));
         tasks.extend(barriers::start(&context, consistency)?);
         tasks.push(tokio::spawn(registration::run(Arc::clone(&context))));
+        tasks.extend(notices::run(&context));
         tasks.push(tokio::spawn(reconcile::supervise(Arc::clone(&context))));
         if let Some(driver) = context.compute.clone() {
             let stop = context.stop.clone();

@@ -9,13 +9,14 @@
 //! STATE/register.json        a registration that was left for the next start, mode 0600
 //! STATE/registration.json    how far the registration by key is, mode 0600
 //! STATE/registering.pem      the key pair of a registration that wasn't answered yet, mode 0600
+//! STATE/notices.json         notices that were not sent yet, mode 0600
 //! STATE/local.key            where the gateway's files are encrypted: the key, wrapped
 //! STATE/management.address   where the API answers, while it does
 //! STATE/nbd.sock             where volumes are served over NBD, mode 0600
 //! STATE/groups/GROUP/…       the engine's local state of each group
 //! ```
 //! Files are written under a temporary name, synced and renamed: after a crash each is there whole, or isn't. With a local key
-//! ca.key, vaults.json and registration.json are encrypted, and so is everything in groups/ and streams/. It refuses a directory that another process
+//! ca.key, vaults.json, registration.json and notices.json are encrypted, and so is everything in groups/ and streams/. It refuses a directory that another process
 //! has locked.
 
 use std::collections::BTreeMap;
@@ -111,7 +112,7 @@ impl Attachment {
 /// Free space without which a first start is refused: certificates, and the smallest journal with its spare file.
 const FIRST_START_BYTES: u64 = 16 << 20;
 /// Files that are encrypted where there is a local key. (The administrator's token is for people on this machine to read.)
-const SECRETS: [&str; 3] = ["ca.key", "vaults.json", KEPT];
+const SECRETS: [&str; 4] = ["ca.key", "vaults.json", KEPT, crate::notices::FILE];
 
 fn in_use(path: &Path, lock: &mut fs::File) -> anyhow::Error {
     let mut holder = String::new();

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
+use lifeboat_model::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -16,6 +17,7 @@ use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::state_dir::StateDir;
 
@@ -30,6 +32,7 @@ pub(crate) struct Identity {
     /// What every certificate says, beside the address.
     names: Vec<String>,
     shown: CertificateDer<'static>,
+    ends: Timestamp,
     people: Mutex<HashMap<IpAddr, Arc<ServerConfig>>>,
 }
 
@@ -64,10 +67,17 @@ impl Identity {
         let shown =
             CertificateDer::from_pem_slice(certificate.as_bytes()).context("reading ca.pem in the state directory")?;
         let key = KeyPair::generate().context("making the server's key")?;
-        let made = Self { issuer, key, names, shown, people: Mutex::default() };
+        let (_, parsed) = X509Certificate::from_der(&shown).context("reading ca.pem in the state directory")?;
+        let ends = Timestamp::from_micros(parsed.validity().not_after.timestamp().saturating_mul(1_000_000));
+        let made = Self { issuer, key, names, shown, ends, people: Mutex::default() };
         // A gateway that can't make one certificate finds out at its start.
         made.people(address)?;
         Ok(made)
+    }
+
+    /// When the authority ends.
+    pub(crate) const fn ends(&self) -> Timestamp {
+        self.ends
     }
 
     /// TLS towards people and programs that come to this address of ours.

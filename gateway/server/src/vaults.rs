@@ -14,8 +14,8 @@ use lifeboat_api::{EncryptionKey, KeySourceKind};
 use lifeboat_identity::Authority;
 use lifeboat_model::VaultId;
 use lifeboat_vault::{
-    Access, Credentials, Document, KeySource, KmsKey, StorageTarget, StoreClass, StoreError, Vault, VaultError,
-    VaultErrorKind, VaultOptions, open_storage,
+    Access, Credentials, Document, KeySource, KmsKey, MeteredStore, StorageTarget, StoreClass, StoreError, Vault,
+    VaultError, VaultErrorKind, VaultOptions, open_storage,
 };
 use secrecy::SecretString;
 
@@ -297,7 +297,7 @@ pub(crate) fn options() -> VaultOptions {
 
 /// Opens an attached vault, and makes sure that it is the one that was attached.
 pub(crate) async fn open(attachment: &Attachment) -> Result<Vault, VaultError> {
-    let store = open_storage(&target(attachment), Access::Open).await?;
+    let store = Arc::new(MeteredStore::new(open_storage(&target(attachment), Access::Open).await?));
     let vault = Vault::open(store, &key(attachment)?, options()).await?;
     if vault.id() != attachment.id {
         return Err(trouble(

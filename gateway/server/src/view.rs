@@ -776,6 +776,7 @@ pub(crate) fn report(context: &Context) -> GatewayReport {
         health,
         reasons,
         vaults: vaults_shown,
+        notices: context.notices.shown(),
         protection: protection_of_all,
         summary: Some(summary),
     }

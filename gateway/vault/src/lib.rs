@@ -4,6 +4,7 @@
 //! store     what an object store must do, and nothing more: create-only writes, reads, listings, deletes
 //! backend   that, over `object_store`: a directory, memory, S3, Azure Blob, Google Cloud Storage
 //! storage   where a vault is: URL, endpoint, credentials, proxy     directory   what durability on a disk takes besides
+//! metered   a store whose requests are counted
 //! once      a create whose reply was lost, settled by reading back   probe       refuses a store that breaks its promises
 //! faulty    a store that fails as planned, for tests
 //! secret    key sources, derivation, wrapping                        envelope    JSON with a MAC, one encoding per content
@@ -30,6 +31,7 @@ mod keyring;
 mod kms;
 mod local_key;
 mod masters;
+mod metered;
 mod once;
 mod probe;
 mod secret;
@@ -46,6 +48,7 @@ pub use faulty::{Counts, Effect, FaultyStore, OpKind, Request, Rule};
 pub use keyring::{Erasure, VolumeKeys};
 pub use kms::{CommandKms, Kms, KmsContext, KmsError, KmsErrorClass, KmsKey};
 pub use local_key::{create_local_key, open_local_key, rewrap_local_key};
+pub use metered::{MeteredStore, StoreCounts};
 pub use once::{Landed, create_exact, create_once};
 pub use probe::probe;
 pub use secret::{KdfStrength, KeySource};

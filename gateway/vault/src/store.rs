@@ -42,6 +42,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Where this is, for messages. Holds no secret.
     fn url(&self) -> &str;
 
+    /// How many requests were made, where that is counted.
+    fn counts(&self) -> Option<Arc<crate::StoreCounts>> {
+        None
+    }
+
     /// Writes a new object. When it returns, the object is durable.
     ///
     /// [`StoreClass::AlreadyExists`] if the name is taken (the object there is left alone and is durable);

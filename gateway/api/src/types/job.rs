@@ -323,6 +323,9 @@ pub struct GatewayReport {
     pub vaults: Vec<super::Vault>,
     /// How well each group is protected.
     pub protection: Vec<super::ProtectionStatus>,
+    /// The channels through which it tells people what happens.
+    #[serde(default)]
+    pub notices: Vec<super::NoticeChannel>,
     /// Whether everything is protected, in one sentence; absent from gateways of an older version.
     #[serde(default)]
     pub summary: Option<crate::summary::Summary>,

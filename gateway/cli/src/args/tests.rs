@@ -95,6 +95,7 @@ Fail over and back:
 See what happens:
   job              See what is being done, stop it, try it again
   event            See what happened
+  notice           See and test the channels through which a gateway tells people what happens
   audit            See who asked for what, and prove that the log says so still
 
 Look inside:
@@ -230,6 +231,8 @@ fn the_lines_of_the_contract_parse() {
         "audit verify file:///srv/vault --key-file /k --against /tmp/report.json",
         "vault protect main --soft-delete-days 30 --immutable-days 14 --lock --second-approval true",
         "vault protect main --immutable-days 0",
+        "notice test",
+        "notice list --output json",
         "whoami --endpoint https://b:443",
     ] {
         let parsed = asked(&format!("lifeboat {line}"));

@@ -14,6 +14,7 @@ use lifeboat_server::{ComputeConfig, ServeConfig};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::notices::{ChannelFile, NoticesFile};
 use crate::failure::{Failure, Result};
 use crate::local_key::{self, LocalKeyArgs};
 use crate::render::parse_size;
@@ -103,6 +104,10 @@ pub(crate) struct ServeArgs {
     /// The same in a key management service, of a program in --kms-programs [env: LIFEBOAT_VAULT_KMS_KEY]
     #[arg(long, value_name = "NAME", conflicts_with = "vault_key_file")]
     vault_kms_key: Option<String>,
+    /// File of whom it tells what happens, TOML: the `[[notice]]` that may stand in the file of settings too [env:
+    /// LIFEBOAT_NOTICES]
+    #[arg(long, value_name = "FILE")]
+    notices: Option<PathBuf>,
     /// What is logged: info, debug, or module=level, separated by commas [env: LIFEBOAT_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -141,6 +146,11 @@ struct File {
     vault_kms_key: Option<String>,
     log: Option<String>,
     log_format: Option<String>,
+    notices: Option<String>,
+    notice_settle: Option<String>,
+    notice_remind_after: Option<String>,
+    #[serde(default)]
+    notice: Vec<ChannelFile>,
     local_key_file: Option<String>,
     local_passphrase_file: Option<String>,
 }
@@ -270,6 +280,9 @@ impl ServeArgs {
             pick_path("local_key_file", key_file, file.local_key_file),
             pick_path("local_passphrase_file", passphrase_file, file.local_passphrase_file),
         )?;
+        let own = pick_path("notices", self.notices, file.notices);
+        let notices = NoticesFile::new(file.notice_settle, file.notice_remind_after, file.notice);
+        serve.notices = super::notices::settings(own.as_deref(), notices, path.as_deref())?;
         let log = LogSettings {
             filter: pick("log", self.log, file.log).map_or_else(|| "info".to_owned(), |given| given.value),
             format: pick("log_format", self.log_format, file.log_format)

@@ -2,7 +2,7 @@
 //!
 //! A sample is taken with each round of upkeep, also while the vault doesn't answer. Nothing is kept over a restart.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use lifeboat_model::Lsn;
@@ -32,6 +32,8 @@ pub struct FlowStatus {
     pub shipped_bytes_per_second: Option<f64>,
     /// What was put into the vault since the group was opened here. `None` where somebody else does.
     pub shipped: Option<Totals>,
+    /// Tries to ship that failed since the group was opened here, by the name of the kind of error.
+    pub failures: BTreeMap<&'static str, u64>,
     /// How long each `fdatasync` of the journal took.
     pub syncs: Durations,
 }
@@ -58,6 +60,7 @@ struct Sample {
 pub(super) struct Flow {
     samples: VecDeque<Sample>,
     pub(super) totals: Totals,
+    pub(super) failures: BTreeMap<&'static str, u64>,
 }
 
 impl Flow {
@@ -134,6 +137,7 @@ impl Group {
             oldest_unshipped_seconds: oldest,
             shipped_bytes_per_second: rates.filter(|_| own).map(|(_, _, put)| put),
             shipped: own.then_some(observed.flow.totals),
+            failures: observed.flow.failures.clone(),
             syncs: path.syncs(),
         }
     }

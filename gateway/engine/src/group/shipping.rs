@@ -462,6 +462,7 @@ impl Shipper {
         tracing::warn!(group = %group.config.group, %error, pause_ms = pause.as_millis(), "shipping failed: trying again");
         let mut observed = group.observed.lock();
         observed.failures = self.failures;
+        *observed.flow.failures.entry(error.kind().name()).or_default() += 1;
         let how = if passing {
             "shipping waits, writes go on"
         } else {

@@ -19,7 +19,8 @@ mod keys;
 pub(crate) mod listen;
 mod machine_run;
 mod manners;
-mod metrics;
+pub(crate) mod metrics;
+mod notices;
 pub(crate) mod openapi;
 mod operations;
 mod points;
@@ -40,7 +41,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
@@ -141,18 +142,27 @@ fn routes() -> Routes {
         .post("/v1/approvals/{id}", approvals::verb)
         .get("/v1/audit", audit::list)
         .get("/v1/events", reads::events)
+        .post("/v1/notice-tests", notices::test)
         .get("/v1/protection-status", reads::protection)
         .get("/v1/protection-history", reads::history)
 }
 
 /// Authentication, time-out and headers, in front of everything. What the caller may do is asked route by route.
-async fn guard(State(context): Shared, mut request: Request, next: Next) -> Response {
+async fn guard(State(context): Shared, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = guarded(&context, request, next).await;
+    context.counters.request(&method, route.as_ref().map(MatchedPath::as_str), response.status());
+    response
+}
+
+async fn guarded(context: &Arc<Context>, mut request: Request, next: Next) -> Response {
     if !access::is_open(request.uri().path()) {
-        match access::authenticate(&context, &request) {
+        match access::authenticate(context, &request) {
             Ok(identity) => drop(request.extensions_mut().insert(identity)),
-            Err(refused) => return audited::refused(&context, &request, refused).into_response(),
+            Err(refused) => return audited::refused(context, &request, refused).into_response(),
         }
-        request.extensions_mut().insert(Arc::clone(&context));
+        request.extensions_mut().insert(Arc::clone(context));
     }
     let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,

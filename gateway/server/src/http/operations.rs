@@ -206,7 +206,7 @@ const RESOURCES: [[Operation; 5]; 11] = [
     resource_operations!(DECLARE, "/v1/drills", "/v1/drills/{id}", "drills", "Drill", "DrillSpec", "DrillSpec"),
 ];
 
-const OTHERS: [Operation; 88] = [
+const OTHERS: [Operation; 89] = [
     operation(
         "get",
         "/v1/whoami",
@@ -803,6 +803,16 @@ const OTHERS: [Operation; 88] = [
         None,
         Shape::Archive,
         "",
+        &[],
+    ),
+    operation(
+        "post",
+        "/v1/notice-tests",
+        DECLARE,
+        "Sends a test through each channel of notices that this gateway is configured with, and says what came of it.",
+        None,
+        Shape::One,
+        "NoticeTests",
         &[],
     ),
     operation("get", "/metrics", READ, "Metrics in Prometheus's text form.", None, Shape::Text, "", &[]),

@@ -5,6 +5,7 @@ mod approvals;
 mod console;
 mod garbled;
 mod identity;
+mod metrics;
 mod networks;
 mod recovery;
 mod registration;

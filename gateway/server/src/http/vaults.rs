@@ -14,7 +14,9 @@ use lifeboat_api::{
     GroupSpec, Immutability, ImmutabilityMode, Page, PolicySpec, ProblemCode, Vault, VaultCreate, VaultSpec,
 };
 use lifeboat_model::VaultId;
-use lifeboat_vault::{Access, Document, Vault as OpenVault, VaultError, VaultErrorKind, VaultSettings, open_storage};
+use lifeboat_vault::{
+    Access, Document, MeteredStore, Vault as OpenVault, VaultError, VaultErrorKind, VaultSettings, open_storage,
+};
 
 use super::Shared;
 use super::body::{self, PAGING, Query};
@@ -243,6 +245,7 @@ async fn make(attachment: &Attachment, wanted: &VaultCreate) -> ApiResult<OpenVa
     let store = open_storage(&target(attachment), Access::Create)
         .await
         .map_err(|error| at_field(&attachment.url, error.into()))?;
+    let store = Arc::new(MeteredStore::new(store));
     let mut settings = VaultSettings::new(wanted.name.clone());
     settings.soft_delete_days = wanted.soft_delete_days;
     let key = key(attachment).map_err(|error| at_field(&attachment.url, error))?;
@@ -253,6 +256,7 @@ async fn open_with_key(attachment: &Attachment) -> ApiResult<OpenVault> {
     let store = open_storage(&target(attachment), Access::Open)
         .await
         .map_err(|error| at_field(&attachment.url, error.into()))?;
+    let store = Arc::new(MeteredStore::new(store));
     let key = key(attachment).map_err(|error| at_field(&attachment.url, error))?;
     let vault = OpenVault::open(store, &key, options()).await.map_err(|error| at_field(&attachment.url, error))?;
     // Storage that was safe where the vault was made may not be as this gateway reaches it.

@@ -22,7 +22,7 @@ mod perform;
 pub(crate) mod plan;
 pub(crate) mod program;
 pub(crate) mod replace;
-mod request;
+pub(crate) mod request;
 
 #[cfg(test)]
 mod brake;

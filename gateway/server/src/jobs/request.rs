@@ -12,16 +12,16 @@ use tokio::net::TcpStream;
 
 /// What was answered.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Vec<u8>,
     /// Whether that is all of it: it may be longer than was read, or have been cut off.
-    pub(super) whole: bool,
+    pub(crate) whole: bool,
 }
 
 /// A connection to the first of a host's addresses that answers. Who may write plans isn't who runs this machine: what only
 /// it can reach is not asked for them.
-pub(super) async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
     let addresses: Vec<SocketAddr> =
         tokio::net::lookup_host((host, port)).await.map_err(|error| format!("{host}: {error}"))?.collect();
     let mut last = format!("{host} has no address");
@@ -39,7 +39,7 @@ pub(super) async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
 }
 
 /// Sends a request and reads at most so many bytes of what is answered.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Full<Bytes>>,
     limit: usize,

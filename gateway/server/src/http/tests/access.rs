@@ -275,6 +275,7 @@ fn the_roles_are_these() {
                 "post /v1/groups/{id}/points/{point}:label",
                 "post /v1/groups/{id}/points/{point}:pin",
                 "post /v1/groups/{id}/points/{point}:unpin",
+                "post /v1/notice-tests",
             ]
         )
     );
