@@ -6,8 +6,10 @@ install -d "$mount" /mnt/standby /srv/ledger
 (umask 077; head -c 32 /dev/urandom > /etc/lifeboat/vault.key)
 lifeboat serve --site onprem --name primary --state "$state" --mount "$mount" \
   --listen-management 127.0.0.1:8443 --reconcile-interval 500ms & primary=$!
-[ -n "${alone:-}" ] || lifeboat serve --site recovery --name standby --state /var/lib/lifeboat-standby --mount /mnt/standby \
-  --listen-management 127.0.0.1:9443 --reconcile-interval 500ms & standby=$!
+if [ -z "${alone:-}" ]; then
+  lifeboat serve --site recovery --name standby --state /var/lib/lifeboat-standby --mount /mnt/standby \
+    --listen-management 127.0.0.1:9443 --reconcile-interval 500ms & standby=$!
+fi
 settle
 export LIFEBOAT_ENDPOINT=https://127.0.0.1:8443 LIFEBOAT_TOKEN_FILE=$state/admin.token LIFEBOAT_CA_CERT=$state/ca.pem
 if [ -z "${alone:-}" ]; then

@@ -45,6 +45,8 @@ const PARTLY: &[(&str, usize)] = &[
     ("docs/guides/application-consistent-points.md", 1),
     ("docs/guides/compute-drivers.md", 1),
     ("docs/guides/find-a-clean-point.md", 1),
+    ("docs/guides/monitoring.md", 1),
+    ("docs/guides/notices.md", 4),
     ("docs/guides/protect-a-server.md", 2),
     ("docs/guides/replace-a-gateway.md", 2),
     ("docs/guides/use-nbd.md", 1),

@@ -284,21 +284,24 @@ fn write_program(path: &Path, text: &str) -> Result<()> {
         .with_context(|| format!("make {} a program", path.display()))
 }
 
-/// `losetup` that remembers what it attached.
+/// `losetup` that remembers what it attached, with the number that the kernel gives to each attachment: asking the device itself could
+/// wait for a gateway that is gone.
 fn losetup(dir: &Path) -> String {
     format!(
         "#!/bin/sh\nshown=$(/usr/sbin/losetup \"$@\") || exit $?\n[ -z \"$shown\" ] || echo \"$shown\"\n\
-         case $shown in /dev/loop[0-9]*) echo \"$shown\" | head -n 1 >>{}/loops ;; esac\n",
+         case $shown in /dev/loop[0-9]*) device=$(echo \"$shown\" | head -n 1) ;; *) exit 0 ;; esac\n\
+         echo \"$device $(cat \"/sys/block/${{device#/dev/}}/diskseq\")\" >>{}/loops\n",
         dir.display()
     )
 }
 
-/// Detaches what a guide has left attached. A device that somebody else attached since then has a file elsewhere.
+/// Detaches what a guide has left attached: never what somebody else has attached to such a device since.
 fn detach(list: &Path) {
-    for device in fs::read_to_string(list).unwrap_or_default().lines() {
+    for line in fs::read_to_string(list).unwrap_or_default().lines() {
+        let Some((device, number)) = line.split_once(' ') else { continue };
         let Some(name) = device.strip_prefix("/dev/") else { continue };
-        let file = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).unwrap_or_default();
-        if file.starts_with("/mnt/") || file.starts_with("/srv/") || file.starts_with("/root/") {
+        let now = fs::read_to_string(format!("/sys/block/{name}/diskseq")).unwrap_or_default();
+        if now.trim() == number.trim() && Path::new(&format!("/sys/block/{name}/loop/backing_file")).exists() {
             drop(Run::new("losetup").args(["-d", device]).within(Duration::from_secs(20)).outcome());
         }
     }
@@ -336,7 +339,7 @@ fn start(dir: &Path, installed: &Path) -> Result<String> {
     }
     writeln!(text, "rm -rf /etc/lifeboat\nexport HOME=/root PATH={place}/bin:$PATH TOOLS={place}/tools TERM=dumb")?;
     writeln!(text, "export TF_CLI_CONFIG_FILE={place}/terraform.rc CHECKPOINT_DISABLE=1 TF_CLI_ARGS=-no-color")?;
-    writeln!(text, "blocks={place}/blocks answers={place}/answers\n{FUNCTIONS}")?;
+    writeln!(text, "blocks={place}/blocks answers={place}/answers loops={place}/loops\n{FUNCTIONS}")?;
     Ok(text)
 }
 
@@ -354,7 +357,7 @@ settle() {
   local process state try
   # What was begun in the background may be this shell still, that isn't the program yet.
   for process in $(jobs -p); do
-    for ((try = 0; try < 100; try++)); do
+    for ((try = 0; try < 40; try++)); do
       [ -e "/proc/$process/exe" ] && [ "/proc/$process/exe" -ef /proc/$$/exe ] || break
       sleep 0.05
     done
@@ -375,10 +378,13 @@ settle() {
 # Everything that was mounted, then what serves it.
 finish() {
   cd /
-  local target process
+  local target process device number
   tac /proc/mounts | while read -r _ target kind _; do
     case $target in /srv/* | /mnt/* | /var/lib/* | /root/*) [ "$kind" = fuse.lifeboat ] || umount "$target" 2>/dev/null || umount --lazy "$target" || true ;; esac
   done
+  [ ! -e "$loops" ] || while read -r device number; do
+    [ "$(cat "/sys/block/${device#/dev/}/diskseq")" != "$number" ] || /usr/sbin/losetup --detach "$device" 2>/dev/null || true
+  done <"$loops"
   for process in $(jobs -p); do kill "$process" 2>/dev/null || true; done
   wait || true
 }
