@@ -144,4 +144,48 @@ mod tests {
             }
         }
     }
+
+    /// Relative luminance of `#rrggbb`, by WCAG 2.2.
+    fn luminance(colour: &str) -> f64 {
+        let part = |at: usize| {
+            let value = u8::from_str_radix(&colour[at..at + 2], 16).expect("hexadecimal");
+            let share = f64::from(value) / 255.0;
+            if share <= 0.04045 { share / 12.92 } else { ((share + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5)
+    }
+
+    #[test]
+    fn text_stands_out_in_the_light_and_in_the_dark() {
+        let sheet = text(file("app.css").expect("there"));
+        let (light, rest) = sheet.split_once("@media (prefers-color-scheme: dark)").expect("both");
+        let dark = rest.split_once("\n}").expect("its end").0;
+        for (name, part) in [("light", light), ("dark", dark)] {
+            let colour = |wanted: &str| {
+                let line = part.lines().find_map(|line| line.trim().strip_prefix(&format!("--{wanted}: ")));
+                luminance(line.unwrap_or_else(|| panic!("{wanted} in the {name}")).trim_end_matches(';'))
+            };
+            for (front, back) in [
+                ("text", "page"),
+                ("text", "raised"),
+                ("quiet", "page"),
+                ("quiet", "raised"),
+                ("link", "page"),
+                ("link", "bad-page"),
+                ("link", "warn-page"),
+                ("good", "good-page"),
+                ("warn", "warn-page"),
+                ("bad", "bad-page"),
+                ("bad", "page"),
+                ("page", "bad"),
+                ("on-accent", "accent"),
+                ("text", "warn-page"),
+                ("text", "bad-page"),
+            ] {
+                let (one, other) = (colour(front), colour(back));
+                let ratio = (one.max(other) + 0.05) / (one.min(other) + 0.05);
+                assert!(ratio >= 4.5, "{front} on {back} in the {name}: {ratio:.2}");
+            }
+        }
+    }
 }

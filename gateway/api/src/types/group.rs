@@ -426,7 +426,7 @@ pub struct ProtectionSample {
     pub time: Timestamp,
     /// Seconds of acknowledged writes that a disaster would have lost.
     pub landed_rpo_seconds: Option<f64>,
-    /// Age of what could have been used at once, seconds.
+    /// Seconds of acknowledged writes that a failover to the newest recovery point would have lost at most, by what the gateway knew.
     pub applied_rpo_seconds: Option<f64>,
     /// Bytes acknowledged and not in the vault.
     pub backlog_bytes: u64,

@@ -189,7 +189,7 @@ function view(ctx, data) {
       ["In service at", is.active_site ?? "–"],
       is.failover && ["Failed over", `${is.failover.kind}, to the point of ${moment(is.failover.point_time)}${is.committed ? ", committed" : ""}`],
       ["Landed RPO", [seconds(status.landed_rpo_seconds), h("span", { class: "quiet" }, ` of ${seconds(status.rpo_threshold_seconds)}, what a disaster now would lose`)]],
-      ["Applied RPO", [seconds(status.applied_rpo_seconds), h("span", { class: "quiet" }, ", the age of what can be used at once")]],
+      ["Applied RPO", [seconds(status.applied_rpo_seconds), h("span", { class: "quiet" }, ", what a failover now would cost at most")]],
       ["Latest point", time(status.latest_recovery_point?.time)],
       ["Backlog", [bytes(status.backlog_bytes), status.oldest_unshipped_seconds !== null && status.oldest_unshipped_seconds !== undefined && `, the oldest for ${seconds(status.oldest_unshipped_seconds)}`]],
       ["Written", rate(status.churn_bytes_per_second)],
