@@ -117,6 +117,12 @@ export default async function () {
   await points.getByRole("cell", { name: "<img src=x onerror=alert(1)>" }).waitFor();
   assert.equal(await page.locator("main img[src]").count(), 0);
 
+  step("certificates say when they end");
+  await visit(console, "Gateways");
+  await page.getByText(/The certificate that this gateway shows ends: \d{4}-/).waitFor();
+  await page.goBack();
+  await settled(console);
+
   step("a point is pinned, by name and reason");
   const row = points.getByRole("row").filter({ hasText: "before the upgrade" });
   await row.getByRole("button", { name: "Pin…" }).click();

@@ -776,6 +776,7 @@ pub(crate) fn report(context: &Context) -> GatewayReport {
         health,
         reasons,
         vaults: vaults_shown,
+        certificate_expires: context.authority_ends.get().copied(),
         notices: context.notices.shown(),
         protection: protection_of_all,
         summary: Some(summary),

@@ -323,6 +323,10 @@ pub struct GatewayReport {
     pub vaults: Vec<super::Vault>,
     /// How well each group is protected.
     pub protection: Vec<super::ProtectionStatus>,
+    /// When the authority of this gateway's own certificate ends, and the certificate with it.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default)]
+    pub certificate_expires: Option<Timestamp>,
     /// The channels through which it tells people what happens.
     #[serde(default)]
     pub notices: Vec<super::NoticeChannel>,

@@ -64,6 +64,25 @@ function view(ctx, { gateways, sites, agents }) {
       ),
     ),
     section(
+      "Notices",
+      table(
+        "Channels through which this gateway tells people what happens",
+        ["Channel", "Kind", "State", "Last sent", "Waiting", "Given up"],
+        report.notices.map((channel) => ({
+          key: channel.name,
+          cells: [
+            channel.name,
+            channel.means,
+            channel.failing_since ? [badge("fails", "bad"), " since ", time(channel.failing_since), channel.error && h("p", { class: "quiet" }, channel.error)] : badge("works", "good"),
+            time(channel.last_sent),
+            channel.waiting,
+            channel.dropped,
+          ],
+        })),
+        "It tells nobody: a webhook or a mail server stands in its configuration.",
+      ),
+    ),
+    section(
       "Agents",
       table(
         "Agents and their certificates",
