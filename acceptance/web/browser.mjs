@@ -74,9 +74,12 @@ export async function visit({ page }, name) {
   await settled({ page });
 }
 
-/** Waits until the page that is open has what it shows. */
+/** Waits until the page of the address that is open is there, and has what it shows. */
 export async function settled({ page }) {
-  await page.getByText("Looking…").waitFor({ state: "detached" });
+  await page.waitForFunction(() => {
+    const main = document.querySelector("main");
+    return main?.dataset.address === location.hash && !main.hasAttribute("aria-busy");
+  });
 }
 
 /** The page is no wider than the screen, so that nobody scrolls sideways for a button. */

@@ -246,7 +246,12 @@ function frame() {
     menu(name),
     h(
       "main",
-      { id: "main", key: `main-${name}-${id ?? ""}` },
+      {
+        id: "main",
+        key: `main-${name}-${id ?? ""}`,
+        "data-address": location.hash,
+        "aria-busy": state.data === undefined && !state.pageProblem ? "true" : undefined,
+      },
       h("h1", { tabindex: "-1", class: page.verdict?.(state) }, title),
       lost(),
       state.pageProblem && notice("bad", state.pageProblem.message),
