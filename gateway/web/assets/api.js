@@ -51,6 +51,9 @@ async function ask(method, path, { body, key, signal, unanswered = "The gateway 
 /** One object. */
 export const get = async (path, signal) => (await ask("GET", path, { signal })).json();
 
+/** What a page can do without: `otherwise` where the gateway doesn't give it now. */
+export const quiet = (asked, otherwise = []) => asked.catch(() => otherwise);
+
 /** A file, as it is. */
 export const blob = async (path) => (await ask("GET", path)).blob();
 

@@ -1,12 +1,11 @@
 // Gateways, agents, vaults: who takes part, and whose certificates end when.
 
-import { list } from "../api.js";
+import { list, quiet } from "../api.js";
 import { h } from "../dom.js";
 import { byName, bytes, moment, words } from "../format.js";
 import { badge, section, table, time } from "../ui.js";
 
 async function load({ signal }) {
-  const quiet = (asked) => asked.catch(() => []);
   const [gateways, sites, agents] = await Promise.all([list("/v1/gateways", 500, signal), quiet(list("/v1/sites", 200, signal)), quiet(list("/v1/agents", 1000, signal))]);
   return { gateways, sites, agents };
 }

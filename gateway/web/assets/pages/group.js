@@ -1,6 +1,6 @@
 // One consistency group: how well it is protected, its volumes, its recovery points, and what can be done with it.
 
-import { get, list } from "../api.js";
+import { get, list, quiet } from "../api.js";
 import { h } from "../dom.js";
 import { byName, bytes, count, moment, rate, seconds, words } from "../format.js";
 import { badge, button, facts, gauge, link, notice, reasons, section, sparkline, table, time } from "../ui.js";
@@ -12,16 +12,15 @@ const FIRST = 20;
 
 async function load({ id, signal, state }) {
   const path = `group=${encodeURIComponent(id)}`;
-  const quiet = (asked, otherwise) => asked.catch((problem) => (otherwise === undefined ? { problem } : otherwise));
   const group = await get(`/v1/groups/${id}`, signal);
   const [status, volumes, points, clean, jobs, history, machines, policy, vault] = await Promise.all([
     list(`/v1/protection-status?${path}`, 1, signal).then((all) => all[0]),
     list("/v1/volumes", 1000, signal),
-    quiet(list(`/v1/points?${path}`, state.view.allPoints ? 1000 : POINTS, signal)),
+    list(`/v1/points?${path}`, state.view.allPoints ? 1000 : POINTS, signal).catch((problem) => ({ problem })),
     quiet(get(`/v1/clean-point?${path}`, signal), null),
-    quiet(list(`/v1/jobs?${path}`, 10, signal), []),
-    quiet(list(`/v1/protection-history?${path}`, 1, signal), []),
-    quiet(list("/v1/machines", 1000, signal), []),
+    quiet(list(`/v1/jobs?${path}`, 10, signal)),
+    quiet(list(`/v1/protection-history?${path}`, 1, signal)),
+    quiet(list("/v1/machines", 1000, signal)),
     quiet(get(`/v1/policies/${group.spec.policy_id}`, signal), null),
     quiet(get(`/v1/vaults/${group.spec.vault_id}`, signal), null),
   ]);
@@ -197,7 +196,7 @@ function view(ctx, data) {
       policy && ["Policy", `${policy.spec.name}: a point every ${policy.spec.recovery_point_interval}`],
       status.hydrated_bytes !== null && ["Fetched from the vault", bytes(status.hydrated_bytes)],
     ),
-    reasons(is.reasons)?.children && notice(is.health === "critical" ? "bad" : "warn", reasons(is.reasons)),
+    is.reasons.length > 0 && notice(is.health === "critical" ? "bad" : "warn", reasons(is.reasons)),
     running && notice("plain", "Under way: ", link(`jobs/${running.id}`, words(running.kind)), ` (${words(running.steps.find((step) => step.state === "running")?.name ?? running.state)})`),
     single,
     h(

@@ -1,6 +1,6 @@
 // Machines: where they run, what is on their screens, and what can be done with one by itself.
 
-import { get, list as listed } from "../api.js";
+import { get, list as listed, quiet } from "../api.js";
 import { h } from "../dom.js";
 import { byName, bytes, moment, words } from "../format.js";
 import { badge, button, facts, link, notice, section, table, time } from "../ui.js";
@@ -39,12 +39,11 @@ function runs(machine) {
 
 async function load({ id, signal, state }) {
   const machine = await get(`/v1/machines/${id}`, signal);
-  const quiet = (asked, otherwise) => asked.catch(() => otherwise);
   const { looking } = state.view;
   const [group, jobs, points, look] = await Promise.all([
-    quiet(get(`/v1/groups/${machine.spec.group_id}`, signal)),
-    quiet(listed(`/v1/jobs?machine=${encodeURIComponent(id)}`, 10, signal), []),
-    quiet(listed(`/v1/points?group=${encodeURIComponent(machine.spec.group_id)}`, 50, signal), []),
+    quiet(get(`/v1/groups/${machine.spec.group_id}`, signal), null),
+    quiet(listed(`/v1/jobs?machine=${encodeURIComponent(id)}`, 10, signal)),
+    quiet(listed(`/v1/points?group=${encodeURIComponent(machine.spec.group_id)}`, 50, signal)),
     looking === undefined ? undefined : get(`/v1/machines/${id}/run?screen=true${looking ? `&test=${encodeURIComponent(looking)}` : ""}`, signal).catch((problem) => ({ problem })),
   ]);
   return { machine, group, jobs, points, look };

@@ -1,6 +1,6 @@
 // Whether everything is protected, and what has to be done.
 
-import { list } from "../api.js";
+import { list, quiet } from "../api.js";
 import { h } from "../dom.js";
 import { byName, bytes, count, seconds, words } from "../format.js";
 import { badge, link, section, sparkline, table, time } from "../ui.js";
@@ -20,9 +20,8 @@ async function histories(signal, view) {
 }
 
 async function load({ signal, state }) {
-  const quiet = (asked) => asked.catch(() => []);
   const [history, jobs, drills, plans, events] = await Promise.all([
-    histories(signal, state.view).catch(() => new Map()),
+    quiet(histories(signal, state.view), new Map()),
     quiet(list("/v1/jobs", 50, signal)),
     quiet(list("/v1/drills", 200, signal)),
     quiet(list("/v1/plans", 200, signal)),

@@ -1,6 +1,6 @@
 // Recovery plans: whether they would work, and carrying them out.
 
-import { get, list as listed } from "../api.js";
+import { get, list as listed, quiet } from "../api.js";
 import { h } from "../dom.js";
 import { byName, moment, words } from "../format.js";
 import { badge, facts, link, notice, section, table, time } from "../ui.js";
@@ -24,7 +24,6 @@ export const list = {
 
 async function load({ id, signal }) {
   const plan = await get(`/v1/plans/${id}`, signal);
-  const quiet = (asked) => asked.catch(() => []);
   const [machines, volumes, drills, jobs, sites] = await Promise.all([
     quiet(listed("/v1/machines", 1000, signal)),
     quiet(listed("/v1/volumes", 1000, signal)),
