@@ -33,8 +33,9 @@ mod tests;
 pub(crate) use batch::{BATCH_ENTRIES, OpenBatch};
 
 const FILE_PREFIX: &str = "journal-";
-/// Files kept ready for reuse once they are free; the rest is deleted.
-const SPARE_FILES: usize = 2;
+/// Share of the journal's limit that files may have which are kept ready for reuse, percent; the rest is deleted. A new one is
+/// written twice: filled with zeroes, then with batches.
+const SPARE_PERCENT: u64 = 50;
 const ZERO_CHUNK: usize = 1 << 20;
 const SCAN_CHUNK: usize = 1 << 20;
 /// How far the incarnation of a leftover may be above the log's: runs whose batches were all lost raise it by one each.
@@ -331,7 +332,8 @@ impl Journal {
         // older file is what a restart finds the end of the log by.
         while self.files.get(1).is_some_and(|next| next.first_lsn <= upto) {
             let Some(file) = self.files.pop_front() else { break };
-            if self.free.len() < SPARE_FILES && file.length == self.sizes.file_bytes {
+            let spares = (self.sizes.limit_bytes / 100 * SPARE_PERCENT / self.sizes.file_bytes.max(1)).max(2);
+            if (self.free.len() as u64) < spares && file.length == self.sizes.file_bytes {
                 self.free.push(Spare { name: file.name, file: file.file, length: file.length });
             } else if let Err(error) = self.disk.remove(&file.name) {
                 tracing::warn!(file = file.name, %error, "a journal file that is no longer needed could not be deleted");

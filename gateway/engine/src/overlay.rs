@@ -42,7 +42,7 @@ impl Run {
         Run { extent: Extent { lba: start, blocks: end - start }, lsn: self.lsn, content }
     }
 
-    fn data_bytes(&self) -> u64 {
+    pub(crate) fn data_bytes(&self) -> u64 {
         match self.content {
             Content::Data(_) => self.extent.blocks * BLOCK_SIZE_U64,
             Content::Zero => 0,

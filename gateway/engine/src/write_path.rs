@@ -2,13 +2,17 @@
 //! is driven in steps, so that tests can put a crash between any two of them.
 //!
 //! ```text
-//! submit ─LSN, overlay─> open batch ──commit──> journal ──sync──> durable ──destage──> images ──save──> state, reclaim
-//!    ack after commit ────────┘   flush: ack after sync ──┘                            (frozen layer only)
+//! submit ─LSN, overlay─> open batch ──commit──> journal ──sync──> durable ──spill──> images ──settle──> state, reclaim
+//!    ack after commit ────────┘   flush: ack after sync ──┘              (frozen layer only)   (their sync)
 //! ```
-//! Locks, always taken in this order: dirty → destage → reading → journal → sync → core. `core` is held for memory operations only.
+//! Locks, always taken in this order: dirty → settling → destage → reading → journal → sync → core. `core` is held for memory operations only.
 //!
-//! - An acknowledged record is in the kernel; a flushed one is durable. Records are acknowledged in LSN order.
+//! - An acknowledged record is in the kernel; a flushed one is durable. Records are acknowledged in LSN order. Where each write
+//!   is flushed anyway, it is acknowledged when it is durable ([`follow`]).
 //! - Only durable records reach an image (the frozen layer waits for its sync) or a reader of [`WritePath::durable`].
+//! - What an image was given leaves the overlay at once, and counts as there ([`Figures::image`]) once the image is synced, which
+//!   is put off for as long as there is something to gain: what is written again meanwhile reaches the disk once. A restart
+//!   takes the records since then from the journal again.
 //! - Space for a batch exists, zero-filled, before its records get an LSN: a full disk refuses a write, it never
 //!   loses one that was accepted.
 //! - While the vault lacks blocks that the journal no longer brings (`resync`), every point is placed as not consistent.
@@ -16,12 +20,13 @@
 //!   there stays readable. The kernel forgets what it could not write, so that trying again would be a lie.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_format::journal::EntryOp;
 use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Epoch, Extent, GroupId, Lsn, PointId, VolumeId};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::dirty::DirtyFile;
@@ -34,24 +39,36 @@ use crate::planted::{self, Bug};
 use crate::record::{LogRecord, Op, PointMark};
 use crate::sync::Lock;
 
+mod follow;
 mod hold;
 mod loops;
 mod resync;
+mod settle;
 mod stages;
 #[cfg(test)]
 mod tests;
 mod throttle;
 
+use follow::Follow;
 pub use loops::{Due, Upkeep};
 use resync::Missing;
 pub use resync::{CopyStep, LogChunk};
+use settle::Unsettled;
 use throttle::Throttle;
+
+/// What images may have been given since they were synced, at most: what a restart reads again.
+const UNSETTLED_BYTES: u64 = 256 << 20;
+
+/// So many acknowledgements a thread of the journal gives itself: each of them wakes another thread.
+const ACKS_HERE: usize = 4;
 
 /// Bounds of a write path.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of data that may wait for the images, in memory.
     pub overlay_bytes: u64,
+    /// Bytes that images may have been given since they were synced; some more while that is under way.
+    pub unsettled_bytes: u64,
     /// Bytes of one batch, at most.
     pub batch_bytes: usize,
     /// Bytes accepted and not yet in the kernel, at most.
@@ -67,6 +84,7 @@ impl Limits {
         let batch_bytes = usize::try_from(file_bytes / 4).unwrap_or(usize::MAX).min(4 << 20);
         Self {
             overlay_bytes,
+            unsettled_bytes: (limit_bytes / 8).min(UNSETTLED_BYTES),
             batch_bytes,
             queue_bytes: file_bytes / 4,
             journal: JournalSizes { file_bytes, limit_bytes },
@@ -126,6 +144,7 @@ pub struct WritePath {
     limits: Limits,
     epoch: Lock<Epoch>,
     dirty: Lock<DirtyFile>,
+    settling: Lock<()>,
     destaging: Lock<()>,
     /// Held while records are read back, and while their files are given back.
     reading: Lock<()>,
@@ -135,8 +154,11 @@ pub struct WritePath {
     commit_wanted: Condvar,
     sync_wanted: Condvar,
     upkeep_wanted: Condvar,
+    settle_wanted: Condvar,
     room: tokio::sync::Notify,
     syncs: crate::meter::Histogram,
+    /// Where many acknowledgements at once are given from.
+    runtime: OnceLock<Handle>,
 }
 
 #[derive(Debug)]
@@ -150,9 +172,20 @@ struct Core {
     written: Lsn,
     durable: Lsn,
     flushes: Vec<(Lsn, AckSender)>,
+    /// Newest acknowledged record.
+    acknowledged: Lsn,
+    /// Batches that are in the kernel, by their last record, and are acknowledged when they are durable.
+    waiting: VecDeque<(Lsn, Vec<AckSender>)>,
+    follow: Follow,
     volumes: BTreeMap<VolumeId, VolumeEntry>,
     frozen_at: Option<Lsn>,
+    /// Records up to here were given to the images.
+    spilled: Lsn,
+    /// Records up to here are durable in the images.
     image: Lsn,
+    unsettled: Unsettled,
+    /// Images are being synced for records up to `spilled` as it was when that began.
+    settling: bool,
     /// A free journal file is ready.
     spare_ready: bool,
     /// Bytes left in the journal's current file.
@@ -225,8 +258,10 @@ impl WritePath {
     ) -> Result<Self> {
         let mut volumes: BTreeMap<VolumeId, VolumeEntry> =
             images.into_iter().map(|(id, image)| (id, VolumeEntry { image, overlay: Overlay::default() })).collect();
+        let mut all = true;
         let journal = Journal::open(disk, group, limits.journal, needed_after.min(image_lsn), &mut |record| {
-            if record.lsn > image_lsn { replay(&mut volumes, record) } else { Ok(()) }
+            all = all && overlay_bytes(&volumes) < limits.overlay_bytes;
+            if all && record.lsn > image_lsn { replay(&mut volumes, record) } else { Ok(()) }
         })?;
         if journal.next_lsn() <= image_lsn {
             return Err(EngineError::new(
@@ -238,7 +273,11 @@ impl WritePath {
                 ),
             ));
         }
-        Ok(Self::assemble(disk, group, epoch, limits, journal, image_lsn, volumes))
+        let path = Self::assemble(disk, group, epoch, limits, journal, image_lsn, volumes);
+        if !all {
+            path.replay_in_steps(image_lsn)?;
+        }
+        Ok(path)
     }
 
     fn assemble(
@@ -261,9 +300,15 @@ impl WritePath {
             written: next.previous(),
             durable: next.previous(),
             flushes: Vec::new(),
+            acknowledged: next.previous(),
+            waiting: VecDeque::new(),
+            follow: Follow::default(),
             volumes,
             frozen_at: None,
+            spilled: image,
             image,
+            unsettled: Unsettled::default(),
+            settling: false,
             spare_ready: journal.spare_bytes() > 0,
             file_room: journal.file_room(),
             journal_full: None,
@@ -279,6 +324,7 @@ impl WritePath {
             limits,
             epoch: Lock::new(epoch),
             dirty: Lock::new(DirtyFile::new(disk, group)),
+            settling: Lock::new(()),
             destaging: Lock::new(()),
             reading: Lock::new(()),
             journal: Lock::new(journal),
@@ -287,8 +333,27 @@ impl WritePath {
             commit_wanted: Condvar::new(),
             sync_wanted: Condvar::new(),
             upkeep_wanted: Condvar::new(),
+            settle_wanted: Condvar::new(),
             room: tokio::sync::Notify::new(),
             syncs: crate::meter::Histogram::default(),
+            runtime: OnceLock::new(),
+        }
+    }
+
+    /// Has many acknowledgements at once given by a task there, so that the journal's threads go on meanwhile.
+    pub fn acknowledge_from(&self, runtime: Handle) {
+        let _ = self.runtime.set(runtime);
+    }
+
+    fn acknowledge(&self, acks: Vec<AckSender>) {
+        let give = |acks: Vec<AckSender>| {
+            for ack in acks {
+                let _ = ack.send(Ok(()));
+            }
+        };
+        match self.runtime.get().filter(|_| acks.len() > ACKS_HERE) {
+            Some(runtime) => drop(runtime.spawn(async move { give(acks) })),
+            None => give(acks),
         }
     }
 
@@ -316,6 +381,7 @@ impl WritePath {
         let _no_destage = self.destaging.lock();
         let mut core = self.core.lock();
         core.volumes.remove(&id);
+        core.unsettled.forget(id);
         core.missing.forget(id);
     }
 
@@ -374,7 +440,9 @@ impl WritePath {
         if core.held.is_some() {
             return Ok(Submitted::Wait);
         }
-        self.place(&mut core, op)
+        let placed = self.place(&mut core, op)?;
+        self.placed(core, &placed);
+        Ok(placed)
     }
 
     /// The same for records of the group itself (points, sizes), which a read-only group takes too.
@@ -386,7 +454,26 @@ impl WritePath {
         if let Mode::Poisoned(why) = &core.mode {
             return Err(poisoned(self.group, why));
         }
-        self.place(&mut core, op)
+        let placed = self.place(&mut core, op)?;
+        self.placed(core, &placed);
+        Ok(placed)
+    }
+
+    /// Has a record that got its place taken to the journal: on this thread if it may wait and nobody else is at it, so that no
+    /// other has to be woken.
+    fn placed(&self, core: MutexGuard<'_, Core>, placed: &Submitted) {
+        if matches!(placed, Submitted::Wait) {
+            return;
+        }
+        let here = core.sealed.is_empty() && core.open.batch.entries() == 1 && crate::blocking::waits_here();
+        drop(core);
+        match here.then(|| self.journal.try_lock()).flatten() {
+            // What fails is in the group's state, and everybody who waits is told.
+            Some(journal) => {
+                let _ = self.commit_with(journal, true);
+            }
+            None => self.commit_wanted.notify_one(),
+        }
     }
 
     fn place(&self, core: &mut Core, op: &Op) -> Result<Submitted> {
@@ -421,7 +508,6 @@ impl WritePath {
         let (sender, ack) = oneshot::channel();
         core.open.acks.push(sender);
         core.apply(lsn, op);
-        self.commit_wanted.notify_one();
         Ok(Submitted::Accepted(lsn, ack))
     }
 
@@ -432,18 +518,40 @@ impl WritePath {
     }
 
     /// Asks that everything submitted so far becomes durable; `None` when it is already.
+    ///
+    /// # Errors
+    /// `Damaged` when poisoned.
     pub fn flush(&self) -> Result<Option<Ack>> {
+        self.flush_up_to(|core| core.next.previous())
+    }
+
+    /// Asks that everything acknowledged so far becomes durable, as applications do; `None` when it is already.
+    ///
+    /// # Errors
+    /// As [`WritePath::flush`].
+    pub fn flush_acknowledged(&self) -> Result<Option<Ack>> {
+        self.flush_up_to(|core| {
+            core.follow.flush();
+            core.acknowledged
+        })
+    }
+
+    fn flush_up_to(&self, upto: impl FnOnce(&mut Core) -> Lsn) -> Result<Option<Ack>> {
         let mut core = self.core.lock();
         if let Mode::Poisoned(why) = &core.mode {
             return Err(poisoned(self.group, why));
         }
-        let upto = core.next.previous();
+        let upto = upto(&mut core);
         if core.durable >= upto || planted::is(Bug::AcknowledgesBeforeSync) {
             return Ok(None);
         }
         let (sender, ack) = oneshot::channel();
         core.flushes.push((upto, sender));
+        let written = core.written >= upto;
         drop(core);
+        if written && crate::blocking::waits_here() && self.sync_here() {
+            return Ok(Some(ack));
+        }
         self.commit_wanted.notify_one();
         self.sync_wanted.notify_one();
         Ok(Some(ack))
@@ -454,11 +562,25 @@ impl WritePath {
     /// # Errors
     /// `NotFound` for an unknown volume.
     pub fn locate(&self, volume: VolumeId, extent: Extent) -> Result<(Arc<Image>, Vec<Piece>)> {
+        let (image, _, pieces) = self.locate_within(volume, extent)?;
+        Ok((image, pieces))
+    }
+
+    /// The same for the part of an extent that the volume has, which is told.
+    ///
+    /// # Errors
+    /// As [`WritePath::locate`].
+    pub fn locate_within(&self, volume: VolumeId, extent: Extent) -> Result<(Arc<Image>, Extent, Vec<Piece>)> {
         let core = self.core.lock();
         let entry = core.volumes.get(&volume).ok_or_else(|| no_volume(volume))?;
         let image = Arc::clone(&entry.image);
+        let blocks = extent.end().min(image.blocks()).saturating_sub(extent.lba);
+        let extent = Extent { lba: extent.lba, blocks };
         let runs = entry.overlay.within(extent);
         drop(core);
+        if runs.is_empty() && !image.is_lazy() {
+            return Ok((image, extent, vec![Piece::Image(extent)]));
+        }
         let mut pieces = Vec::with_capacity(runs.len() * 2 + 1);
         let mut at = extent.lba;
         let gap = |from: u64, to: u64, pieces: &mut Vec<Piece>| {
@@ -477,7 +599,7 @@ impl WritePath {
             });
         }
         gap(at, extent.end(), &mut pieces);
-        Ok((image, pieces))
+        Ok((image, extent, pieces))
     }
 
     /// For reading records after `after` back.
@@ -488,7 +610,7 @@ impl WritePath {
 
 impl Core {
     fn overlay_bytes(&self) -> u64 {
-        self.volumes.values().map(|entry| entry.overlay.data_bytes()).sum()
+        overlay_bytes(&self.volumes)
     }
 
     fn is_poisoned(&self) -> bool {
@@ -513,7 +635,9 @@ impl Core {
     }
 
     fn sync_due(&self) -> bool {
-        !self.is_poisoned() && self.flushes.iter().any(|(upto, _)| *upto <= self.written && *upto > self.durable)
+        !self.is_poisoned()
+            && (!self.waiting.is_empty()
+                || self.flushes.iter().any(|(upto, _)| *upto <= self.written && *upto > self.durable))
     }
 
     fn check_target(&self, op: &Op) -> Result<()> {
@@ -579,6 +703,10 @@ impl Core {
             entry.overlay.insert(run);
         }
     }
+}
+
+fn overlay_bytes(volumes: &BTreeMap<VolumeId, VolumeEntry>) -> u64 {
+    volumes.values().map(|entry| entry.overlay.data_bytes()).sum()
 }
 
 /// The overlay run that a record stands for; none for points and sizes, nor for copies of what is there.

@@ -157,7 +157,8 @@ async fn a_full_journal_stops_nobody_and_the_vault_catches_up() {
     assert_same(&lab.content_at(&newest).await, &history.now(), "after the resync");
     assert_same(&content(&volume(&group, &lab)).await, &history.now(), "the volume");
     assert!(every_point_is_exact(&lab, group.status().branch, &history).await >= 2);
-    assert_eq!(group.status().health, Health::Healthy, "{:?}", group.status().reasons);
+    // The journal's files are given back once the images hold what is in them.
+    until("all is well", || group.status().health == Health::Healthy).await;
     assert_eq!(group.status().backlog_bytes, 0);
     group.close(Duration::ZERO).await;
 }

@@ -306,10 +306,10 @@ impl Mount {
     /// killed, and keeps the connection open, so that a SIGKILL in that moment would leave a process that never ends and a
     /// mount that nobody can use or replace (seen in a test).
     async fn serve(&self, connection: OwnedFd) -> std::io::Result<()> {
-        let shell = Shell::new(Arc::clone(&self.fs), self.gate.clone(), Handle::current());
+        let readers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, READERS_MAX);
+        let shell = Shell::new(Arc::clone(&self.fs), self.gate.clone(), Handle::current(), readers);
         let mut config = fuser::Config::default();
-        let readers = std::thread::available_parallelism().map_or(2, usize::from);
-        config.n_threads = Some(readers.clamp(2, READERS_MAX));
+        config.n_threads = Some(readers);
         config.clone_fd = true;
         // Who may use the mount, the kernel decides by the mount's own options.
         config.acl = SessionACL::All;

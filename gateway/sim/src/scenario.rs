@@ -72,6 +72,7 @@ pub fn small_limits(file_blocks: u64, files: u64) -> Limits {
     let quarter = (file_blocks / 4).max(4) * 4096;
     Limits {
         overlay_bytes: 24 * 4096,
+        unsettled_bytes: 16 * 4096,
         batch_bytes: usize::try_from(quarter).unwrap_or(usize::MAX),
         queue_bytes: quarter,
         journal: JournalSizes { file_bytes, limit_bytes: files * file_bytes },

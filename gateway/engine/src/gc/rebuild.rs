@@ -248,7 +248,8 @@ impl Rebuilding<'_> {
             builder = self.push(builder, id, *volume, wanted).await?;
         }
         let key = names::rebuilt(reader.group(), id, generation);
-        let sealed = crate::blocking::run(move || builder.seal(now)).await.map_err(|error| given_up(id, &error))?;
+        let sealed =
+            crate::blocking::run_behind(move || builder.seal(now)).await.map_err(|error| given_up(id, &error))?;
         let bytes = Bytes::from(sealed.map_err(|error| cause::object(&key, error))?.bytes);
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.settings.pace.take(len, || reader.vault().now()).await;
@@ -348,7 +349,7 @@ impl Rebuilding<'_> {
                 }
                 Ok::<_, lifeboat_format::FormatError>(builder)
             };
-            let pushed = crate::blocking::run(task).await.map_err(|error| given_up(id, &error))?;
+            let pushed = crate::blocking::run_behind(task).await.map_err(|error| given_up(id, &error))?;
             builder = pushed.map_err(|error| cause::object(&id.to_string(), error))?;
         }
         Ok(builder)
@@ -387,7 +388,7 @@ impl Rebuilding<'_> {
             let there = object.index.blocks().map(|block| ((block.frame.0, block.slot), block.hash));
             Ok::<HashMap<_, _>, lifeboat_format::FormatError>(there.collect())
         };
-        let there = crate::blocking::run(task).await.map_err(|error| given_up(id, &error))?;
+        let there = crate::blocking::run_behind(task).await.map_err(|error| given_up(id, &error))?;
         let there = there.map_err(|error| cause::object(&key, error))?;
         let mut wanted = origin.blocks.values().flatten();
         Ok(wanted.all(|block| there.get(&(block.frame, block.slot)) == Some(&block.hash)))

@@ -1,4 +1,4 @@
-//! A write path at work: its three threads, and the point that absent blocks are read from.
+//! A write path at work: its four threads, and the point that absent blocks are read from.
 
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -96,19 +96,21 @@ impl Group {
         path: &Arc<WritePath>,
         mut upkept: impl FnMut(&WritePath) + Send + 'static,
     ) -> Vec<JoinHandle<()>> {
-        let [commit, sync, upkeep] = [Arc::clone(path), Arc::clone(path), Arc::clone(path)];
+        path.acknowledge_from(tokio::runtime::Handle::current());
+        let [commit, sync, settle, upkeep] = [(); 4].map(|()| Arc::clone(path));
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(body).ok()
         };
         let threads: Vec<JoinHandle<()>> = [
             spawn("journal-commit", Box::new(move || commit.commit_loop())),
             spawn("journal-sync", Box::new(move || sync.sync_loop())),
+            spawn("image-sync", Box::new(move || settle.settle_loop())),
             spawn("destage", Box::new(move || upkeep.upkeep_loop(UPKEEP, |_| upkept(&upkeep)))),
         ]
         .into_iter()
         .flatten()
         .collect();
-        if threads.len() < 3 {
+        if threads.len() < 4 {
             path.set_read_only(Some(format!("{}: the system gives this process no more threads", self.config.group)));
         }
         threads
@@ -198,6 +200,7 @@ fn start_steps(
     // What fails is in the group's state, and everybody who waited was told.
     tokio::spawn(steps(Arc::downgrade(path), Arc::clone(pause), |path, due| due.commit && path.commit().is_ok()));
     tokio::spawn(steps(Arc::downgrade(path), Arc::clone(pause), |path, due| due.sync && path.sync().is_ok()));
+    tokio::spawn(steps(Arc::downgrade(path), Arc::clone(pause), |path, due| due.settle && path.settle().is_ok()));
     let mut next = Instant::now() + UPKEEP;
     tokio::spawn(steps(Arc::downgrade(path), Arc::clone(pause), move |path, due| {
         if !due.upkeep && Instant::now() < next {
@@ -259,6 +262,14 @@ pub(super) async fn submit(path: &WritePath, op: &Op) -> Result<Lsn> {
 /// Waits until everything submitted so far is durable.
 pub(super) async fn flush(path: &WritePath) -> Result<()> {
     match path.flush()? {
+        None => Ok(()),
+        Some(ack) => ack.await.map_err(|_| gone())?,
+    }
+}
+
+/// The same for everything acknowledged so far, for an application that asks.
+pub(super) async fn flush_acknowledged(path: &WritePath) -> Result<()> {
+    match path.flush_acknowledged()? {
         None => Ok(()),
         Some(ack) => ack.await.map_err(|_| gone())?,
     }

@@ -591,7 +591,7 @@ async fn claim(group: &Group, running: &Running) -> Result<Writer, ShipError> {
 async fn read_interval(running: &Running, after: Lsn, upto: Lsn, hint: &mut Option<ReadHint>) -> Result<Interval> {
     let (path, mut at) = (Arc::clone(&running.path), *hint);
     let (chunk, at) =
-        crate::blocking::run(move || path.read_log(after, upto, READ_BYTES, &mut at).map(|chunk| (chunk, at)))
+        crate::blocking::run_behind(move || path.read_log(after, upto, READ_BYTES, &mut at).map(|chunk| (chunk, at)))
             .await
             .map_err(|_| running::gone())??;
     *hint = at;

@@ -55,6 +55,17 @@ impl GroupVolume {
     /// Content of whole blocks.
     async fn read_blocks(&self, running: &Running, extent: Extent) -> Result<Bytes> {
         let (image, pieces) = running.path.locate(self.id, extent)?;
+        self.read_pieces(running, extent, image, pieces).await
+    }
+
+    /// The same, where its pieces are known already. They end with the volume.
+    async fn read_pieces(
+        &self,
+        running: &Running,
+        extent: Extent,
+        image: Arc<Image>,
+        pieces: Vec<Piece>,
+    ) -> Result<Bytes> {
         if let [Piece::Memory(_, Some(data))] = pieces.as_slice() {
             return Ok(data.clone());
         }
@@ -154,15 +165,16 @@ impl BlockVolume for GroupVolume {
     }
 
     async fn read(&self, offset: u64, len: u32) -> Result<Bytes> {
-        let (running, image) = self.open()?;
-        let size = image.blocks() * BLOCK_SIZE_U64;
-        let end = offset.saturating_add(u64::from(len)).min(size);
+        let running = self.group.running.lock().clone().ok_or_else(|| self.closed())?;
+        let first = offset / BLOCK_SIZE_U64;
+        let last = offset.saturating_add(u64::from(len)).div_ceil(BLOCK_SIZE_U64);
+        let extent = Extent { lba: first, blocks: last.saturating_sub(first) };
+        let (image, extent, pieces) = running.path.locate_within(self.id, extent).map_err(|_| self.closed())?;
+        let end = offset.saturating_add(u64::from(len)).min(extent.end() * BLOCK_SIZE_U64);
         if offset >= end {
             return Ok(Bytes::new());
         }
-        let first = offset / BLOCK_SIZE_U64;
-        let extent = Extent { lba: first, blocks: end.div_ceil(BLOCK_SIZE_U64) - first };
-        let blocks = self.read_blocks(&running, extent).await?;
+        let blocks = self.read_pieces(&running, extent, image, pieces).await?;
         let from = usize::try_from(offset - first * BLOCK_SIZE_U64).unwrap_or(0);
         Ok(blocks.slice(from..from + usize::try_from(end - offset).unwrap_or(0)))
     }
@@ -191,7 +203,7 @@ impl BlockVolume for GroupVolume {
 
     async fn flush(&self) -> Result<()> {
         let (running, _) = self.open()?;
-        running::flush(&running.path).await
+        running::flush_acknowledged(&running.path).await
     }
 
     async fn zero(&self, offset: u64, len: u64, trim: bool) -> Result<()> {

@@ -446,7 +446,7 @@ async fn prepare(
 }
 
 async fn on_worker<T: Send + 'static>(work: impl FnOnce() -> Result<T, FormatError> + Send + 'static) -> Result<T> {
-    crate::blocking::run(work)
+    crate::blocking::run_behind(work)
         .await
         .map_err(|error| EngineError::new(ErrorKind::Closed, format!("building a segment was given up: {error}")))?
         .map_err(|error| cause::object("segment", error))

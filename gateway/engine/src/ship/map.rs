@@ -317,7 +317,7 @@ impl MapJob {
         let (reader, place, pace) = (Arc::clone(&self.reader), self.place, Arc::clone(&self.pace));
         let key = names::map(place.group, place.branch, place.lsn, place.id);
         let epoch = self.position.epoch;
-        let Built { bytes, written } = crate::blocking::run(move || self.build())
+        let Built { bytes, written } = crate::blocking::run_behind(move || self.build())
             .await
             .map_err(|error| EngineError::new(ErrorKind::Closed, format!("building a map was given up: {error}")))??;
         let len = length(&bytes);

@@ -5,7 +5,7 @@ use super::*;
 /// What a round of upkeep came to.
 #[derive(Clone, Copy, Debug)]
 pub struct Upkeep {
-    /// Something was taken to the images.
+    /// The images were given something.
     pub destaged: bool,
     /// The disk had failed, or the journal was full: trying again at once would change nothing.
     pub failing: bool,
@@ -22,6 +22,8 @@ pub struct Due {
     pub sync: bool,
     /// Upkeep can't wait for its next turn.
     pub upkeep: bool,
+    /// The images are to be synced.
+    pub settle: bool,
 }
 
 impl WritePath {
@@ -31,6 +33,7 @@ impl WritePath {
         self.commit_wanted.notify_all();
         self.sync_wanted.notify_all();
         self.upkeep_wanted.notify_all();
+        self.settle_wanted.notify_all();
     }
 
     /// Commits batches as they come, until [`WritePath::stop`].
@@ -64,8 +67,29 @@ impl WritePath {
         }
     }
 
-    /// Prepares journal files and destages: when the overlay is a quarter full, when a writer waits, and every
-    /// `interval` otherwise; until [`WritePath::stop`]. `after` runs after each round, with whether anything was destaged.
+    /// Syncs the images when upkeep wants it, until [`WritePath::stop`].
+    pub fn settle_loop(&self) {
+        loop {
+            let mut core = self.core.lock();
+            while !core.stopping && !core.unsettled.is_wanted() {
+                core = wait(&self.settle_wanted, core, Duration::from_secs(1));
+            }
+            if core.stopping {
+                return;
+            }
+            drop(core);
+            if let Err(error) = self.settle() {
+                tracing::warn!(group = %self.group, %error, "syncing the images failed");
+            }
+            // Files of the journal may be given back now, and somebody may wait for one.
+            if !self.core.lock().spare_ready {
+                self.upkeep_wanted.notify_one();
+            }
+        }
+    }
+
+    /// Prepares journal files and gives the images what waits for them: when the overlay is a quarter full, when a writer waits, and
+    /// every `interval` otherwise; until [`WritePath::stop`]. `after` runs after each round, with whether they were given anything.
     pub fn upkeep_loop(&self, interval: Duration, mut after: impl FnMut(bool)) {
         loop {
             let mut core = self.core.lock();
@@ -97,13 +121,14 @@ impl WritePath {
         if let Err(error) = self.prepare() {
             tracing::warn!(group = %self.group, %error, "no further journal file could be prepared");
         }
-        let destaged = match self.destage() {
+        let destaged = match self.spill() {
             Ok(destaged) => destaged,
             Err(error) => {
                 tracing::warn!(group = %self.group, %error, "writing to the images failed");
                 false
             }
         };
+        self.want_settling(!destaged);
         Upkeep { destaged, failing }
     }
 
@@ -115,6 +140,7 @@ impl WritePath {
             commit: core.commit_due(),
             sync: core.sync_due(),
             upkeep: core.wants_upkeep(&self.limits),
+            settle: core.unsettled.is_wanted(),
         }
     }
 }

@@ -3,12 +3,16 @@
 use super::*;
 
 impl WritePath {
-    /// Takes the next batch to the journal and acknowledges it; false when there was none.
+    /// Takes the next batch to the journal and acknowledges it, or leaves that to the next sync; false when there was none.
     ///
     /// # Errors
     /// What the disk says; the group is poisoned then.
     pub fn commit(&self) -> Result<bool> {
-        let mut journal = self.journal.lock();
+        self.commit_with(self.journal.lock(), false)
+    }
+
+    /// The same. `here`: whoever calls may wait for the disk, also for a sync that the batch needs.
+    pub(super) fn commit_with(&self, mut journal: MutexGuard<'_, Journal>, here: bool) -> Result<bool> {
         let (mut queued, durable) = {
             let mut core = self.core.lock();
             if let Mode::Poisoned(why) = &core.mode {
@@ -40,14 +44,25 @@ impl WritePath {
         core.spare_ready = journal.spare_bytes() > 0;
         core.file_room = journal.file_room();
         core.journal_bytes = journal.written_bytes();
+        let mut acks = std::mem::take(&mut queued.acks);
+        core.follow.batch(acks.len());
+        // Behind one that waits, so that records are acknowledged in order.
+        if core.follow.waits() || !core.waiting.is_empty() {
+            let upto = core.written;
+            core.waiting.push_back((upto, std::mem::take(&mut acks)));
+        } else {
+            core.acknowledged = core.written;
+        }
         let wake_upkeep = !core.spare_ready;
         let wake_sync = core.sync_due();
+        let wake_commit = here && core.commit_due();
         drop(core);
         drop(journal);
-        for ack in queued.acks {
-            let _ = ack.send(Ok(()));
+        self.acknowledge(acks);
+        if wake_commit {
+            self.commit_wanted.notify_one();
         }
-        if wake_sync {
+        if wake_sync && !(here && self.sync_here()) {
             self.sync_wanted.notify_one();
         }
         if wake_upkeep {
@@ -62,7 +77,22 @@ impl WritePath {
     /// # Errors
     /// What the disk says; the group is poisoned then.
     pub fn sync(&self) -> Result<Lsn> {
-        let serial = self.syncing.lock();
+        self.sync_with(self.syncing.lock())
+    }
+
+    /// The same on this thread if no other is at it; false if one is.
+    pub(super) fn sync_here(&self) -> bool {
+        let Some(serial) = self.syncing.try_lock() else { return false };
+        // What fails is in the group's state, and everybody who waits is told.
+        let _ = self.sync_with(serial);
+        let due = self.core.lock().sync_due();
+        if due {
+            self.sync_wanted.notify_one();
+        }
+        true
+    }
+
+    fn sync_with(&self, serial: MutexGuard<'_, ()>) -> Result<Lsn> {
         let ticket = self.journal.lock().begin_sync();
         let begun = std::time::Instant::now();
         let finished = ticket.finish();
@@ -84,12 +114,17 @@ impl WritePath {
         let durable = core.durable;
         let (done, waiting) = std::mem::take(&mut core.flushes).into_iter().partition(|(upto, _)| *upto <= durable);
         core.flushes = waiting;
+        let mut acks: Vec<AckSender> = Vec::new();
+        while core.waiting.front().is_some_and(|(upto, _)| *upto <= durable) {
+            let Some((upto, batch)) = core.waiting.pop_front() else { break };
+            core.acknowledged = upto;
+            acks.extend(batch);
+        }
         drop(core);
         drop(serial);
         let done: Vec<(Lsn, AckSender)> = done;
-        for (_, ack) in done {
-            let _ = ack.send(Ok(()));
-        }
+        acks.extend(done.into_iter().map(|(_, ack)| ack));
+        self.acknowledge(acks);
         Ok(durable)
     }
 
@@ -115,6 +150,15 @@ impl WritePath {
     /// # Errors
     /// `NoSpace` when an image can't grow into a full disk: nothing is lost, try again. Anything else poisons the group.
     pub fn destage(&self) -> Result<bool> {
+        let spilled = self.spill()?;
+        Ok(self.settle()? || spilled)
+    }
+
+    /// Gives everything submitted so far to the images, and frees its memory; false when there was nothing.
+    ///
+    /// # Errors
+    /// As [`WritePath::destage`].
+    pub fn spill(&self) -> Result<bool> {
         let _serial = self.destaging.lock();
         let (frozen_at, work) = {
             let mut core = self.core.lock();
@@ -123,16 +167,17 @@ impl WritePath {
             }
             if core.frozen_at.is_none() && core.volumes.values().all(|entry| entry.overlay.is_empty()) {
                 // Points and sizes alone leave nothing for the images.
-                core.image = core.image.max(core.durable);
+                core.spilled = core.spilled.max(core.durable);
+                core.settled_if_nothing_waits();
                 return Ok(false);
             }
             let frozen_at = core.frozen_at.unwrap_or(core.next.previous());
             core.frozen_at = Some(frozen_at);
-            let work: Vec<(Arc<Image>, Vec<Run>)> = core
+            let work: Vec<Work> = core
                 .volumes
-                .values_mut()
-                .map(|entry| (Arc::clone(&entry.image), entry.overlay.freeze_at(frozen_at)))
-                .filter(|(_, runs)| !runs.is_empty())
+                .iter_mut()
+                .map(|(id, entry)| (*id, Arc::clone(&entry.image), entry.overlay.freeze_at(frozen_at)))
+                .filter(|(_, _, runs)| !runs.is_empty())
                 .collect();
             (frozen_at, work)
         };
@@ -146,7 +191,15 @@ impl WritePath {
         let mut core = self.core.lock();
         core.volumes.values_mut().for_each(|entry| entry.overlay.thaw());
         core.frozen_at = None;
-        core.image = frozen_at;
+        core.spilled = frozen_at;
+        let now = self.disk.now();
+        for (id, image, runs) in work {
+            // One that was removed meanwhile has nothing to be kept.
+            if core.volumes.contains_key(&id) {
+                core.unsettled.given(id, &image, runs.iter().map(Run::data_bytes).sum(), now);
+            }
+        }
+        core.settled_if_nothing_waits();
         drop(core);
         self.room.notify_waiters();
         Ok(true)
@@ -205,7 +258,7 @@ impl WritePath {
     }
 
     /// Takes the group out of service: nothing is acknowledged from here on.
-    fn poison(&self, error: &EngineError) {
+    pub(super) fn poison(&self, error: &EngineError) {
         let mut core = self.core.lock();
         if matches!(core.mode, Mode::Poisoned(_)) {
             return;
@@ -213,6 +266,7 @@ impl WritePath {
         tracing::error!(group = %self.group, %error, "the group takes no more writes: its disk failed");
         core.mode = Mode::Poisoned(error.to_string());
         let mut acks: Vec<AckSender> = core.flushes.drain(..).map(|(_, ack)| ack).collect();
+        acks.extend(core.waiting.drain(..).flat_map(|(_, acks)| acks));
         acks.append(&mut core.open.acks);
         let sealed: Vec<AckSender> = core.sealed.iter_mut().flat_map(|queued| queued.acks.drain(..)).collect();
         acks.extend(sealed);
@@ -224,17 +278,16 @@ impl WritePath {
     }
 }
 
-fn write_images(work: &[(Arc<Image>, Vec<Run>)]) -> Result<()> {
-    for (image, runs) in work {
-        for run in runs {
-            match &run.content {
-                Content::Data(data) => image.write(run.extent.lba, data)?,
-                Content::Zero => image.zero(run.extent)?,
-            }
-        }
-    }
-    if planted::is(Bug::ImageMarkAhead) {
-        return Ok(());
-    }
-    work.iter().try_for_each(|(image, _)| image.sync())
+/// What the frozen layer has for one volume.
+type Work = (VolumeId, Arc<Image>, Vec<Run>);
+
+fn write_images(work: &[Work]) -> Result<()> {
+    work.iter().try_for_each(|(_, image, runs)| write_runs(image, runs))
+}
+
+pub(super) fn write_runs(image: &Image, runs: &[Run]) -> Result<()> {
+    runs.iter().try_for_each(|run| match &run.content {
+        Content::Data(data) => image.write(run.extent.lba, data),
+        Content::Zero => image.zero(run.extent),
+    })
 }

@@ -16,6 +16,7 @@ const BLOCKS: u64 = 64;
 fn limits() -> Limits {
     Limits {
         overlay_bytes: 32 * BLOCK_SIZE_U64,
+        unsettled_bytes: 16 * BLOCK_SIZE_U64,
         batch_bytes: 8 * BLOCK_SIZE,
         queue_bytes: 8 * BLOCK_SIZE_U64,
         journal: JournalSizes { file_bytes: 20 * BLOCK_SIZE_U64, limit_bytes: 60 * BLOCK_SIZE_U64 },
@@ -574,4 +575,142 @@ fn a_journal_that_ends_before_its_images_is_refused() {
     };
     assert_eq!(open(Lsn(2)).expect_err("record 2 is in the image").kind(), ErrorKind::Damaged);
     assert_eq!(open(Lsn(1)).expect("opens").figures().last, Lsn(1));
+}
+
+/// Writes a block, takes it to the journal, and flushes, so often.
+fn write_and_flush(bench: &Bench, times: u8) {
+    for at in 0..times {
+        let (_, mut ack) = bench.accept(&write(u64::from(at) % BLOCKS, 1, at + 1));
+        while bench.path.commit().expect("commits") {}
+        if !is_done(&mut ack) {
+            bench.path.sync().expect("syncs");
+            assert!(is_done(&mut ack), "a sync answers what waited for it");
+        }
+        if let Some(mut flush) = bench.path.flush_acknowledged().expect("asks") {
+            bench.path.sync().expect("syncs");
+            assert!(is_done(&mut flush));
+        }
+        if at % 4 == 3 {
+            bench.path.destage().expect("destages");
+            bench.path.reclaim(bench.path.figures().image);
+        }
+        bench.path.prepare().expect("prepares");
+    }
+}
+
+#[test]
+fn where_every_write_is_flushed_writes_are_answered_durable_and_flushes_find_nothing_to_do() {
+    let bench = Bench::new();
+    write_and_flush(&bench, 60);
+    let mut acks: Vec<Ack> = (0..3).map(|at| bench.accept(&write(at, 1, 200)).1).collect();
+    while bench.path.commit().expect("commits") {}
+    assert!(acks.iter_mut().all(|ack| answer(ack).is_none()), "they wait for the sync");
+    assert!(bench.path.due().sync);
+    assert!(bench.path.flush_acknowledged().expect("asks").is_none(), "what was acknowledged is durable");
+    let last = bench.path.sync().expect("syncs");
+    assert_eq!(last, bench.path.figures().last);
+    assert!(acks.iter_mut().all(is_done));
+    assert!(bench.path.flush_acknowledged().expect("asks").is_none());
+    // A sync that fails is told to those who wait for it.
+    let (_, mut ack) = bench.accept(&write(0, 1, 201));
+    while bench.path.commit().expect("commits") {}
+    assert!(answer(&mut ack).is_none());
+    Switch::set(&bench.switch().fail_journal_sync);
+    bench.path.sync().expect_err("fails");
+    assert_eq!(answer(&mut ack).expect("is told").expect_err("failed").kind(), ErrorKind::Damaged);
+}
+
+#[test]
+fn a_flush_of_what_was_acknowledged_leaves_younger_writes_alone() {
+    let bench = Bench::new();
+    let (_, mut first) = bench.accept(&write(0, 1, 1));
+    bench.path.commit().expect("commits");
+    assert!(is_done(&mut first));
+    let mut flush = bench.path.flush_acknowledged().expect("asks").expect("waits");
+    // Not in the journal yet, and not acknowledged.
+    let (_, _second) = bench.accept(&write(1, 1, 2));
+    assert_eq!(bench.path.sync().expect("syncs"), Lsn(1));
+    assert!(is_done(&mut flush));
+    assert!(bench.path.flush_acknowledged().expect("asks").is_none());
+}
+
+#[test]
+fn what_images_were_given_counts_once_they_are_synced() {
+    let bench = Bench::new();
+    bench.accept(&write(0, 2, 5));
+    while bench.path.commit().expect("commits") {}
+    assert!(bench.path.spill().expect("gives"));
+    assert_eq!(bench.image_byte(1), 5);
+    let figures = bench.path.figures();
+    assert_eq!((figures.image, figures.overlay_bytes), (Lsn::ZERO, 0), "memory is free, and the records are needed");
+    // A point alone doesn't make it count.
+    bench.path.submit_control(&point()).expect("accepts");
+    while bench.path.commit().expect("commits") {}
+    bench.path.sync().expect("syncs");
+    assert!(!bench.path.spill().expect("finds nothing"));
+    assert_eq!(bench.path.figures().image, Lsn::ZERO);
+    assert!(bench.path.settle().expect("syncs"));
+    assert_eq!(bench.path.figures().image, Lsn(2));
+    assert!(!bench.path.settle().expect("finds nothing"));
+    // A sync that fails poisons, and nothing counts.
+    bench.accept(&write(0, 1, 6));
+    while bench.path.commit().expect("commits") {}
+    bench.path.spill().expect("gives");
+    Switch::set(&bench.switch().fail_image_sync);
+    bench.path.settle().expect_err("fails");
+    assert_eq!(bench.path.figures().image, Lsn(2));
+    assert!(matches!(bench.path.figures().mode, Mode::Poisoned(_)));
+}
+
+#[test]
+fn images_are_synced_when_it_is_time() {
+    let bench = Bench::new();
+    let give = |lba: u64, blocks: usize| {
+        bench.accept(&write(lba, blocks, 9));
+        while bench.path.commit().expect("commits") {}
+    };
+    give(0, 1);
+    let first = bench.path.upkeep();
+    assert!(first.destaged && !bench.path.due().settle, "more may come");
+    assert!(!bench.path.upkeep().destaged);
+    assert!(bench.path.due().settle, "nothing came");
+    bench.path.settle().expect("syncs");
+    assert!(!bench.path.due().settle);
+    for lba in 0..4 {
+        give(lba * 4, 4);
+        bench.path.upkeep();
+        assert_eq!(bench.path.due().settle, lba == 3, "so many bytes are enough");
+    }
+}
+
+#[test]
+fn a_restart_takes_more_than_memory_is_meant_for_in_steps() {
+    let limits = Limits {
+        overlay_bytes: 8 * BLOCK_SIZE_U64,
+        unsettled_bytes: 1 << 30,
+        journal: JournalSizes { file_bytes: 40 * BLOCK_SIZE_U64, limit_bytes: 400 * BLOCK_SIZE_U64 },
+        ..limits()
+    };
+    let bench = Bench::with(limits);
+    let mut last = Lsn::ZERO;
+    for at in 0..40_u8 {
+        last = bench.accept(&write(u64::from(at % 20) * 2, 2, at + 1)).0;
+        while bench.path.commit().expect("commits") {}
+        bench.path.spill().expect("gives");
+        bench.path.prepare().expect("prepares");
+    }
+    bench.path.make_durable(last).expect("syncs");
+    assert_eq!(bench.path.figures().image, Lsn::ZERO, "nothing was synced");
+    let disk: Arc<dyn Disk> = Arc::<TestDisk>::clone(&bench.disk);
+    let image = Arc::new(Image::create(&disk, volume(), BLOCKS, false).expect("creates: as if nothing had reached it"));
+    let images = vec![(volume(), Arc::clone(&image))];
+    let path = WritePath::open(&disk, group(), Epoch(1), limits, images, Lsn::ZERO, Lsn::ZERO).expect("opens");
+    assert!(path.figures().overlay_bytes <= limits.overlay_bytes, "{:?}", path.figures());
+    let bench = Bench { path: Arc::new(path), ..bench };
+    for at in 20..40_u8 {
+        assert_eq!(bench.read(u64::from(at % 20) * 2, 2), [at + 1; 2]);
+    }
+    assert_eq!(bench.path.figures().image, Lsn::ZERO);
+    bench.path.destage().expect("destages");
+    assert_eq!(bench.path.figures().image, last);
 }

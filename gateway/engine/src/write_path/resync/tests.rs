@@ -20,6 +20,7 @@ const BLOCKS: u64 = 48;
 fn limits() -> Limits {
     Limits {
         overlay_bytes: 64 * BLOCK_SIZE_U64,
+        unsettled_bytes: 16 * BLOCK_SIZE_U64,
         batch_bytes: 8 * BLOCK_SIZE,
         queue_bytes: 16 * BLOCK_SIZE_U64,
         journal: JournalSizes { file_bytes: 20 * BLOCK_SIZE_U64, limit_bytes: 100 * BLOCK_SIZE_U64 },
