@@ -37,7 +37,7 @@ use crate::ship::{Open, ShipError, ShipSettings};
 use crate::state::{self, Phase, Place, Rehydrate, State, StateFile, StateVolume};
 use crate::sync::Lock;
 use crate::volume::BlockVolume;
-use crate::write_path::{Figures, Limits, Mode, WritePath};
+use crate::write_path::{Figures, Limits, Mode, Recovered, WritePath};
 
 pub use crate::ship::Compression;
 
@@ -128,6 +128,8 @@ struct Observed {
     open_points: std::collections::VecDeque<OpenPoint>,
     /// The newest point placed, and when.
     placed: Option<(Lsn, Timestamp)>,
+    /// Writes found in the journal at the start, which the vault may lack.
+    recovered: Option<Recovered>,
     shipping_trouble: Option<(Health, String)>,
     hydration_trouble: Option<String>,
     app_trouble: Option<String>,
@@ -161,11 +163,18 @@ impl Observed {
 
     /// Since when there has been a write that no landed point holds; `last` is the newest record.
     fn uncovered_since(&self, last: Lsn) -> Option<Timestamp> {
-        match (self.open_points.front(), self.placed) {
-            (Some(point), _) => Some(point.since),
-            (None, Some((lsn, at))) if last > lsn => Some(at),
+        match (self.recovered_since(), self.open_points.front(), self.placed) {
+            (Some(since), _, _) => Some(since),
+            (None, Some(point), _) => Some(point.since),
+            (None, None, Some((lsn, at))) if last > lsn => Some(at),
             _ => None,
         }
+    }
+
+    /// Since when there have been the writes found at the start, until a landed point holds them.
+    fn recovered_since(&self) -> Option<Timestamp> {
+        let landed = self.last_point.as_ref().map_or(Lsn::ZERO, |point| point.lsn);
+        self.recovered.filter(|recovered| recovered.newest > landed).map(|recovered| recovered.since)
     }
 
     /// There was nothing at `now` that the newest point doesn't hold: what is written next is no older.
@@ -183,6 +192,9 @@ impl Observed {
         let after = if figures.dirty_blocks > 0 { Lsn::ZERO } else { shipped };
         if figures.last <= after {
             return Unshipped::Nothing;
+        }
+        if let Some(recovered) = self.recovered.filter(|recovered| recovered.newest > after) {
+            return Unshipped::Since(recovered.since);
         }
         let point = self.open_points.iter().find(|point| point.lsn > after).map(|point| point.since);
         match (point, self.placed) {
@@ -304,6 +316,7 @@ impl Group {
             group.let_applications_go();
             return Ok(group);
         }
+        group.observed.lock().recovered = path.recovered();
         let tenure = tokio::time::timeout(OPEN_PATIENCE, group.resume_tenure(path.durable()))
             .await
             .unwrap_or(Ok(Tenure::Unknown))?;
@@ -311,6 +324,7 @@ impl Group {
         group.start(Arc::clone(&path), None);
         match tenure {
             Tenure::Lost => {
+                group.observed.lock().recovered = None;
                 path.set_read_only(Some(group.fenced_message()));
                 group.let_applications_go();
             }

@@ -33,9 +33,9 @@ mod tests;
 pub(crate) use batch::{BATCH_ENTRIES, OpenBatch};
 
 const FILE_PREFIX: &str = "journal-";
-/// Share of the journal's limit that files may have which are kept ready for reuse, percent; the rest is deleted. A new one is
-/// written twice: filled with zeroes, then with batches.
-const SPARE_PERCENT: u64 = 50;
+/// Files kept ready for reuse once they are free, as long as they are within half of the journal's limit; the rest is deleted. A new one
+/// is written twice: filled with zeroes, then with batches. But a restart reads all of those that are kept.
+const SPARE_FILES: u64 = 6;
 const ZERO_CHUNK: usize = 1 << 20;
 const SCAN_CHUNK: usize = 1 << 20;
 /// How far the incarnation of a leftover may be above the log's: runs whose batches were all lost raise it by one each.
@@ -138,7 +138,7 @@ impl Journal {
     }
 
     /// Opens a journal after a stop or a crash. Records after `needed_after` are needed by somebody; every record found
-    /// after it is handed to `each`, in order. Everything that was found is durable when this returns.
+    /// after it is handed to `each`, in order, with the time at which it was written. Everything that was found is durable when this returns.
     ///
     /// # Errors
     /// `Damaged` when needed or durable records are missing, `NewerFormat`, what the disk says.
@@ -147,7 +147,7 @@ impl Journal {
         group: GroupId,
         sizes: JournalSizes,
         needed_after: Lsn,
-        each: &mut dyn FnMut(LogRecord) -> Result<()>,
+        each: &mut dyn FnMut(LogRecord, Timestamp) -> Result<()>,
     ) -> Result<Self> {
         let mut journal = Self::empty(disk, group, sizes, needed_after.next());
         let found = journal.read_headers()?;
@@ -332,7 +332,7 @@ impl Journal {
         // older file is what a restart finds the end of the log by.
         while self.files.get(1).is_some_and(|next| next.first_lsn <= upto) {
             let Some(file) = self.files.pop_front() else { break };
-            let spares = (self.sizes.limit_bytes / 100 * SPARE_PERCENT / self.sizes.file_bytes.max(1)).max(2);
+            let spares = (self.sizes.limit_bytes / 2 / self.sizes.file_bytes.max(1)).clamp(2, SPARE_FILES);
             if (self.free.len() as u64) < spares && file.length == self.sizes.file_bytes {
                 self.free.push(Spare { name: file.name, file: file.file, length: file.length });
             } else if let Err(error) = self.disk.remove(&file.name) {
@@ -550,7 +550,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn run(&mut self, after: Lsn, each: &mut dyn FnMut(LogRecord) -> Result<()>) -> Result<()> {
+    fn run(&mut self, after: Lsn, each: &mut dyn FnMut(LogRecord, Timestamp) -> Result<()>) -> Result<()> {
         let mut first_batch = true;
         while let Some(file) = self.used.last().cloned() {
             let mut at = file.end;
@@ -565,7 +565,7 @@ impl<'a> Walk<'a> {
                 };
                 for record in records(&header, &payload, &batch)? {
                     if record.lsn > after {
-                        each(record)?;
+                        each(record, header.time)?;
                     }
                 }
                 first_batch = false;

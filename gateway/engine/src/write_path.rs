@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_format::journal::EntryOp;
-use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Epoch, Extent, GroupId, Lsn, PointId, VolumeId};
+use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Epoch, Extent, GroupId, Lsn, PointId, Timestamp, VolumeId};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -97,6 +97,15 @@ impl Limits {
     }
 }
 
+/// Records that were found when a journal was opened, change a volume, and come after those that nobody needs: the vault may lack them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The last of them.
+    pub newest: Lsn,
+    /// When the first of them was written.
+    pub since: Timestamp,
+}
+
 /// One acknowledgement to come.
 pub type Ack = oneshot::Receiver<Result<()>>;
 type AckSender = oneshot::Sender<Result<()>>;
@@ -157,6 +166,7 @@ pub struct WritePath {
     settle_wanted: Condvar,
     room: tokio::sync::Notify,
     syncs: crate::meter::Histogram,
+    recovered: Option<Recovered>,
     /// Where many acknowledgements at once are given from.
     runtime: OnceLock<Handle>,
 }
@@ -259,8 +269,13 @@ impl WritePath {
         let mut volumes: BTreeMap<VolumeId, VolumeEntry> =
             images.into_iter().map(|(id, image)| (id, VolumeEntry { image, overlay: Overlay::default() })).collect();
         let mut all = true;
-        let journal = Journal::open(disk, group, limits.journal, needed_after.min(image_lsn), &mut |record| {
+        let mut recovered: Option<Recovered> = None;
+        let journal = Journal::open(disk, group, limits.journal, needed_after.min(image_lsn), &mut |record, time| {
             all = all && overlay_bytes(&volumes) < limits.overlay_bytes;
+            if record.lsn > needed_after && record.op.target().is_some() {
+                let since = recovered.map_or(time, |recovered| recovered.since);
+                recovered = Some(Recovered { newest: record.lsn, since });
+            }
             if all && record.lsn > image_lsn { replay(&mut volumes, record) } else { Ok(()) }
         })?;
         if journal.next_lsn() <= image_lsn {
@@ -273,7 +288,8 @@ impl WritePath {
                 ),
             ));
         }
-        let path = Self::assemble(disk, group, epoch, limits, journal, image_lsn, volumes);
+        let mut path = Self::assemble(disk, group, epoch, limits, journal, image_lsn, volumes);
+        path.recovered = recovered;
         if !all {
             path.replay_in_steps(image_lsn)?;
         }
@@ -336,6 +352,7 @@ impl WritePath {
             settle_wanted: Condvar::new(),
             room: tokio::sync::Notify::new(),
             syncs: crate::meter::Histogram::default(),
+            recovered: None,
             runtime: OnceLock::new(),
         }
     }
@@ -360,6 +377,11 @@ impl WritePath {
     /// How long each `fdatasync` of the journal took.
     pub fn syncs(&self) -> crate::meter::Durations {
         self.syncs.read()
+    }
+
+    /// What was found when the journal was opened.
+    pub const fn recovered(&self) -> Option<Recovered> {
+        self.recovered
     }
 
     pub const fn limits(&self) -> &Limits {

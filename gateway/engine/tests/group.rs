@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lab::{Lab, PATIENCE, Random, SIZE, assert_same, content, scribble, volume};
+use lab::{Lab, PATIENCE, Random, SIZE, assert_same, content, scribble, until, volume};
 use lifeboat_engine::points::{PointInfo, list_points};
 use lifeboat_engine::{ErrorKind, Group, RehydrateMode, RetrySettings, VolumeSpec, branch};
 use lifeboat_model::PointKind;
@@ -278,6 +278,35 @@ async fn an_idle_group_sends_no_request() {
     lab.store.reset_counts();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(lab.store.counts().total(), 0, "{:?}", lab.store.counts());
+    assert_eq!(group.status().landed_rpo_seconds, Some(0.0));
+    group.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_found_at_a_start_are_as_old_as_they_are() {
+    let lab = Lab::new().await;
+    let group = lab.create().await;
+    volume(&group, &lab).write(0, Bytes::from(vec![1; 4096])).await.expect("writes");
+    group.take_point(PointKind::Manual, "").await.expect("lands");
+    group.close(Duration::ZERO).await;
+
+    // Nothing but the sizes that a start writes down is behind the point.
+    let group = Group::open(lab.config(lab.primary)).await.expect("opens");
+    assert_eq!(group.status().landed_rpo_seconds, Some(0.0));
+    let begun = std::time::Instant::now();
+    volume(&group, &lab).write(4096, Bytes::from(vec![2; 4096])).await.expect("writes");
+    let written = std::time::Instant::now();
+    group.close(Duration::ZERO).await;
+    until("some time passes", || written.elapsed() > Duration::from_millis(50)).await;
+
+    let group = Group::open(lab.config(lab.primary)).await.expect("opens");
+    let (at_least, status) = (written.elapsed().as_secs_f64(), group.status());
+    let at_most = begun.elapsed().as_secs_f64() + 0.01;
+    for age in [status.landed_rpo_seconds, status.flow.oldest_unshipped_seconds] {
+        let age = age.expect("is known");
+        assert!(age >= at_least - 0.01 && age <= at_most, "{age} is not within {at_least} and {at_most}");
+    }
+    group.take_point(PointKind::Manual, "").await.expect("lands");
     assert_eq!(group.status().landed_rpo_seconds, Some(0.0));
     group.close(Duration::ZERO).await;
 }

@@ -11,17 +11,16 @@ mod support;
 mod volumes;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_engine::volume::BlockVolume;
 use lifeboat_engine::{Group, GroupStatus};
-use lifeboat_export::{Mount, MountOptions};
+use lifeboat_export::Mount;
 use support::rig::{At, Rig, reached, settled};
 use support::{Report, Row, fio, mib, rounds};
 use tokio::runtime::Runtime;
-use volumes::{NullVolume, OneDisk, PlainVolume};
+use volumes::{Loop, NullVolume, PlainVolume, mounted};
 
 const SIZE: u64 = 512 << 20;
 const JOURNAL: u64 = 3 << 30;
@@ -39,23 +38,6 @@ struct Bench {
     plain: PathBuf,
     mounts: Vec<Mount>,
     report: Report,
-}
-
-/// A loop device over a file.
-struct Loop(PathBuf);
-
-impl Loop {
-    fn over(file: &Path) -> Self {
-        let output = Command::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(file).output().unwrap();
-        assert!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr));
-        Self(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
-    }
 }
 
 impl Bench {
@@ -76,10 +58,9 @@ impl Bench {
         let disks: [(&str, Arc<dyn BlockVolume>); 3] =
             [("ours", volume), ("null", NullVolume::new(SIZE)), ("passed", PlainVolume::new(&plain))];
         for (name, disk) in disks {
-            let dir = rig.dir.path().join(name);
-            let mount = Mount::start(&dir, Arc::new(OneDisk(disk)), MountOptions::default());
-            mounts.push(runtime.block_on(mount).unwrap());
-            at.push(dir.join("volumes/disk.img"));
+            let (mount, file) = runtime.block_on(mounted(&rig.dir.path().join(name), disk));
+            mounts.push(mount);
+            at.push(file);
         }
         let [ours, null, passed] = at.try_into().unwrap();
         Self { runtime, rig, group, ours, null, passed, plain, mounts, report }

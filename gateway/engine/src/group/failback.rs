@@ -180,6 +180,7 @@ impl Group {
             observed.progress = None;
             observed.open_points.clear();
             observed.placed = None;
+            observed.recovered = None;
             // Another write path counts from the beginning.
             observed.bytes_seen = 0;
             observed.bytes_landed = 0;

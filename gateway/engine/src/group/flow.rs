@@ -159,7 +159,11 @@ const fn as_f64(number: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use lifeboat_model::{BranchId, Epoch, GroupId, PointId, PointKind, SegmentSeq};
+
     use super::*;
+    use crate::points::PointInfo;
+    use crate::write_path::Recovered;
 
     #[test]
     fn rates_are_those_of_the_last_minute() {
@@ -189,6 +193,34 @@ mod tests {
         assert_eq!(observed.uncovered_since(Lsn(6)), Some(at(3600)));
         observed.note_idle(at(3700), Lsn(6));
         assert_eq!(observed.uncovered_since(Lsn(6)), Some(at(3600)), "there is something to hold since then");
+    }
+
+    #[test]
+    fn writes_found_at_a_start_are_as_old_as_they_are_until_a_point_holds_them() {
+        let mut observed =
+            Observed { recovered: Some(Recovered { newest: Lsn(9), since: at(100) }), ..Observed::default() };
+        assert_eq!(observed.uncovered_since(Lsn(9)), Some(at(100)));
+        observed.note_placed(Lsn(12), at(200), 0);
+        assert_eq!(observed.uncovered_since(Lsn(12)), Some(at(100)), "the new point holds them and has not landed");
+        let point = |lsn| PointInfo {
+            id: PointId::new(),
+            group: GroupId::new(),
+            branch: BranchId::new(),
+            epoch: Epoch(1),
+            seq: SegmentSeq(1),
+            lsn,
+            time: at(0),
+            kind: PointKind::Manual,
+            label: String::new(),
+            pinned: false,
+            consistent: true,
+        };
+        observed.last_point = Some(point(Lsn(8)));
+        assert_eq!(observed.uncovered_since(Lsn(12)), Some(at(100)));
+        observed.last_point = Some(point(Lsn(12)));
+        observed.open_points.clear();
+        assert_eq!(observed.uncovered_since(Lsn(12)), None);
+        assert_eq!(observed.uncovered_since(Lsn(13)), Some(at(200)));
     }
 
     #[test]

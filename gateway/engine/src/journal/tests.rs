@@ -32,7 +32,7 @@ impl Bench {
 
     fn open(&self, after: u64) -> Result<(Journal, Vec<LogRecord>)> {
         let mut found = Vec::new();
-        let journal = Journal::open(&self.disk(), self.group, SIZES, Lsn(after), &mut |record| {
+        let journal = Journal::open(&self.disk(), self.group, SIZES, Lsn(after), &mut |record, _| {
             found.push(record);
             Ok(())
         })?;

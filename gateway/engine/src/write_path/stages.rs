@@ -47,7 +47,8 @@ impl WritePath {
         let mut acks = std::mem::take(&mut queued.acks);
         core.follow.batch(acks.len());
         // Behind one that waits, so that records are acknowledged in order.
-        if core.follow.waits() || !core.waiting.is_empty() {
+        // No sync comes any more to a group that was poisoned meanwhile; what is in the kernel may be acknowledged.
+        if !core.is_poisoned() && (core.follow.waits() || !core.waiting.is_empty()) {
             let upto = core.written;
             core.waiting.push_back((upto, std::mem::take(&mut acks)));
         } else {

@@ -138,6 +138,8 @@ struct Switch {
     full: AtomicBool,
     /// A journal sync reports here, then waits for a word.
     gate: Lock<Option<(SyncSender<()>, Receiver<()>)>>,
+    /// The same for a journal write.
+    write_gate: Lock<Option<(SyncSender<()>, Receiver<()>)>>,
 }
 
 impl Switch {
@@ -186,6 +188,15 @@ struct TestFile {
     switch: Arc<Switch>,
 }
 
+/// Reports at a gate, if there is one, and waits for a word.
+fn pass(gate: &Lock<Option<(SyncSender<()>, Receiver<()>)>>) {
+    let gate = gate.lock().take();
+    if let Some((arrived, go)) = gate {
+        arrived.send(()).expect("somebody listens");
+        go.recv().expect("somebody answers");
+    }
+}
+
 fn device_failed() -> io::Error {
     io::Error::other("the device failed")
 }
@@ -205,6 +216,9 @@ impl DiskFile for TestFile {
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         let fail = if self.journal { &self.switch.fail_journal_write } else { &self.switch.fail_image_write };
+        if self.journal {
+            pass(&self.switch.write_gate);
+        }
         if fail.load(Ordering::SeqCst) {
             return Err(device_failed());
         }
@@ -224,11 +238,7 @@ impl DiskFile for TestFile {
             return if fail { Err(device_failed()) } else { self.below.sync() };
         }
         self.switch.journal_syncs.fetch_add(1, Ordering::SeqCst);
-        let gate = self.switch.gate.lock().take();
-        if let Some((arrived, go)) = gate {
-            arrived.send(()).expect("somebody listens");
-            go.recv().expect("somebody answers");
-        }
+        pass(&self.switch.gate);
         if self.switch.fail_journal_sync.load(Ordering::SeqCst) { Err(device_failed()) } else { self.below.sync() }
     }
 }
@@ -618,6 +628,35 @@ fn where_every_write_is_flushed_writes_are_answered_durable_and_flushes_find_not
     Switch::set(&bench.switch().fail_journal_sync);
     bench.path.sync().expect_err("fails");
     assert_eq!(answer(&mut ack).expect("is told").expect_err("failed").kind(), ErrorKind::Damaged);
+}
+
+#[test]
+fn a_batch_that_reaches_the_journal_while_a_sync_fails_is_answered() {
+    let bench = Bench::new();
+    write_and_flush(&bench, 60);
+    let gate = |gate: &Lock<_>| {
+        let ((arrived, wait), (go, word)) = (sync_channel(1), sync_channel(1));
+        *gate.lock() = Some((arrived, word));
+        (wait, go)
+    };
+    let (_, mut first) = bench.accept(&write(0, 1, 200));
+    while bench.path.commit().expect("commits") {}
+    let (syncs, fail) = gate(&bench.switch().gate);
+    Switch::set(&bench.switch().fail_journal_sync);
+    let path = Arc::clone(&bench.path);
+    let syncing = std::thread::spawn(move || path.sync());
+    syncs.recv().expect("the sync is under way");
+    let (_, mut second) = bench.accept(&write(1, 1, 201));
+    let (writes, write_on) = gate(&bench.switch().write_gate);
+    let path = Arc::clone(&bench.path);
+    let committing = std::thread::spawn(move || path.commit());
+    writes.recv().expect("the batch is on its way");
+    fail.send(()).expect("the sync waits");
+    syncing.join().expect("ends").expect_err("the disk failed");
+    assert!(answer(&mut first).expect("is told").is_err());
+    write_on.send(()).expect("the write waits");
+    committing.join().expect("ends").expect("it is in the kernel");
+    assert!(answer(&mut second).is_some(), "nobody is left waiting for a sync that never comes");
 }
 
 #[test]

@@ -4,14 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark that can't measure ends with a panic")]
 
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use lifeboat_engine::error::{EngineError, ErrorKind, Result};
 use lifeboat_engine::volume::BlockVolume;
-use lifeboat_export::{Dir, DirStat, ExportTree, File, FileStat};
+use lifeboat_export::{Dir, DirStat, ExportTree, File, FileStat, Mount, MountOptions};
 
 /// Reads as zeroes and forgets what is written: what is measured is the price of the mount itself.
 #[derive(Debug)]
@@ -129,5 +130,28 @@ impl ExportTree for OneDisk {
 
     async fn open(&self, file: &File) -> Result<Arc<dyn BlockVolume>> {
         self.get(file)
+    }
+}
+
+/// A mount of one disk, and its file.
+pub async fn mounted(dir: &Path, disk: Arc<dyn BlockVolume>) -> (Mount, PathBuf) {
+    let mount = Mount::start(dir, Arc::new(OneDisk(disk)), MountOptions::default()).await.unwrap();
+    (mount, dir.join("volumes/disk.img"))
+}
+
+/// A loop device over a file.
+pub struct Loop(pub PathBuf);
+
+impl Loop {
+    pub fn over(file: &Path) -> Self {
+        let output = Command::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(file).output().unwrap();
+        assert!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr));
+        Self(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
     }
 }
