@@ -457,14 +457,12 @@ impl WritePath {
     /// # Errors
     /// `Invalid` outside the volume, `NotFound` for an unknown volume, `Fenced`, `Damaged` when poisoned, `NoSpace`.
     pub fn submit(&self, op: &Op) -> Result<Submitted> {
-        let mut core = self.core.lock();
+        let core = self.core.lock();
         core.accepts_writes(self.group)?;
         if core.held.is_some() {
             return Ok(Submitted::Wait);
         }
-        let placed = self.place(&mut core, op)?;
-        self.placed(core, &placed);
-        Ok(placed)
+        self.place(core, op)
     }
 
     /// The same for records of the group itself (points, sizes), which a read-only group takes too.
@@ -472,20 +470,19 @@ impl WritePath {
     /// # Errors
     /// As [`WritePath::submit`], but for `Fenced`.
     pub fn submit_control(&self, op: &Op) -> Result<Submitted> {
-        let mut core = self.core.lock();
+        let core = self.core.lock();
         if let Mode::Poisoned(why) = &core.mode {
             return Err(poisoned(self.group, why));
         }
-        let placed = self.place(&mut core, op)?;
-        self.placed(core, &placed);
-        Ok(placed)
+        self.place(core, op)
     }
 
-    /// Has a record that got its place taken to the journal: on this thread if it may wait and nobody else is at it, so that no
+    /// Gives a record its place, and has it taken to the journal: on this thread if it may wait and nobody else is at it, so that no
     /// other has to be woken.
-    fn placed(&self, core: MutexGuard<'_, Core>, placed: &Submitted) {
+    fn place(&self, mut core: MutexGuard<'_, Core>, op: &Op) -> Result<Submitted> {
+        let placed = self.put(&mut core, op)?;
         if matches!(placed, Submitted::Wait) {
-            return;
+            return Ok(placed);
         }
         let here = core.sealed.is_empty() && core.open.batch.entries() == 1 && crate::blocking::waits_here();
         drop(core);
@@ -496,9 +493,10 @@ impl WritePath {
             }
             None => self.commit_wanted.notify_one(),
         }
+        Ok(placed)
     }
 
-    fn place(&self, core: &mut Core, op: &Op) -> Result<Submitted> {
+    fn put(&self, core: &mut Core, op: &Op) -> Result<Submitted> {
         let entry = EntryParts::of(op, core.missing.is_empty() || planted::is(Bug::OffersPointsInResync));
         if entry.payload.len() > self.limits.record_bytes_max() {
             return Err(EngineError::new(ErrorKind::Invalid, "a record longer than a batch holds: split the write"));

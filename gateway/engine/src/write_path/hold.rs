@@ -45,7 +45,7 @@ impl WritePath {
                 Mode::Poisoned(why) => Err(poisoned(self.group, &why)),
                 Mode::ReadOnly(why) => Err(EngineError::new(ErrorKind::Fenced, why)),
                 Mode::Writable if !core.missing.is_empty() => Err(self.no_barrier("it has to be resynchronised")),
-                Mode::Writable => self.place(&mut core, &Op::Point(mark)),
+                Mode::Writable => self.place(core, &Op::Point(mark)),
             }
         };
         self.room.notify_waiters();

@@ -323,8 +323,9 @@ impl WritePath {
         };
         let bytes = &content[bytes_of(run.lba - extent.lba)..][..bytes_of(run.blocks)];
         let data = (!is_zero(bytes)).then(|| Bytes::copy_from_slice(bytes));
-        match self.place(&mut core, &Op::Copy { volume, extent: run, data })? {
-            Submitted::Accepted(lsn, ack) => Ok(CopyStep::Copied(lsn, run.blocks, ack)),
+        let blocks = run.blocks;
+        match self.place(core, &Op::Copy { volume, extent: run, data })? {
+            Submitted::Accepted(lsn, ack) => Ok(CopyStep::Copied(lsn, blocks, ack)),
             Submitted::Wait => Ok(CopyStep::Wait),
         }
     }
