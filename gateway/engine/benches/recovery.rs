@@ -27,7 +27,7 @@ use support::log::{Dice, Log};
 
 use support::rig::{At, Rig};
 use support::store::HeldStore;
-use support::{Report, Row, disk_like, mib_per_second, quantile, rounds, timed};
+use support::{Report, Row, disk_like, mib_per_second, quantile, rounds, row, timed};
 
 const TIB_BLOCKS: u64 = 1 << 28;
 const POINTS: u32 = 10_000;
@@ -322,10 +322,6 @@ async fn forward(report: &mut Report, images: &mut Images, full: &PointInfo) {
         report.row(all);
         base = target;
     }
-}
-
-fn row(target: &'static str, what: &str, unit: &'static str, wanted: &'static str, baseline: &'static str) -> Row {
-    Row { target, what: what.to_owned(), ours: Vec::new(), beside: Vec::new(), baseline, unit, wanted }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure to print")]

@@ -163,12 +163,9 @@ impl Observed {
 
     /// Since when there has been a write that no landed point holds; `last` is the newest record.
     fn uncovered_since(&self, last: Lsn) -> Option<Timestamp> {
-        match (self.recovered_since(), self.open_points.front(), self.placed) {
-            (Some(since), _, _) => Some(since),
-            (None, Some(point), _) => Some(point.since),
-            (None, None, Some((lsn, at))) if last > lsn => Some(at),
-            _ => None,
-        }
+        let open = self.open_points.front().map(|point| point.since);
+        let placed = self.placed.filter(|(lsn, _)| last > *lsn).map(|(_, at)| at);
+        self.recovered_since().or(open).or(placed)
     }
 
     /// Since when there have been the writes found at the start, until a landed point holds them.

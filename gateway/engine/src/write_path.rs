@@ -471,9 +471,7 @@ impl WritePath {
     /// As [`WritePath::submit`], but for `Fenced`.
     pub fn submit_control(&self, op: &Op) -> Result<Submitted> {
         let core = self.core.lock();
-        if let Mode::Poisoned(why) = &core.mode {
-            return Err(poisoned(self.group, why));
-        }
+        core.refuse_poisoned(self)?;
         self.place(core, op)
     }
 
@@ -558,9 +556,7 @@ impl WritePath {
 
     fn flush_up_to(&self, upto: impl FnOnce(&mut Core) -> Lsn) -> Result<Option<Ack>> {
         let mut core = self.core.lock();
-        if let Mode::Poisoned(why) = &core.mode {
-            return Err(poisoned(self.group, why));
-        }
+        core.refuse_poisoned(self)?;
         let upto = upto(&mut core);
         if core.durable >= upto || planted::is(Bug::AcknowledgesBeforeSync) {
             return Ok(None);
@@ -635,6 +631,18 @@ impl Core {
 
     fn is_poisoned(&self) -> bool {
         matches!(self.mode, Mode::Poisoned(_))
+    }
+
+    fn refuse_poisoned(&self, path: &WritePath) -> Result<()> {
+        match &self.mode {
+            Mode::Poisoned(why) => Err(poisoned(path.group, why)),
+            Mode::Writable | Mode::ReadOnly(_) => Ok(()),
+        }
+    }
+
+    /// Share of the journal's limit that is used, percent.
+    fn journal_percent(&self, limits: &Limits) -> u64 {
+        (self.journal_bytes + self.queued_bytes) * 100 / limits.journal.limit_bytes.max(1)
     }
 
     fn accepts_writes(&self, group: GroupId) -> Result<()> {

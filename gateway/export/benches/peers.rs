@@ -28,7 +28,7 @@ use lifeboat_export::Mount;
 use support::log::Dice;
 use support::rig::{At, Rig, settled};
 use support::store::HeldStore;
-use support::{Report, Row, disk_like, fio, mib, rounds};
+use support::{Report, disk_like, fio, mib, rounds, row};
 use tokio::runtime::Runtime;
 use volumes::{Loop, mounted};
 
@@ -229,14 +229,10 @@ impl Bench {
         for (what, args, ours, operations) in jobs {
             let (unit, wanted) = (if operations { "/s" } else { "MiB/s" }, ">= 2");
             let mut row = row("V1", what, unit, wanted, peer.what);
-            let figure = |file: &Path| {
-                let found = fio::run(file, args);
-                if operations { found.iops } else { found.bytes_per_second / mib(1 << 40) }
-            };
             for _ in 0..rounds(3) {
-                row.ours.push(figure(ours));
+                row.ours.push(fio::figure(ours, args, operations));
                 self.settle();
-                row.beside.push(figure(&peer.file));
+                row.beside.push(fio::figure(&peer.file, args, operations));
             }
             self.report.row(row);
         }
@@ -366,10 +362,6 @@ fn size_of(dir: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
-}
-
-fn row(target: &'static str, what: &str, unit: &'static str, wanted: &'static str, baseline: &'static str) -> Row {
-    Row { target, what: what.to_owned(), ours: Vec::new(), beside: Vec::new(), baseline, unit, wanted }
 }
 
 fn main() {

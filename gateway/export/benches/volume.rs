@@ -18,7 +18,7 @@ use lifeboat_engine::volume::BlockVolume;
 use lifeboat_engine::{Group, GroupStatus};
 use lifeboat_export::Mount;
 use support::rig::{At, Rig, reached, settled};
-use support::{Report, Row, fio, mib, rounds};
+use support::{Report, Row, fio, rounds, row};
 use tokio::runtime::Runtime;
 use volumes::{Loop, NullVolume, PlainVolume, mounted};
 
@@ -76,15 +76,11 @@ impl Bench {
 
     /// The same job on both, round by round.
     fn compare(&mut self, row: Row, args: &[&str], ours: &Path, beside: &Path, operations: bool) {
-        let figure = |file: &Path| {
-            let found = fio::run(file, args);
-            if operations { found.iops } else { found.bytes_per_second / mib(1 << 40) }
-        };
         let mut row = row;
         for _ in 0..rounds(3) {
-            row.ours.push(figure(ours));
+            row.ours.push(fio::figure(ours, args, operations));
             self.settle();
-            row.beside.push(figure(beside));
+            row.beside.push(fio::figure(beside, args, operations));
         }
         self.report.row(row);
     }
@@ -185,10 +181,6 @@ impl Bench {
         });
         self.report.finish();
     }
-}
-
-fn row(target: &'static str, what: &str, unit: &'static str, wanted: &'static str, baseline: &'static str) -> Row {
-    Row { target, what: what.to_owned(), ours: Vec::new(), beside: Vec::new(), baseline, unit, wanted }
 }
 
 type Part = fn(&mut Bench);

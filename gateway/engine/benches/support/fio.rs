@@ -39,6 +39,12 @@ pub fn run(file: &Path, args: &[&str]) -> Outcome {
     }
 }
 
+/// One figure of such a run: operations a second, or MiB a second.
+pub fn figure(file: &Path, args: &[&str], operations: bool) -> f64 {
+    let found = run(file, args);
+    if operations { found.iops } else { found.bytes_per_second / super::mib(1 << 40) }
+}
+
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(0.0)
 }

@@ -12,7 +12,7 @@ pub mod store;
 use std::time::Duration;
 
 #[allow(unused_imports, reason = "each benchmark uses its own part")]
-pub use report::{Report, Row, median, rounds, timed, wanted};
+pub use report::{Report, Row, median, rounds, row, timed, wanted};
 
 /// A directory on the build directory's disk, which is a real one; /tmp may be memory.
 pub fn scratch() -> tempfile::TempDir {

@@ -31,6 +31,11 @@ pub struct Row {
     pub wanted: &'static str,
 }
 
+/// A line without figures yet.
+pub fn row(target: &'static str, what: &str, unit: &'static str, wanted: &'static str, baseline: &'static str) -> Row {
+    Row { target, what: what.to_owned(), ours: Vec::new(), beside: Vec::new(), baseline, unit, wanted }
+}
+
 /// Whether a part of a program was asked for: all of them, unless the command line names some.
 pub fn wanted(part: &str) -> bool {
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lifeboat_model::{BLOCK_SIZE, BLOCK_SIZE_U64, Extent, ExtentSet, Lsn, VOLUME_BLOCKS_MAX, VolumeId};
 
-use super::{Ack, Core, Mode, Piece, Submitted, WritePath, poisoned};
+use super::{Ack, Piece, Submitted, WritePath};
 use crate::dirty::{DirtyFile, DirtyMap};
 use crate::error::{EngineError, ErrorKind, Result};
 use crate::journal::ReadHint;
@@ -360,8 +360,7 @@ impl WritePath {
 
     /// Share of the journal's limit that is used, percent.
     pub fn journal_percent(&self) -> u64 {
-        let core = self.core.lock();
-        (core.journal_bytes + core.queued_bytes) * 100 / self.limits.journal.limit_bytes.max(1)
+        self.core.lock().journal_percent(&self.limits)
     }
 
     /// Whether writers wait for room that only the vault could make.
@@ -390,15 +389,6 @@ impl WritePath {
             }
         }
         Ok(absent)
-    }
-}
-
-impl Core {
-    fn refuse_poisoned(&self, path: &WritePath) -> Result<()> {
-        match &self.mode {
-            Mode::Poisoned(why) => Err(poisoned(path.group, why)),
-            Mode::Writable | Mode::ReadOnly(_) => Ok(()),
-        }
     }
 }
 

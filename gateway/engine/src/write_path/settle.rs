@@ -10,7 +10,7 @@ use super::stages::write_runs;
 use super::*;
 
 /// How long what was given to an image may be without a sync, microseconds.
-const AGE_MAX: i64 = 5_000_000;
+const AGE_MAX: u64 = 5_000_000;
 /// Share of the journal's limit, percent, from which its files are given back as soon as may be.
 const JOURNAL_PERCENT: u64 = 50;
 
@@ -24,9 +24,9 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
-    pub(super) fn given(&mut self, id: VolumeId, image: &Arc<Image>, bytes: u64, now: Timestamp) {
+    pub(super) fn given(&mut self, id: VolumeId, image: &Arc<Image>, runs: &[Run], now: Timestamp) {
         self.images.insert(id, Arc::clone(image));
-        self.bytes += bytes;
+        self.bytes += runs.iter().map(Run::data_bytes).sum::<u64>();
         self.since.get_or_insert(now);
     }
 
@@ -57,9 +57,7 @@ impl WritePath {
         let _alone = self.settling.lock();
         let (upto, given) = {
             let mut core = self.core.lock();
-            if let Mode::Poisoned(why) = &core.mode {
-                return Err(poisoned(self.group, why));
-            }
+            core.refuse_poisoned(self)?;
             let given = std::mem::take(&mut core.unsettled);
             if given.images.is_empty() {
                 return Ok(false);
@@ -94,11 +92,10 @@ impl WritePath {
         let Some(since) = core.unsettled.since else { return };
         // A clock that was set back counts as time that passed.
         let age = now.as_micros().abs_diff(since.as_micros());
-        let used = (core.journal_bytes + core.queued_bytes) * 100 / self.limits.journal.limit_bytes.max(1);
         core.unsettled.wanted = quiet
-            || age >= AGE_MAX.unsigned_abs()
+            || age >= AGE_MAX
             || core.unsettled.bytes >= self.limits.unsettled_bytes
-            || used >= JOURNAL_PERCENT;
+            || core.journal_percent(&self.limits) >= JOURNAL_PERCENT;
         if core.unsettled.wanted {
             drop(core);
             self.settle_wanted.notify_one();
@@ -107,12 +104,12 @@ impl WritePath {
 
     /// Takes records found in the journal to the images, a part at a time: more of them than memory is meant for.
     pub(super) fn replay_in_steps(&self, image_lsn: Lsn) -> Result<()> {
-        let (mut at, last) = {
+        let last = {
             let mut core = self.core.lock();
             core.volumes.values_mut().for_each(|entry| entry.overlay = Overlay::default());
-            (image_lsn, core.next.previous())
+            core.next.previous()
         };
-        let mut hint = None;
+        let (mut at, mut hint) = (image_lsn, None);
         while at < last {
             let records = self.reader(at).read(at, last, self.limits.batch_bytes, &mut hint)?;
             let mut core = self.core.lock();
@@ -129,7 +126,7 @@ impl WritePath {
                 let runs = entry.overlay.freeze_at(at);
                 write_runs(&entry.image, &runs)?;
                 if !runs.is_empty() {
-                    unsettled.given(*id, &entry.image, runs.iter().map(Run::data_bytes).sum(), now);
+                    unsettled.given(*id, &entry.image, &runs, now);
                 }
                 entry.overlay.thaw();
             }

@@ -15,9 +15,7 @@ impl WritePath {
     pub(super) fn commit_with(&self, mut journal: MutexGuard<'_, Journal>, here: bool) -> Result<bool> {
         let (mut queued, durable) = {
             let mut core = self.core.lock();
-            if let Mode::Poisoned(why) = &core.mode {
-                return Err(poisoned(self.group, why));
-            }
+            core.refuse_poisoned(self)?;
             let next = core
                 .sealed
                 .pop_front()
@@ -44,16 +42,17 @@ impl WritePath {
         core.spare_ready = journal.spare_bytes() > 0;
         core.file_room = journal.file_room();
         core.journal_bytes = journal.written_bytes();
-        let mut acks = std::mem::take(&mut queued.acks);
-        core.follow.batch(acks.len());
+        core.follow.batch(queued.acks.len());
         // Behind one that waits, so that records are acknowledged in order.
         // No sync comes any more to a group that was poisoned meanwhile; what is in the kernel may be acknowledged.
-        if !core.is_poisoned() && (core.follow.waits() || !core.waiting.is_empty()) {
+        let acks = if !core.is_poisoned() && (core.follow.waits() || !core.waiting.is_empty()) {
             let upto = core.written;
-            core.waiting.push_back((upto, std::mem::take(&mut acks)));
+            core.waiting.push_back((upto, queued.acks));
+            Vec::new()
         } else {
             core.acknowledged = core.written;
-        }
+            queued.acks
+        };
         let wake_upkeep = !core.spare_ready;
         let wake_sync = core.sync_due();
         let wake_commit = here && core.commit_due();
@@ -108,16 +107,13 @@ impl WritePath {
             }
         };
         let mut core = self.core.lock();
-        if let Mode::Poisoned(why) = &core.mode {
-            return Err(poisoned(self.group, why));
-        }
+        core.refuse_poisoned(self)?;
         core.durable = core.durable.max(durable);
         let durable = core.durable;
         let (done, waiting) = std::mem::take(&mut core.flushes).into_iter().partition(|(upto, _)| *upto <= durable);
         core.flushes = waiting;
         let mut acks: Vec<AckSender> = Vec::new();
-        while core.waiting.front().is_some_and(|(upto, _)| *upto <= durable) {
-            let Some((upto, batch)) = core.waiting.pop_front() else { break };
+        while let Some((upto, batch)) = core.waiting.pop_front_if(|(upto, _)| *upto <= durable) {
             core.acknowledged = upto;
             acks.extend(batch);
         }
@@ -163,9 +159,7 @@ impl WritePath {
         let _serial = self.destaging.lock();
         let (frozen_at, work) = {
             let mut core = self.core.lock();
-            if let Mode::Poisoned(why) = &core.mode {
-                return Err(poisoned(self.group, why));
-            }
+            core.refuse_poisoned(self)?;
             if core.frozen_at.is_none() && core.volumes.values().all(|entry| entry.overlay.is_empty()) {
                 // Points and sizes alone leave nothing for the images.
                 core.spilled = core.spilled.max(core.durable);
@@ -197,7 +191,7 @@ impl WritePath {
         for (id, image, runs) in work {
             // One that was removed meanwhile has nothing to be kept.
             if core.volumes.contains_key(&id) {
-                core.unsettled.given(id, &image, runs.iter().map(Run::data_bytes).sum(), now);
+                core.unsettled.given(id, &image, &runs, now);
             }
         }
         core.settled_if_nothing_waits();
