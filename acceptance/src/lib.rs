@@ -20,6 +20,7 @@ pub mod device;
 pub mod documents;
 pub mod estate;
 pub mod everything;
+pub mod fio;
 pub mod gateway;
 pub mod go_between;
 pub mod guest;

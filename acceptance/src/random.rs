@@ -25,3 +25,14 @@ impl Random {
         all.get(usize::try_from(at).unwrap_or(0))
     }
 }
+
+/// A number from a variable of the environment, decimal or `0x…`: a seed, or how often; `None` when it isn't set.
+///
+/// # Panics
+/// It is set to something else: going on with another number would test something else than was asked for.
+#[must_use]
+pub fn from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    let number = text.strip_prefix("0x").map_or_else(|| text.parse(), |hex| u64::from_str_radix(hex, 16));
+    Some(number.unwrap_or_else(|error| panic!("{name}={text} is no number: {error}")))
+}

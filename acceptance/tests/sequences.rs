@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use lifeboat_acceptance::ambush::{At, Side, Weapon};
 use lifeboat_acceptance::content::scribble;
 use lifeboat_acceptance::hosts::Cut;
-use lifeboat_acceptance::random::Random;
+use lifeboat_acceptance::random::{Random, from_environment};
 use lifeboat_acceptance::sites::{Sites, Verb, contents};
 use lifeboat_acceptance::stamps::{History, Writer};
 use lifeboat_api::types::FailbackMode;
@@ -251,11 +251,7 @@ fn play(seed: u64, done: &mut Vec<Move>) -> Result<usize> {
 
 #[test]
 fn any_sequence_of_moves_kills_and_cuts_keeps_every_promise() {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok()?;
-        text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u64::from_str_radix(hex, 16).ok())
-    };
-    let (cases, first) = (number("CASES").unwrap_or(2), number("SEED").unwrap_or(0x51_7e5));
+    let (cases, first) = (from_environment("CASES").unwrap_or(2), from_environment("SEED").unwrap_or(0x51_7e5));
     for seed in first..first + cases {
         let mut done = Vec::new();
         let strikes = play(seed, &mut done).unwrap_or_else(|error| panic!("seed {seed:#x}: {done:?}: {error:?}"));
