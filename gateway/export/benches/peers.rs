@@ -1,6 +1,6 @@
 //! A protected volume beside what a user would pick instead: real programs, on the same disk, round by round.
 //!
-//! - `qemu-storage-daemon`: its FUSE export of a raw image, also with a mirror to a second image that takes part in each write;
+//! - `qemu-storage-daemon`: its FUSE export of a raw image, also with a second image that takes part in each write;
 //! - `nbdkit` with `nbdfuse`: a file over NBD, mounted;
 //! - `s3backer` in its test mode: blocks of 128 KiB as objects in a directory, which is its best case;
 //! - `restic` and `borg`: an image that was backed up before is backed up again after a part of it changed.
@@ -15,7 +15,6 @@ mod support;
 #[path = "support/mod.rs"]
 mod volumes;
 
-use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -98,49 +97,33 @@ fn image(path: &Path) {
     std::fs::File::open(path).unwrap().sync_all().unwrap();
 }
 
-/// qemu-storage-daemon's FUSE export; with a mirror, which waits for both images at each write.
+/// qemu-storage-daemon's FUSE export, also of two images that are both written. Its mirror job can't stand below a writable
+/// FUSE export (both want to be the only one who resizes); the quorum driver takes each write to both, and waits for both.
 fn qemu(dir: &Path, mirror: bool) -> Option<Peer> {
-    installed("qemu-storage-daemon").then(|| {
-        std::fs::create_dir_all(dir).unwrap();
-        let at = |name: &str| dir.join(name).display().to_string();
-        image(&dir.join("a.img"));
+    if !installed("qemu-storage-daemon") {
+        return None;
+    }
+    std::fs::create_dir_all(dir).unwrap();
+    let at = |name: &str| dir.join(name).display().to_string();
+    image(&dir.join("a.img"));
+    std::fs::write(dir.join("export"), b"").unwrap();
+    let file = |node: &str, name: &str| format!("driver=file,node-name={node},filename={},cache.direct=on", at(name));
+    let mut nodes = vec![file("a", "a.img")];
+    if mirror {
         image(&dir.join("b.img"));
-        std::fs::write(dir.join("export"), b"").unwrap();
-        let args = [
-            "--blockdev".to_owned(),
-            format!("driver=file,node-name=file,filename={},cache.direct=on", at("a.img")),
-            "--blockdev".to_owned(),
-            "driver=raw,node-name=disk,file=file".to_owned(),
-            "--blockdev".to_owned(),
-            format!("driver=file,node-name=copy,filename={},cache.direct=on", at("b.img")),
-            "--export".to_owned(),
-            format!("type=fuse,id=export,node-name=disk,mountpoint={},writable=on", at("export")),
-            "--chardev".to_owned(),
-            format!("socket,path={},server=on,wait=off,id=qmp", at("qmp")),
-            "--monitor".to_owned(),
-            "chardev=qmp".to_owned(),
-        ];
-        let child = start("qemu-storage-daemon", &args);
-        served(&dir.join("export"));
-        let what = if mirror { "qemu-storage-daemon's FUSE export, mirrored" } else { "qemu-storage-daemon's FUSE export" };
-        let peer = Peer { what, file: dir.join("export"), mount: None, children: vec![child] };
-        if mirror {
-            let mut line = UnixStream::connect(dir.join("qmp")).unwrap();
-            let mut answers = BufReader::new(line.try_clone().unwrap());
-            let mut answer = String::new();
-            answers.read_line(&mut answer).unwrap();
-            let job = r#"{"execute":"blockdev-mirror","arguments":{"job-id":"m","device":"disk","target":"copy","sync":"none","copy-mode":"write-blocking"}}"#;
-            for command in [r#"{"execute":"qmp_capabilities"}"#, job] {
-                writeln!(line, "{command}").unwrap();
-                answer.clear();
-                while !answer.contains("\"return\"") {
-                    assert!(!answer.contains("\"error\""), "{answer}");
-                    assert!(answers.read_line(&mut answer).unwrap() > 0, "qemu-storage-daemon went away");
-                }
-            }
-        }
-        peer
-    })
+        nodes.push(file("b", "b.img"));
+        nodes.push("driver=quorum,node-name=disk,children.0=a,children.1=b,vote-threshold=1".to_owned());
+    } else {
+        nodes.push("driver=raw,node-name=disk,file=a".to_owned());
+    }
+    let mut args: Vec<String> = nodes.into_iter().flat_map(|node| ["--blockdev".to_owned(), node]).collect();
+    args.push("--export".to_owned());
+    args.push(format!("type=fuse,id=export,node-name=disk,mountpoint={},writable=on", at("export")));
+    let child = start("qemu-storage-daemon", &args);
+    served(&dir.join("export"));
+    let what =
+        if mirror { "qemu-storage-daemon's FUSE export, two copies" } else { "qemu-storage-daemon's FUSE export" };
+    Some(Peer { what, file: dir.join("export"), mount: None, children: vec![child] })
 }
 
 fn nbd(dir: &Path) -> Option<Peer> {
