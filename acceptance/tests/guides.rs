@@ -10,18 +10,25 @@ use lifeboat_acceptance::guide::{self, Guide, Mark};
 /// Guides that are run, with what has to be there before, by the test of that name.
 const COVERED: &[(&str, &str)] = &[
     ("README.md", "the_readme_alone"),
+    ("docs/guides/add-a-gateway.md", "a_gateway_is_added_by_key"),
     ("docs/guides/adopt-a-disk.md", "a_disk_is_adopted"),
+    ("docs/guides/application-consistent-points.md", "hooks_are_put_where_they_belong"),
     ("docs/guides/carry-out-a-plan.md", "a_plan_is_carried_out"),
     ("docs/guides/check-a-vault.md", "a_vault_is_checked"),
+    ("docs/guides/compute-drivers.md", "a_bridge_for_machines"),
     ("docs/guides/drill.md", "a_plan_is_drilled"),
     ("docs/guides/fail-back.md", "a_group_fails_back"),
+    ("docs/guides/find-a-clean-point.md", "files_are_encrypted_by_a_stranger"),
     ("docs/guides/get-started.md", "from_nothing_to_home_again"),
     ("docs/guides/keys.md", "keys_come_and_go"),
+    ("docs/guides/monitoring.md", "a_token_for_prometheus"),
     ("docs/guides/object-storage.md", "vaults_in_object_storage"),
     ("docs/guides/plan-a-recovery.md", "a_plan_is_looked_at"),
     ("docs/guides/protect-a-database.md", "a_database_gets_its_disk"),
+    ("docs/guides/protect-a-server.md", "a_server_is_protected_by_an_agent"),
     ("docs/guides/protect-postgresql.md", "a_database_recovers_to_an_application_consistent_point"),
     ("docs/guides/recover.md", "a_blank_machine_recovers"),
+    ("docs/guides/replace-a-gateway.md", "a_lost_gateway_is_replaced"),
     ("docs/guides/security.md", "tokens_and_the_audit_log"),
     ("docs/guides/sizing.md", "sizes_are_what_the_functions_say"),
     ("docs/guides/space-in-the-vault.md", "points_are_kept_and_named"),
@@ -30,6 +37,7 @@ const COVERED: &[(&str, &str)] = &[
     ("docs/guides/troubleshooting.md", "where_to_look_first"),
     ("docs/guides/undo-a-deletion.md", "a_deletion_is_taken_back"),
     ("docs/guides/upgrade.md", "a_restart_keeps_everything"),
+    ("docs/guides/use-nbd.md", "volumes_over_nbd"),
     ("docs/guides/web-console.md", "a_token_for_the_web_console"),
     ("examples/quickstart/README.md", "the_quick_start_as_typed"),
 ];
@@ -41,15 +49,7 @@ const DEFAULT: &[&str] = &["default-place.sh"];
 
 /// Guides with so many blocks that nothing runs and nothing explains.
 const PARTLY: &[(&str, usize)] = &[
-    ("docs/guides/add-a-gateway.md", 3),
-    ("docs/guides/application-consistent-points.md", 1),
-    ("docs/guides/compute-drivers.md", 1),
-    ("docs/guides/find-a-clean-point.md", 1),
-    ("docs/guides/monitoring.md", 1),
     ("docs/guides/notices.md", 4),
-    ("docs/guides/protect-a-server.md", 2),
-    ("docs/guides/replace-a-gateway.md", 2),
-    ("docs/guides/use-nbd.md", 1),
     ("examples/drills/README.md", 1),
     ("examples/recovery-plan/README.md", 2),
 ];
@@ -174,6 +174,46 @@ fn a_restart_keeps_everything() {
 #[test]
 fn the_quick_start_as_typed() {
     covered("examples/quickstart/README.md", &[]);
+}
+
+#[test]
+fn a_gateway_is_added_by_key() {
+    covered("docs/guides/add-a-gateway.md", &[&["first-of-two.sh"]]);
+}
+
+#[test]
+fn hooks_are_put_where_they_belong() {
+    covered("docs/guides/application-consistent-points.md", &[ESTATE, &["orders.sh"]]);
+}
+
+#[test]
+fn a_bridge_for_machines() {
+    covered("docs/guides/compute-drivers.md", &[]);
+}
+
+#[test]
+fn files_are_encrypted_by_a_stranger() {
+    covered("docs/guides/find-a-clean-point.md", &[DEFAULT, &["alone.sh"], ESTATE, &["encrypted.sh"]]);
+}
+
+#[test]
+fn a_token_for_prometheus() {
+    covered("docs/guides/monitoring.md", &[ESTATE]);
+}
+
+#[test]
+fn a_server_is_protected_by_an_agent() {
+    covered("docs/guides/protect-a-server.md", &[&["process-server.sh", "gateways.sh", "declared.sh", "server.sh"]]);
+}
+
+#[test]
+fn a_lost_gateway_is_replaced() {
+    covered("docs/guides/replace-a-gateway.md", &[ESTATE, &["orders.sh", "lose-the-primary.sh", "nobody-is-named.sh"]]);
+}
+
+#[test]
+fn volumes_over_nbd() {
+    covered("docs/guides/use-nbd.md", &[DEFAULT, &["alone.sh", "nbd.sh"], ESTATE, &["old-disk.sh"]]);
 }
 
 /// How a guide's blocks are meant.

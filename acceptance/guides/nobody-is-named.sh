@@ -1,0 +1,2 @@
+# Who types names no gateway.
+unset LIFEBOAT_ENDPOINT LIFEBOAT_TOKEN_FILE LIFEBOAT_CA_CERT
