@@ -53,6 +53,8 @@ pub struct Place {
     pub environment: Vec<(String, String)>,
     /// Where the vault's storage answers it, when that isn't the provider's own address.
     pub storage_endpoint: Option<String>,
+    /// Its state directory; one in the estate's own when absent.
+    pub state: Option<PathBuf>,
 }
 
 impl Place {
@@ -62,6 +64,9 @@ impl Place {
     /// As [`Gateway::prepare`].
     pub fn prepare(&self, site: &str, name: &str, dir: &Path) -> Result<Gateway> {
         let mut gateway = Gateway::prepare(site, name, dir)?;
+        if let Some(state) = &self.state {
+            gateway.keep_in(state);
+        }
         if let Some(host) = &self.host {
             gateway.on(host);
         }

@@ -34,6 +34,7 @@ pub struct Gateway {
     site: String,
     name: String,
     dir: PathBuf,
+    state: PathBuf,
     management: SocketAddr,
     host: Option<Host>,
     more_args: Vec<OsString>,
@@ -89,6 +90,7 @@ impl Gateway {
             site: site.to_owned(),
             name: name.to_owned(),
             dir: dir.to_owned(),
+            state: dir.join("state"),
             management: free_address()?,
             host: None,
             more_args: Vec::new(),
@@ -106,6 +108,12 @@ impl Gateway {
     pub fn on(&mut self, host: &Host) -> &mut Self {
         self.management.set_ip(host.address().into());
         self.host = Some(host.clone());
+        self
+    }
+
+    /// Has it keep its state in this directory, from its first start on. It starts no machines there.
+    pub fn keep_in(&mut self, state: &Path) -> &mut Self {
+        self.state = state.to_owned();
         self
     }
 
@@ -272,7 +280,7 @@ impl Gateway {
     /// Its state directory.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.dir.join("state")
+        self.state.clone()
     }
 
     /// Its mount.

@@ -36,6 +36,7 @@ pub mod scratch;
 pub mod sites;
 pub mod stamps;
 pub mod terraform;
+pub mod volatile;
 mod wait;
 
 pub use wait::{eventually, retry_until};

@@ -129,6 +129,7 @@ impl Sites {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .to_vec(),
             storage_endpoint: lines.get(side).map(FaultProxy::endpoint),
+            state: None,
         };
         let mut estate = Estate::protect_between(label, "gs://vaults/acme", [place(0), place(1)], &VOLUMES)?;
         estate.add_standby()?;

@@ -216,6 +216,7 @@ impl Network {
                 },
                 environment: environment.clone(),
                 storage_endpoint: Some(endpoint.clone()),
+                state: None,
             }
         };
         let url = "s3://vaults/acme";

@@ -697,7 +697,10 @@ impl Group {
             _ => {}
         }
         reasons.extend(
-            figures.as_ref().and_then(|figures| figures.journal_full.clone()).map(|why| (Health::Critical, why)),
+            figures
+                .iter()
+                .flat_map(|figures| [&figures.journal_full, &figures.images_full])
+                .filter_map(|why| Some((Health::Critical, why.clone()?))),
         );
         reasons.extend(resync.as_ref().map(|resync| self.resync_reason(resync)));
         reasons.extend(observed.shipping_trouble.clone());

@@ -137,6 +137,8 @@ pub struct Figures {
     pub journal_bytes: u64,
     pub mode: Mode,
     pub journal_full: Option<String>,
+    /// Why the images can't take what waits for them; they are tried again and again.
+    pub images_full: Option<String>,
     /// Bytes of the journal that hold records, or will.
     pub journal_written: u64,
     pub bytes_accepted: u64,
@@ -202,6 +204,8 @@ struct Core {
     file_room: u64,
     /// Why no further file could be prepared.
     journal_full: Option<EngineErrorNote>,
+    /// Why the images could not take what waits for them: their disk has no room.
+    images_full: Option<EngineErrorNote>,
     /// Bytes that records take up in the journal's files.
     journal_bytes: u64,
     bytes_accepted: u64,
@@ -215,6 +219,12 @@ struct Core {
 struct EngineErrorNote {
     kind: ErrorKind,
     text: String,
+}
+
+impl EngineErrorNote {
+    fn error(&self) -> EngineError {
+        EngineError::new(self.kind, self.text.clone())
+    }
 }
 
 #[derive(Debug)]
@@ -328,6 +338,7 @@ impl WritePath {
             spare_ready: journal.spare_bytes() > 0,
             file_room: journal.file_room(),
             journal_full: None,
+            images_full: None,
             journal_bytes: journal.written_bytes(),
             bytes_accepted: 0,
             missing: Missing::default(),
@@ -432,6 +443,7 @@ impl WritePath {
             journal_bytes,
             mode: core.mode.clone(),
             journal_full: core.journal_full.as_ref().map(|note| note.text.clone()),
+            images_full: core.images_full.as_ref().map(|note| note.text.clone()),
             journal_written: core.journal_bytes + core.queued_bytes,
             bytes_accepted: core.bytes_accepted,
             dirty_blocks: core.missing.blocks(),
@@ -501,7 +513,7 @@ impl WritePath {
         }
         core.check_target(op)?;
         let need = (entry.payload.len() + 2 * BLOCK_SIZE) as u64;
-        if !core.has_room(need, &self.limits)? {
+        if !core.has_room(op, need, &self.limits)? {
             self.upkeep_wanted.notify_one();
             return Ok(Submitted::Wait);
         }
@@ -653,6 +665,12 @@ impl Core {
         }
     }
 
+    /// Whether the disk is full for the journal or the images.
+    fn no_space(&self) -> bool {
+        let full = |note: &Option<EngineErrorNote>| note.as_ref().is_some_and(|note| note.kind == ErrorKind::NoSpace);
+        full(&self.journal_full) || full(&self.images_full)
+    }
+
     fn commit_due(&self) -> bool {
         !self.is_poisoned() && (!self.sealed.is_empty() || !self.open.batch.is_empty())
     }
@@ -697,9 +715,12 @@ impl Core {
         Ok(())
     }
 
-    fn has_room(&self, need: u64, limits: &Limits) -> Result<bool> {
-        if self.overlay_bytes() + need > limits.overlay_bytes.max(2 * need) && self.overlay_bytes() > 0 {
-            return Ok(false);
+    fn has_room(&self, op: &Op, need: u64, limits: &Limits) -> Result<bool> {
+        // What leaves nothing in memory doesn't wait for the images.
+        let stays = !matches!(op, Op::Point(_) | Op::Resize { .. } | Op::Copy { .. });
+        let overlay = self.overlay_bytes();
+        if stays && overlay > 0 && overlay + need > limits.overlay_bytes.max(2 * need) {
+            return self.images_full.as_ref().map_or(Ok(false), |note| Err(note.error()));
         }
         if self.queued_bytes > 0 && self.queued_bytes + need > limits.queue_bytes {
             return Ok(false);
@@ -709,7 +730,11 @@ impl Core {
             return Ok(true);
         }
         match &self.journal_full {
-            Some(note) if note.kind != ErrorKind::Retry => Err(EngineError::new(note.kind, note.text.clone())),
+            // A point has what writes leave of the file: with it, everything that was acknowledged is in the vault and can be recovered.
+            Some(note) if note.kind != ErrorKind::Retry => {
+                let fits = matches!(op, Op::Point(_)) && self.file_room >= self.queued_bytes + need;
+                if fits { Ok(true) } else { Err(note.error()) }
+            }
             _ => Ok(false),
         }
     }

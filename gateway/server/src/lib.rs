@@ -147,12 +147,12 @@ impl Gateway {
         let nbd = nbd::Listeners::open(&state, nbd_tcp)?;
         let registration = registration::Registrar::open(&state)?;
         let vaults = vaults::Vaults::open_all(state.attachments()?).await?;
-        state.write("management.address", address.to_string().as_bytes(), 0o644)?;
+        state.note_address("management.address", address);
         if let Some(address) = data_address {
-            state.write("data.address", address.to_string().as_bytes(), 0o644)?;
+            state.note_address("data.address", address);
         }
         if let Some(address) = consistency_address {
-            state.write("consistency.address", address.to_string().as_bytes(), 0o644)?;
+            state.note_address("consistency.address", address);
         }
         let compute = compute.or_else(|| runs::driver(&settings, &state));
         let mut context = Context::new(settings, address.to_string(), state, gate, vaults, engine, compute);

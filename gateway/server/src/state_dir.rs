@@ -22,7 +22,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -151,8 +152,10 @@ impl StateDir {
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(in_use(&path, &mut lock));
         }
-        lock.set_len(0)
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+        // Over what a former process left, whose space it has: the disk may have no other, and what is served here must be served.
+        let holder = format!("{}\n", std::process::id());
+        lock.write_all_at(holder.as_bytes(), 0)
+            .and_then(|()| lock.set_len(holder.len() as u64))
             .map_err(|error| anyhow::anyhow!("the state directory {} can't be written: {error}", path.display()))?;
         let mut state = Self { path, process_id: String::new(), attaching: Mutex::new(()), key: None, lock };
         state.process_id = state.text_or_make("process.id", || Ok(uuid::Uuid::new_v4().to_string()))?;
@@ -267,6 +270,19 @@ impl StateDir {
     /// The disk is full, or can't be written.
     pub fn write(&self, name: &str, content: &[u8], mode: u32) -> anyhow::Result<()> {
         replace(&self.path, name, content, mode)
+    }
+
+    /// Writes an address down for whoever asks for it on this machine. It is a courtesy: on a full disk the gateway does without.
+    pub(crate) fn note_address(&self, name: &str, address: SocketAddr) {
+        let text = address.to_string();
+        if fs::read_to_string(self.path.join(name)).is_ok_and(|known| known.trim_end() == text) {
+            return;
+        }
+        if let Err(error) = self.write(name, text.as_bytes(), 0o644) {
+            // The one of an earlier start would lead astray.
+            self.remove(name);
+            tracing::warn!(%address, error = format!("{error:#}"), "where the gateway answers isn't written down: name it by --endpoint");
+        }
     }
 
     /// A file, decrypted if it is encrypted.
@@ -396,6 +412,30 @@ mod tests {
         );
         drop(state);
         assert_eq!(StateDir::take(directory.path()).expect("free again").process_id(), id);
+    }
+
+    #[test]
+    fn the_holder_is_known_by_its_own_number_alone() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        drop(StateDir::take(directory.path()).expect("free"));
+        let lock = directory.path().join("lock");
+        fs::write(&lock, "4194304 and more that a former process wrote\n").expect("written");
+        let _state = StateDir::take(directory.path()).expect("free");
+        assert_eq!(fs::read_to_string(&lock).expect("text"), format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn an_address_that_is_known_is_not_written_again() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let state = StateDir::take(directory.path()).expect("free");
+        let address = "127.0.0.1:8443".parse().expect("an address");
+        state.note_address("management.address", address);
+        let path = directory.path().join("management.address");
+        let written = fs::metadata(&path).and_then(|found| found.modified()).expect("a time");
+        state.note_address("management.address", address);
+        assert_eq!(fs::metadata(&path).and_then(|found| found.modified()).expect("a time"), written);
+        state.note_address("management.address", "127.0.0.1:9443".parse().expect("an address"));
+        assert_eq!(fs::read_to_string(&path).expect("text").trim_end(), "127.0.0.1:9443");
     }
 
     #[test]

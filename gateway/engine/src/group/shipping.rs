@@ -299,12 +299,18 @@ impl Shipper {
         let time = group.config.reach.now();
         let id = PointId::from_bytes(group.new_id()?);
         let mark = PointMark { id, time, kind, label: label.to_owned(), consistent: true };
-        let lsn = match running.path.submit_control(&Op::Point(mark))? {
-            Submitted::Wait => {
+        let lsn = match running.path.submit_control(&Op::Point(mark)) {
+            Ok(Submitted::Wait) => {
                 self.no_room = true;
                 return Ok(None);
             }
-            Submitted::Accepted(lsn, ack) => {
+            // The same on a full disk: what is durable need not wait for somebody to free some space.
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                self.no_room = true;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+            Ok(Submitted::Accepted(lsn, ack)) => {
                 ack.await.map_err(|_| running::gone())??;
                 lsn
             }

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Between two tries on a full disk.
+const NO_SPACE_PAUSE: Duration = Duration::from_secs(1);
+
 /// What a round of upkeep came to.
 #[derive(Clone, Copy, Debug)]
 pub struct Upkeep {
@@ -9,6 +12,8 @@ pub struct Upkeep {
     pub destaged: bool,
     /// The disk had failed, or the journal was full: trying again at once would change nothing.
     pub failing: bool,
+    /// The disk is full: only somebody else changes that, whoever waits.
+    pub no_space: bool,
 }
 
 /// What the loops of a write path would do now.
@@ -102,7 +107,11 @@ impl WritePath {
             drop(core);
             let done = self.upkeep();
             after(done.destaged);
-            if done.failing && !done.destaged {
+            if done.no_space && !done.destaged {
+                if !self.rest(NO_SPACE_PAUSE) {
+                    return;
+                }
+            } else if done.failing && !done.destaged {
                 let core = self.core.lock();
                 if core.stopping {
                     return;
@@ -129,7 +138,20 @@ impl WritePath {
             }
         };
         self.want_settling(!destaged);
-        Upkeep { destaged, failing }
+        let no_space = self.core.lock().no_space();
+        Upkeep { destaged, failing, no_space }
+    }
+
+    /// Lets so much time pass, however many ask for upkeep meanwhile: each of them would have a journal file begun, or an image. False when
+    /// the loops end.
+    fn rest(&self, pause: Duration) -> bool {
+        let begun = std::time::Instant::now();
+        let mut core = self.core.lock();
+        while !core.stopping && core.no_space() {
+            let Some(left) = pause.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else { break };
+            core = wait(&self.upkeep_wanted, core, left);
+        }
+        !core.stopping
     }
 
     /// What the loops would do now, for whoever drives them in steps.

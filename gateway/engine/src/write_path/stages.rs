@@ -178,12 +178,22 @@ impl WritePath {
         };
         self.make_durable(frozen_at)?;
         if let Err(error) = write_images(&work) {
-            if error.kind() != ErrorKind::NoSpace {
+            if error.kind() == ErrorKind::NoSpace {
+                let text = format!(
+                    "the gateway's disk has no room for the volumes of {}: free some space in {}. Writes go on until {} MiB wait in memory, \
+                     and fail then ({error})",
+                    self.group,
+                    self.disk.path().display(),
+                    self.limits.overlay_bytes >> 20
+                );
+                self.core.lock().images_full = Some(EngineErrorNote { kind: ErrorKind::NoSpace, text });
+            } else {
                 self.poison(&error);
             }
             return Err(error);
         }
         let mut core = self.core.lock();
+        core.images_full = None;
         core.volumes.values_mut().for_each(|entry| entry.overlay.thaw());
         core.frozen_at = None;
         core.spilled = frozen_at;
@@ -228,7 +238,16 @@ impl WritePath {
                 Ok(())
             }
             Err(error) => {
-                self.note_spare(&journal, Some(EngineErrorNote { kind: error.kind(), text: error.to_string() }));
+                let text = if error.kind() == ErrorKind::NoSpace {
+                    format!(
+                        "the gateway's disk has no room for the journal of {}: free some space in {}. Writes fail until then ({error})",
+                        self.group,
+                        self.disk.path().display()
+                    )
+                } else {
+                    error.to_string()
+                };
+                self.note_spare(&journal, Some(EngineErrorNote { kind: error.kind(), text }));
                 Err(error)
             }
         }
@@ -249,7 +268,10 @@ impl WritePath {
         let _nobody_reads = self.reading.lock();
         let mut journal = self.journal.lock();
         journal.reclaim(upto);
-        self.note_spare(&journal, None);
+        // Nothing given back changes nothing about why there was no room.
+        let why = self.core.lock().journal_full.take();
+        let why = why.filter(|why| journal.spare_bytes() == 0 && (why.kind != ErrorKind::Retry || !journal.may_grow()));
+        self.note_spare(&journal, why);
     }
 
     /// Takes the group out of service: nothing is acknowledged from here on.

@@ -389,13 +389,27 @@ fn a_full_disk_is_told_before_a_record_has_its_place() {
     assert_eq!(bench.path.figures().last, lsn, "the refused write has no LSN");
     assert_eq!(bench.path.durable(), lsn);
     assert_eq!(bench.path.figures().mode, Mode::Writable);
+    // Files that nobody gave back are no space, and health says so all the time.
+    bench.path.reclaim(Lsn::ZERO);
+    let full = bench.path.figures().journal_full.expect("no room for the journal");
+    assert!(full.contains("no room for the journal") && full.contains("free some space"), "{full}");
+    assert_eq!(bench.path.submit(&write(0, 1, 6)).expect_err("still full").kind(), ErrorKind::NoSpace);
+    // A point fits in behind the writes, so that everything that was acknowledged can be recovered from the vault.
+    let Ok(Submitted::Accepted(marked, _)) = bench.path.submit_control(&point()) else {
+        panic!("the point has no place")
+    };
+    assert_eq!(marked, lsn.next());
+    while bench.path.commit().expect("finds its place") {}
     bench.path.prepare().expect("there is space again");
-    assert_eq!(bench.accept(&write(0, 1, 6)).0, lsn.next());
+    assert_eq!(bench.path.figures().journal_full, None);
+    assert_eq!(bench.accept(&write(0, 1, 6)).0, marked.next());
 }
 
 #[test]
 fn a_full_image_disk_loses_nothing_and_is_tried_again() {
-    let bench = Bench::new();
+    // A journal that has room for more than memory has.
+    let journal = JournalSizes { limit_bytes: 400 * BLOCK_SIZE_U64, ..limits().journal };
+    let bench = Bench::with(Limits { journal, ..limits() });
     bench.accept(&write(3, 2, 8));
     while bench.path.commit().expect("commits") {}
     bench.path.sync().expect("syncs");
@@ -403,9 +417,32 @@ fn a_full_image_disk_loses_nothing_and_is_tried_again() {
     assert_eq!(bench.path.destage().expect_err("is full").kind(), ErrorKind::NoSpace);
     assert_eq!(bench.read(3, 2), [8, 8]);
     assert_eq!(bench.path.figures().image, Lsn::ZERO);
+    let full = bench.path.figures().images_full.expect("no room for the images");
+    assert!(full.contains("no room for the volumes") && full.contains("free some space"), "{full}");
+    // Memory takes some more, with room for the journal, and then writes are told: they don't hang.
     Switch::clear(&bench.switch().full);
-    assert!(bench.path.destage().expect("destages"));
-    assert_eq!((bench.path.figures().image, bench.image_byte(4)), (Lsn(1), 8));
+    let mut last = Lsn(1);
+    let error = loop {
+        match bench.path.submit(&write(last.0 % BLOCKS, 1, 9)) {
+            Ok(Submitted::Accepted(lsn, _)) => last = lsn,
+            Ok(Submitted::Wait) => panic!("waits with {:?}", bench.path.figures()),
+            Err(error) => break error,
+        }
+        while bench.path.commit().expect("commits") {}
+        bench.path.sync().expect("syncs");
+        bench.path.prepare().expect("the journal has room");
+        assert!(last.0 < 100, "memory never fills");
+    };
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::NoSpace, full));
+    Switch::set(&bench.switch().full);
+    assert!(bench.path.upkeep().no_space);
+    Switch::clear(&bench.switch().full);
+    // What had been given up with first, then the rest.
+    while bench.path.destage().expect("destages") {}
+    assert_eq!((bench.path.figures().image, bench.image_byte(4)), (last, 9));
+    assert_eq!(bench.path.figures().images_full, None);
+    assert!(!bench.path.upkeep().no_space);
+    bench.accept(&write(0, 1, 6));
 }
 
 #[test]
