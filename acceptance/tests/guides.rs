@@ -48,11 +48,8 @@ const ESTATE: &[&str] = &["gateways.sh", "declared.sh"];
 const DEFAULT: &[&str] = &["default-place.sh"];
 
 /// Guides with so many blocks that nothing runs and nothing explains.
-const PARTLY: &[(&str, usize)] = &[
-    ("docs/guides/notices.md", 4),
-    ("examples/drills/README.md", 1),
-    ("examples/recovery-plan/README.md", 2),
-];
+const PARTLY: &[(&str, usize)] =
+    &[("docs/guides/notices.md", 4), ("examples/drills/README.md", 1), ("examples/recovery-plan/README.md", 2)];
 
 fn covered(name: &str, before: &[&[&str]]) {
     let (guide, _) = COVERED.iter().find(|(guide, _)| *guide == name).expect("it is in the list");

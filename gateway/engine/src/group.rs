@@ -82,6 +82,7 @@ pub struct Group {
     running: Lock<Option<Arc<Running>>>,
     shipping: Lock<Option<Shipping>>,
     observed: Arc<Lock<Observed>>,
+    steady: Steady,
     /// One round of hooks at a time.
     quiescing: tokio::sync::Mutex<()>,
     /// The barrier that it takes part in.
@@ -100,6 +101,20 @@ pub struct Group {
     to_carry: Lock<Option<Vec<crate::ship::CarriedBlock>>>,
     /// What its writes look like.
     insight: Lock<insight::Insight>,
+}
+
+/// The clock that ages are told by: the machine's as it was when the group was opened, and the time that has passed since. Whoever sets the
+/// machine's clock by an hour makes no write an hour older.
+#[derive(Clone, Copy, Debug)]
+struct Steady {
+    opened: Timestamp,
+    since: Instant,
+}
+
+impl Steady {
+    fn now(self) -> Timestamp {
+        self.opened.plus(self.since.elapsed())
+    }
 }
 
 #[derive(Debug)]
@@ -407,6 +422,7 @@ impl Group {
     fn assemble(config: GroupConfig, disk: Arc<dyn Disk>, saved: Saved, last_point: Option<PointInfo>) -> Arc<Self> {
         Arc::new(Self {
             settings: Lock::new(config.settings.clone()),
+            steady: Steady { opened: config.reach.now(), since: Instant::now() },
             config,
             disk,
             state: Lock::new(saved),
@@ -731,7 +747,7 @@ impl Group {
             landed_rpo_seconds: observed.last_point.as_ref().map(|_| {
                 observed
                     .uncovered_since(figures.as_ref().map_or(shipped, |figures| figures.last))
-                    .map_or(0.0, |since| self.config.reach.now().seconds_since(since))
+                    .map_or(0.0, |since| self.steady.now().seconds_since(since))
             }),
             health: reasons.iter().map(|(health, _)| *health).max().unwrap_or_default(),
             reasons: reasons.into_iter().map(|(_, why)| why).collect(),

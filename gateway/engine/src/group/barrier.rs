@@ -120,11 +120,12 @@ impl Group {
 
     async fn mark(&self, hold: &Hold, kind: PointKind) -> Result<PointInfo> {
         let (time, label) = (self.config.reach.now(), String::new());
+        let placed = self.steady.now();
         let (lsn, ack) =
             hold.path.mark(PointMark { id: hold.point, time, kind, label: label.clone(), consistent: true })?;
         ack.await.map_err(|_| running::gone())??;
         let accepted = hold.path.figures().bytes_accepted;
-        self.observed.lock().note_placed(lsn, time, accepted);
+        self.observed.lock().note_placed(lsn, placed, accepted);
         if let Some(shipping) = self.shipping.lock().as_ref() {
             shipping.wake();
         }

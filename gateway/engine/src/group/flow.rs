@@ -110,7 +110,7 @@ impl Group {
         shipped: Lsn,
     ) -> FlowStatus {
         let (Some(path), Some(figures)) = (path, figures) else { return FlowStatus::default() };
-        let now = self.config.reach.now();
+        let now = self.steady.now();
         let oldest = match observed.unshipped_since(figures, shipped) {
             Unshipped::Nothing => Some(0.0),
             Unshipped::Since(since) => Some(now.seconds_since(since).max(0.0)),

@@ -280,7 +280,7 @@ impl Shipper {
             let interval = group.settings.lock().point_interval;
             self.next_point = Instant::now() + interval;
             self.note_churn(group, running, interval);
-            let now = group.config.reach.now();
+            let now = group.steady.now();
             if point_due(group, running) {
                 self.place(group, running, PointKind::CrashConsistent, "").await?;
             } else {
@@ -296,7 +296,7 @@ impl Shipper {
 
     /// Gives a point its place in the write order; none when the journal has no room for it just now.
     async fn place(&mut self, group: &Group, running: &Running, kind: PointKind, label: &str) -> Result<Option<Lsn>> {
-        let time = group.config.reach.now();
+        let (time, placed) = (group.config.reach.now(), group.steady.now());
         let id = PointId::from_bytes(group.new_id()?);
         let mark = PointMark { id, time, kind, label: label.to_owned(), consistent: true };
         let lsn = match running.path.submit_control(&Op::Point(mark)) {
@@ -316,7 +316,7 @@ impl Shipper {
             }
         };
         let accepted = running.path.figures().bytes_accepted;
-        group.observed.lock().note_placed(lsn, time, accepted);
+        group.observed.lock().note_placed(lsn, placed, accepted);
         Ok(Some(lsn))
     }
 

@@ -14,11 +14,11 @@
 use std::collections::HashMap;
 
 /// When an operation that was never answered ended.
-pub const NEVER: u64 = u64::MAX;
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// One operation on one register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Operation {
+pub(crate) struct Operation {
     /// Both in the same unit, of one clock that never goes back.
     pub begun: u64,
     pub ended: u64,
@@ -41,7 +41,7 @@ struct Zone {
 ///
 /// # Errors
 /// What it can't have done, in words.
-pub fn linearizable(initial: u64, operations: &[Operation]) -> Result<(), String> {
+pub(crate) fn linearizable(initial: u64, operations: &[Operation]) -> Result<(), String> {
     let mut zones: HashMap<u64, Zone> = HashMap::new();
     let first = Operation { begun: 0, ended: 0, value: initial, write: true };
     for operation in std::iter::once(&first).chain(operations) {
