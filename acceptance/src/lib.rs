@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod ambush;
+pub mod authority;
 pub mod bench;
 pub mod binaries;
 pub mod browser;
@@ -32,6 +33,7 @@ pub mod load;
 pub mod mounts;
 pub mod points;
 pub mod random;
+pub mod receiver;
 pub mod scratch;
 pub mod sites;
 pub mod stamps;

@@ -7,12 +7,15 @@
 
 mod logging;
 mod notices;
+mod otlp;
 mod settings;
 
 pub(crate) use logging::{start as start_log, verbose};
+pub(crate) use otlp::Settings as TraceSettings;
 pub(crate) use settings::{LogSettings, ServeArgs, peers, read as read_settings};
 
 use std::future::Future;
+use std::sync::Arc;
 
 use lifeboat_server::Gateway;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,8 +31,10 @@ use crate::output::note;
 /// # Errors
 /// `Usage` for settings that make no sense, `Failed` for everything that keeps it from starting.
 pub(crate) async fn run(args: ServeArgs) -> Result<()> {
-    let settings = args.settings(environment)?;
-    logging::start(&settings.log)?;
+    let mut settings = args.settings(environment)?;
+    let traces = otlp::Settings::read(environment, &settings.serve.name)?;
+    let exporter = logging::start(&settings.log, traces)?;
+    settings.serve.traces = exporter.as_ref().map(|exporter| Arc::clone(exporter.counts()));
     let stop = stop_signal()?;
     let notify = Notify::new(environment);
     // One sentence with its causes; more than a line would hide what to do.
@@ -46,6 +51,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<()> {
     }
     notify.stopping();
     gateway.stop().await;
+    if let Some(exporter) = exporter {
+        exporter.finish().await;
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -93,6 +93,17 @@ pub struct ServeConfig {
     pub local_key: Option<KeySource>,
     /// Whom it tells what happens, besides those who look.
     pub notices: NoticeSettings,
+    /// What becomes of the spans of this process, for metrics; absent where no traces are asked for.
+    pub traces: Option<Arc<TraceCounts>>,
+}
+
+/// What became of spans.
+#[derive(Debug, Default)]
+pub struct TraceCounts {
+    /// Spans that a collector took.
+    pub exported: AtomicU64,
+    /// Spans that were given up: the queue was full, or the collector didn't take them.
+    pub dropped: AtomicU64,
 }
 
 impl ServeConfig {
@@ -121,6 +132,7 @@ impl ServeConfig {
             vault_key: None,
             local_key: None,
             notices: NoticeSettings::default(),
+            traces: None,
         }
     }
 }

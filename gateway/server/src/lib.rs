@@ -64,7 +64,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use context::{ComputeConfig, ServeConfig, host_name};
+pub use context::{ComputeConfig, ServeConfig, TraceCounts, host_name};
 pub use data_path::Engine;
 pub use exports::outward;
 pub use notices::{ChannelSettings, EmailSettings, Means, NoticeSettings, SmtpSecurity, WebhookSettings};

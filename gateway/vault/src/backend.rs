@@ -32,11 +32,14 @@ use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 };
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::directory::Directory;
 use crate::error::{StoreClass, StoreError};
 use crate::storage::{Provider, StorageTarget};
 use crate::store::{Access, ObjectMeta, Store, is_key, is_prefix};
+use crate::traced::{TRACE_TARGET, traced};
 use cloud::Place;
 use failure::{Asked, translate, verb};
 
@@ -95,8 +98,8 @@ impl Backend {
         F: Future<Output = Result<T, StoreError>> + Send,
     {
         let mut pause = PAUSE;
-        for _ in 1..ATTEMPTS {
-            match request().await {
+        for attempt in 1..ATTEMPTS {
+            match traced(self.attempt(attempt), request()).await {
                 Err(error) if error.is_retry() && self.provider.is_some() => {
                     let wait = error.retry_after().unwrap_or(pause);
                     if wait > PAUSE_MAX {
@@ -109,7 +112,18 @@ impl Backend {
                 done => return done,
             }
         }
-        request().await
+        traced(self.attempt(ATTEMPTS), request()).await
+    }
+
+    /// The span of one attempt at a request; a directory has none.
+    fn attempt(&self, attempt: u32) -> Span {
+        match self.provider {
+            None => Span::none(),
+            Some(_) => tracing::info_span!(
+                target: TRACE_TARGET, "storage.attempt", otel.kind = "client", otel.status_message = Empty,
+                lifeboat.attempt = attempt, http.response.status_code = Empty,
+            ),
+        }
     }
 
     fn path(&self, key: &str) -> Result<Path, StoreError> {
@@ -261,7 +275,7 @@ impl Store for Backend {
         let request = async {
             self.on_disk(Directory::check).await?;
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            let put = self.inner.put_opts(&path, bytes.into(), options).await;
+            let put = self.inner.put_opts(&path, bytes.into(), options).instrument(self.attempt(1)).await;
             let put = put.map(drop).map_err(|error| translate(error, self.asked(verb::WRITE, key)));
             let taken = put.as_ref().is_err_and(StoreError::is_already_exists);
             if put.is_ok() || taken {

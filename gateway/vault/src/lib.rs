@@ -11,6 +11,7 @@
 //! kms       what wraps a key slot's secret and isn't us               masters     the master keys of an open vault
 //! vault     vault/<rev>.json: create, open, settings, slots, rotation  keyring    keys/<owner>/<n>
 //! catalog   catalog/<kind>/<id>/<rev>.json                          audit       audit/<writer>/<n>.json, chained
+//! traced    spans, for whoever collects traces
 //! local_key what encrypts a gateway's own files, wrapped as a vault's key is
 //! ```
 //!
@@ -37,6 +38,7 @@ mod probe;
 mod secret;
 mod storage;
 mod store;
+mod traced;
 mod vault;
 
 pub use ambient::{Clock, Entropy, VaultOptions};
@@ -54,4 +56,5 @@ pub use probe::probe;
 pub use secret::{KdfStrength, KeySource};
 pub use storage::{Credentials, Environment, StorageTarget};
 pub use store::{Access, ObjectMeta, Store, open_storage, open_store};
+pub use traced::{TRACE_TARGET, traced};
 pub use vault::{KeyRotation, KeySlot, Proved, Vault, VaultInfo, VaultSettings};

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: IscsiArgs) -> Result<()> {
     }
     let chap = args.chap_file.as_deref().map(chap).transpose()?;
     let filter = environment("LIFEBOAT_LOG").unwrap_or_else(|| "info".to_owned());
-    start_log(&LogSettings { filter, format: None })?;
+    start_log(&LogSettings { filter, format: None }, None)?;
     if !Path::new(TARGET).is_dir() {
         return Err(Failure::failed(format!(
             "this kernel has no iSCSI target: there is no {TARGET}; load it with `modprobe target_core_mod`, as root"

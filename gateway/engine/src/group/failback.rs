@@ -16,7 +16,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Extent, ExtentSet, Lsn, PointId, PointKind, VolumeId};
+use lifeboat_vault::{TRACE_TARGET, traced};
 use tokio::task::JoinHandle;
+use tracing::field::Empty;
 
 use super::{
     Group, Image, Phase, Progress, Rehydrate, State, StateVolume, closed, limits, place, position, ship_settings,
@@ -71,6 +73,16 @@ impl Group {
     /// # Errors
     /// `Fenced` while the group is active here; `Retry` while the vault is away; `NotFound` when the branch has no point.
     pub async fn rehydrate(self: &Arc<Self>, branch: BranchId, mode: RehydrateMode) -> Result<Rehydrated> {
+        let span = tracing::info_span!(
+            target: TRACE_TARGET, "group.rehydrate", lifeboat.group = %self.config.group, lifeboat.branch = %branch,
+            lifeboat.blocks = Empty, lifeboat.bytes = Empty, otel.status_message = Empty,
+        );
+        let passed = traced(span.clone(), self.rehydrated(branch, mode)).await?;
+        span.record("lifeboat.blocks", passed.blocks_moved).record("lifeboat.bytes", passed.bytes_fetched);
+        Ok(passed)
+    }
+
+    async fn rehydrated(self: &Arc<Self>, branch: BranchId, mode: RehydrateMode) -> Result<Rehydrated> {
         let _change = self.change.lock().await;
         let phase = self.state.lock().state.phase;
         match phase {
@@ -118,6 +130,13 @@ impl Group {
     /// # Errors
     /// `Invalid` when the branch has gone on since the last pass: do another one.
     pub async fn take_over(self: &Arc<Self>) -> Result<()> {
+        let span = tracing::info_span!(
+            target: TRACE_TARGET, "group.take_over", lifeboat.group = %self.config.group, otel.status_message = Empty,
+        );
+        traced(span, self.taken_over()).await
+    }
+
+    async fn taken_over(self: &Arc<Self>) -> Result<()> {
         let _change = self.change.lock().await;
         if self.state.lock().state.phase == Phase::Active {
             return Ok(());

@@ -14,6 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lifeboat_model::{BLOCK_SIZE_U64, Extent, VolumeId};
+use lifeboat_vault::{TRACE_TARGET, traced};
+use tracing::field::Empty;
 
 use super::running::Running;
 use super::volume::{fetch, fill};
@@ -61,6 +63,15 @@ impl Group {
 }
 
 async fn hydrate_once(group: &Weak<Group>) -> Result<()> {
+    let id = group.upgrade().map(|group| group.config.group);
+    let span = tracing::info_span!(
+        target: TRACE_TARGET, "group.hydrate", lifeboat.group = id.map(tracing::field::display),
+        otel.status_message = Empty,
+    );
+    traced(span, hydrate(group)).await
+}
+
+async fn hydrate(group: &Weak<Group>) -> Result<()> {
     let volumes: Vec<VolumeId> = {
         let Some(group) = group.upgrade() else { return Ok(()) };
         let saved = group.state.lock();

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use lifeboat_model::state::GroupState;
 use lifeboat_model::{BLOCK_SIZE_U64, BranchId, Epoch, Lsn, VolumeId};
+use lifeboat_vault::{TRACE_TARGET, traced};
+use tracing::field::Empty;
 
 use super::adoption::{Wanted, hold_all};
 use super::running::view_at_position;
@@ -56,6 +58,18 @@ impl Group {
     /// # Errors
     /// As [`Group::fail_over`].
     pub async fn fail_over_on(
+        config: GroupConfig,
+        request: FailOver,
+        disks: BTreeMap<VolumeId, PathBuf>,
+    ) -> Result<Arc<Self>> {
+        let span = tracing::info_span!(
+            target: TRACE_TARGET, "group.fail_over", lifeboat.group = %config.group, lifeboat.branch = %request.branch,
+            lifeboat.test = request.test, otel.status_message = Empty,
+        );
+        traced(span, Self::failed_over(config, request, disks)).await
+    }
+
+    async fn failed_over(
         config: GroupConfig,
         request: FailOver,
         disks: BTreeMap<VolumeId, PathBuf>,
@@ -117,6 +131,18 @@ impl Group {
     /// `Invalid` when another branch is active here, and for a disk that can't be had or is too small; `Retry` while one is in use;
     /// `NotFound` without such a branch; what the vault or the disk says.
     pub async fn take_over_lazily(
+        config: GroupConfig,
+        branch: BranchId,
+        disks: BTreeMap<VolumeId, PathBuf>,
+    ) -> Result<(Arc<Self>, Option<BranchId>)> {
+        let span = tracing::info_span!(
+            target: TRACE_TARGET, "group.take_over_lazily", lifeboat.group = %config.group, lifeboat.branch = %branch,
+            otel.status_message = Empty,
+        );
+        traced(span, Self::taken_over_lazily(config, branch, disks)).await
+    }
+
+    async fn taken_over_lazily(
         config: GroupConfig,
         branch: BranchId,
         disks: BTreeMap<VolumeId, PathBuf>,

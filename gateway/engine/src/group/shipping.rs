@@ -15,9 +15,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lifeboat_model::{GatewayId, Lsn, PointId, PointKind};
+use lifeboat_vault::{TRACE_TARGET, traced};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
 
 use super::running::{self, Running};
 use super::{Group, Phase, closed, place, ship_settings};
@@ -378,9 +380,18 @@ impl Shipper {
         {
             let interval =
                 read_interval(running, writer.sent(), target, &mut self.hint).await.map_err(ShipError::Engine)?;
-            let appended = writer.append(&interval, self.no_room).await;
+            let span = tracing::info_span!(
+                target: TRACE_TARGET, "group.seal", lifeboat.group = %group.config.group,
+                lifeboat.epoch = writer.shipped().epoch.0, lifeboat.records = interval.records.len(),
+                lifeboat.lsn = interval.last_lsn.0, lifeboat.segments = Empty, lifeboat.bytes = Empty,
+                otel.status_message = Empty,
+            );
+            let appended = traced(span.clone(), writer.append(&interval, self.no_room)).await;
             group.note_put(writer.take_totals());
             let appended = appended?;
+            if let Some(appended) = &appended {
+                span.record("lifeboat.segments", appended.segments).record("lifeboat.bytes", appended.payload_bytes);
+            }
             writer.drive_map().await?;
             if let Some(appended) = appended {
                 landed(&mut self.waiting, group, running, &appended).await?;

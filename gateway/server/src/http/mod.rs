@@ -47,6 +47,9 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use http::{HeaderValue, StatusCode, header};
 use lifeboat_api::ProblemCode;
+use lifeboat_vault::TRACE_TARGET;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::context::Context;
 pub(crate) use keys::admit as admit_key;
@@ -151,9 +154,30 @@ fn routes() -> Routes {
 async fn guard(State(context): Shared, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = guarded(&context, request, next).await;
-    context.counters.request(&method, route.as_ref().map(MatchedPath::as_str), response.status());
+    let span = span(&request, route.as_ref().map(MatchedPath::as_str));
+    let response = guarded(&context, request, next).instrument(span.clone()).await;
+    let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_message", status.canonical_reason());
+    }
+    context.counters.request(&method, route.as_ref().map(MatchedPath::as_str), status);
     response
+}
+
+/// The span of a request of the API, within the caller's where its header `traceparent` names one. What looks after the gateway itself
+/// (probes, metrics) and the web console's files have none. The path isn't told, its pattern is: nobody knows what is typed there.
+fn span(request: &Request, route: Option<&str>) -> Span {
+    if !request.uri().path().starts_with("/v1/") {
+        return Span::none();
+    }
+    let method = request.method().as_str();
+    let above = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    tracing::info_span!(
+        target: TRACE_TARGET, "api.request", otel.kind = "server", otel.status_message = Empty, trace.parent = above,
+        otel.name = route.map(|route| display(format!("{method} {route}"))), http.request.method = method,
+        http.route = route, http.response.status_code = Empty,
+    )
 }
 
 async fn guarded(context: &Arc<Context>, mut request: Request, next: Next) -> Response {

@@ -23,6 +23,7 @@ pub(crate) mod plan;
 pub(crate) mod program;
 pub(crate) mod replace;
 pub(crate) mod request;
+mod trace;
 
 #[cfg(test)]
 mod brake;
@@ -41,7 +42,7 @@ use aws_lc_rs::digest;
 use lifeboat_api::{JobKind, ProblemCode, StepProgress};
 use lifeboat_model::state::{Health, JobState};
 use lifeboat_model::{DrillId, GatewayId, GroupId, JobId, Timestamp};
-use lifeboat_vault::{Document, VaultError, VaultErrorKind};
+use lifeboat_vault::{Document, VaultError, VaultErrorKind, traced};
 
 use crate::context::{Context, Happening};
 use crate::http::error::{ApiError, ApiResult};
@@ -642,20 +643,24 @@ async fn try_step(
     context.notify_watchers();
     #[cfg(test)]
     brake::pass(id, index).await;
-    let Done { message, apply } = match spec {
-        AnySpec::Group(spec) => {
-            let work = perform::Work { context, attached, id, spec, record: &record, own };
-            perform::perform(&work, step.step).await?
-        }
-        AnySpec::Drill(spec) => {
-            let run = drill::Run { context, attached, id, spec, record: &record, step };
-            drill::perform(&run).await?
-        }
-        AnySpec::Program(spec) => {
-            let run = program::Run { context, attached, id, spec, record: &record, index, step };
-            program::perform(&run).await?
+    let span = trace::step(id, spec, step);
+    let performed = async {
+        match spec {
+            AnySpec::Group(spec) => {
+                let work = perform::Work { context, attached, id, spec, record: &record, own };
+                perform::perform(&work, step.step).await
+            }
+            AnySpec::Drill(spec) => {
+                let run = drill::Run { context, attached, id, spec, record: &record, step };
+                drill::perform(&run).await
+            }
+            AnySpec::Program(spec) => {
+                let run = program::Run { context, attached, id, spec, record: &record, index, step };
+                program::perform(&run).await
+            }
         }
     };
+    let Done { message, apply } = traced(span, performed).await?;
     let (mut done, mut over) = (false, false);
     let after = change_job(attached, id, |record| {
         (done, over) = (false, false);
@@ -685,6 +690,7 @@ async fn try_step(
         context.points.stale(group);
     }
     if over {
+        trace::job(id, spec, &after, None);
         conclude(context, attached, id, spec, &Ending::Succeeded, JobState::Succeeded).await;
         return Ok(None);
     }
@@ -730,7 +736,12 @@ async fn end(context: &Context, attached: &AttachedVault, id: JobId, spec: &AnyS
         true
     });
     let ended = match ended.await {
-        Ok(record) => record.state.0,
+        Ok(record) => {
+            if news {
+                trace::job(id, spec, &record, record.cause.as_deref());
+            }
+            record.state.0
+        }
         Err(error) => {
             tracing::warn!(job = %id, %error, "the end of a job can't be written; it is tried again");
             return;

@@ -66,6 +66,15 @@ pub(super) enum Failure {
     Cancelled,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Passing(cause) | Self::Final(cause) => f.write_str(cause),
+            Self::Cancelled => f.write_str("a person asked for the job to stop"),
+        }
+    }
+}
+
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         match error.kind() {

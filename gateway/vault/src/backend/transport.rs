@@ -136,6 +136,7 @@ impl Transport {
         let call = self.client.request(http::Request::from_parts(parts, sending));
         let answer = progress.watch(call).await?.map_err(sort)?;
         let (parts, body) = answer.into_parts();
+        tracing::Span::current().record("http.response.status_code", parts.status.as_u16());
         let receiving = Receiving {
             body,
             left: if unbounded { u64::MAX } else { ANSWER_BYTES },

@@ -22,7 +22,7 @@ use crate::local_key::{self, LocalKeyArgs};
 use crate::notify::Notify;
 use crate::output::Output;
 use crate::render;
-use crate::serve::{LogSettings, peers, read_settings, stop_signal};
+use crate::serve::{LogSettings, TraceSettings, peers, read_settings, stop_signal};
 
 /// What a running agent wrote longer ago than this is no longer true.
 const STALE: Duration = Duration::from_secs(15);
@@ -122,7 +122,8 @@ pub(super) async fn run(args: RunArgs) -> Result<()> {
     let log = args.log.clone();
     let (mut config, local, kept) = settings(args)?;
     let filter = log.or_else(|| environment("LIFEBOAT_LOG")).or(kept).unwrap_or_else(|| "info".to_owned());
-    crate::serve::start_log(&LogSettings { filter, format: None })?;
+    let traces = TraceSettings::read(environment, &lifeboat_server::host_name())?;
+    let exporter = crate::serve::start_log(&LogSettings { filter, format: None }, traces)?;
     let stop = stop_signal()?;
     config.host = Encrypted::host(local_key::open(&config.state, local.as_ref()).await?);
     let notify = Notify::new(environment);
@@ -143,6 +144,9 @@ pub(super) async fn run(args: RunArgs) -> Result<()> {
         ran = lifeboat_agent::run(config, told, stop) => ran,
         () = telling => Ok(()),
     };
+    if let Some(exporter) = exporter {
+        exporter.finish().await;
+    }
     ran.map_err(|error| Failure::failed(format!("{error:#}")))
 }
 

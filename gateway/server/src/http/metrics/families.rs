@@ -65,6 +65,9 @@ families! {
     MOUNT_ERRORS: Counter "lifeboat_volume_request_errors_total" ["class"] = "Requests of users of volumes, through the mount and NBD, that failed, by the class of the error.";
     EVENTS: Counter "lifeboat_events_total" ["kind", "severity"] = "Events that this gateway wrote down since its start.";
 
+    SPANS_EXPORTED: Counter "lifeboat_trace_spans_exported_total" [] = "Spans that the collector of traces took; absent where no traces are asked for.";
+    SPANS_DROPPED: Counter "lifeboat_trace_spans_dropped_total" [] = "Spans that were given up: the queue was full, or the collector didn't take them; absent where no traces are asked for.";
+
     NOTICE_FAILING: Gauge "lifeboat_notice_channel_failing" ["channel"] = "1 while notices can't be sent through a channel.";
     NOTICE_WAITING: Gauge "lifeboat_notice_waiting" ["channel"] = "Notices that wait to be sent.";
     NOTICE_SENT: Counter "lifeboat_notice_sent_total" ["channel"] = "Notices sent since the start of the process.";

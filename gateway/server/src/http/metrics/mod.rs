@@ -13,6 +13,7 @@ mod tests;
 mod text;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -23,7 +24,7 @@ use lifeboat_model::state::Health;
 
 use super::Shared;
 use crate::barriers::{Account, Key};
-use crate::context::Context;
+use crate::context::{Context, TraceCounts};
 use crate::port::InstanceStatus;
 use crate::records::{AgentRecord, DrillRecord, GatewayRecord, JobRecord, kind, status};
 use crate::vaults::AttachedVault;
@@ -271,6 +272,12 @@ fn process(context: &Context, page: &mut Page) {
         &of::EVENTS,
         events.map(|((kind, severity), count)| (vec![kind.to_owned(), severity.to_string()], count.to_string())),
     );
+    let traces = context.settings.traces.as_ref();
+    let spans = |of: fn(&TraceCounts) -> &AtomicU64| {
+        traces.map(|counts| (Vec::new(), of(counts).load(Ordering::Relaxed).to_string()))
+    };
+    page.family(&of::SPANS_EXPORTED, spans(|counts| &counts.exported));
+    page.family(&of::SPANS_DROPPED, spans(|counts| &counts.dropped));
     let channels = context.notices.channels();
     let mut each = |family: &Family, value: &dyn Fn(&crate::notices::ChannelFigures) -> u64| {
         page.family(family, channels.iter().map(|channel| (vec![channel.name.clone()], value(channel).to_string())));
