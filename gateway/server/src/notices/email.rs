@@ -6,7 +6,7 @@ use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsPar
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use secrecy::ExposeSecret;
 
-use super::{EmailSettings, Notice, NoticeState, SEND_TIMEOUT, SmtpSecurity};
+use super::{EmailSettings, Notice, NoticeState, SEND_TIMEOUT, SmtpSecurity, send};
 
 /// Characters of a message in a subject.
 const SUBJECT_MAX: usize = 120;
@@ -62,10 +62,11 @@ async fn tls(settings: &EmailSettings) -> Result<TlsParameters, String> {
     let failed = |error: lettre::transport::smtp::Error| format!("TLS can't be set up: {error}");
     let mut parameters = TlsParameters::builder(settings.host.clone());
     if let Some(path) = &settings.ca {
-        let unreadable = |why: String| format!("the authorities in {} can't be read: {why}", path.display());
-        let pem = tokio::fs::read(path).await.map_err(|error| unreadable(error.to_string()))?;
-        let authority = Certificate::from_pem(&pem).map_err(|error| unreadable(error.to_string()))?;
-        parameters = parameters.certificate_store(CertificateStore::None).add_root_certificate(authority);
+        parameters = parameters.certificate_store(CertificateStore::None);
+        for authority in send::trusted(Some(path)).await? {
+            let authority = Certificate::from_der(authority.to_vec()).map_err(failed)?;
+            parameters = parameters.add_root_certificate(authority);
+        }
     }
     parameters.build_rustls().map_err(failed)
 }
@@ -98,11 +99,22 @@ pub(super) async fn send(settings: &EmailSettings, notice: &Notice) -> Result<()
     }
     let server = format!("the mail server {}:{}", settings.host, settings.port);
     transport.build().send(mail).await.map(drop).map_err(|error| {
+        if let Some(why) = send::refusal(&error) {
+            return format!("{server}: {why}");
+        }
+        // 530, 534, 535, 538: it wants to know who sends, or doesn't believe it (RFC 4954).
+        let code = error.status().map(u16::from);
+        if matches!(code, Some(530 | 534 | 535 | 538)) {
+            return format!("{server} doesn't let us in ({error}): look at `smtp_user` and `smtp_password_file`");
+        }
         let mut why = error.to_string();
         let mut cause = std::error::Error::source(&error);
         while let Some(next) = cause {
             why = format!("{why}: {next}");
             cause = next.source();
+        }
+        if why.contains("STARTTLS") {
+            why = format!("{why}; `smtp_security` has to be what the server speaks");
         }
         format!("{server}: {why}")
     })

@@ -1,9 +1,11 @@
 //! Sending: one task for each channel, in order, again until it has worked.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifeboat_model::Timestamp;
+use rustls::CertificateError;
 use tokio::task::JoinHandle;
 
 use super::{Channel, ChannelSettings, Means, Notice, SEND_TIMEOUT, email, watch, webhook};
@@ -76,5 +78,45 @@ pub(super) async fn trusted(
     let unreadable = |error: String| format!("the authorities in {} can't be read: {error}", path.display());
     let text = tokio::fs::read(path).await.map_err(|error| unreadable(error.to_string()))?;
     let found: Result<Vec<_>, _> = rustls_pki_types::CertificateDer::pem_slice_iter(&text).collect();
-    found.map_err(|error| unreadable(error.to_string()))
+    let found = found.map_err(|error| unreadable(error.to_string()))?;
+    if found.is_empty() {
+        return Err(format!("`ca_file` {} holds no certificate (PEM)", path.display()));
+    }
+    Ok(found)
+}
+
+/// What to do about an error, where it is that a certificate is refused.
+pub(super) fn refusal(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let held = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let of_tls = held.and_then(|held| held.downcast_ref::<rustls::Error>()).or_else(|| cause.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(why)) = of_tls {
+            return Some(advice(why));
+        }
+        next = cause.source();
+    }
+    None
+}
+
+fn advice(why: &CertificateError) -> String {
+    match why {
+        CertificateError::UnknownIssuer => {
+            "nobody who is trusted vouches for its certificate: name the authority that does by `ca_file`".to_owned()
+        }
+        CertificateError::NotValidForName => {
+            "its certificate is for another name: give the name that stands in it".to_owned()
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => format!(
+            "its certificate is for {}: give a name that stands in it",
+            if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") }
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its certificate is too old: it has to be renewed there".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate isn't valid yet: look at both clocks".to_owned()
+        }
+        other => format!("its certificate is refused: {other}"),
+    }
 }

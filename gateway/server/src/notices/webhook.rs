@@ -55,7 +55,8 @@ pub(super) async fn send(settings: &WebhookSettings, notice: &Notice) -> Result<
                 .with_no_client_auth();
         let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
         let secured = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-        exchange(secured.map_err(|error| error.to_string())?, request, ANSWER_BYTES).await?
+        let secured = secured.map_err(|error| send::refusal(&error).unwrap_or_else(|| error.to_string()))?;
+        exchange(secured, request, ANSWER_BYTES).await?
     } else {
         exchange(stream, request, ANSWER_BYTES).await?
     };
