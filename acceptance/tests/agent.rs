@@ -126,6 +126,15 @@ fn a_disk_behind_an_agent_outlives_a_process_server_and_its_own_machine() {
     assert!(asked["what"].as_str().is_some_and(|what| what.ends_with(", with erp-data")), "{asked}");
     let answered = log.iter().find(|record| record["kind"] == "answered" && record["request"] == asked["request"]);
     assert_eq!(answered.map(|record| &record["detail"]), Some(&Value::from("declared")), "{log:?}");
+    // What its process server puts into the vault is told as for any group: from the catalog, and as counters where that is.
+    eventually("what is shipped to be told", SETTLES_WITHIN, || {
+        let status = standby.json(&["status"])?;
+        let groups = status["protection"].as_array().into_iter().flatten();
+        let erp = groups.into_iter().find(|group| group["group"] == "erp").context("the status lacks the group")?;
+        let ratio = erp["compression_ratio"].as_f64().is_some_and(|ratio| ratio > 0.0);
+        Ok((ratio && erp["shipped_bytes_per_second"].is_f64()).then_some(()))
+    })
+    .unwrap();
     // The machine burns. The recovery site has everything.
     agent.kill9().unwrap();
     let job = standby.json(&["failover", "unplanned", "--group", "erp"]).unwrap();

@@ -61,8 +61,9 @@ mod types;
 mod volume;
 
 pub use failback::{RehydrateMode, Rehydrated};
+pub(crate) use flow::Flow;
 pub use flow::FlowStatus;
-use flow::{Flow, Unshipped};
+use flow::Unshipped;
 pub use lifeboat_format::local::ResyncCause;
 use resync::ResyncControl;
 pub use resync::ResyncStatus;

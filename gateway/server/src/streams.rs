@@ -52,7 +52,7 @@ use crate::machines;
 use crate::port::HeldVolume;
 use crate::reconcile;
 use crate::records::{
-    ActiveRecord, AgentSpecRecord, AnySpec, GatewayRecord, GroupRecord, HOME_INSTANCE, JobRecord, Observed,
+    ActiveRecord, AgentSpecRecord, AnySpec, FlowRecord, GatewayRecord, GroupRecord, HOME_INSTANCE, JobRecord, Observed,
     PointRecord, Step, kind, status,
 };
 use crate::vaults::AttachedVault;
@@ -485,7 +485,7 @@ fn observed(snapshot: &crate::vaults::Snapshot, stream: &StreamStatus, heard: Op
         backlog_bytes: heard.as_ref().map_or(stream.cached_bytes, |heard| heard.backlog_bytes),
         journal_bytes_used: heard.as_ref().map_or(0, |heard| heard.journal_bytes_used),
         churn_bytes_per_second: heard.as_ref().map_or(0.0, |heard| heard.churn_bytes_per_second),
-        flow: Default::default(),
+        flow: FlowRecord::from(&stream.flow),
         hydrated_bytes: None,
         resync: heard.and_then(|heard| heard.resync).map(view::resync),
         mount_path: None,

@@ -390,10 +390,10 @@ pub struct ProtectionStatus {
     pub journal_full_in_seconds: Option<f64>,
     /// Bytes written per second, averaged over about a minute.
     pub churn_bytes_per_second: f64,
-    /// Bytes put into the vault per second, over the last minute. Null when it isn't known, as for the disks of an agent.
+    /// Bytes put into the vault per second, over the last minute; for the disks of an agent by its process server. Null when it isn't known.
     #[serde(default)]
     pub shipped_bytes_per_second: Option<f64>,
-    /// Bytes of blocks for each byte put into the vault, since the gateway opened the group. Null before anything was shipped.
+    /// Bytes of blocks for each byte put into the vault, since the gateway (an agent's process server) opened the group. Null before anything was shipped.
     #[serde(default)]
     pub compression_ratio: Option<f64>,
     /// On a recovery gateway: bytes already fetched from the vault.

@@ -57,10 +57,10 @@ struct Sample {
 
 /// Samples of the last minute.
 #[derive(Debug, Default)]
-pub(super) struct Flow {
+pub(crate) struct Flow {
     samples: VecDeque<Sample>,
-    pub(super) totals: Totals,
-    pub(super) failures: BTreeMap<&'static str, u64>,
+    pub(crate) totals: Totals,
+    pub(crate) failures: BTreeMap<&'static str, u64>,
 }
 
 impl Flow {
@@ -76,6 +76,17 @@ impl Flow {
         self.samples.push_back(sample);
         while self.samples.get(1).is_some_and(|second| now.duration_since(second.at) >= WINDOW) {
             self.samples.pop_front();
+        }
+    }
+
+    /// What a process server knows of the flow of an agent's group: what it puts into the vault. The journal is the agent's.
+    pub(crate) fn outward(&mut self) -> FlowStatus {
+        self.sample(Instant::now(), 0, 0);
+        FlowStatus {
+            shipped_bytes_per_second: self.rates().map(|(_, _, put)| put),
+            shipped: Some(self.totals),
+            failures: self.failures.clone(),
+            ..FlowStatus::default()
         }
     }
 

@@ -32,7 +32,7 @@ use super::cache::{Cache, Entry};
 use super::{Admission, Admitted, wire};
 use crate::branch::{self, Origin, Position};
 use crate::error::{EngineError, ErrorKind, Result};
-use crate::group::RetrySettings;
+use crate::group::{Flow, FlowStatus, RetrySettings};
 use crate::points::PointInfo;
 use crate::ship::{BranchWriter, Fenced, Interval, Open, ShipError};
 use crate::sync::Lock;
@@ -123,7 +123,7 @@ impl Drop for Taken<'_> {
 }
 
 /// What can be seen of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StreamStatus {
     /// The group.
     pub group: GroupId,
@@ -152,6 +152,8 @@ pub struct StreamStatus {
     pub open: bool,
     /// The newest recovery point in the vault.
     pub last_point: Option<PointInfo>,
+    /// What this process puts into the vault of it; nothing of the journal, which is the agent's.
+    pub flow: FlowStatus,
 }
 
 /// A tenure, and what it may write.
@@ -198,6 +200,7 @@ struct State {
     look: bool,
     /// Somebody waits for room in the cache.
     pressed: bool,
+    flow: Flow,
 }
 
 impl State {
@@ -275,6 +278,7 @@ impl Stream {
             looked: Instant::now(),
             look: false,
             pressed: false,
+            flow: Flow::default(),
         };
         let this = Arc::new(Self {
             group,
@@ -634,7 +638,7 @@ impl Stream {
     }
 
     pub(super) fn status(&self) -> Option<StreamStatus> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let tenure = state.tenure?;
         Some(StreamStatus {
             group: self.group,
@@ -655,6 +659,7 @@ impl Stream {
             attached: state.attached,
             attached_for: state.since.filter(|_| state.attached).map(|since| since.elapsed()),
             open: state.open && state.ended.is_none(),
+            flow: state.flow.outward(),
             last_point: state
                 .points
                 .iter()
@@ -749,6 +754,7 @@ impl Stream {
         }
         let interval = self.interval(held, &batch).await?;
         let done = held.writer.append(&interval).await;
+        self.state.lock().flow.totals.add(held.writer.take_totals());
         held.writer.drive_map_or_later().await?;
         let shipped = held.writer.shipped();
         let points: Vec<RetainedPoint> =
@@ -844,7 +850,11 @@ impl Stream {
             false => self.retry.probe,
         };
         tracing::warn!(group = %self.group, %error, pause_ms = pause.as_millis(), "shipping a stream failed: trying again");
-        self.state.lock().trouble = error.to_string();
+        {
+            let mut state = self.state.lock();
+            state.trouble = error.to_string();
+            *state.flow.failures.entry(error.kind().name()).or_default() += 1;
+        }
         self.note();
         pause
     }

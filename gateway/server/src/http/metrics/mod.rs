@@ -19,6 +19,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use lifeboat_api::{DrillSpec, ProtectionStatus, ResyncState};
+use lifeboat_engine::FlowStatus;
+use lifeboat_engine::relay::StreamStatus;
 use lifeboat_model::Timestamp;
 use lifeboat_model::state::Health;
 
@@ -52,17 +54,21 @@ fn since_1970(time: Timestamp) -> String {
 }
 
 pub(super) async fn metrics(State(context): Shared) -> Response {
-    let mut response = page(&context).into_response();
+    let streams = match context.process_server.get() {
+        Some(server) => server.status().await,
+        None => Vec::new(),
+    };
+    let mut response = page(&context, &streams).into_response();
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
     response
 }
 
-fn page(context: &Context) -> String {
+fn page(context: &Context, streams: &[StreamStatus]) -> String {
     let mut page = Page::default();
     gateway(context, &mut page);
-    groups(context, &mut page);
+    groups(context, streams, &mut page);
     replication(context, &mut page);
     vaults(context, &mut page);
     declared(context, &mut page);
@@ -103,6 +109,8 @@ fn gateway(context: &Context, page: &mut Page) {
 struct Group {
     status: ProtectionStatus,
     own: Option<InstanceStatus>,
+    /// What this gateway puts into the vault of it, as its writer or as its agent's process server.
+    shipping: Option<FlowStatus>,
 }
 
 fn own_instance(context: &Context, attached: &AttachedVault, found: &view::GroupFacts) -> Option<InstanceStatus> {
@@ -112,20 +120,25 @@ fn own_instance(context: &Context, attached: &AttachedVault, found: &view::Group
     Some(open.instance.status())
 }
 
-fn all_groups(context: &Context) -> Vec<Group> {
+fn all_groups(context: &Context, streams: &[StreamStatus]) -> Vec<Group> {
     let mut groups = Vec::new();
     for attached in context.vaults.all() {
         for document in attached.snapshot().of(kind::GROUPS) {
             let Ok(facts) = view::group_facts(context, &attached, document) else { continue };
             let own = own_instance(context, &attached, &facts);
-            groups.push(Group { status: view::protection(context, &facts), own });
+            let stream = || streams.iter().find(|stream| stream.group == facts.id && stream.open);
+            let shipping = match &own {
+                Some(own) => Some(own.flow.clone()),
+                None => stream().map(|stream| stream.flow.clone()),
+            };
+            groups.push(Group { status: view::protection(context, &facts), own, shipping });
         }
     }
     groups
 }
 
-fn groups(context: &Context, page: &mut Page) {
-    let groups = all_groups(context);
+fn groups(context: &Context, streams: &[StreamStatus], page: &mut Page) {
+    let groups = all_groups(context, streams);
     let labels = |group: &Group| vec![group.status.group_id.to_string(), group.status.group.clone()];
     let mut each = |family: &Family, value: &dyn Fn(&Group) -> Option<String>| {
         page.family(family, groups.iter().filter_map(|group| Some((labels(group), value(group)?))));
@@ -147,7 +160,7 @@ fn groups(context: &Context, page: &mut Page) {
     each(&of::JOURNAL_FULL, &|group| text(group.status.journal_full_in_seconds));
     each(&of::CHURN, &|group| text(Some(group.status.churn_bytes_per_second)));
     each(&of::SHIP_RATE, &|group| text(group.status.shipped_bytes_per_second));
-    let shipped = |group: &Group| group.own.as_ref().and_then(|own| own.flow.shipped);
+    let shipped = |group: &Group| group.shipping.as_ref().and_then(|flow| flow.shipped);
     each(&of::SHIPPED, &|group| shipped(group).map(|shipped| shipped.payload_bytes.to_string()));
     each(&of::SHIPPED_RAW, &|group| shipped(group).map(|shipped| shipped.raw_bytes.to_string()));
     each(&of::EPOCH, &|group| group.own.as_ref().map(|own| own.epoch.0.to_string()));
@@ -162,7 +175,7 @@ fn groups(context: &Context, page: &mut Page) {
         Some(group.status.resync.as_ref().map_or(0, |resync| resync.bytes_left).to_string())
     });
     let failures = groups.iter().flat_map(|group| {
-        let failures = group.own.iter().flat_map(|own| &own.flow.failures);
+        let failures = group.shipping.iter().flat_map(|flow| &flow.failures);
         failures.map(|(class, count)| {
             let mut values = labels(group);
             values.push((*class).to_owned());
