@@ -24,6 +24,14 @@ pub fn provider() -> Result<PathBuf> {
     find("LIFEBOAT_PROVIDER_BIN", "terraform-provider-lifeboat")
 }
 
+/// The simulation's own program (`LIFEBOAT_SIM_BIN` names it directly: an optimised one does more in the same time).
+///
+/// # Errors
+/// When it is not there, with what to do.
+pub fn simulation() -> Result<PathBuf> {
+    find("LIFEBOAT_SIM_BIN", "sim")
+}
+
 /// The file system exerciser that `make deps` installs (`LIFEBOAT_TOOLS` names the directory above its `bin`).
 ///
 /// # Errors

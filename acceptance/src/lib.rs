@@ -36,6 +36,7 @@ pub mod random;
 pub mod receiver;
 pub mod scratch;
 pub mod sites;
+pub mod soak;
 pub mod stamps;
 pub mod terraform;
 pub mod volatile;

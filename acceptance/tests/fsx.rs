@@ -1,4 +1,6 @@
 //! The file system exerciser on a protected volume: random reads and writes of every alignment, each read checked.
+//!
+//! `OPERATIONS=N` does so many on the volume instead of 20,000, `SEED=N` others.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,9 +10,10 @@ use lifeboat_acceptance::binaries;
 use lifeboat_acceptance::command::Run;
 use lifeboat_acceptance::device::LoopFs;
 use lifeboat_acceptance::estate::{Estate, GROUP};
+use lifeboat_acceptance::random::from_environment;
 
 /// Runs `operations` operations of fsx with this configuration on `file`; seeds are fixed, so that a failure repeats.
-fn exercise(dir: &Path, file: &Path, configuration: &str, operations: u32, seed: u32) -> Result<()> {
+fn exercise(dir: &Path, file: &Path, configuration: &str, operations: u64, seed: u64) -> Result<()> {
     let config = dir.join("fsx.toml");
     std::fs::write(&config, configuration)?;
     let artifacts = dir.join("fsx");
@@ -35,7 +38,9 @@ fn a_volume_file_takes_20_000_operations_and_its_point_equals_it() {
     let configuration = "blockmode = true\n[opsize]\nmax = 131072\n[weights]\nread = 10\nwrite = 10\nfsync = 0.5\n\
                          fdatasync = 0.5\npunch_hole = 3\nsendfile = 3\nposix_fadvise = 1\ncopy_file_range = 3\n\
                          mapread = 0\nmapwrite = 0\ntruncate = 0\n";
-    exercise(estate.dir(), &file, configuration, 20_000, 1).unwrap();
+    let (operations, seed) = (from_environment("OPERATIONS").unwrap_or(20_000), from_environment("SEED").unwrap_or(1));
+    // fsx takes seeds of 32 bits.
+    exercise(estate.dir(), &file, configuration, operations, seed & 0xffff_ffff).unwrap();
     Run::new("sync").arg(&file).ok().unwrap();
     let point = estate.take_point(&estate.primary, "after fsx").unwrap().result.point_id.unwrap();
     let points = estate.points(&estate.primary).unwrap();
