@@ -221,6 +221,48 @@ impl Reporter {
     }
 }
 
+/// Tells how much of an amount of bytes is done, of work that this program does itself: a bar on a terminal, a line for each tenth
+/// elsewhere.
+#[derive(Debug)]
+pub(crate) struct Amount {
+    bar: Option<ProgressBar>,
+    what: String,
+    tenth: u64,
+}
+
+impl Amount {
+    /// `what` is done with the bytes, as in "data: read back".
+    pub(crate) fn new(watched: bool, what: String) -> Self {
+        let bar = watched.then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style(true));
+            bar.set_message(what.clone());
+            bar
+        });
+        Self { bar, what, tenth: 0 }
+    }
+
+    pub(crate) fn reached(&mut self, done: u64, all: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(all);
+            bar.set_position(done.min(all));
+            return;
+        }
+        let tenth = done.saturating_mul(10).checked_div(all).unwrap_or(10);
+        if tenth > self.tenth {
+            self.tenth = tenth;
+            note(&format!("{}: {} %", self.what, tenth.saturating_mul(10)));
+        }
+    }
+}
+
+impl Drop for Amount {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use serde_json::json;
@@ -269,6 +311,23 @@ pub(crate) mod tests {
         reporter.tell(&over);
         assert_eq!(bar_message(&reporter), "failback of ledger: succeeded");
         assert!(!reporter.counts);
+    }
+
+    #[test]
+    fn an_amount_moves_its_bar_or_counts_tenths() {
+        let mut drawn = Amount { bar: Some(ProgressBar::hidden()), what: String::new(), tenth: 0 };
+        drawn.reached(1 << 20, 4 << 20);
+        let reached = drawn.bar.as_ref().map(|bar| (bar.position(), bar.length()));
+        assert_eq!(reached, Some((1 << 20, Some(4 << 20))));
+        let mut told = Amount::new(false, "data: read back".to_owned());
+        let tenths: Vec<u64> = [0, 9, 10, 19, 100, 100]
+            .into_iter()
+            .map(|done| {
+                told.reached(done, 100);
+                told.tenth
+            })
+            .collect();
+        assert_eq!(tenths, [0, 0, 1, 1, 10, 10]);
     }
 
     fn bar_message(reporter: &Reporter) -> String {

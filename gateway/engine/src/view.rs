@@ -498,21 +498,27 @@ impl VolumeView {
 }
 
 /// The root hash of a local disk or image: equal to a point's if, and only if, the content is. The file's length, which
-/// must be a whole number of blocks, is the volume's size. Holes cost no reading.
+/// must be a whole number of blocks, is the volume's size. Holes cost no reading. `reached` is told how many of how many bytes are
+/// done, after each mebibyte and each hole.
 ///
 /// # Errors
 /// `NotFound` without the file or the volume's keys, `Invalid` for a length that no volume has, `Damaged` when the disk
 /// fails.
-pub async fn root_of_file(vault: &Arc<Vault>, volume: VolumeId, path: &Path) -> Result<RootHash> {
+pub async fn root_of_file(
+    vault: &Arc<Vault>,
+    volume: VolumeId,
+    path: &Path,
+    reached: impl FnMut(u64, u64) + Send + 'static,
+) -> Result<RootHash> {
     let keys = vault.volume_keys(volume).await.map_err(cause::vault)?.keys;
     let hasher = BlockHasher::new(&keys.hash);
     let path = path.to_owned();
-    crate::blocking::run(move || hash_file(hasher, &path))
+    crate::blocking::run(move || hash_file(hasher, &path, reached))
         .await
         .map_err(|error| EngineError::new(ErrorKind::Closed, format!("hashing was given up: {error}")))?
 }
 
-fn hash_file(hasher: BlockHasher, path: &Path) -> Result<RootHash> {
+fn hash_file(hasher: BlockHasher, path: &Path, mut reached: impl FnMut(u64, u64)) -> Result<RootHash> {
     const CHUNK: usize = 256 * BLOCK_SIZE;
     let shown = path.display();
     let failed = |error| EngineError::io(format_args!("can't read {shown}"), error);
@@ -537,6 +543,7 @@ fn hash_file(hasher: BlockHasher, path: &Path) -> Result<RootHash> {
         let data = (data.clamp(at, len) / BLOCK_SIZE_U64).saturating_mul(BLOCK_SIZE_U64).max(at);
         root.push_zeros(data.saturating_sub(at) / BLOCK_SIZE_U64).map_err(defect)?;
         at = data;
+        reached(at, len);
         let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(at)).unwrap_or(len).clamp(at, len);
         let until = hole.div_ceil(BLOCK_SIZE_U64).saturating_mul(BLOCK_SIZE_U64).min(len);
         std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(at)).map_err(failed)?;
@@ -548,6 +555,7 @@ fn hash_file(hasher: BlockHasher, path: &Path) -> Result<RootHash> {
                 root.push(block).map_err(defect)?;
             }
             at = at.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+            reached(at, len);
         }
     }
     root.finish().map_err(defect)

@@ -7,7 +7,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use lifeboat_engine::at_rest::{Conversion, LocalKey, convert, encrypted_now, system_salts};
 use lifeboat_server::state_dir::StateDir;
 use serde::Serialize;
@@ -15,6 +14,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::local_key::{LocalKeyArgs, open, source};
 use crate::output::{Output, is_watched, note};
+use crate::progress::Amount;
 use crate::render::{clean, size};
 
 /// Directories of a state directory that hold data, a gateway's and an agent's.
@@ -101,21 +101,10 @@ fn directories(state: &Path, key: &LocalKey) -> Result<Done> {
             .map_err(|error| Failure::failed(format!("{} can't be looked through: {error}", root.display())))?;
         for (directory, _) in found {
             let shown = directory.display().to_string();
-            let bar = is_watched().then(|| {
-                let style = ProgressStyle::with_template("{msg} {bytes}/{total_bytes} {bar:30} {eta}");
-                ProgressBar::new(0)
-                    .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-                    .with_message(shown.clone())
-            });
-            let converted = convert(&directory, key, &salts, &mut |so_far, all| {
-                if let Some(bar) = &bar {
-                    bar.set_length(all.max(so_far));
-                    bar.set_position(so_far);
-                }
-            });
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
-            }
+            let mut encrypted = Amount::new(is_watched(), format!("{shown}: encrypted"));
+            let converted =
+                convert(&directory, key, &salts, &mut |so_far, all| encrypted.reached(so_far, all.max(so_far)));
+            drop(encrypted);
             match converted.map_err(|error| Failure::failed(error.to_string()))? {
                 Conversion::Already => done.already = done.already.saturating_add(1),
                 Conversion::Encrypted(bytes) => {

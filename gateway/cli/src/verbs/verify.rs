@@ -19,7 +19,8 @@ use serde::Serialize;
 
 use super::key::KeyArgs;
 use crate::failure::{Exit, Failure, Result};
-use crate::output::{Output, note};
+use crate::output::{Output, is_watched};
+use crate::progress::Amount;
 use crate::render::{Table, clean, fields, size};
 
 /// Blocks read from the vault at a time.
@@ -100,9 +101,16 @@ pub(crate) async fn run(args: VerifyArgs, output: Output) -> Result<()> {
         let recorded = at_point.root.ok_or_else(|| {
             Failure::failed(format!("the point {} records no root for {}: choose another one", point.id, at_point.id))
         })?;
+        let called = names.get(&at_point.id.to_string()).cloned().unwrap_or_else(|| at_point.id.to_string());
         let found = match &args.source {
-            Some(path) => root_of_file(&vault, at_point.id, path).await?,
-            None => read_back(&vault, &view, &at_point).await?,
+            Some(path) => {
+                let mut hashed = Amount::new(is_watched(), clean(&format!("{}: hashed", path.display())));
+                root_of_file(&vault, at_point.id, path, move |done, all| hashed.reached(done, all)).await?
+            }
+            None => {
+                let mut back = Amount::new(is_watched(), clean(&format!("{called}: read back")));
+                read_back(&vault, &view, &at_point, |done, all| back.reached(done, all)).await?
+            }
         };
         report.equal &= found == recorded;
         report.volumes.push(Compared {
@@ -225,12 +233,16 @@ async fn point(vault: &Arc<Vault>, group: GroupId, branch: Option<BranchId>, tex
 }
 
 /// The root of what the vault gives back for a volume at a point.
-async fn read_back(vault: &Arc<Vault>, view: &Arc<PointView>, volume: &VolumeAtPoint) -> Result<RootHash> {
+async fn read_back(
+    vault: &Arc<Vault>,
+    view: &Arc<PointView>,
+    volume: &VolumeAtPoint,
+    mut reached: impl FnMut(u64, u64),
+) -> Result<RootHash> {
     let keys = vault.volume_keys(volume.id).await?.keys;
     let mut root = RootHasher::new(BlockHasher::new(&keys.hash), volume.size_blocks);
     let defect = |error: lifeboat_format::FormatError| Failure::failed(format!("{}: {error}", volume.id));
     let mut lba = 0;
-    let mut tenth = 0;
     while lba < volume.size_blocks {
         let blocks = CHUNK_BLOCKS.min(volume.size_blocks.saturating_sub(lba));
         for run in view.read_blocks(volume.id, lba, blocks).await? {
@@ -244,11 +256,8 @@ async fn read_back(vault: &Arc<Vault>, view: &Arc<PointView>, volume: &VolumeAtP
             }
         }
         lba = lba.saturating_add(blocks);
-        let reached = lba.saturating_mul(10) / volume.size_blocks;
-        if reached > tenth {
-            tenth = reached;
-            note(&format!("{}: {} % read back", volume.id, reached.saturating_mul(10)));
-        }
+        let bytes = |blocks: u64| blocks.saturating_mul(u64::try_from(BLOCK_SIZE).unwrap_or(4096));
+        reached(bytes(lba), bytes(volume.size_blocks));
     }
     root.finish().map_err(defect)
 }

@@ -726,10 +726,20 @@ async fn the_root_of_a_file_equals_the_root_of_the_point_with_the_same_content()
             file.seek(std::io::SeekFrom::Start(u64::try_from(at * BLOCK_SIZE).unwrap())).unwrap();
             file.write_all(block).unwrap();
         }
-        let root = crate::view::root_of_file(&bench.vault, shown.id, &path).await.unwrap();
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let root = crate::view::root_of_file(&bench.vault, shown.id, &path, move |done, all| {
+            tell.lock().unwrap().push((done, all));
+        })
+        .await
+        .unwrap();
+        let told = told.lock().unwrap().clone();
+        assert!(told.is_sorted(), "{told:?}");
+        assert!(told.last().is_some_and(|(done, all)| done == all && *all > 0), "{told:?}");
         assert_eq!(Some(root), shown.root);
         file.set_len(5000).unwrap();
-        let error = crate::view::root_of_file(&bench.vault, shown.id, &path).await.expect_err("no whole block");
+        let error =
+            crate::view::root_of_file(&bench.vault, shown.id, &path, |_, _| ()).await.expect_err("no whole block");
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
 }
