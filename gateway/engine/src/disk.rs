@@ -311,12 +311,13 @@ fn write_zeroes(file: &dyn DiskFile, offset: u64, len: u64) -> io::Result<()> {
 
 /// A growable buffer whose first byte lies on a 4 KiB boundary, as direct I/O wants it.
 ///
-/// It over-allocates by one alignment and starts inside, which needs no unsafe code and wastes at most 4 KiB.
+/// It over-allocates by one alignment and starts inside, which needs no unsafe code and wastes at most 4 KiB. Memory that nothing was put
+/// into is not touched.
 #[derive(Debug)]
 pub struct AlignedBuf {
+    /// From `start` on what is in it. Never longer than its capacity: it would move, and not lie on a boundary any more.
     bytes: Vec<u8>,
     start: usize,
-    len: usize,
 }
 
 const ALIGN: usize = 4096;
@@ -325,69 +326,69 @@ impl AlignedBuf {
     /// An empty buffer with room for `capacity` bytes.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        let bytes = vec![0; capacity + ALIGN];
+        let mut bytes: Vec<u8> = Vec::with_capacity(capacity + ALIGN);
         let start = bytes.as_ptr().align_offset(ALIGN);
-        Self { bytes, start, len: 0 }
+        bytes.resize(start, 0);
+        Self { bytes, start }
     }
 
     /// A buffer of `len` zeroes.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        let mut buf = Self::with_capacity(len);
-        buf.len = len;
-        buf
+        // Fresh memory is zeroes already where it comes from the system.
+        let mut bytes: Vec<u8> = vec![0; len + ALIGN];
+        let start = bytes.as_ptr().align_offset(ALIGN);
+        bytes.truncate(start + len);
+        Self { bytes, start }
     }
 
     /// Appends `data`.
     pub fn extend(&mut self, data: &[u8]) {
-        let end = self.len + data.len();
-        self.reserve(end);
-        self.bytes[self.start + self.len..self.start + end].copy_from_slice(data);
-        self.len = end;
+        self.reserve(data.len());
+        self.bytes.extend_from_slice(data);
     }
 
     /// Appends zeroes up to the next multiple of the alignment.
     pub fn pad(&mut self) {
-        let end = self.len.next_multiple_of(ALIGN);
-        self.reserve(end);
-        self.bytes[self.start + self.len..self.start + end].fill(0);
-        self.len = end;
+        let more = self.len().next_multiple_of(ALIGN) - self.len();
+        self.reserve(more);
+        self.bytes.resize(self.bytes.len() + more, 0);
     }
 
     /// Empties the buffer and keeps its memory.
     pub fn clear(&mut self) {
-        self.len = 0;
+        self.bytes.truncate(self.start);
     }
 
     /// What is in it.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.len]
+        &self.bytes[self.start..]
     }
 
     /// What is in it, to be overwritten.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.len]
+        &mut self.bytes[self.start..]
     }
 
     /// Bytes in it.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.len
+        self.bytes.len() - self.start
     }
 
     /// Whether it is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    fn reserve(&mut self, len: usize) {
-        if self.start + len > self.bytes.len() {
-            let mut larger = Self::with_capacity(len.max(self.bytes.len() * 2));
-            larger.len = self.len;
-            larger.bytes[larger.start..larger.start + self.len].copy_from_slice(self.as_slice());
+    /// Makes room for so many bytes more.
+    fn reserve(&mut self, more: usize) {
+        if self.bytes.len() + more > self.bytes.capacity() {
+            let mut larger = Self::with_capacity((self.len() + more).max(self.bytes.capacity() * 2));
+            larger.bytes.extend_from_slice(self.as_slice());
             *self = larger;
         }
     }
