@@ -1,6 +1,6 @@
 //! Recovery: the first byte of any point, failing back, rehydration, and finding out that nothing differs (R1, R3, R4, R5).
 //!
-//! `make bench BENCH=recovery`, or `cargo bench --bench recovery -- image` for one part (`first_byte`, `refill`, `image`). Every look at the vault is through a reader of its own, as a gateway's first one.
+//! `make bench BENCH=recovery`, or `cargo bench --bench recovery -- image` for one part (`first_byte`, `far`, `refill`, `image`). Every look at the vault is through a reader of its own, as a gateway's first one.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that can't measure ends with a panic")]
 
@@ -41,6 +41,9 @@ async fn main() {
     let mut report = Report::new("recovery");
     if support::wanted("first_byte") {
         first_byte(&mut report).await;
+    }
+    if support::wanted("far") {
+        far(&mut report).await;
     }
     if support::wanted("refill") {
         refill(&mut report).await;
@@ -113,6 +116,71 @@ async fn first_byte(report: &mut Report) {
     report.row(row("round trips to the first byte and one anywhere, median", support::median(&trips_other), "", ""));
     report.row(row("first byte of any point, p99", quantile(&first, 0.99), "s", "< 0.3"));
     report.row(row("first byte and one anywhere, p99", quantile(&other, 0.99), "s", "< 0.3"));
+}
+
+/// How long recovery takes by the size of the volume, the number of its points and how far away the storage is: to the first byte of a
+/// point, and until all of its content is here, proved and durable. Each volume has 64 MiB of content; each point two blocks anywhere besides.
+async fn far(report: &mut Report) {
+    const CONTENT: usize = 16_384;
+    for (size, blocks) in [("1 GiB", 1_u64 << 18), ("1 TiB", TIB_BLOCKS)] {
+        for count in [1_u32, 100, POINTS] {
+            let rig = Rig::new(At::Memory).await;
+            let retention =
+                PointRetention { tiers: vec![(Duration::from_secs(15 * 24 * 3600), Duration::ZERO)], max: 65_536 };
+            let mut log = Log::new(&rig.vault, blocks, ShipSettings { retention, ..ShipSettings::default() }).await;
+            let mut dice = Dice(4711);
+            let data = Bytes::from(disk_like(5, CONTENT));
+            for (index, part) in (0..).zip(data.chunks(16 * BLOCK_SIZE)) {
+                log.write(index * 16, data.slice_ref(part));
+            }
+            for number in 0..count {
+                for _ in 0..2 {
+                    let from = usize::try_from(dice.below(CONTENT as u64)).unwrap() * BLOCK_SIZE;
+                    log.write(dice.below(blocks), data.slice(from..from + BLOCK_SIZE));
+                }
+                let interval = log.cut(i64::from(number) * 5);
+                log.ship(&interval).await;
+            }
+            log.writer.write_map().await.unwrap();
+            let points = log.points().await;
+            for delay in [0, 50, 150] {
+                rig.store.set_latency(Duration::from_millis(delay));
+                let mut row = |what: &str, ours: Vec<f64>| {
+                    report.row(Row {
+                        target: "R1",
+                        what: format!("{size}, points {count}, every request {delay} ms later: {what}"),
+                        ours,
+                        beside: Vec::new(),
+                        baseline: "",
+                        unit: "s",
+                        wanted: "",
+                    });
+                };
+                let mut first = Vec::new();
+                for _ in 0..3 {
+                    let point = &points[usize::try_from(dice.below(points.len() as u64)).unwrap()];
+                    let started = Instant::now();
+                    let view = PointView::open(Arc::clone(&log.vault), log.group, point).await.unwrap();
+                    view.volume(log.volume).unwrap().read(0, 512).await.unwrap();
+                    first.push(started.elapsed().as_secs_f64());
+                }
+                row("first byte", first);
+                let newest = points.iter().max_by_key(|point| point.lsn).unwrap();
+                let mut all = Vec::new();
+                for round in 0..rounds(1) {
+                    let path = rig.dir.path().join(format!("far-{delay}-{round}"));
+                    let started = Instant::now();
+                    let view = PointView::open(Arc::clone(&log.vault), log.group, newest).await.unwrap();
+                    let sink = FileImage::new(&path, log.volume, blocks);
+                    rehydrate(&view, Source::Full, &sink, None, RehydrateLimits::default()).await.unwrap();
+                    sink.file.sync_data().unwrap();
+                    all.push(started.elapsed().as_secs_f64());
+                    std::fs::remove_file(&path).unwrap();
+                }
+                row("all of its content", all);
+            }
+        }
+    }
 }
 
 /// A file on the disk that is measured.

@@ -1,7 +1,8 @@
 //! Shipping: its rate beside zstd and AES-GCM alone, how old what has landed is under load, and what it asks of the vault (S1
-//! to S3).
+//! to S3); lag against churn as a curve, and how long it takes to catch up after the vault was away.
 //!
-//! `make bench BENCH=shipping`. The vault is a directory in memory, which stands for storage elsewhere.
+//! `make bench BENCH=shipping`. The vault is a directory in memory, which stands for storage elsewhere. The curve's picture is
+//! `bench/lag.svg` in the build directory. The vault is away for ten minutes, or `LIFEBOAT_BENCH_AWAY` seconds.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that can't measure ends with a panic")]
 
@@ -36,6 +37,12 @@ async fn main() {
     }
     if support::wanted("under_load") {
         under_load(&mut report).await;
+    }
+    if support::wanted("curve") {
+        curve(&mut report).await;
+    }
+    if support::wanted("away") {
+        away(&mut report).await;
     }
     report.finish();
 }
@@ -146,25 +153,49 @@ async fn requests_and_bytes(report: &mut Report) {
     group.close(Duration::from_secs(5)).await;
 }
 
+/// A group under load, and how fast it ships: 256 MiB at once, held up until all of them wait, then let go.
+struct Loaded {
+    rig: Rig,
+    group: Arc<Group>,
+    volume: Arc<dyn BlockVolume>,
+    data: Bytes,
+    limit: f64,
+}
+
+impl Loaded {
+    async fn new(report: &mut Report) -> Self {
+        let rig = Rig::new(At::Memory).await;
+        let (group, volumes) = rig.group(Duration::from_secs(1), 2 << 30, &[1 << 30]).await;
+        let volume = group.volume(volumes[0]).unwrap();
+        let data = Bytes::from(disk_like(11, 65_536));
+        rig.store.set_open(false);
+        for at in (0..data.len()).step_by(1 << 20) {
+            volume.write(at as u64, data.slice(at..at + (1 << 20))).await.unwrap();
+        }
+        let waiting = Arc::clone(&group);
+        reached(|| waiting.status().image_lsn >= waiting.status().last_lsn).await;
+        rig.store.set_open(true);
+        let started = Instant::now();
+        settled(&group).await;
+        let limit = mib_per_second(data.len() as u64, started.elapsed());
+        report.note("shipping limit of a group, MiB/s", limit);
+        Self { rig, group, volume, data, limit }
+    }
+
+    async fn ages(&self, share: f64, time: Duration) -> Vec<f64> {
+        load(&self.group, &self.volume, &self.data, self.limit * share, time).await
+    }
+
+    async fn close(self) {
+        settled(&self.group).await;
+        self.group.close(Duration::from_secs(5)).await;
+    }
+}
+
 /// S2: the age of the oldest write that no landed point holds, while as much is written as 80 % of what can be shipped.
 async fn under_load(report: &mut Report) {
-    let rig = Rig::new(At::Memory).await;
-    let (group, volumes) = rig.group(Duration::from_secs(1), 2 << 30, &[1 << 30]).await;
-    let volume = group.volume(volumes[0]).unwrap();
-    let data = Bytes::from(disk_like(11, 65_536));
-    // How fast it goes: everything at once, held up until all of it waits, then let go.
-    rig.store.set_open(false);
-    for at in (0..data.len()).step_by(1 << 20) {
-        volume.write(at as u64, data.slice(at..at + (1 << 20))).await.unwrap();
-    }
-    let waiting = Arc::clone(&group);
-    reached(|| waiting.status().image_lsn >= waiting.status().last_lsn).await;
-    rig.store.set_open(true);
-    let started = Instant::now();
-    settled(&group).await;
-    let limit = mib_per_second(data.len() as u64, started.elapsed());
-    report.note("shipping limit of a group, MiB/s", limit);
-    let ages = load(&group, &volume, &data, limit * 0.8, Duration::from_secs(10)).await;
+    let loaded = Loaded::new(report).await;
+    let ages = loaded.ages(0.8, Duration::from_secs(10)).await;
     report.row(Row {
         target: "S2",
         what: "landed RPO p99 at 80 % of the shipping limit, 1 s interval".to_owned(),
@@ -174,8 +205,100 @@ async fn under_load(report: &mut Report) {
         unit: "s",
         wanted: "<= 2",
     });
-    settled(&group).await;
-    group.close(Duration::from_secs(5)).await;
+    loaded.close().await;
+}
+
+/// Lag against churn: the landed RPO while more and more is written, up to more than can be shipped.
+async fn curve(report: &mut Report) {
+    let loaded = Loaded::new(report).await;
+    let mut points = Vec::new();
+    for percent in [10_u32, 20, 40, 60, 70, 80, 90, 100, 120] {
+        let ages = loaded.ages(f64::from(percent) / 100.0, Duration::from_secs(10)).await;
+        let (usual, most) = (quantile(&ages, 0.5), quantile(&ages, 0.99));
+        for (what, figure) in [("median", usual), ("p99", most)] {
+            report.row(Row {
+                target: "S2",
+                what: format!("landed RPO, {what}, at {percent} % of the shipping limit, 1 s interval"),
+                ours: vec![figure],
+                beside: Vec::new(),
+                baseline: "",
+                unit: "s",
+                wanted: "",
+            });
+        }
+        points.push((f64::from(percent), usual, most));
+        settled(&loaded.group).await;
+    }
+    report.picture("lag", &drawn(&points, loaded.limit));
+    loaded.close().await;
+}
+
+/// The curve as SVG: both figures over the share of the shipping limit.
+fn drawn(points: &[(f64, f64, f64)], limit: f64) -> String {
+    let top = points.iter().map(|(_, _, most)| *most).fold(2.0, f64::max).ceil();
+    let place =
+        |percent: f64, seconds: f64| format!("{:.1},{:.1}", 60.0 + percent * 4.0, 260.0 - seconds / top * 220.0);
+    let line = |of: fn(&(f64, f64, f64)) -> f64| {
+        points.iter().map(|point| place(point.0, of(point))).collect::<Vec<_>>().join(" ")
+    };
+    let mut marks = String::new();
+    for percent in (0..=120).step_by(20) {
+        let x = 60 + percent * 4;
+        marks += &format!("<text x=\"{x}\" y=\"278\" text-anchor=\"middle\">{percent} %</text>\n");
+    }
+    for part in 0..=4 {
+        let seconds = top * f64::from(part) / 4.0;
+        let y = 260 - part * 55;
+        marks += &format!(
+            "<path d=\"M60 {y}H540\" stroke=\"#ccc\"/><text x=\"52\" y=\"{}\" text-anchor=\"end\">{seconds:.1} s</text>\n",
+            y + 4
+        );
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 600 310\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"600\" height=\"310\" fill=\"#fff\"/>\n{marks}\
+         <polyline points=\"{}\" fill=\"none\" stroke=\"#06c\" stroke-width=\"2\"/>\n\
+         <polyline points=\"{}\" fill=\"none\" stroke=\"#c30\" stroke-width=\"2\"/>\n\
+         <text x=\"70\" y=\"30\" fill=\"#c30\">landed RPO, p99</text><text x=\"190\" y=\"30\" fill=\"#06c\">median</text>\n\
+         <text x=\"300\" y=\"300\" text-anchor=\"middle\">written, of the {limit:.0} MiB/s that can be shipped</text>\n</svg>\n",
+        line(|point| point.1),
+        line(|point| point.2)
+    )
+}
+
+/// The vault is away for minutes while 2 MiB a second are written; how long until what has landed is as young as it was.
+async fn away(report: &mut Report) {
+    let loaded = Loaded::new(report).await;
+    let seconds = std::env::var("LIFEBOAT_BENCH_AWAY").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
+    let share = 2.0 / loaded.limit;
+    loaded.rig.store.set_open(false);
+    let ages = loaded.ages(share, Duration::from_secs(seconds)).await;
+    let waiting = mib(loaded.group.status().backlog_bytes);
+    loaded.rig.store.set_open(true);
+    let back = Instant::now();
+    let mut after: Vec<f64> = Vec::new();
+    while after.last().is_none_or(|age| *age > 2.0) {
+        assert!(back.elapsed() < Duration::from_secs(300), "it doesn't catch up: {:?}", loaded.group.status());
+        after.extend(loaded.ages(share, Duration::from_millis(100)).await.last());
+    }
+    let row = |what: String, figure: f64, unit| Row {
+        target: "S2",
+        what,
+        ours: vec![figure],
+        beside: Vec::new(),
+        baseline: "",
+        unit,
+        wanted: "",
+    };
+    let oldest = ages.iter().copied().fold(0.0, f64::max);
+    report.row(row(format!("vault away for {seconds} s, 2 MiB/s written: landed RPO at its worst"), oldest, "s"));
+    report.row(row("the same: what waits when it is back".to_owned(), waiting, "MiB"));
+    report.row(row(
+        "the same: until what has landed is younger than 2 s".to_owned(),
+        back.elapsed().as_secs_f64(),
+        "s",
+    ));
+    loaded.close().await;
 }
 
 /// Writes so many MiB a second, and gives the ages seen every 20 ms.

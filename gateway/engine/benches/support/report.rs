@@ -76,6 +76,12 @@ impl Report {
         self.notes.push((what.to_owned(), value));
     }
 
+    /// Keeps a picture beside the raw results.
+    pub fn picture(&self, name: &str, svg: &str) {
+        std::fs::create_dir_all(results()).unwrap();
+        std::fs::write(results().join(format!("{name}.svg")), svg).unwrap();
+    }
+
     /// Writes the raw results.
     pub fn finish(self) {
         let rows: Vec<Value> = self
