@@ -23,6 +23,8 @@ pub(super) const PID_FILE: &str = "pid";
 /// In a run's directory: what QEMU says.
 pub(super) const LOG: &str = "qemu.log";
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// Looks at a process without a command line, a millisecond apart.
+const BECOMES_LOOKS: usize = 200;
 
 /// A machine's process that was alive when it was looked at.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl Process {
             return None;
         }
         let fd = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let line = command_line(pid, directory)?;
         let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
         let writes_it = arguments.windows(2).any(|pair| pair == [b"-pidfile".as_slice(), PID_FILE.as_bytes()]);
         let found = Self { pid, fd, directory };
@@ -96,6 +98,20 @@ impl OpenFiles {
     }
 }
 
+/// The command line of what works in a directory. A process that is just becoming another program (`setsid` does) has none for a moment,
+/// and is the same before and after it.
+fn command_line(pid: i32, directory: (u64, u64)) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    for _ in 0..BECOMES_LOOKS {
+        line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        if !line.is_empty() || working_directory(pid) != Some(directory) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Some(line)
+}
+
 fn working_directory(pid: i32) -> Option<(u64, u64)> {
     fs::metadata(format!("/proc/{pid}/cwd")).ok().map(|directory| (directory.dev(), directory.ino()))
 }
@@ -135,6 +151,22 @@ mod tests {
         // To the shell the arguments after the script mean nothing; to whoever looks they are those of a machine.
         let arguments = ["-c", "read line < never", "-pidfile", "pid"].map(OsString::from);
         spawn(Path::new("/bin/sh"), &arguments, run).expect("started")
+    }
+
+    /// `setsid` becomes the shell while somebody looks all the time.
+    #[tokio::test]
+    async fn a_process_that_becomes_another_program_is_found_throughout() {
+        for _ in 0..40 {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let mut child = waiting(dir.path());
+            until("found", || Process::find(dir.path()).is_some()).await;
+            let end = Instant::now() + Duration::from_millis(20);
+            while Instant::now() < end {
+                assert!(Process::find(dir.path()).is_some(), "lost while it became another program");
+            }
+            Process::find(dir.path()).expect("there").kill();
+            child.wait().await.expect("waited");
+        }
     }
 
     #[tokio::test]
