@@ -6,17 +6,20 @@
 //! processes  the shell is the first one: when it ends, so does everything that it started, gateways above all
 //! programs   this machine's; PostgreSQL as `make deps` has unpacked it, where it isn't installed
 //! ```
-//! What the kernel has only once are loop devices: those that the guide attached are detached at the end, whatever happened.
+//! What the kernel has only once are loop devices: those that the guide attached are detached at the end, whatever happened. A guide that
+//! ends in the middle of it leaves file systems on volumes whose gateway is killed together with them: its mounts are cut off then, since
+//! whoever unmounts would wait for the gateway, and the gateway for the unmount.
 //! `lifeboat`, the provider (in a mirror, as users have it) and the repository's examples are there. A question for `yes` is
 //! answered so. After each block every gateway that it started is waited for until it is ready, as a reader is slower than that.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -52,6 +55,8 @@ pub struct Machine {
 struct Shell {
     input: ChildStdin,
     child: Arc<Mutex<Child>>,
+    /// The FUSE connections of its mounts, as they were found after each block.
+    connections: Arc<Mutex<BTreeSet<u32>>>,
     _kill: cleanup::Guard,
 }
 
@@ -62,6 +67,7 @@ impl Machine {
     /// This machine can't mount or has no namespaces, or the binaries aren't built.
     pub fn new(label: &str) -> Result<Self> {
         device::require()?;
+        LazyLock::force(&OWN_CONNECTIONS);
         let scratch = Scratch::new(&format!("guide-{label}"))?;
         let dir = scratch.path().to_owned();
         for part in OWN.into_iter().chain(["bin", "blocks", "tools", "mirror"]) {
@@ -108,12 +114,15 @@ impl Machine {
         let input = child.stdin.take().context("the shell's input")?;
         let child = Arc::new(Mutex::new(child));
         let victim = Arc::clone(&child);
+        let connections = Arc::<Mutex<BTreeSet<u32>>>::default();
+        let served = Arc::clone(&connections);
         let kill = cleanup::defer("end the guide's shell", move || {
             let mut child = victim.lock().unwrap_or_else(PoisonError::into_inner);
             drop(child.kill());
             drop(child.wait());
+            cut_off(&served.lock().unwrap_or_else(PoisonError::into_inner));
         });
-        let shell = Shell { input, child, _kill: kill };
+        let shell = Shell { input, child, connections, _kill: kill };
         Ok(Self { shell, _detach: detach, scratch, played: 0 })
     }
 
@@ -245,9 +254,50 @@ impl Machine {
             }
             Ok(None)
         })?;
+        self.shell.note_connections();
         let code = code.trim().parse().context("an exit code")?;
         let read = |part: &str| fs::read(file(part)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Ok((code, read("out").unwrap_or_default(), read("err").unwrap_or_default()))
+    }
+}
+
+impl Shell {
+    /// Looks which FUSE mounts there are.
+    fn note_connections(&self) {
+        let parent = self.child.lock().unwrap_or_else(PoisonError::into_inner).id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+        let mut known = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        for shell in children.split_whitespace() {
+            let mounts = fs::read_to_string(format!("/proc/{shell}/mountinfo")).unwrap_or_default();
+            known.extend(mounts.lines().filter_map(connection).filter(|minor| !OWN_CONNECTIONS.contains(minor)));
+        }
+    }
+}
+
+/// The FUSE connections that there were before any guide: this machine's own are seen by the guides too.
+static OWN_CONNECTIONS: LazyLock<BTreeSet<u32>> = LazyLock::new(|| {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().filter_map(connection).collect()
+});
+
+/// The number of the FUSE connection of a line of mountinfo, if it is one where guides have theirs: the minor of its device.
+fn connection(line: &str) -> Option<u32> {
+    let (place, what) = line.split_once(" - ")?;
+    let kind = what.split(' ').next()?;
+    let mut place = place.split(' ').skip(2);
+    let (device, point) = (place.next()?, place.nth(1)?);
+    let is_fuse = kind == "fuse" || kind.starts_with("fuse.");
+    (is_fuse && point.starts_with("/mnt/")).then(|| device.split_once(':')?.1.parse().ok())?
+}
+
+/// Ends FUSE connections whose server may be gone: everything that waits for them fails. Those that are over already are none any more.
+fn cut_off(connections: &BTreeSet<u32>) {
+    let control = Path::new("/sys/fs/fuse/connections");
+    if !connections.is_empty() && fs::read_dir(control).is_ok_and(|mut entries| entries.next().is_none()) {
+        drop(Run::new("mount").args(["-t", "fusectl", "none"]).arg(control).outcome());
+    }
+    for number in connections {
+        drop(fs::write(control.join(number.to_string()).join("abort"), "1"));
     }
 }
 
@@ -395,6 +445,15 @@ while read -r line; do eval "$line"; done
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_are_those_of_the_guides_own_mounts() {
+        let line = |point: &str, kind: &str| format!("36 35 0:42 / {point} rw,noatime shared:1 - {kind} lifeboat rw");
+        assert_eq!(connection(&line("/mnt/primary", "fuse.lifeboat")), Some(42));
+        assert_eq!(connection(&line("/var/tmp/another/mnt", "fuse.lifeboat")), None);
+        assert_eq!(connection(&line("/mnt/disk", "ext4")), None);
+        assert_eq!(connection("nonsense"), None);
+    }
 
     #[test]
     fn a_console_is_commands_with_what_they_show() {
