@@ -335,23 +335,23 @@ impl Group {
             .unwrap_or(Ok(Tenure::Unknown))?;
         path.set_epoch(group.state.lock().state.epoch);
         group.start(Arc::clone(&path), None);
-        match tenure {
+        let writer = match tenure {
             Tenure::Lost => {
                 group.observed.lock().recovered = None;
                 path.set_read_only(Some(group.fenced_message()));
                 group.let_applications_go();
+                return Ok(group);
             }
-            Tenure::Held(writer) => {
-                group.introduce_volumes(&path).await?;
-                group.start_shipping(Some(*writer));
-                group.start_hydration();
-            }
-            Tenure::Unknown => {
-                group.introduce_volumes(&path).await?;
-                group.start_shipping(None);
-                group.start_hydration();
-            }
+            Tenure::Held(writer) => Some(*writer),
+            Tenure::Unknown => None,
+        };
+        if let Err(error) = group.introduce_volumes(&path).await {
+            // Whoever tries again opens the same files: nobody else may be at work on them.
+            group.stop_running().await;
+            return Err(error);
         }
+        group.start_shipping(writer);
+        group.start_hydration();
         Ok(group)
     }
 

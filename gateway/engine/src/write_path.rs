@@ -730,9 +730,11 @@ impl Core {
             return Ok(true);
         }
         match &self.journal_full {
-            // A point has what writes leave of the file: with it, everything that was acknowledged is in the vault and can be recovered.
+            // What has no content has what writes leave of the file: points, so that everything that was acknowledged is in the vault and can
+            // be recovered, and what a restart says of its volumes.
             Some(note) if note.kind != ErrorKind::Retry => {
-                let fits = matches!(op, Op::Point(_)) && self.file_room >= self.queued_bytes + need;
+                let bare = matches!(op, Op::Point(_) | Op::Resize { .. });
+                let fits = bare && self.file_room >= self.queued_bytes + need;
                 if fits { Ok(true) } else { Err(note.error()) }
             }
             _ => Ok(false),

@@ -163,6 +163,13 @@ fn needed_after(state: &State) -> Lsn {
     state.shipped.lsn.max(state.resync.map_or(Lsn::ZERO, |resync| resync.collapsed))
 }
 
+impl Drop for Running {
+    /// Threads hold the write path, and would go on for ever with a group that nobody has any more.
+    fn drop(&mut self) {
+        self.path.stop();
+    }
+}
+
 impl Running {
     /// The point that absent blocks are read from.
     pub(super) async fn base(&self, group: &Group) -> Result<&Arc<PointView>> {

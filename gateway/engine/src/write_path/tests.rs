@@ -399,6 +399,10 @@ fn a_full_disk_is_told_before_a_record_has_its_place() {
         panic!("the point has no place")
     };
     assert_eq!(marked, lsn.next());
+    // So does what a restart says of its volumes: it is no reason to stay away.
+    let told = bench.path.submit_control(&Op::Resize { volume: volume(), blocks: BLOCKS });
+    assert!(matches!(told, Ok(Submitted::Accepted(_, _))), "{told:?}");
+    let marked = marked.next();
     while bench.path.commit().expect("finds its place") {}
     bench.path.prepare().expect("there is space again");
     assert_eq!(bench.path.figures().journal_full, None);

@@ -292,7 +292,7 @@ pub(super) fn status(args: &StatusArgs, output: Output) -> Result<()> {
         if found.state != "stopped" && age > STALE.as_secs_f64() {
             lines.push(("note", format!("written {age:.0} s ago: the agent doesn't run")));
         }
-        render::clean(&render::fields(&lines))
+        render::fields(&lines)
     })
 }
 
